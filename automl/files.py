@@ -1,0 +1,86 @@
+"""Reading and writing files so that nothing is lost and nothing in them is trusted."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from automl.errors import AutomlError, SpecError
+
+__all__ = ["cache_dir", "load_yaml", "shipped", "write_atomically", "write_text"]
+
+
+def cache_dir() -> Path:
+    """The folder for what can be made again: decoded images, the demo, timings, memory predictions.
+
+    `AUTOML_CACHE` overrides it; else it is `automl` under `XDG_CACHE_HOME` or `~/.cache`.
+    """
+    if override := os.environ.get("AUTOML_CACHE"):
+        return Path(override).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "automl"
+
+
+def shipped(folder: str, name: str) -> Path:
+    """Finds a file that comes with automl, in a wheel or in a checkout.
+
+    Args:
+        folder: `search_spaces` or `studies`.
+        name: The file's name, with its ending.
+
+    Returns:
+        Its path, which may not exist.
+    """
+    package = Path(__file__).parent
+    inside = package / folder / name  # a wheel
+    return inside if inside.exists() else package.parent / folder / name  # a checkout
+
+
+def load_yaml(path: Path, error: type[AutomlError] = SpecError) -> Any:
+    """Reads a YAML file with `yaml.safe_load`.
+
+    Args:
+        path: The file.
+        error: What to raise when it cannot be read.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        AutomlError: Of type `error`, with the file, line and column where the YAML is broken.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(exc, "problem", None) or "not YAML"
+        raise error(f"{path}{where}: {problem}") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise error(f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}") from exc
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that replaces it when the block ends well.
+
+    A reader, or a process killed at any moment, sees the old file or the new one, never half of one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically, as UTF-8."""
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

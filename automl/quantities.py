@@ -1,0 +1,90 @@
+"""Sizes and durations as people write them: `16GB`, `16GiB`, `8h30m`.
+
+`16GB` is 16·10⁹ bytes and `16GiB` is 16·2³⁰. A "16 GB" T4 has 15,360 MiB and a P100 16,280 MiB: 16·10⁹ fits both.
+"""
+
+import re
+
+from automl.errors import SpecError
+
+__all__ = ["format_bytes", "format_seconds", "parse_bytes", "parse_seconds"]
+
+_BYTES = {"": 1, "b": 1} | {
+    prefix + suffix: base**power
+    for power, prefix in enumerate("kmgt", start=1)
+    for suffix, base in (("", 1000), ("b", 1000), ("ib", 1024))
+}
+_SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
+
+def parse_bytes(text: str | int) -> int:
+    """Reads a size such as `16GB`, `15.5GiB` or `800 MB`.
+
+    Args:
+        text: A number with an optional unit (B, kB, MB, GB, TB: powers of 1000; KiB, MiB, GiB, TiB: powers of
+            1024); a plain number is bytes.
+
+    Returns:
+        The size in bytes, at least 1.
+
+    Raises:
+        SpecError: If the text is not a size, or the size is not positive.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text), re.IGNORECASE)
+    if not match or match[2].lower() not in _BYTES:
+        raise SpecError(f"not a size: {text!r}; write it like 16GB (16·10⁹ bytes) or 16GiB (16·2³⁰ bytes)")
+    size_bytes = int(float(match[1]) * _BYTES[match[2].lower()])
+    if size_bytes < 1:
+        raise SpecError(f"a size must be positive, got {text!r}; write it like 16GB")
+    return size_bytes
+
+
+def format_bytes(size_bytes: float) -> str:
+    """Writes a size in powers of 1000, as `parse_bytes` reads it: `15.9GB`."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f}{unit}" if unit == "B" else f"{size:.3g}{unit}"
+        size /= 1000
+    return f"{size:.3g}TB"
+
+
+def parse_seconds(text: str | float) -> float:
+    """Reads a duration such as `8h30m`, `40m`, `90s`, `1d` or a plain number of seconds.
+
+    Args:
+        text: Numbers with the units d, h, m, s, largest first; a plain number is seconds.
+
+    Returns:
+        The duration in seconds, positive.
+
+    Raises:
+        SpecError: If the text is not a duration, or the duration is not positive.
+    """
+    plain = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*", str(text))
+    units = "".join(rf"(?:(\d+(?:\.\d+)?)\s*{unit}\s*)?" for unit in _SECONDS)
+    match = re.fullmatch(rf"\s*{units}", str(text), re.IGNORECASE)
+    if plain:
+        seconds = float(plain[1])
+    elif match and any(match.groups()):
+        seconds = sum(float(n) * s for n, s in zip(match.groups(), _SECONDS.values(), strict=True) if n)
+    else:
+        raise SpecError(f"not a duration: {text!r}; write it like 8h30m, 40m or 90s")
+    if seconds <= 0:
+        raise SpecError(f"a duration must be positive, got {text!r}; write it like 8h30m")
+    return seconds
+
+
+def format_seconds(seconds: float) -> str:
+    """Writes a duration with its two largest units: `8h30m`, `3m05s`, `4.2s`."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3_600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    minutes = whole // 60
+    if minutes < 1_440:
+        return f"{minutes // 60}h{minutes % 60:02d}m"
+    return f"{minutes // 1_440}d{minutes % 1_440 // 60:02d}h"

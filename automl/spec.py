@@ -1,0 +1,150 @@
+"""The study spec: data + search space + budgets + sampler + pruner + seed, as YAML and as a checked object.
+
+Flags override the file, and the resolved spec is stored with the study, so that the same command continues it.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from automl.errors import SpecError
+from automl.files import load_yaml, shipped
+from automl.quantities import parse_bytes, parse_seconds
+from automl.recipe import describe_errors
+
+__all__ = ["METRICS", "Budget", "DataSpec", "PoolSpec", "StudySpec"]
+
+METRICS = ("auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "tpr_at_fpr", "eer")
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+
+
+class Section(BaseModel):
+    """A part of a spec: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSpec(Section):
+    """Which samples, and how they are read and split."""
+
+    path: Path | None = None
+    """A folder or a label file; None: the embedded demo."""
+    format: Literal["auto", "folder", "table", "ffdi", "demo"] = "auto"
+    file_column: str | None = None
+    """Column of the label file that names the image; None: recognised."""
+    label_column: str | None = None
+    group_column: str | None = None
+    """Column whose samples stay together (same person, clip, photo); None: recognised by the name `group`."""
+    split_column: str | None = None
+    real_class: str | None = None
+    """Class of genuine images, which self-blending may forge; None: the class named `real`, if any."""
+    positive_class: str | None = None
+    """For two classes: the one whose probability is predicted; None: `1`, `fake`, or the last."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.9)] = 0.2
+    holdout_fraction: Annotated[float, Field(ge=0, lt=0.9)] = 0.1
+    shuffle_labels: bool = False
+    """Permutes the labels within each split: a check that a search finds nothing where there is nothing."""
+
+
+class Budget(Section):
+    """What a study may use."""
+
+    gpu_mem: Bytes | None = None
+    """Bytes of GPU memory one training step may need; None: what the device has."""
+    trials: Annotated[int, Field(ge=1)] = 50
+    timeout: Seconds | None = None
+
+
+class PoolSpec(Section):
+    """Which backbones may enter the pool."""
+
+    names: tuple[str, ...] = ("*",)
+    """Wildcards as timm writes them."""
+    size: Annotated[int, Field(ge=1)] = 8
+    per_family: Annotated[int, Field(ge=1)] = 2
+    boards: dict[str, float] = {"a": 1.0, "r": 1.0}
+    """Leaderboards and their weights in the robustness score."""
+    licence: Literal["any", "commercial"] = "any"
+    max_params: Annotated[float, Field(gt=0)] | None = None
+    """Millions of parameters."""
+
+
+class StudySpec(Section):
+    """Everything a study needs; `automl search --spec FILE` reads it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    """The folder under `runs/`; None: the data's name."""
+    data: DataSpec = DataSpec()
+    space: str = "image"
+    """A search space shipped with automl (`image`, `demo`), or a YAML file."""
+    budget: Budget = Budget()
+    pool: PoolSpec = PoolSpec()
+    metric: Literal["auto", "auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "tpr_at_fpr", "eer"] = "auto"
+    sampler: Literal["tpe", "gp", "random", "qmc"] = "tpe"
+    pruner: Literal["halving", "hyperband", "median", "wilcoxon", "none"] = "halving"
+    seed: int = 0
+    weights_dir: Path | None = None
+    pretrained: Literal["auto", "require", "never"] = "auto"
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` (every GPU) or `cuda:1`."""
+    evaluate_every: Annotated[float, Field(gt=0, le=10)] | None = None
+    """Epochs between two validations; None: one, or less when the time budget is short."""
+    storage: str | None = None
+    """An Optuna storage URL; None: one SQLite file under `runs/`."""
+
+    @classmethod
+    def load(cls, path_or_name: str, overrides: dict[str, Any] | None = None) -> "StudySpec":
+        """Reads a study spec from a file, or one that ships with automl by its name (`default`, `ffdi`).
+
+        Args:
+            path_or_name: A YAML file or a shipped name.
+            overrides: Values that win over the file's; nested like the spec.
+
+        Raises:
+            SpecError: If the file is missing or has mistakes, all of them listed.
+        """
+        path = Path(path_or_name)
+        if not path.suffix:
+            path = shipped("studies", f"{path_or_name}.yaml")
+        if not path.is_file():
+            raise SpecError(
+                f"no study spec {path_or_name!r}; give a YAML file, or one of: {', '.join(shipped_names())}"
+            )
+        values = load_yaml(path) or {}
+        if not isinstance(values, dict):
+            raise SpecError(f"{path}: a study spec is a mapping, got {type(values).__name__}")
+        return cls.from_mapping(_merge(values, overrides or {}), str(path))
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any], source: str = "study spec") -> "StudySpec":
+        """Validates a nested mapping.
+
+        Raises:
+            SpecError: With every mistake, one a line.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as exc:
+            raise SpecError(describe_errors(exc, source)) from exc
+
+    def to_yaml(self) -> str:
+        """Writes the spec as YAML that `load` reads back to an equal spec."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def shipped_names() -> list[str]:
+    """The study specs that come with automl, by name."""
+    return sorted(path.stem for path in shipped("studies", "default.yaml").parent.glob("*.yaml"))
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Lays `over` onto `base`, mapping by mapping."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged

@@ -1,0 +1,19 @@
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("AUTOML_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def shared():
+    """The research data beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the research data in ../shared, which is not here")
+    return SHARED
