@@ -1,0 +1,316 @@
+"""Decode once: every image of a data set, resized, in one memory-mapped file that all trials and workers share.
+
+A cache is a folder under `automl.files.cache_dir() / "images"`, named after the files (path, size, modification time)
+and the parameters that made it, so that a changed file or another size makes another folder:
+
+    images.bin    the pixels, uint8, one image after the other, in the order of the sorted paths
+    index.npy     offset, height, width of each image: written last, its presence means complete
+    unreadable.json   position and reason of each file that could not be decoded
+    journal.jsonl     what images.bin holds so far; only while it is built
+    lock              held by the process that builds
+
+Images are decoded in threads: Pillow releases the interpreter lock while it decodes and resizes, and threads need no
+`if __name__ == "__main__"` in the user's script and import nothing again, as processes would.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import disk_usage
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from automl.data.decode import image_size, read_rgb
+from automl.data.samples import Dataset
+from automl.errors import AutomlError, DataError
+from automl.files import cache_dir, write_atomically, write_text
+from automl.quantities import format_bytes
+
+__all__ = ["Cache", "build_cache", "cpu_threads"]
+
+_VERSION = 1  # raise it when the same file gives other pixels
+_LONGEST = 2  # long side over short side; what is beyond is cut off at both ends
+_BATCH = 128  # images between two entries of the journal, and at most lost by a kill
+_INDEX = np.dtype([("offset", "<i8"), ("height", "<i4"), ("width", "<i4")])
+Progress = Callable[[int, int], None]
+
+
+@dataclass(eq=False)
+class Cache:
+    """The decoded images of a data set, read-only and shared between processes.
+
+    Attributes:
+        folder: Where it lies.
+        size: Pixels of the short side, at most.
+        readable: One bool per row of the data set: whether its image could be decoded.
+        unreadable: (name, reason) of the samples that could not.
+    """
+
+    folder: Path
+    size: int
+    readable: np.ndarray
+    unreadable: list[tuple[str, str]]
+    _rows: np.ndarray = field(repr=False)  # index entry of each row, dtype _INDEX
+    _pixels: np.ndarray = field(repr=False)  # (bytes,) uint8
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def image(self, row: int) -> np.ndarray:
+        """The image of one row of the data set.
+
+        Args:
+            row: Position in `Dataset.samples`.
+
+        Returns:
+            A read-only view, shape (height, width, 3), dtype uint8, RGB; the short side is `size` or, for a smaller
+            image, its own.
+
+        Raises:
+            DataError: If that file could not be decoded.
+        """
+        offset, height, width = self._rows[row].item()
+        if height == 0:
+            raise DataError(f"sample {row} could not be decoded; leave out the rows where Cache.readable is False")
+        return self._pixels[offset : offset + height * width * 3].reshape(height, width, 3)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_pixels"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)  # a worker maps the file itself instead of receiving gigabytes of pixels
+        self._pixels = _map_pixels(self.folder)
+
+
+def build_cache(dataset: Dataset, size: int, progress: Progress | None = None) -> Cache:
+    """Decodes what is not decoded yet and opens the result; instant when nothing is left to do.
+
+    An interrupted build goes on where it stopped. Of several processes that ask for the same images, one decodes and
+    the others wait for it.
+
+    Args:
+        dataset: The samples.
+        size: Pixels of the short side; larger images are shrunk (bicubic, antialiased), smaller ones stay as they are.
+            A long side of more than twice the short one is cut off equally at both ends.
+        progress: Called from this thread with (images done, images in all).
+
+    Raises:
+        DataError: If no image can be decoded.
+        AutomlError: If the disk is too full.
+    """
+    paths, positions = np.unique(dataset.samples["path"].to_numpy(dtype=str), return_inverse=True)
+    files = [str(path) for path in paths]
+    folder = cache_dir() / "images" / _key(files, size)
+    if not (folder / "index.npy").exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder / "lock"):
+                if not (folder / "index.npy").exists():
+                    _build(folder, files, size, progress)
+        except OSError as exc:
+            raise _cannot_write(folder, exc, _need_bytes(files, size)) from exc
+    return _open(folder, size, positions, dataset)
+
+
+def cpu_threads() -> int:
+    """The number of CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _key(files: Sequence[str], size: int) -> str:
+    """Names a cache after its files, their sizes and times, and the parameters."""
+    digest = hashlib.sha256(f"{_VERSION} {size} {_LONGEST}".encode())
+    for file in files:
+        try:
+            stat = os.stat(file)  # noqa: PTH116 - twice as fast as Path.stat
+            # the mode is in it so that a file that was made readable since is tried again
+            signature = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_mode}"
+        except OSError:
+            signature = "missing"
+        digest.update(f"\0{file}\0{signature}".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a file lock; the kernel frees it when the process dies."""
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _open(folder: Path, size: int, positions: np.ndarray, dataset: Dataset) -> Cache:
+    """Opens a complete cache for the rows of a data set."""
+    rows = np.load(folder / "index.npy", allow_pickle=False)[positions]
+    readable = rows["height"] > 0
+    unreadable = []
+    if not readable.all():
+        reasons = json.loads((folder / "unreadable.json").read_text(encoding="utf-8"))
+        names = dataset.samples["name"].to_numpy()
+        unreadable = [(str(names[i]), reasons[str(positions[i])]) for i in np.flatnonzero(~readable)]
+    if not readable.any():
+        shown = "\n".join(f"  {name}: {reason}" for name, reason in unreadable[:5])
+        raise DataError(f"none of the {len(rows)} images of {dataset.root} can be read; the first ones:\n{shown}")
+    return Cache(folder, size, readable, unreadable, rows, _map_pixels(folder))
+
+
+def _map_pixels(folder: Path) -> np.ndarray:
+    """Maps the pixels read-only, as a plain array: slicing a memmap object is slower."""
+    return np.memmap(folder / "images.bin", dtype=np.uint8, mode="r").view(np.ndarray)
+
+
+def _build(folder: Path, files: Sequence[str], size: int, progress: Progress | None) -> None:
+    """Decodes the files that the journal does not have yet, then writes the index."""
+    index = np.zeros(len(files), dtype=_INDEX)
+    reasons: dict[str, str] = {}
+    done, end = _resume(folder, index, reasons)
+    _check_space(folder, files[done:], size)
+    with (folder / "images.bin").open("r+b" if done else "wb") as pixels:
+        pixels.truncate(end)  # what was written after the last journal entry
+        pixels.seek(end)
+        with (folder / "journal.jsonl").open("a" if done else "w", encoding="utf-8") as journal:
+            _append(files, done, size, pixels, journal, index, reasons, progress)
+    write_text(folder / "unreadable.json", json.dumps(reasons))
+    with write_atomically(folder / "index.npy") as temporary, temporary.open("wb") as handle:
+        np.save(handle, index)
+    (folder / "journal.jsonl").unlink()
+
+
+def _append(
+    files: Sequence[str],
+    done: int,
+    size: int,
+    pixels: Any,
+    journal: Any,
+    index: np.ndarray,
+    reasons: dict[str, str],
+    progress: Progress | None,
+) -> None:
+    """Decodes the files from position `done` on and writes them in order; fills `index` and `reasons`."""
+    lines: list[str] = []
+    for position, result in enumerate(_decode_all(files[done:], size), start=done):
+        if isinstance(result, str):
+            reasons[str(position)] = result
+            lines.append(json.dumps([0, 0, 0, result]))
+        else:
+            height, width, _ = result.shape
+            index[position] = (pixels.tell(), height, width)
+            lines.append(json.dumps([pixels.tell(), height, width]))
+            pixels.write(result.data)
+        if len(lines) == _BATCH or position == len(files) - 1:
+            # the pixels reach the disk before the journal says so: true after a kill, and after a power cut
+            pixels.flush()
+            os.fsync(pixels.fileno())
+            journal.write("".join(line + "\n" for line in lines))
+            journal.flush()
+            lines.clear()
+        if progress:
+            progress(position + 1, len(files))
+
+
+def _resume(folder: Path, index: np.ndarray, reasons: dict[str, str]) -> tuple[int, int]:
+    """Reads the journal of an interrupted build into `index` and `reasons`.
+
+    Returns:
+        The number of files that are done, and the bytes of pixels that belong to them.
+    """
+    journal, pixels = folder / "journal.jsonl", folder / "images.bin"
+    if not journal.exists() or not pixels.exists():
+        return 0, 0
+    done = end = complete = 0
+    available = pixels.stat().st_size
+    with journal.open("rb") as handle:
+        for line in handle:
+            try:
+                offset, height, width, *reason = json.loads(line)
+            except ValueError:
+                break
+            after = offset + height * width * 3
+            if done == len(index) or not line.endswith(b"\n") or after > available:
+                break
+            index[done] = (offset, height, width)
+            if reason:
+                reasons[str(done)] = reason[0]
+            done, end, complete = done + 1, max(end, after), complete + len(line)
+    with journal.open("r+b") as handle:
+        handle.truncate(complete)
+    return done, end
+
+
+def _decode_all(files: Sequence[str], size: int) -> Iterator[np.ndarray | str]:
+    """Decodes in parallel; yields pixels or a reason, in order, and never holds more than a few images."""
+    with ThreadPoolExecutor(cpu_threads()) as pool:
+        pending: deque[Future[np.ndarray | str]] = deque()
+        try:
+            for file in files:
+                pending.append(pool.submit(_decode, file, size))
+                if len(pending) > 4 * cpu_threads():
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _decode(file: str, size: int) -> np.ndarray | str:
+    """Decodes and resizes one file; returns pixels of shape (height, width, 3) uint8, or why there are none."""
+    try:
+        image = read_rgb(file, short_side=size)
+    except DataError as exc:
+        return str(exc).removeprefix(f"cannot read {file}: ")
+    width, height = image.size
+    longest = _LONGEST * min(width, height)
+    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+    box = (left, top, left + min(width, longest), top + min(height, longest))
+    shape = _shrunk(width, height, size)
+    if shape != (width, height):
+        image = image.resize(shape, Image.Resampling.BICUBIC, box=box)
+    return np.asarray(image)
+
+
+def _shrunk(width: int, height: int, size: int) -> tuple[int, int]:
+    """The (width, height) at which an image is stored."""
+    short = min(width, height)
+    width, height = min(width, _LONGEST * short), min(height, _LONGEST * short)
+    scale = min(1.0, size / short)
+    return round(width * scale), round(height * scale)
+
+
+def _need_bytes(files: Sequence[str], size: int) -> int:
+    """Estimates the pixels of all files in bytes from the headers of up to 64 of them."""
+    some = files[:: max(1, len(files) // 64)]
+    total = 0
+    for file in some:
+        try:
+            width, height = _shrunk(*image_size(file), size)
+        except DataError:
+            continue
+        total += width * height * 3
+    return total * len(files) // max(1, len(some))
+
+
+def _check_space(folder: Path, files: Sequence[str], size: int) -> None:
+    """Raises before hours of decoding if the result cannot fit."""
+    need, free = _need_bytes(files, size), disk_usage(folder).free
+    if need > free:
+        raise OSError(errno.ENOSPC, f"{format_bytes(free)} are free")
+
+
+def _cannot_write(folder: Path, exc: OSError, need_bytes: int) -> AutomlError:
+    """The error for a full disk, or a folder that cannot be written."""
+    reason = exc.strerror or str(exc)
+    fix = "set AUTOML_CACHE to a folder that can be written"
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        fix = "free some space, or set AUTOML_CACHE to a folder on a larger disk"
+    return AutomlError(f"the decoded images need about {format_bytes(need_bytes)} in {folder}: {reason}; {fix}")
