@@ -1,0 +1,275 @@
+"""From a cached image to the network's input: the crop and every augmentation of a recipe.
+
+Built on torchvision.transforms.v2. What is chosen for speed, with times in ms for a 224 px image on one CPU thread:
+
+- The window is cut out of the (perhaps memory-mapped) array first, so only its pixels are read and resized.
+- It is resized as a uint8 tensor in channels-last strides with antialiasing (0.3; as a PIL image: 1.1).
+- The policies run on a PIL image (AutoAugment, RandAugment, TrivialAugment 0.4 to 0.5 plus 0.4 for the way there and
+  back; on a tensor 0.8 to 3), except AugMix, whose mixing is faster on a tensor (6; 8).
+- An operation of probability 0 is not built at all.
+
+Images stay uint8: normalisation is the training loop's, on the device, and a quarter of the bytes travel.
+All randomness is torch's global generator, so that seeding it before a call makes the result reproducible.
+Self-blending changes the label, so it is the data set's (`automl.data.self_blend`), not done here.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torchvision.transforms import RandomResizedCrop as RandomResizedCropV1
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from automl import recipe
+from automl.errors import RecipeError
+
+__all__ = ["Pixels", "Transform", "eval_transform", "train_transform"]
+
+Pixels = npt.NDArray[np.uint8]
+"""An RGB image, (H, W, 3) uint8."""
+
+Transform = Callable[[Pixels], torch.Tensor]
+"""From (H, W, 3) uint8 to (3, S, S) uint8."""
+
+Step = Callable[[torch.Tensor], torch.Tensor]
+"""From (3, S, S) uint8 to the same."""
+
+MEAN = (124, 116, 104)
+"""ImageNet's mean colour: what is erased or moved out of the picture is about zero once normalised."""
+
+INTERPOLATIONS = {
+    "nearest": v2.InterpolationMode.NEAREST,
+    "bilinear": v2.InterpolationMode.BILINEAR,
+    "bicubic": v2.InterpolationMode.BICUBIC,
+    "lanczos": v2.InterpolationMode.BICUBIC,  # tensors have no Lanczos; bicubic is the nearest to it
+}
+
+
+def train_transform(augmentation: recipe.Augmentation, image_size: int, interpolation: str = "bicubic") -> Transform:
+    """Makes the transformation of one training image.
+
+    The order: crop, flips, geometry, colour, policy, then what a file goes through on its way (blur, scaling, JPEG),
+    then erasing.
+
+    Args:
+        augmentation: What to do, and how likely.
+        image_size: Side S of the result, px.
+        interpolation: Of the resizing to S, as timm names it: bicubic, bilinear, nearest or lanczos.
+
+    Returns:
+        A picklable function from (H, W, 3) uint8 to a contiguous (3, S, S) uint8 tensor. It draws from torch's
+        global generator only.
+
+    Raises:
+        RecipeError: If the interpolation is unknown.
+    """
+    steps = [
+        *_sometimes(augmentation.horizontal_flip, F.horizontal_flip),
+        *_sometimes(augmentation.vertical_flip, F.vertical_flip),
+        *_affine(augmentation.affine),
+        *_color(augmentation.color),
+        *_sometimes(augmentation.grayscale, v2.Grayscale(num_output_channels=3)),
+        *_policy(augmentation.policy),
+        *_sometimes(augmentation.blur, v2.RandomChoice([v2.GaussianBlur(kernel) for kernel in (3, 5, 7)])),
+        *_sometimes(augmentation.downscale, _DownUp(augmentation.downscale_min, image_size)),
+        *_sometimes(augmentation.jpeg, _Jpeg(augmentation.jpeg_min_quality)),
+        *_sometimes(augmentation.erasing, v2.RandomErasing(p=1, value=MEAN)),
+    ]
+    return _Pipeline(_window(augmentation.crop, random=True), image_size, _mode(interpolation), tuple(steps))
+
+
+def eval_transform(augmentation: recipe.Augmentation, image_size: int, interpolation: str = "bicubic") -> Transform:
+    """Makes the transformation of one image that is scored: the crop alone, from the middle, nothing random.
+
+    Of the crops, `resize` and `random_resized` bring the short side to `image_size`; `native` cuts the middle window
+    out without resizing, and resizes only images that are smaller than it.
+
+    Args:
+        augmentation: The one the network was trained with; only its crop counts.
+        image_size: Side S of the result, px.
+        interpolation: Of the resizing to S, as timm names it: bicubic, bilinear, nearest or lanczos.
+
+    Returns:
+        A picklable function from (H, W, 3) uint8 to a contiguous (3, S, S) uint8 tensor.
+
+    Raises:
+        RecipeError: If the interpolation is unknown.
+    """
+    return _Pipeline(_window(augmentation.crop, random=False), image_size, _mode(interpolation), ())
+
+
+@dataclass(frozen=True)
+class _Pipeline:
+    """Cuts a window out, brings it to the image size, and applies the steps."""
+
+    window: "_Square | _RandomResized"
+    image_size: int
+    interpolation: v2.InterpolationMode
+    steps: tuple[Step, ...]
+
+    def __call__(self, image: Pixels) -> torch.Tensor:
+        top, left, height, width = self.window(image.shape[0], image.shape[1], self.image_size)
+        # The copy: a view would warn that the cache cannot be written, and make the resizing read strided rows.
+        cut = image[top : top + height, left : left + width].copy()
+        x = torch.from_numpy(cut).permute(2, 0, 1)  # (3, h, w) in channels-last strides, the fast way to resize
+        if (height, width) != (self.image_size, self.image_size):
+            x = F.resize(x, [self.image_size, self.image_size], interpolation=self.interpolation, antialias=True)
+        for step in self.steps:
+            x = step(x)
+        return x.contiguous()
+
+
+# --- windows ----------------------------------------------------------------------------------------------------
+
+
+def _window(crop: recipe.Crop, random: bool) -> "_Square | _RandomResized":
+    if random and isinstance(crop, recipe.RandomResizedCrop):
+        return _RandomResized(crop.min_scale, crop.max_aspect)
+    return _Square(random, native=isinstance(crop, recipe.NativeCrop))
+
+
+@dataclass(frozen=True)
+class _Square:
+    """The largest square, or (native) one of at most the image size; anywhere, or in the middle."""
+
+    random: bool
+    native: bool
+
+    def __call__(self, height: int, width: int, image_size: int) -> tuple[int, int, int, int]:
+        side = min(height, width, image_size) if self.native else min(height, width)
+        if not self.random:
+            return (height - side) // 2, (width - side) // 2, side, side
+        return _randint(height - side), _randint(width - side), side, side
+
+
+@dataclass(frozen=True)
+class _RandomResized:
+    """A part of random area and aspect (Szegedy et al. 2015), as torchvision draws it."""
+
+    min_scale: float
+    max_aspect: float
+
+    def __call__(self, height: int, width: int, image_size: int) -> tuple[int, int, int, int]:
+        del image_size
+        shape_only = torch.empty(()).expand(3, height, width)  # (3, H, W) without its memory
+        ratio = [1 / self.max_aspect, self.max_aspect]
+        params = RandomResizedCropV1.get_params(shape_only, [self.min_scale, 1.0], ratio)
+        return cast(tuple[int, int, int, int], tuple(params))
+
+
+def _randint(highest: int) -> int:
+    return int(torch.randint(highest + 1, ()).item()) if highest > 0 else 0
+
+
+# --- steps ------------------------------------------------------------------------------------------------------
+
+
+def _sometimes(probability: float, step: Any) -> list[Step]:
+    if probability == 0:
+        return []
+    return [cast(Step, step) if probability == 1 else _Sometimes(probability, step)]
+
+
+@dataclass(frozen=True)
+class _Sometimes:
+    probability: float
+    step: Step
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.step(x) if torch.rand(()).item() < self.probability else x
+
+
+def _affine(affine: recipe.Affine) -> list[Step]:
+    if isinstance(affine, recipe.NoAffine):
+        return []
+    step = v2.RandomAffine(
+        degrees=affine.rotate_degrees,
+        translate=(affine.translate, affine.translate) if affine.translate else None,
+        shear=affine.shear_degrees or None,
+        interpolation=v2.InterpolationMode.BILINEAR,
+        fill=MEAN,
+    )
+    return _sometimes(affine.probability, step)
+
+
+def _color(color: recipe.Color) -> list[Step]:
+    if isinstance(color, recipe.NoColor):
+        return []
+    return _sometimes(color.probability, v2.ColorJitter(color.brightness, color.contrast, color.saturation, color.hue))
+
+
+def _policy(policy: recipe.Policy) -> list[Step]:
+    common: dict[str, Any] = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": MEAN}
+    match policy:
+        case recipe.NoPolicy():
+            return []
+        case recipe.AutoAugment():
+            return [_OnPil(v2.AutoAugment(**common))]
+        case recipe.RandAugment():
+            return [_OnPil(v2.RandAugment(policy.operations, policy.magnitude, **common))]
+        case recipe.TrivialAugment():
+            return [_OnPil(v2.TrivialAugmentWide(**common))]
+        case recipe.AugMix():
+            return [cast(Step, v2.AugMix(policy.severity, policy.width, **common))]
+
+
+@dataclass(frozen=True)
+class _OnPil:
+    """Runs a policy where it is fastest."""
+
+    policy: Callable[[Any], Any]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return _from_pil(self.policy(_to_pil(x)))
+
+
+@dataclass(frozen=True)
+class _Jpeg:
+    """Writes and reads the image as JPEG; by Pillow, because torchvision's JPEG is deprecated since 0.29."""
+
+    min_quality: int
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        file = io.BytesIO()
+        _to_pil(x).save(file, "JPEG", quality=self.min_quality + _randint(100 - self.min_quality))
+        return _from_pil(Image.open(file))
+
+
+def _to_pil(x: torch.Tensor) -> Image.Image:
+    return Image.fromarray(x.permute(1, 2, 0).contiguous().numpy())
+
+
+def _from_pil(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class _DownUp:
+    """Scales the image down and up again, each time with an interpolation drawn at random."""
+
+    min_factor: float
+    image_size: int
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        factor = self.min_factor + (1 - self.min_factor) * torch.rand(()).item()
+        small = max(1, round(self.image_size * factor))
+        for side in (small, self.image_size):
+            x = F.resize(x, [side, side], interpolation=_MODES[_randint(len(_MODES) - 1)], antialias=True)
+        return x
+
+
+_MODES = (v2.InterpolationMode.NEAREST, v2.InterpolationMode.BILINEAR, v2.InterpolationMode.BICUBIC)
+
+
+def _mode(interpolation: str) -> v2.InterpolationMode:
+    try:
+        return INTERPOLATIONS[interpolation]
+    except KeyError:
+        known = ", ".join(INTERPOLATIONS)
+        raise RecipeError(f"unknown interpolation {interpolation!r}: use one of {known}") from None
