@@ -1,0 +1,64 @@
+"""What the recipe allows, asked of its pydantic classes so that a space can never promise what a recipe refuses."""
+
+from difflib import get_close_matches
+from functools import cache
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from automl.recipe import Recipe
+
+__all__ = ["LIFTABLE", "STUDY_FIELDS", "check", "names", "nearest", "target"]
+
+STUDY_FIELDS = frozenset({"pretrained", "seed", "numerics"})
+"""Recipe fields that the study decides (flags, timing), not the space."""
+
+Model = type[BaseModel]
+
+
+def target(model: Model, key: str) -> Model | dict[str, Model] | None:
+    """Says what a field holds.
+
+    Returns:
+        A class (a group of fields), the classes of its branches by name, or None for a plain value.
+    """
+    annotation = model.model_fields[key].annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, UnionType):
+        parts = [part for part in get_args(annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
+        return {part.model_fields["name"].default: part for part in parts} or None
+    return None
+
+
+def names(model: Model) -> list[str]:
+    """Lists the fields of a class that a space may name."""
+    hidden = STUDY_FIELDS if model is Recipe else {"name"}
+    return [key for key in model.model_fields if key not in hidden]
+
+
+LIFTABLE = frozenset(key for key in names(Recipe) if key != "backbone" and target(Recipe, key) is None)
+"""Plain top-level fields, which a branch may set in the recipe's stead (`optimizer.sgd.learning_rate`)."""
+
+
+@cache
+def _adapter(model: Model, key: str) -> TypeAdapter[Any]:
+    return TypeAdapter(model.model_fields[key].rebuild_annotation())
+
+
+def check(model: Model, key: str, value: object) -> str | None:
+    """Says what is wrong with a value for a field, or None; strict: true is no number and 1.5 no whole one."""
+    try:
+        _adapter(model, key).validate_python(value, strict=True)
+    except ValidationError as exc:
+        message = exc.errors()[0]["msg"]
+        return f"{message[0].lower()}{message[1:]} (got {value!r})"
+    return None
+
+
+def nearest(key: str, known: list[str]) -> str:
+    """Writes the end of an `unknown …` message: the nearest known name, and all of them."""
+    close = get_close_matches(key.lower(), known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}(known: {', '.join(known) or 'none'})"

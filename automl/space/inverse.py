@@ -1,0 +1,121 @@
+"""From a recipe back to the Optuna parameters that would have drawn it, so that it can be enqueued."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from automl.space.fields import STUDY_FIELDS, nearest
+from automl.space.nodes import Branches, Choice, Constant, Float, Group, Int, Node, Ordered, Pool
+
+__all__ = ["invert"]
+
+
+def invert(root: Group, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Finds the parameters of a partial recipe.
+
+    Args:
+        root: The space.
+        values: Nested like a recipe; what it leaves out is left to the sampler.
+
+    Returns:
+        The Optuna parameters by name, and every mistake, one a line.
+    """
+    inverse = _Inverse(values)
+    inverse.group(root.children, "", inverse.top)
+    return inverse.params, inverse.errors
+
+
+class _Inverse:
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.top = {key: value for key, value in values.items() if key not in STUDY_FIELDS}
+        self.lifted: set[str] = set()
+        self.params: dict[str, Any] = {}
+        self.errors: list[str] = []
+
+    def group(self, children: Mapping[str, Node], name: str, values: object) -> None:
+        if not isinstance(values, Mapping):
+            self.errors.append(f"{name}: expected a mapping, got {values!r}")
+            return
+        for key in values:
+            if key not in children and not (not name and key in self.lifted):
+                where = f"{name}.{key}" if name else str(key)
+                self.errors.append(f"{where}: unknown key; {nearest(str(key), list(children))}")
+        for key, child in children.items():
+            where = f"{name}.{key}" if name else key
+            if not name and key in self.lifted:
+                continue
+            if isinstance(child, Branches):
+                self.branches(child, where, values.get(key, {}))
+            elif isinstance(child, Group):
+                self.group(child.children, where, values.get(key, {}))
+            elif key in values:
+                self.leaf(child, where, values[key])
+
+    def branches(self, node: Branches, name: str, value: object) -> None:
+        given = {"name": value} if isinstance(value, str) else value
+        if not isinstance(given, Mapping):
+            self.errors.append(f"{name}: expected the name of a branch or a mapping with a name, got {value!r}")
+            return
+        fixed = next(iter(node.branches)) if len(node.branches) == 1 else None
+        taken = given.get("name", fixed)
+        if taken is None:
+            lifted = {key for branch in node.branches.values() for key in branch.lifted} & self.top.keys()
+            if given or lifted:
+                what = ", ".join(sorted(lifted)) or "its parameters"
+                self.errors.append(f"{name}: {what} depends on the branch; give its name: {', '.join(node.branches)}")
+                self.lifted |= lifted
+            return
+        if taken not in node.branches:
+            self.errors.append(f"{name}: the space has no branch {taken!r}; {nearest(str(taken), list(node.branches))}")
+            self.lifted |= {key for branch in node.branches.values() for key in branch.lifted}
+            return
+        if fixed is None:
+            self.params[name] = taken
+        branch = node.branches[taken]
+        self.group(branch.children, f"{name}.{taken}", {key: item for key, item in given.items() if key != "name"})
+        for key, child in branch.lifted.items():
+            self.lifted.add(key)
+            if key in self.top:
+                self.leaf(child, f"{name}.{taken}.{key}", self.top[key])
+
+    def leaf(self, node: Node, name: str, value: Any) -> None:
+        problem = _problem(node, value)
+        if problem:
+            self.errors.append(f"{name}: {problem}")
+        elif isinstance(node, Ordered):
+            self.params[name] = node.options.index(value)
+        elif isinstance(node, Float):
+            self.params[name] = float(value)
+        elif not isinstance(node, Constant):
+            self.params[name] = value
+
+
+def _problem(node: Node, value: Any) -> str | None:
+    """Says why a node could not have drawn a value, or None."""
+    if isinstance(node, Constant):
+        return None if _same(node.value, value) else f"the space fixes it at {node.value!r}, got {value!r}"
+    if isinstance(node, (Choice, Ordered)):
+        fits = any(_same(option, value) for option in node.options)
+        return None if fits else f"must be one of {', '.join(map(repr, node.options))}, got {value!r}"
+    if isinstance(node, Pool):
+        rank = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        return None if rank else f"must be a rank in the pool (0: the best), got {value!r}"
+    if not isinstance(node, (Float, Int)):
+        return f"is not a value, got {value!r}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return f"must be a number, got {value!r}"
+    if isinstance(node, Int) and not isinstance(value, int):
+        return f"must be a whole number, got {value!r}"
+    if not node.low <= value <= node.high:
+        return f"must be within [{node.low:g}, {node.high:g}], got {value!r}"
+    if node.step and (Fraction(repr(value)) - Fraction(repr(node.low))) % Fraction(repr(node.step)):
+        # Optuna's own sums of steps leave the decimal grid by a rounding error: those are on it.
+        steps = (value - node.low) / node.step
+        if abs(steps - round(steps)) > 1e-8:
+            return f"must be {node.low:g} plus a multiple of {node.step:g}, got {value!r}"
+    return None
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equality that tells true from 1."""
+    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)

@@ -1,0 +1,219 @@
+"""The search space: what may vary, drawn by Optuna into recipe-shaped mappings, and back again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from automl.errors import SpaceError
+from automl.files import shipped
+from automl.space.fields import nearest
+from automl.space.inverse import invert
+from automl.space.nodes import Branches, Choice, Constant, Float, Group, Int, Node, Ordered, Pool
+from automl.space.parse import Parser
+
+if TYPE_CHECKING:  # Optuna takes half a second to import, and `automl --help` shall not pay for it
+    from optuna.trial import BaseTrial
+
+__all__ = ["TIERS", "WISHES", "Space", "load_space", "parse_space"]
+
+TIERS = ("quick", "medium", "long")
+"""Cost tiers of the known-good recipes, cheapest first."""
+WISHES = ("best", "fastest")
+"""What a known-good recipe may ask of the pool instead of a rank."""
+_SELF_BLEND = "augmentation.self_blend"
+
+
+class Space:
+    """A checked search space.
+
+    Attributes:
+        source: Where it was read from, for messages.
+        text: The YAML it was read from, to be stored with a study (`parse_space` reads it back).
+        known_good: Partial recipes, cheapest tier first; each has a `tier` and, mostly, a `backbone` that is a wish.
+    """
+
+    def __init__(self, root: Group, known_good: list[dict[str, Any]], *, source: str = "space", text: str = "") -> None:
+        self.root = root
+        self.known_good = known_good
+        self.source = source
+        self.text = text
+
+    def suggest(self, trial: BaseTrial, *, backbones: int, self_blend: bool) -> dict[str, Any]:
+        """Draws one point.
+
+        Args:
+            trial: An Optuna trial, or a `FixedTrial`.
+            backbones: How many backbones the pool holds.
+            self_blend: Whether the data names a class of real images; without one there is nothing to blend.
+
+        Returns:
+            A mapping shaped like `Recipe`, except that `backbone` is a rank (0: the pool's best) unless the space
+            names backbones itself.
+        """
+        lifted: dict[str, Any] = {}
+
+        def draw(node: Node, name: str) -> Any:
+            match node:
+                case Constant(value):
+                    return value
+                case Float(low, high, log, step):
+                    return trial.suggest_float(name, low, high, log=log, step=step)
+                case Int(low, high, log, step):
+                    return trial.suggest_int(name, low, high, log=log, step=step)
+                case Choice(options):
+                    return trial.suggest_categorical(name, options)
+                case Ordered(options):
+                    return options[trial.suggest_int(name, 0, len(options) - 1)]
+                case Pool():
+                    return trial.suggest_int(name, 0, backbones - 1)
+                case Group(children):
+                    return draw_all(children, name)
+                case Branches(branches):
+                    names = list(branches)
+                    taken = trial.suggest_categorical(name, names) if len(names) > 1 else names[0]
+                    lifted.update(draw_all(branches[taken].lifted, f"{name}.{taken}"))
+                    return {"name": taken} | draw_all(branches[taken].children, f"{name}.{taken}")
+
+        def draw_all(nodes: Mapping[str, Node], name: str) -> dict[str, Any]:
+            known = {} if self_blend or name != "augmentation" else {"self_blend": 0}
+            return {key: draw(node, f"{name}.{key}") for key, node in nodes.items() if key not in known} | known
+
+        values: dict[str, Any] = {}
+        for key, node in self.root.children.items():  # what a branch may lift comes last, and only if none did
+            if key not in lifted:
+                values[key] = draw(node, key)
+        return values | lifted
+
+    def params_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Finds the Optuna parameters that draw a given recipe, for `study.enqueue_trial`.
+
+        Args:
+            values: A partial recipe, nested like `Recipe`; `backbone` is a rank where the space draws it from the
+                pool. What is left out is left to the sampler. `pretrained`, `seed` and `numerics` are passed over:
+                the study sets them.
+
+        Raises:
+            SpaceError: With every value that the space cannot draw.
+        """
+        params, errors = invert(self.root, values)
+        if errors:
+            raise SpaceError("\n".join(f"{self.source}: {error}" for error in errors))
+        return params
+
+    def enqueued(self, ranks: Mapping[str, int]) -> list[dict[str, Any]]:
+        """Gives the known-good recipes as Optuna parameters, cheapest tier first.
+
+        Args:
+            ranks: The rank in the pool that each wish stands for: `{"best": 0, "fastest": 4}`. A backbone that is
+                not in it is left to the sampler.
+
+        Returns:
+            One mapping for `study.enqueue_trial` per known-good recipe.
+        """
+        found = []
+        for good in self.known_good:
+            values = {key: value for key, value in good.items() if key not in ("tier", "backbone")}
+            wish = good.get("backbone")
+            if isinstance(self.root.children["backbone"], Pool):
+                values |= {"backbone": rank for name, rank in ranks.items() if name == wish}
+            found.append(self.params_of(values))
+        return found
+
+    def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Replaces the indexes of ordered parameters by what they stand for, for people to read.
+
+        Args:
+            params: A trial's `params`.
+
+        Returns:
+            The same names; `image_size: 2` becomes `image_size: 192`. Names the space does not know stay as they are.
+        """
+        nodes = dict(self.parameters())
+        return {
+            name: node.options[value] if isinstance(node := nodes.get(name), Ordered) else value
+            for name, value in params.items()
+        }
+
+    def parameters(self) -> Iterator[tuple[str, Node]]:
+        """Yields every parameter a sampler may meet: its Optuna name and its node."""
+        yield from _parameters(self.root, "")
+
+
+def _parameters(node: Node, name: str) -> Iterator[tuple[str, Node]]:
+    if isinstance(node, Group):
+        for key, child in node.children.items():
+            yield from _parameters(child, f"{name}.{key}" if name else key)
+    elif isinstance(node, Branches):
+        if len(node.branches) > 1:
+            yield name, node
+        for taken, branch in node.branches.items():
+            for key, child in (branch.lifted | branch.children).items():
+                yield from _parameters(child, f"{name}.{taken}.{key}")
+    elif not isinstance(node, Constant):
+        yield name, node
+
+
+def load_space(name_or_path: str) -> Space:
+    """Reads a search space.
+
+    Args:
+        name_or_path: The name of a shipped space (`image`), or the path of a `.yaml` or `.yml` file.
+
+    Raises:
+        SpaceError: If there is no such space, or with every mistake in it: line, key, what is wrong, the nearest
+            valid key.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.suffix not in (".yaml", ".yml"):
+        path = shipped("search_spaces", f"{name_or_path}.yaml")
+        known = sorted(file.stem for file in shipped("search_spaces", "image.yaml").parent.glob("*.yaml"))
+        if name_or_path not in known:  # also keeps `../x` from being looked up
+            raise SpaceError(f"no search space {name_or_path!r}; {nearest(name_or_path, known)}; a file ends in .yaml")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SpaceError(f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}") from exc
+    return parse_space(text, str(path))
+
+
+def parse_space(text: str, source: str = "space") -> Space:
+    """Reads a search space from YAML text.
+
+    Args:
+        text: The YAML.
+        source: What to call it in messages.
+
+    Raises:
+        SpaceError: With every mistake in it.
+    """
+    try:
+        parser = Parser(text, source)
+        root = parser.root()
+        good = [] if parser.errors else parser.known_good()
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise SpaceError(f"{source}{where}: {getattr(exc, 'problem', None) or exc}") from exc
+    except RecursionError as exc:
+        raise SpaceError(f"{source}: nested too deeply for a search space") from exc
+    errors = parser.errors + [f"{source}:{line}: {error}" for line, item in good for error in _mistakes(root, item)]
+    if errors:
+        raise SpaceError("\n".join(errors))
+    return Space(
+        root, sorted((item for _, item in good), key=lambda item: TIERS.index(item["tier"])), source=source, text=text
+    )
+
+
+def _mistakes(root: Group, good: Mapping[str, Any]) -> list[str]:
+    """Finds what is wrong with a known-good recipe."""
+    errors = []
+    if good.get("tier") not in TIERS:
+        errors.append(f"known_good: tier must be one of {', '.join(TIERS)}, got {good.get('tier')!r}")
+    backbone, values = root.children["backbone"], {key: item for key, item in good.items() if key != "tier"}
+    if isinstance(backbone, Pool) and values.get("backbone", "best") in WISHES:
+        values.pop("backbone", None)
+    return errors + [f"known_good.{error}" for error in invert(root, values)[1]]
