@@ -65,7 +65,7 @@ class _Inverse:
                 self.errors.append(f"{name}: {what} depends on the branch; give its name: {', '.join(node.branches)}")
                 self.lifted |= lifted
             return
-        if taken not in node.branches:
+        if not isinstance(taken, str) or taken not in node.branches:
             self.errors.append(f"{name}: the space has no branch {taken!r}; {nearest(str(taken), list(node.branches))}")
             self.lifted |= {key for branch in node.branches.values() for key in branch.lifted}
             return

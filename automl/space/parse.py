@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -260,13 +261,13 @@ class Parser:
 
     def _number(self, node: yaml.Node, path: str) -> float | None:
         value = read_number(self._plain(node))
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < sys.float_info.max:
             self._error(node, path, f"must be a finite number, got {value!r}")
             return None
         return value
 
     def _value(self, node: yaml.Node, model: Model, key: str, path: str) -> Scalar:
-        value = self._plain(node)
+        value = self._plain(node) if isinstance(node, yaml.ScalarNode) else None
         annotation = model.model_fields[key].annotation
         if annotation in (int, float):
             value = read_number(value)
@@ -288,16 +289,18 @@ class Parser:
         if not isinstance(node, yaml.MappingNode):
             self._error(node, path, f"expected a mapping of names, got {self._plain(node)!r}")
             return {}
+        own = {id(key_node) for key_node, _ in node.value}
         self._loader.flatten_mapping(node)  # `<<: *common`
         entries: Entries = {}
         for key_node, value_node in node.value:
             key = self._plain(key_node)
             if not isinstance(key, str):
                 self._error(key_node, path, _quote_hint(key_node) or f"keys are names, got {key!r}")
-            elif key in entries:
+                continue
+            if key in entries and id(entries[key][0]) in own:
                 self._error(key_node, f"{path}.{key}" if path else key, "given twice; remove one")
-            else:
-                entries[key] = (key_node, value_node)
+            entries[key] = (key_node, value_node)
+        node.value = list(entries.values())  # an alias brings us here again
         return entries
 
     def _plain(self, node: yaml.Node) -> object:

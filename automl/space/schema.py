@@ -1,4 +1,7 @@
-"""The JSON Schema of search-space files, made from the recipe's own so that it stays true."""
+"""The JSON Schema of search-space files, made from the recipe's own so that it stays true.
+
+automl space schema > search_spaces/schema.json
+"""
 
 from typing import Any
 
@@ -22,78 +25,95 @@ def json_schema() -> Schema:
     Returns:
         The schema. It is somewhat more lenient than `load_space`, which also compares bounds with each other.
     """
-    recipe = Recipe.model_json_schema()
-    parts, top = recipe["$defs"], recipe["properties"]
-    lifted = {key: {"$ref": f"#/$defs/{key}"} for key in sorted(LIFTABLE)}
-    defs: Schema = {"number": _NUMBER, **{key: _leaf(top[key]) for key in sorted(LIFTABLE)}}
-    properties: Schema = {key: lifted.get(key) or _field(top[key], parts) for key in top if key not in STUDY_FIELDS}
-    properties["backbone"] = _backbone()
-    properties["known_good"] = _known_good()
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "automl search space",
-        "description": "What may vary between the trials of a study; its nesting is the recipe's.",
-        "$defs": defs,
-        **_object(properties),
-    }
+    return _Builder().build()
 
 
-def _field(schema: Schema, parts: Schema) -> Schema:
-    """A field: a group, one of several branches, or a plain value."""
-    if reference := schema.get("$ref"):
-        part = parts[reference.rpartition("/")[2]]
-        fields = {key: _field(item, parts) for key, item in part["properties"].items()}
-        return {"description": part.get("description", ""), **_object(fields)}
-    if mapping := schema.get("discriminator", {}).get("mapping"):
-        return _branches({name: parts[reference.rpartition("/")[2]] for name, reference in mapping.items()}, parts)
-    return _leaf(schema)
+class _Builder:
+    """Collects the definitions that the schema's parts refer to."""
 
+    def __init__(self) -> None:
+        recipe = Recipe.model_json_schema()
+        self.parts: Schema = recipe["$defs"]
+        self.top: Schema = recipe["properties"]
+        self.defs: Schema = {"number": _NUMBER}
 
-def _branches(models: Schema, parts: Schema) -> Schema:
-    """One of several branches: a name, `{name: …}`, or `{choice: …}`."""
-    name: Schema = {"enum": list(models)}
-    fixed, open_branches = [], {}
-    for key, part in models.items():
-        lifted = {field: {"$ref": f"#/$defs/{field}"} for field in sorted(LIFTABLE)}
-        own = {field: _field(item, parts) for field, item in part["properties"].items() if field != "name"}
-        open_branches[key] = {"description": part.get("description", ""), **_object(lifted | own)}
-        fixed.append({**_object({"name": {"const": key}} | lifted | own), "required": ["name"]})
-    several = {"type": "array", "items": name, "minItems": 1, "uniqueItems": True}
-    choice = {"anyOf": [{**_object(open_branches), "minProperties": 1}, several]}
-    return {"anyOf": [name, {**_object({"choice": choice}), "required": ["choice"]}, *fixed]}
+    def build(self) -> Schema:
+        properties = {key: self.field(item) for key, item in self.top.items() if key not in STUDY_FIELDS}
+        properties |= {"backbone": _backbone(), "known_good": _known_good()}
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": "automl search space",
+            "description": "What may vary between the trials of a study; its nesting is the recipe's.",
+            **_object(properties),
+            "$defs": dict(sorted(self.defs.items())),
+        }
 
+    def field(self, schema: Schema) -> Schema:
+        """A field: a group, one of several branches, or a plain value."""
+        if reference := schema.get("$ref"):
+            return self.part(reference.rpartition("/")[2])
+        if mapping := schema.get("discriminator", {}).get("mapping"):
+            return self.branches({name: reference.rpartition("/")[2] for name, reference in mapping.items()})
+        return self.leaf(schema)
 
-def _leaf(schema: Schema) -> Schema:
-    """A plain value: a constant or one of the kinds."""
-    plain = {key: item for key, item in schema.items() if key not in ("default", "title")}
-    numeric = plain.get("type") in ("number", "integer")
-    value = {"anyOf": [plain, {"$ref": "#/$defs/number", "type": "string"}]} if numeric else plain
-    several = {"type": "array", "items": value, "minItems": 2, "uniqueItems": True}
-    kinds: list[Schema] = [value, {**_object({"choice": several}), "required": ["choice"]}]
-    if numeric:
-        kinds.append({**_object({"ordered": several}), "required": ["ordered"]})
-        for kind in ("int", "float") if plain["type"] == "number" else ("int",):
+    def part(self, name: str) -> Schema:
+        """A class of the recipe; in a branch, the plain fields of the top level may stand too (they are lifted)."""
+        part = self.parts[name]
+        fields: Schema = {}
+        if "name" in part["properties"]:
+            fields |= {key: self.leaf(self.top[key]) for key in sorted(LIFTABLE)}
+        fields |= {key: item if key == "name" else self.field(item) for key, item in part["properties"].items()}
+        self.defs[name] = {"description": part.get("description", ""), **_object(fields)}
+        return _ref(name)
+
+    def branches(self, parts: dict[str, str]) -> Schema:
+        """One of several branches: a name, `{name: …}`, or `{choice: …}`."""
+        name: Schema = {"enum": list(parts)}
+        inner = {key: self.part(part) for key, part in parts.items()}
+        several = {"type": "array", "items": name, "minItems": 1, "uniqueItems": True}
+        choice = {"anyOf": [{**_object(inner), "minProperties": 1}, several]}
+        fixed = [{**reference, "required": ["name"]} for reference in inner.values()]
+        return {"anyOf": [name, {**_object({"choice": choice}), "required": ["choice"]}, *fixed]}
+
+    def leaf(self, schema: Schema) -> Schema:
+        """A plain value: a constant or one of the kinds. Fields of the same limits share one definition."""
+        plain = {key: item for key, item in schema.items() if key not in ("default", "title")}
+        if plain.get("type") not in ("number", "integer"):
+            return {"anyOf": [plain, _one("choice", _several(plain))]}
+        name = "_".join(f"{key}_{item}" for key, item in sorted(plain.items(), reverse=True))
+        if name not in self.defs:
+            self.defs[f"value_{name}"] = {"anyOf": [plain, {**_ref("number"), "type": "string"}]}
+            value = _ref(f"value_{name}")
             bounds = {"type": "array", "items": value, "minItems": 2, "maxItems": 2}
-            step = {"$ref": "#/$defs/number"}
-            kinds.append({**_object({kind: bounds, "log": _LOG, "step": step}), "required": [kind]})
-    known = {"default": schema["default"]} if "default" in schema else {}
-    return {"anyOf": kinds, **known}
+            kinds = ("float", "int") if plain["type"] == "number" else ("int",)
+            ranges = [_one(kind, bounds, log=_LOG, step=_ref("number")) for kind in kinds]
+            lists = [_one(kind, _several(value)) for kind in ("choice", "ordered")]
+            self.defs[name] = {"anyOf": [value, *ranges, *lists]}
+        return _ref(name)
 
 
 def _backbone() -> Schema:
-    pool = {**_object({"pool": {"type": "object", "maxProperties": 0}}), "required": ["pool"]}
-    some = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 8, "uniqueItems": True}
-    named = {**_object({"choice": some}), "required": ["choice"]}
-    return {
-        "description": "{pool: {}}, one name, or {choice: [2 to 8 names]}",
-        "anyOf": [{"type": "string"}, pool, named],
-    }
+    names = {**_several({"type": "string"}), "maxItems": 8}
+    choices = [{"type": "string"}, _one("pool", {"type": "object", "maxProperties": 0}), _one("choice", names)]
+    return {"description": "{pool: {}}, one name, or {choice: [2 to 8 names]}", "anyOf": choices}
 
 
 def _known_good() -> Schema:
     tier = {"enum": ["quick", "medium", "long"]}
     item = {"type": "object", "properties": {"tier": tier}, "required": ["tier"]}
     return {"description": "Partial recipes that are tried first.", "type": "array", "items": item}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _several(item: Schema) -> Schema:
+    return {"type": "array", "items": item, "minItems": 2, "uniqueItems": True}
+
+
+def _one(kind: str, value: Schema, **options: Schema) -> Schema:
+    return {**_object({kind: value, **options}), "required": [kind]}
 
 
 def _object(properties: Schema) -> Schema:

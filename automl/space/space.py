@@ -108,8 +108,8 @@ class Space:
         """Gives the known-good recipes as Optuna parameters, cheapest tier first.
 
         Args:
-            ranks: The rank in the pool that each wish stands for: `{"best": 0, "fastest": 4}`. A backbone that is
-                not in it is left to the sampler.
+            ranks: The rank in the pool that each wish stands for: `{"best": 0, "fastest": 4}`. A wish that is not
+                in it is left to the sampler, and so is every wish where the space names backbones itself.
 
         Returns:
             One mapping for `study.enqueue_trial` per known-good recipe.
@@ -117,9 +117,11 @@ class Space:
         found = []
         for good in self.known_good:
             values = {key: value for key, value in good.items() if key not in ("tier", "backbone")}
-            wish = good.get("backbone")
-            if isinstance(self.root.children["backbone"], Pool):
-                values |= {"backbone": rank for name, rank in ranks.items() if name == wish}
+            wish = good.get("backbone", "")
+            if wish and wish not in WISHES:
+                values["backbone"] = wish
+            elif isinstance(self.root.children["backbone"], Pool) and wish in ranks:
+                values["backbone"] = ranks[wish]
             found.append(self.params_of(values))
         return found
 
@@ -213,7 +215,10 @@ def _mistakes(root: Group, good: Mapping[str, Any]) -> list[str]:
     errors = []
     if good.get("tier") not in TIERS:
         errors.append(f"known_good: tier must be one of {', '.join(TIERS)}, got {good.get('tier')!r}")
-    backbone, values = root.children["backbone"], {key: item for key, item in good.items() if key != "tier"}
-    if isinstance(backbone, Pool) and values.get("backbone", "best") in WISHES:
-        values.pop("backbone", None)
-    return errors + [f"known_good.{error}" for error in invert(root, values)[1]]
+    values = {key: item for key, item in good.items() if key != "tier"}
+    if values.get("backbone") in WISHES:
+        del values["backbone"]
+    elif "backbone" in values and isinstance(root.children["backbone"], Pool):
+        errors.append(f"known_good.backbone: must be {' or '.join(WISHES)}, got {values.pop('backbone')!r}")
+    fix = "widen the range, or change or remove this entry"
+    return errors + [f"known_good.{error}; {fix}" for error in invert(root, values)[1]]
