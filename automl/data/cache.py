@@ -32,6 +32,7 @@ from PIL import Image
 
 from automl.data.decode import image_size, read_rgb
 from automl.data.samples import Dataset
+from automl.data.splits import check_counts
 from automl.errors import AutomlError, DataError
 from automl.files import cache_dir, write_atomically, write_text
 from automl.quantities import format_bytes
@@ -105,8 +106,8 @@ def build_cache(dataset: Dataset, size: int, progress: Progress | None = None) -
         progress: Called from this thread with (images done, images in all).
 
     Raises:
-        DataError: If no image can be decoded.
-        AutomlError: If the disk is too full.
+        DataError: If no image can be decoded, or fewer than two of a class in train or in validation.
+        AutomlError: If the disk is too full, or the cache's folder cannot be written.
     """
     paths, positions = np.unique(dataset.samples["path"].to_numpy(dtype=str), return_inverse=True)
     files = [str(path) for path in paths]
@@ -161,6 +162,7 @@ def _open(folder: Path, size: int, positions: np.ndarray, dataset: Dataset) -> C
     if not readable.any():
         shown = "\n".join(f"  {name}: {reason}" for name, reason in unreadable[:5])
         raise DataError(f"none of the {len(rows)} images of {dataset.root} can be read; the first ones:\n{shown}")
+    check_counts(dataset.samples[readable], dataset.classes)
     return Cache(folder, size, readable, unreadable, rows, _map_pixels(folder))
 
 

@@ -1,13 +1,25 @@
 """What a data set is to the rest of automl: a table of samples with labels, groups and splits."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-__all__ = ["SPLITS", "Dataset"]
+from automl.data.formats import list_samples
+from automl.data.splits import check_counts, shuffle_labels, split_samples
+from automl.errors import SpecError
+from automl.spec import DataSpec
+
+__all__ = ["SPLITS", "Dataset", "open_dataset"]
 
 SPLITS = ("train", "validation", "holdout")
+
+_REAL = frozenset({"real", "genuine", "bonafide", "bona-fide", "bona_fide", "original", "authentic", "pristine"})
+_POSITIVE = frozenset(
+    {"1", "fake", "fakes", "deepfake", "deepfakes", "spoof", "spoofed", "forged", "forgery", "manipulated"}
+    | {"synthetic", "generated", "attack", "positive", "true", "yes"}
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,10 +27,11 @@ class Dataset:
     """Labelled samples, read from a folder or a label file, and split; nothing is decoded yet.
 
     Attributes:
-        root: The folder that was read.
+        root: The folder or the label file that was read.
         format: How it was understood: `folder`, `table`, `ffdi` or `demo`.
-        samples: One row per media file, index 0..n-1, with the columns path (str, absolute), name (str, as in the
-            label file), label (int, index into `classes`), group (str), split (`train`, `validation`, `holdout`).
+        samples: One row per media file, index 0..n-1 sorted by path, with the columns path (str, absolute), name (str,
+            as in the label file, or relative to the root), label (int, index into `classes`), group (str; a sample
+            that belongs to no group is its own, named by its path), split (`train`, `validation`, `holdout`).
         classes: Names of the classes, in the order of their labels.
         real_class: Label of the genuine images, which self-blending may forge; None if no class is known to be.
         positive: Label of the class whose probability is predicted, when there are two classes.
@@ -34,3 +47,85 @@ class Dataset:
     positive: int
     problems: tuple[str, ...]
     name: str
+
+    @property
+    def grouped(self) -> bool:
+        """Whether some samples belong together."""
+        return bool((self.samples["group"] != self.samples["path"]).any())
+
+
+def open_dataset(spec: DataSpec, seed: int) -> Dataset:
+    """Understands a data set, checks it and splits it; no image is decoded.
+
+    Args:
+        spec: Where it is; flags override what is recognised.
+        seed: Chooses the splits that the data does not come with; the same seed gives the same splits.
+
+    Returns:
+        The samples.
+
+    Raises:
+        DataError: If it cannot be understood or used: no images, missing files, one class only, too few samples.
+        SpecError: If a flag names a class that does not exist.
+    """
+    found = list_samples(spec)
+    table = found.table
+    classes = _ordered(set(table["label"]))
+    table["label"] = table["label"].map({name: i for i, name in enumerate(classes)}).astype(int)
+    table["group"] = table["group"].where(table["group"] != "", table["path"])
+    table["split"], problems = split_samples(table, spec, seed)
+    check_counts(table, classes)
+    if spec.shuffle_labels:
+        table["label"] = shuffle_labels(table, seed)
+    real = _real_class(classes, spec, found.format)
+    return Dataset(
+        root=found.root,
+        format=found.format,
+        samples=table[["path", "name", "label", "group", "split"]],
+        classes=classes,
+        real_class=real,
+        positive=_positive(classes, spec, real),
+        problems=(*found.problems, *problems),
+        name="demo" if found.format == "demo" else _short_name(found.root),
+    )
+
+
+def _ordered(names: set[str]) -> tuple[str, ...]:
+    """Sorts class names, whole numbers by value."""
+    if all(re.fullmatch(r"[+-]?\d+", name) for name in names):
+        return tuple(sorted(names, key=int))
+    return tuple(sorted(names))
+
+
+def _class_index(classes: tuple[str, ...], name: str, flag: str) -> int:
+    """The label of a class that a flag names."""
+    if name not in classes:
+        raise SpecError(f"{flag} {name!r} is not a class of the data; the classes are {', '.join(classes[:20])}")
+    return classes.index(name)
+
+
+def _real_class(classes: tuple[str, ...], spec: DataSpec, layout: str) -> int | None:
+    """The label of the genuine images, None if unknown."""
+    if spec.real_class is not None:
+        return _class_index(classes, spec.real_class, "--real-class")
+    named = [i for i, name in enumerate(classes) if name.lower() in _REAL]
+    if len(named) == 1:
+        return named[0]
+    # the competition documents target 1 = fake; elsewhere 0 may be anything
+    return 0 if layout == "ffdi" and classes == ("0", "1") else None
+
+
+def _positive(classes: tuple[str, ...], spec: DataSpec, real: int | None) -> int:
+    """The label of the class whose probability is predicted: the forged one where that can be told."""
+    if spec.positive_class is not None:
+        return _class_index(classes, spec.positive_class, "--positive-class")
+    named = [i for i, name in enumerate(classes) if name.lower() in _POSITIVE]
+    if len(named) == 1:
+        return named[0]
+    return 1 - real if len(classes) == 2 and real is not None else len(classes) - 1
+
+
+def _short_name(root: Path) -> str:
+    """A name for files and studies: the folder's, in letters that any file system takes."""
+    folder = root.parent if root.is_file() else root
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._") or "data"

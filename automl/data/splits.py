@@ -1,0 +1,186 @@
+"""Which samples train, which validate, and which no trial ever sees.
+
+A validation or test set that the data comes with is used exactly as it is. What is missing is made from the training
+samples: stratified (each class keeps its share), with every group (same person, clip, photo) on one side only, and the
+same for the same seed whatever the order of the rows. scikit-learn's StratifiedGroupKFold only knows fractions 1/k and
+fails on few groups, so this module has its own selection: groups in random order, each taken if that brings the counts
+per class nearer to their targets.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from automl.errors import DataError
+from automl.spec import DataSpec
+
+__all__ = ["check_counts", "shuffle_labels", "split_samples"]
+
+_ORDERS = 10  # random orders tried; the selection nearest to the targets wins
+_LEAST = 2  # samples of each class in train and in validation
+_HOLDOUT, _VALIDATION, _SHUFFLE = 0, 1, 2  # streams of random numbers, so that one choice does not shift another
+_SHOWN = 5
+
+Counts = Counter[int]
+
+
+def split_samples(table: pd.DataFrame, spec: DataSpec, seed: int) -> tuple[pd.Series, list[str]]:
+    """Gives each sample its split.
+
+    Args:
+        table: Columns label (int), group (str) and split: as given, or "" where the data does not say.
+        spec: `validation_fraction` and `holdout_fraction` are shares of all samples that have no given test split;
+            a given test set is the holdout.
+        seed: Chooses among the possible splits.
+
+    Returns:
+        The splits (`train`, `validation`, `holdout`), and warnings, one line each.
+    """
+    splits = table["split"].replace("", "train").astype(str)
+    given = set(splits)
+    labels = table["label"].to_numpy(dtype=int)
+    groups = table["group"].to_numpy(dtype=str)
+    problems = _shared_groups(groups, splits)
+    make_validation = "validation" not in given
+    if "holdout" not in given and spec.holdout_fraction > 0:
+        # a group that a given validation set shares with the training samples may not come to the holdout as well
+        free = (splits == "train").to_numpy() & ~np.isin(groups, groups[splits == "validation"])
+        targets = {c: max(n * spec.holdout_fraction, 1.0) for c, n in Counter(labels.tolist()).items()}
+        reserve = 2 if make_validation else 1
+        splits[_choose(labels, groups, free, targets, 0, reserve, seed, _HOLDOUT)] = "holdout"
+    if make_validation:
+        share = Counter(labels[table["split"] != "holdout"].tolist())
+        targets = {c: max(n * spec.validation_fraction, float(_LEAST)) for c, n in share.items()}
+        free = (splits == "train").to_numpy() & ~np.isin(groups, groups[table["split"] == "holdout"])
+        splits[_choose(labels, groups, free, targets, _LEAST, 1, seed, _VALIDATION)] = "validation"
+    return splits, problems
+
+
+def check_counts(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
+    """Checks that training and validating are possible.
+
+    Args:
+        table: Columns label (int) and split.
+        classes: The classes' names.
+
+    Raises:
+        DataError: If there is one class only, or a class has fewer than two samples in train or in validation.
+    """
+    if len(classes) < 2:
+        raise DataError(f"all samples are of one class, {classes[0]!r}; a classifier needs at least two")
+    few = []
+    for split in ("train", "validation"):
+        counts = Counter(table.loc[table["split"] == split, "label"].tolist())
+        few += [f"class {name!r} has {counts[i]} in {split}" for i, name in enumerate(classes) if counts[i] < _LEAST]
+    if few:
+        more = f" and {len(few) - _SHOWN} more" if len(few) > _SHOWN else ""
+        raise DataError(
+            f"at least {_LEAST} samples of each class are needed in train and in validation: "
+            f"{'; '.join(few[:_SHOWN])}{more}. Add samples, or take the class out; samples of one group "
+            "cannot be on both sides"
+        )
+
+
+def shuffle_labels(table: pd.DataFrame, seed: int) -> pd.Series:
+    """Permutes the labels within each split, so that there is nothing left to learn."""
+    labels = table["label"].copy()
+    rng = np.random.default_rng([seed, _SHUFFLE])
+    for split in sorted(set(table["split"])):
+        rows = np.flatnonzero(table["split"] == split)
+        labels.iloc[rows] = rng.permutation(labels.to_numpy()[rows])
+    return labels
+
+
+def _shared_groups(groups: np.ndarray, splits: pd.Series) -> list[str]:
+    """Warns of groups on two sides of the given splits."""
+    problems = []
+    for one, other in combinations(("train", "validation", "holdout"), 2):
+        shared = sorted(set(groups[splits == one]) & set(groups[splits == other]))
+        if shared:
+            shown = ", ".join(shared[:_SHOWN]) + (" …" if len(shared) > _SHOWN else "")
+            problems.append(f"leak: {len(shared)} groups are both in {one} and in {other} as given: {shown}")
+    return problems
+
+
+def _choose(
+    labels: np.ndarray,
+    groups: np.ndarray,
+    free: np.ndarray,
+    targets: Mapping[int, float],
+    least: int,
+    reserve: int,
+    seed: int,
+    stream: int,
+) -> np.ndarray:
+    """Selects whole groups so that the counts per class come near their targets.
+
+    Args:
+        labels: (N,) int.
+        groups: (N,) str.
+        free: (N,) bool: samples to choose from.
+        targets: Samples wanted of each class.
+        least: Samples of each class that should be had even if the target is then exceeded.
+        reserve: For how many other splits groups of each class must be left.
+        seed: Chooses the order of the groups.
+        stream: Names the choice, so that each has its own random numbers.
+
+    Returns:
+        (N,) bool: the selected samples.
+    """
+    members: dict[str, Counts] = {}
+    for label, group in zip(labels[free].tolist(), groups[free].tolist(), strict=True):
+        members.setdefault(group, Counter())[label] += 1
+    names = sorted(members)
+    rng = np.random.default_rng([seed, stream])
+    best: set[str] = set()
+    nearest = float("inf")
+    for _ in range(_ORDERS):
+        order = [names[i] for i in rng.permutation(len(names))]
+        chosen, counts = _select(order, members, targets, least, reserve)
+        distance = sum(((counts[c] - target) / target) ** 2 for c, target in targets.items())
+        if distance < nearest:
+            best, nearest = chosen, distance
+        if all(abs(counts[c] - target) <= 0.5 for c, target in targets.items()):
+            break  # as near as whole samples come; always so at once without groups
+    return free & np.isin(groups, sorted(best))
+
+
+def _select(
+    order: list[str], members: Mapping[str, Counts], targets: Mapping[int, float], least: int, reserve: int
+) -> tuple[set[str], Counts]:
+    """Takes groups in the given order while that helps; returns them and their samples per class."""
+    chosen: set[str] = set()
+    counts: Counts = Counter()
+    left: Counts = Counter()
+    groups_left: Counts = Counter()
+    for member in members.values():
+        left.update(member)
+        groups_left.update(member.keys())
+
+    def gain(member: Counts) -> float:
+        """How much nearer to the targets this group brings the selection; weighted so that small classes count."""
+        return -sum(n * (n + 2 * (counts[c] - targets[c])) / targets[c] ** 2 for c, n in member.items())
+
+    def take(group: str) -> bool:
+        """Selects a group unless too little of a class would be left for the other splits."""
+        member = members[group]
+        if any(left[c] - n < reserve * _LEAST or groups_left[c] - 1 < reserve for c, n in member.items()):
+            return False
+        chosen.add(group)
+        counts.update(member)
+        left.subtract(member)
+        groups_left.subtract(member.keys())
+        return True
+
+    for group in order:
+        if gain(members[group]) > 0:
+            take(group)
+    for label in sorted(targets):  # a class whose groups are all larger than its target
+        wanted = [group for group in order if label in members[group] and group not in chosen]
+        for group in sorted(wanted, key=lambda name: members[name].total()) if counts[label] < least else ():
+            if counts[label] < least:
+                take(group)
+    return chosen, counts
