@@ -62,10 +62,9 @@ def schema() -> None:
 
 
 def _summary(space: Space) -> str:
-    names = [name for name, _ in space.parameters()]
-    always = sum(1 for _ in _always(space.root))
-    good = f"{len(space.known_good)} known-good recipes" if space.known_good else "no known-good recipes"
-    return f"{len(names)} parameters, {always} of them in every trial; {good} are tried first."
+    total, always, good = len(list(space.parameters())), len(_always(space.root)), len(space.known_good)
+    enqueued = f"; {good} known-good recipe{'s' * (good != 1)} tried first" if good else ""
+    return f"{total} parameter{'s' * (total != 1)}, {always} of them outside branches{enqueued}"
 
 
 def _always(node: Node) -> list[Node]:
@@ -76,7 +75,10 @@ def _always(node: Node) -> list[Node]:
         return [found for child in node.children.values() for found in _always(child)]
     if isinstance(node, Branches) and len(node.branches) == 1:
         return [
-            found for branch in node.branches.values() for child in branch.children.values() for found in _always(child)
+            found
+            for branch in node.branches.values()
+            for child in (branch.lifted | branch.children).values()
+            for found in _always(child)
         ]
     return [] if isinstance(node, Constant) else [node]
 

@@ -175,10 +175,11 @@ class Parser:
         owners: dict[str, str] = {}
         for name, node in _walk(Group(children), ""):
             for key in {key for branch in node.branches.values() for key in branch.lifted}:
+                here = f"{self.source}: {key}"
                 if key in owners:
-                    self.errors.append(
-                        f"{self.source}: {key}: set by branches of both {owners[key]} and {name}; keep one"
-                    )
+                    self.errors.append(f"{here}: set by branches of both {owners[key]} and {name}; keep one")
+                elif key in self.entries and all(key in branch.lifted for branch in node.branches.values()):
+                    self.errors.append(f"{here}: never used, since every branch of {name} sets its own; remove it")
                 owners[key] = name
         return dict(sorted(children.items(), key=lambda item: item[0] in owners))
 
