@@ -174,7 +174,7 @@ class Parser:
         """Orders the top level so that what a branch may lift is drawn after it, if still needed."""
         owners: dict[str, str] = {}
         for name, node in _walk(Group(children), ""):
-            for key in {key for branch in node.branches.values() for key in branch.lifted}:
+            for key in sorted({key for branch in node.branches.values() for key in branch.lifted}):
                 here = f"{self.source}: {key}"
                 if key in owners:
                     self.errors.append(f"{here}: set by branches of both {owners[key]} and {name}; keep one")
@@ -199,7 +199,7 @@ class Parser:
             self._error(node, path, f"{hint}{_KIND_HELP}; got {_keys(entries)}")
             return Constant(0)
         kind = kinds[0]
-        for option in entries.keys() - {kind, *KINDS[kind]}:
+        for option in sorted(entries.keys() - {kind, *KINDS[kind]}):
             self._error(
                 entries[option][0], path, f"{kind} has no option {option}; {nearest(option, list(KINDS[kind]))}"
             )
