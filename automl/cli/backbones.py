@@ -1,0 +1,138 @@
+"""`automl backbones`: lists, filters and sorts timm's robustness leaderboards, in less than a second."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["backbones"]
+
+DESCENDING = ("score", "imagenet", "a", "a_clean", "r", "r_clean", "real", "sketch", "v2")
+"""Columns whose best value is the highest; the others sort upwards."""
+
+PIPE_WIDTH = 400
+"""Characters; wider than any row."""
+
+
+def backbones(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Wildcards as timm writes them, on arch or arch.tag: 'convnext*'.")
+    ] = None,
+    gpu_mem: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Only what trains within this memory, roughly (16GB is 16·10⁹ bytes, 16GiB is 16·2³⁰).",
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per training step, for --gpu-mem.")] = 32,
+    board: Annotated[
+        str, typer.Option(help="Boards to score by, with weights if you like: a,r,sketch or a=2,r=1.")
+    ] = "a,r",
+    max_params: Annotated[float | None, typer.Option(help="Most parameters, in millions.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the evaluated image in pixels, exactly.")] = None,
+    family: Annotated[str | None, typer.Option(help="timm's module name: convnext, efficientnet, eva …")] = None,
+    licence: Annotated[
+        str, typer.Option(help="any, or commercial: only weights whose licence is known to allow commercial use.")
+    ] = "any",
+    sort: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Column of the table, as --csv names it; scores sort downwards.")
+    ] = "score",
+    limit: Annotated[int, typer.Option(min=0, help="Most rows to print; 0: all.")] = 20,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print every column as CSV.")] = False,
+) -> None:
+    """Lists backbones by robustness score: standardised top-1 on ImageNet-A and -R, or the boards you choose.
+
+    Example: automl backbones 'convnext*' --gpu-mem 16GB --licence commercial --sort params_m
+    """
+    from automl.errors import PoolError
+    from automl.leaderboard import emptied_by, filters, load_table, parse_boards, rank, rough_peak_bytes
+    from automl.leaderboard.ranking import check_name
+    from automl.quantities import parse_bytes
+
+    boards = parse_boards(board)
+    table = rank(load_table(), boards)
+    masks = filters(table, names or ("*",), max_params, image_size, family, licence)
+    if gpu_mem is not None:
+        table["rough_gb"] = (rough_peak_bytes(table, batch_size) / 1e9).round(2)
+        masks[f"--gpu-mem {gpu_mem}"] = table["rough_gb"] * 1e9 <= parse_bytes(gpu_mem)
+    check_name("column", sort, table.columns)
+    if why := emptied_by(table, masks):
+        raise PoolError(why)
+    for mask in masks.values():
+        table = table[mask[table.index]]
+    # A stable sort keeps rows of equal value in the order of their score.
+    ordered = table.sort_values(sort, ascending=sort not in DESCENDING, kind="stable", na_position="last")
+    shown = ordered.head(limit) if limit else ordered
+    if as_csv:
+        sys.stdout.write(shown.to_csv(index=False, lineterminator="\n"))
+    else:
+        _print_table(shown, list(boards))
+    _print_footer(len(shown), len(ordered), batch_size if gpu_mem is not None else None, to_stderr=as_csv)
+
+
+def _print_table(rows: "pd.DataFrame", boards: list[str]) -> None:
+    """A coloured table on a terminal; in a pipe aligned words without lines, never cut."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    terminal = Console().is_terminal
+    columns = _columns(boards, list(rows.columns))
+    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False)
+    for name, (title, digits) in columns.items():
+        # Only the model's name may wrap: cut off, it could not be copied.
+        justify: Literal["left", "right"] = "left" if digits is None else "right"
+        table.add_column(title, justify=justify, no_wrap=name != "model", overflow="fold")
+    for _, row in rows.iterrows():
+        table.add_row(*(_cell(row[name], digits) for name, (_, digits) in columns.items()))
+    if terminal:
+        Console().print(table)
+        return
+    plain = Console(width=PIPE_WIDTH, color_system=None)
+    with plain.capture() as captured:
+        plain.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def _columns(boards: list[str], available: list[str]) -> dict[str, tuple[str, int | None]]:
+    """Title and decimals (None: text) by column, in the order shown."""
+    columns: dict[str, tuple[str, int | None]] = {"model": ("model", None), "image_size": ("size", 0)}
+    columns["score"] = ("score", 2)
+    for board in boards:
+        columns[board] = (board, 1)
+        if board in ("a", "r"):
+            columns[f"gap_{board}"] = (f"gap_{board}", 1)
+    columns.setdefault("imagenet", ("imagenet", 1))
+    columns |= {"params_m": ("params_m", 1), "gmacs": ("gmacs", 1)}
+    if "rough_gb" in available:
+        columns["rough_gb"] = ("≈GB", 1)
+    return columns | {"family": ("family", None), "licence": ("licence", None)}
+
+
+def _cell(value: object, digits: int | None) -> str:
+    """A figure with its decimals, a text as it is, and a dash for what is unknown."""
+    if digits is None:
+        return str(value) or "–"
+    number = float(str(value))
+    return "–" if number != number else f"{number:.{digits}f}"
+
+
+def _print_footer(shown: int, matching: int, batch_size: int | None, *, to_stderr: bool) -> None:
+    """How many rows match, what the figures are, where the table comes from."""
+    from automl.leaderboard import provenance
+
+    said = provenance()
+    more = "" if shown == matching else f", {shown:,} shown (--limit 0: all)"
+    typer.echo(
+        f"\n{matching:,} rows match{more}. Source: {said.source}, {said.date}; licence: {said.licence}.", err=to_stderr
+    )
+    if batch_size is not None:
+        typer.echo(
+            f"≈GB is a rough estimate, up to a third off: one AdamW step of {batch_size} images, 16-bit mixed precision. "
+            "A search predicts each backbone by itself.",
+            err=to_stderr,
+        )
