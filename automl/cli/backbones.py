@@ -132,7 +132,7 @@ def _print_footer(shown: int, matching: int, batch_size: int | None, *, to_stder
     )
     if batch_size is not None:
         typer.echo(
-            f"≈GB is a rough estimate, up to a third off: one AdamW step of {batch_size} images, 16-bit mixed precision. "
+            f"≈GB is a rough estimate, up to a third off: one AdamW step of {batch_size} images in 16 bits. "
             "A search predicts each backbone by itself.",
             err=to_stderr,
         )
