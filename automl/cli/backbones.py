@@ -13,6 +13,10 @@ __all__ = ["backbones"]
 DESCENDING = ("score", "imagenet", "a", "a_clean", "r", "r_clean", "real", "sketch", "v2")
 """Columns whose best value is the highest; the others sort upwards."""
 
+DISPENSABLE = ("gmacs", "imagenet", "family", "licence", "gap_a", "gap_r")
+"""Columns that a narrow terminal goes without, the first to go first; a pipe and --csv have them all."""
+
+COLUMN_GAP = 3
 PIPE_WIDTH = 400
 """Characters; wider than any row."""
 
@@ -75,27 +79,42 @@ def backbones(
 
 
 def _print_table(rows: "pd.DataFrame", boards: list[str]) -> None:
-    """A coloured table on a terminal; in a pipe aligned words without lines, never cut."""
+    """A coloured table on a terminal, as many columns as it has room for; in a pipe aligned words, all, never cut."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    terminal = Console().is_terminal
-    columns = _columns(boards, list(rows.columns))
-    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False)
-    for name, (title, digits) in columns.items():
-        # Only the model's name may wrap: cut off, it could not be copied.
-        justify: Literal["left", "right"] = "left" if digits is None else "right"
-        table.add_column(title, justify=justify, no_wrap=name != "model", overflow="fold")
-    for _, row in rows.iterrows():
-        table.add_row(*(_cell(row[name], digits) for name, (_, digits) in columns.items()))
+    console = Console()
+    terminal = console.is_terminal
+    cells = {
+        name: (title, digits is not None, [_cell(value, digits) for value in rows[name]])
+        for name, (title, digits) in _columns(boards, list(rows.columns)).items()
+    }
     if terminal:
-        Console().print(table)
+        cells = _fitting(cells, console.width)
+    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False)
+    for title, figure, _ in cells.values():
+        justify: Literal["left", "right"] = "right" if figure else "left"
+        table.add_column(title, justify=justify, overflow="fold")  # a name cut off could not be copied
+    for row in zip(*(texts for _, _, texts in cells.values()), strict=True):
+        table.add_row(*row)
+    if terminal:
+        console.print(table)
         return
     plain = Console(width=PIPE_WIDTH, color_system=None)
     with plain.capture() as captured:
         plain.print(table)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def _fitting(cells: dict[str, tuple[str, bool, list[str]]], width: int) -> dict[str, tuple[str, bool, list[str]]]:
+    """Leaves out the least telling columns until the others fit the terminal's width in characters."""
+    kept = dict(cells)
+    for name in DISPENSABLE:
+        if sum(max(map(len, (title, *texts))) + COLUMN_GAP for title, _, texts in kept.values()) <= width:
+            break
+        kept.pop(name, None)
+    return kept
 
 
 def _columns(boards: list[str], available: list[str]) -> dict[str, tuple[str, int | None]]:

@@ -47,6 +47,15 @@ def test_piped_output_is_plain_and_whole():
     assert max(map(len, output.splitlines()[1:-1])) < 200
 
 
+def test_a_narrow_terminal_shows_fewer_columns_and_whole_names(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    for columns in (90, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        output = call("--limit", "3").stdout
+        assert "eva02_large_patch14_448.mim_m38m_ft_in22k_in1k" in output
+        assert ("gmacs" in output) == (columns == 200)
+
+
 def test_filters_combine():
     kept = rows("convnext*", "--licence", "commercial", "--max-params", "50", "--image-size", "224", "--limit", "0")
     assert len(kept) > 3
