@@ -20,7 +20,7 @@ ROUGH_CONTEXT_BYTES = 500_000_000
 STATE_BYTES_PER_PARAMETER = 16
 BYTES_PER_ACTIVATION = 6.0
 BYTES_PER_ACTIVATION_FUSED_ATTENTION = 3.0
-FUSED_ATTENTION_FAMILIES = frozenset({"vision_transformer", "deit", "eva", "beit", "naflexvit", "cait"})
+FUSED_ATTENTION_FAMILIES = frozenset({"vision_transformer", "deit", "eva", "beit", "naflexvit"})
 
 
 def rough_peak_bytes(table: "pd.DataFrame", batch_size: int = 32) -> "pd.Series[float]":
