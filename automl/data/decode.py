@@ -24,13 +24,14 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff
 """Endings of image files, in lower case."""
 
 # Only these decoders may see a file, whatever its name; GIF because the web is full of GIFs named .jpg.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _WIDE_GRAY = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
 _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 
 # Pillow only warns between one and two times MAX_IMAGE_PIXELS, and a warning does not stop the decoding.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", "(Corrupt|Possibly corrupt) EXIF data", UserWarning)  # such an image is still good
 
 
 def read_rgb(path: str | Path, short_side: int | None = None) -> Image.Image:

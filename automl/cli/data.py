@@ -1,0 +1,150 @@
+"""`automl data`: what was understood of a data set, before anything is trained on it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
+    from automl.data.summary import Duplicate, Summary
+
+__all__ = ["data", "progress_bar"]
+
+_SHOWN = 10  # files listed of each kind
+
+
+def data(
+    path: Annotated[
+        Path | None, typer.Argument(help="Image folder, label file or FFDI folder. Default: the embedded demo.")
+    ] = None,
+    layout: Annotated[str, typer.Option("--format", help="auto, folder, table, ffdi or demo.")] = "auto",
+    file_column: Annotated[str | None, typer.Option(help="Column of the label file that names the image.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column that holds the label.")] = None,
+    group_column: Annotated[str | None, typer.Option(help="Column whose samples are never split.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="Column that says train, validation or test.")] = None,
+    real_class: Annotated[str | None, typer.Option(help="Class of genuine images.")] = None,
+    positive_class: Annotated[str | None, typer.Option(help="Class whose probability is predicted.")] = None,
+    validation_fraction: Annotated[float, typer.Option(help="Share of samples, unless a set is given.")] = 0.2,
+    holdout_fraction: Annotated[float, typer.Option(help="Share of samples that no trial sees.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Chooses the splits that are not given.")] = 0,
+) -> None:
+    """Show what automl understands of a data set, and what is wrong with it.
+
+    Example: automl data photos/ --holdout-fraction 0
+    """
+    from automl.data.samples import open_dataset
+    from automl.data.summary import summarise
+    from automl.spec import StudySpec
+
+    values = {
+        "path": path,
+        "format": layout,
+        "file_column": file_column,
+        "label_column": label_column,
+        "group_column": group_column,
+        "split_column": split_column,
+        "real_class": real_class,
+        "positive_class": positive_class,
+        "validation_fraction": validation_fraction,
+        "holdout_fraction": holdout_fraction,
+    }
+    spec = StudySpec.from_mapping({"data": values, "seed": seed}, "automl data")
+    dataset = open_dataset(spec.data, spec.seed)
+    with progress_bar("reading") as progress:
+        summary = summarise(dataset, progress)
+    console = Console(soft_wrap=True)
+    if console.is_terminal:
+        _show_rich(summary, console)
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in [*_facts(summary), *_counts(summary), *_warnings(summary)]))
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields a callback (done, all) that draws a bar on stderr, on a terminal only; it vanishes at the end."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _show_rich(summary: "Summary", console: Console) -> None:
+    """Prints a summary with a table and colours."""
+    for line in _facts(summary):
+        console.print(line, markup=False, highlight=False)
+    names = [] if _many(summary) else [escape(name) for name in summary.classes]
+    table = Table("split", *names, "samples")
+    if summary.groups:
+        table.add_column("groups")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for split, counts in summary.counts.items():
+        cells: list[Any] = [*([] if _many(summary) else counts.values()), sum(counts.values())]
+        cells += [summary.groups[split]] if summary.groups else []
+        table.add_row(split, *map(str, cells))
+    console.print(table)
+    for line in _warnings(summary):
+        console.print(line, style="yellow", markup=False, highlight=False)
+
+
+def _many(summary: "Summary") -> bool:
+    """Whether there are too many classes for a column each."""
+    return len(summary.classes) > 8
+
+
+def _facts(summary: "Summary") -> list[str]:
+    """The lines about the whole data set."""
+    shown = ", ".join(summary.classes[:20]) + (" …" if len(summary.classes) > 20 else "")
+    lines = [f"data: {summary.root}", f"format: {summary.format}", f"classes: {len(summary.classes)} ({shown})"]
+    if summary.positive_class:
+        lines.append(f"positive class: {summary.positive_class}")
+    lines.append(f"real class: {summary.real_class or 'unknown (--real-class names it)'}")
+    if summary.sizes:
+        (narrow, width, wide), (low, height, high) = summary.sizes.width, summary.sizes.height
+        lines.append(f"width: {narrow} to {wide} pixels, median {width}")
+        lines.append(f"height: {low} to {high} pixels, median {height}")
+    return lines
+
+
+def _counts(summary: "Summary") -> list[str]:
+    """One line per split."""
+    lines = []
+    for split, counts in summary.counts.items():
+        classes = "" if _many(summary) else ", ".join(f"{name} {count}" for name, count in counts.items())
+        if _many(summary):
+            classes = f"{min(counts.values())} to {max(counts.values())} a class"
+        groups = f" in {summary.groups[split]} groups" if summary.groups else ""
+        lines.append(f"{split}: {sum(counts.values())} samples{groups} ({classes})")
+    return lines
+
+
+def _warnings(summary: "Summary") -> list[str]:
+    """What is wrong, one line each; "no problems found" if nothing is."""
+    lines = [f"warning: {problem}" for problem in summary.problems]
+    lines += _few([f"unreadable: {name}: {reason}" for name, reason in summary.unreadable])
+    lines += _few([f"leak: {_describe(copy)}: the same image in {' and '.join(copy.splits)}" for copy in summary.leaks])
+    lines += _few(
+        [f"conflict: {_describe(copy)}: the same image as {' and as '.join(copy.labels)}" for copy in summary.conflicts]
+    )
+    if summary.copies:
+        lines.append(f"note: {summary.copies} images are copies of another one of their class and split")
+    return lines or ["no problems found"]
+
+
+def _few(lines: list[str]) -> list[str]:
+    """The first lines, and how many more there are."""
+    more = len(lines) - _SHOWN
+    return [*lines[:_SHOWN], *([f"{lines[0].partition(':')[0]}: … and {more} more"] if more > 0 else [])]
+
+
+def _describe(copy: "Duplicate") -> str:
+    """Names up to four of the files that are equal."""
+    return " = ".join(copy.names[:4]) + (" = …" if len(copy.names) > 4 else "")

@@ -1,0 +1,218 @@
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from automl.data import cache as cache_module
+from automl.data.cache import build_cache
+from automl.data.decode import read_rgb
+from automl.data.samples import Dataset
+from automl.errors import AutomlError, DataError
+from automl.files import cache_dir
+
+
+def dataset(paths, split="train"):
+    samples = pd.DataFrame(
+        {"path": [str(path) for path in paths], "name": [path.name for path in paths], "label": 0, "split": split}
+    )
+    samples["label"] = [i % 2 for i in range(len(samples))]
+    samples["group"] = samples["path"]
+    return Dataset(paths[0].parent, "folder", samples, ("a", "b"), None, 1, (), "x")
+
+
+def pictures(folder, n=12, size=(40, 30)):
+    rng = np.random.default_rng(0)
+    paths = [folder / f"{k:04}.png" for k in range(n)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+def folders():
+    return sorted((cache_dir() / "images").iterdir())
+
+
+def test_small_images_are_stored_as_they_are(tmp_path):
+    paths = pictures(tmp_path)
+    cache = build_cache(dataset(paths), 64)
+    for row, path in enumerate(paths):
+        assert (cache.image(row) == np.asarray(read_rgb(path))).all()
+    assert cache.readable.all()
+    assert not cache.unreadable
+    assert not cache.image(0).flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("size", "stored"), [((300, 200), (24, 16)), ((200, 300), (16, 24)), ((500, 50), (32, 16)), ((9, 90), (9, 18))]
+)
+def test_short_side_is_resized_and_long_side_cut(tmp_path, size, stored):
+    Image.new("RGB", size, (9, 99, 199)).save(tmp_path / "x.png")
+    image = build_cache(dataset([tmp_path / "x.png"]), 16).image(0)
+    assert image.shape == (stored[1], stored[0], 3)
+    assert (image == (9, 99, 199)).all()
+
+
+def test_the_middle_is_kept(tmp_path):
+    image = Image.new("RGB", (300, 100), "red")
+    image.paste((0, 0, 255), (50, 0, 250, 100))
+    image.save(tmp_path / "x.png")
+    found = build_cache(dataset([tmp_path / "x.png"]), 50).image(0)
+    assert (found[:, 4:-4] == (0, 0, 255)).all()  # at its ends, the resize sees what is cut off
+
+
+def test_rows_in_any_order_share_one_cache(tmp_path):
+    paths = pictures(tmp_path)
+    one = build_cache(dataset(paths), 16)
+    other = build_cache(dataset([*paths[::-1], paths[0]]), 16)
+    assert len(folders()) == 1
+    assert (one.image(2) == other.image(len(paths) - 3)).all()
+    assert (one.image(0) == other.image(len(paths))).all()
+
+
+def test_a_changed_file_or_size_is_decoded_anew(tmp_path):
+    paths = pictures(tmp_path)
+    before = build_cache(dataset(paths), 16).image(0).copy()
+    build_cache(dataset(paths), 8)
+    Image.new("RGB", (40, 30), "red").save(paths[0])
+    assert (build_cache(dataset(paths), 16).image(0) != before).any()
+    assert len(folders()) == 3
+
+
+def test_unreadable_files_are_listed_and_skipped(tmp_path):
+    paths = pictures(tmp_path)
+    paths[3].write_bytes(paths[3].read_bytes()[:500])
+    paths[5].unlink()
+    for _ in range(2):  # decoded, and opened again
+        cache = build_cache(dataset(paths, "holdout"), 16)
+        assert np.flatnonzero(~cache.readable).tolist() == [3, 5]
+        assert [name for name, _ in cache.unreadable] == ["0003.png", "0005.png"]
+        assert cache.unreadable[1][1] == "no such file"
+        assert cache.image(4).shape == (16, 21, 3)
+        with pytest.raises(DataError, match="sample 3"):
+            cache.image(3)
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    paths = [tmp_path / f"{k}.jpg" for k in range(7)]
+    for path in paths:
+        path.write_text("no image")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"none of the 7 images.*\n  0.jpg: not an image"):
+            build_cache(dataset(paths), 16)
+
+
+def test_too_few_readable_samples_of_a_class_are_an_error(tmp_path):
+    paths = pictures(tmp_path, 8)
+    for path in paths[1:7:2]:
+        path.write_text("no image")
+    with pytest.raises(DataError, match="class 'b' has 1 in train"):
+        build_cache(dataset(paths), 16)
+
+
+def test_progress_counts_to_the_end(tmp_path):
+    seen = []
+    paths = pictures(tmp_path)
+    build_cache(dataset(paths), 16, lambda done, total: seen.append((done, total)))
+    assert seen == [(k, 12) for k in range(1, 13)]
+    build_cache(dataset(paths), 16, lambda *_: pytest.fail("nothing is left to do"))
+
+
+def test_a_worker_maps_the_file_instead_of_copying_it(tmp_path):
+    cache = build_cache(dataset(pictures(tmp_path, 30, (100, 100))), 100)
+    message = pickle.dumps(cache)
+    assert len(message) < 20_000
+    assert (pickle.loads(message).image(7) == cache.image(7)).all()
+
+
+def test_an_interrupted_build_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "_BATCH", 4)
+    paths = pictures(tmp_path, 30)
+
+    def stop(done, total):
+        if done == 18:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(dataset(paths), 16, stop)
+    with (folders()[0] / "journal.jsonl").open("a") as journal:
+        journal.write("[99, 1")  # a line cut off by a power failure
+    seen = []
+    cache = build_cache(dataset(paths), 16, lambda done, _: seen.append(done))
+    assert seen == list(range(17, 31))  # four batches of four were safe
+    monkeypatch.setenv("AUTOML_CACHE", str(tmp_path / "fresh"))
+    fresh = build_cache(dataset(paths), 16)
+    assert all((cache.image(row) == fresh.image(row)).all() for row in range(30))
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from automl.data.cache import build_cache
+from tests.data.test_cache import dataset
+cache = build_cache(dataset(sorted(Path(sys.argv[1]).glob("*.png"))), 64)
+assert "torch" not in sys.modules
+print(int(sum(cache.image(row).astype(int).sum() for row in range(len(cache)))))
+"""
+
+
+def start(folder):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", BUILD, str(folder)]
+    return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
+
+
+def test_processes_building_at_once_and_killed_ones_leave_a_sound_cache(tmp_path):
+    paths = pictures(tmp_path, 300, (100, 80))
+    killed = start(tmp_path)
+    deadline = time.monotonic() + 20
+    while not list(cache_dir().glob("images/*/journal.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    both = [start(tmp_path), start(tmp_path)]
+    answers = [process.communicate(timeout=60)[0] for process in both]
+    expected = build_cache(dataset(paths), 64)
+    total = int(sum(expected.image(row).astype(int).sum() for row in range(300)))
+    assert answers == [f"{total}\n"] * 2
+    assert len(folders()) == 1
+    assert not (folders()[0] / "journal.jsonl").exists()
+
+
+def test_a_full_disk_is_foreseen(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")(10**9, 10**9 - 1000, 1000)
+    monkeypatch.setattr(cache_module, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(cache_module, "_decode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(AutomlError, match=r"need about 12\.1kB in .*images.*1kB are free.*AUTOML_CACHE"):
+        build_cache(dataset(pictures(tmp_path)), 16)
+
+
+def test_a_disk_that_fills_up_is_told(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(AutomlError, match="No space left on device; free some space"):
+        build_cache(dataset(pictures(tmp_path)), 16)
+
+
+def test_a_complete_cache_opens_at_once(tmp_path):
+    paths = pictures(tmp_path, 1, (8, 8))
+    for k in range(1, 2000):
+        os.link(paths[0], tmp_path / f"{k:04}.png")
+    data = dataset(sorted(tmp_path.glob("*.png")))
+    build_cache(data, 8)
+    times = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        build_cache(data, 8)
+        times.append(time.perf_counter() - begin)
+    assert min(times) < 0.1  # 0.03 s on two idle cores
