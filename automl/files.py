@@ -21,7 +21,8 @@ def cache_dir() -> Path:
     """
     if override := os.environ.get("AUTOML_CACHE"):
         return Path(override).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "automl"
+    # An empty XDG_CACHE_HOME counts as unset (XDG Base Directory Specification).
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "automl"
 
 
 def shipped(folder: str, name: str) -> Path:
@@ -57,10 +58,14 @@ def load_yaml(path: Path, error: type[AutomlError] = SpecError) -> Any:
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(exc, "problem", None) or "not YAML"
+        problem = getattr(exc, "problem", None) or getattr(exc, "reason", None) or "not YAML"
         raise error(f"{path}{where}: {problem}") from exc
     except (OSError, UnicodeDecodeError) as exc:
         raise error(f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}") from exc
+    except (ValueError, AttributeError) as exc:  # PyYAML's own, for `2024-99-99` and other values it half recognises
+        raise error(f"{path}: a value cannot be read: {exc}; put it in quotes if it is text") from exc
+    except RecursionError as exc:
+        raise error(f"{path}: nested too deeply to be read") from exc
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 `16GB` is 16·10⁹ bytes and `16GiB` is 16·2³⁰. A "16 GB" T4 has 15,360 MiB and a P100 16,280 MiB: 16·10⁹ fits both.
 """
 
+import math
 import re
+from decimal import Decimal
 
 from automl.errors import SpecError
 
@@ -15,9 +17,11 @@ _BYTES = {"": 1, "b": 1} | {
     for suffix, base in (("", 1000), ("b", 1000), ("ib", 1024))
 }
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_NUMBER = r"\d{1,18}(?:\.\d{1,30})?"
+_FLAGS = re.IGNORECASE | re.ASCII
 
 
-def parse_bytes(text: str | int) -> int:
+def parse_bytes(text: str | float) -> int:
     """Reads a size such as `16GB`, `15.5GiB` or `800 MB`.
 
     Args:
@@ -30,10 +34,10 @@ def parse_bytes(text: str | int) -> int:
     Raises:
         SpecError: If the text is not a size, or the size is not positive.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(text), re.IGNORECASE)
+    match = re.fullmatch(rf"\s*({_NUMBER})\s*([a-z]*)\s*", _plain(text), _FLAGS)
     if not match or match[2].lower() not in _BYTES:
         raise SpecError(f"not a size: {text!r}; write it like 16GB (16·10⁹ bytes) or 16GiB (16·2³⁰ bytes)")
-    size_bytes = int(float(match[1]) * _BYTES[match[2].lower()])
+    size_bytes = int(Decimal(match[1]) * _BYTES[match[2].lower()])
     if size_bytes < 1:
         raise SpecError(f"a size must be positive, got {text!r}; write it like 16GB")
     return size_bytes
@@ -42,11 +46,11 @@ def parse_bytes(text: str | int) -> int:
 def format_bytes(size_bytes: float) -> str:
     """Writes a size in powers of 1000, as `parse_bytes` reads it: `15.9GB`."""
     size = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 1000:
-            return f"{size:.0f}{unit}" if unit == "B" else f"{size:.3g}{unit}"
-        size /= 1000
-    return f"{size:.3g}TB"
+    units = ["TB", "GB", "MB", "kB", "B"]
+    unit = units.pop()
+    while abs(size) >= 999.5 and units:  # what would be rounded to 1000
+        size, unit = size / 1000, units.pop()
+    return f"{size:.0f}{unit}" if unit == "B" or abs(size) >= 99.5 else f"{size:.3g}{unit}"
 
 
 def parse_seconds(text: str | float) -> float:
@@ -61,9 +65,9 @@ def parse_seconds(text: str | float) -> float:
     Raises:
         SpecError: If the text is not a duration, or the duration is not positive.
     """
-    plain = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*", str(text))
-    units = "".join(rf"(?:(\d+(?:\.\d+)?)\s*{unit}\s*)?" for unit in _SECONDS)
-    match = re.fullmatch(rf"\s*{units}", str(text), re.IGNORECASE)
+    plain = re.fullmatch(rf"\s*({_NUMBER})\s*", _plain(text), _FLAGS)
+    units = "".join(rf"(?:({_NUMBER})\s*{unit}\s*)?" for unit in _SECONDS)
+    match = re.fullmatch(rf"\s*{units}", _plain(text), _FLAGS)
     if plain:
         seconds = float(plain[1])
     elif match and any(match.groups()):
@@ -77,7 +81,7 @@ def parse_seconds(text: str | float) -> float:
 
 def format_seconds(seconds: float) -> str:
     """Writes a duration with its two largest units: `8h30m`, `3m05s`, `4.2s`."""
-    if seconds < 10:
+    if seconds < 9.95:  # 9.96 is 10 s, not 10.0 s
         return f"{seconds:.1f}s"
     whole = round(seconds)
     if whole < 60:
@@ -88,3 +92,10 @@ def format_seconds(seconds: float) -> str:
     if minutes < 1_440:
         return f"{minutes // 60}h{minutes % 60:02d}m"
     return f"{minutes // 1_440}d{minutes % 1_440 // 60:02d}h"
+
+
+def _plain(text: str | float) -> str:
+    """The text, or the number without an exponent: a float from YAML reads like the digits it stands for."""
+    if isinstance(text, float) and math.isfinite(text):
+        return format(Decimal(repr(float(text))), "f")
+    return str(text)

@@ -34,7 +34,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class Part(BaseModel):
     """A part of a recipe: immutable, and strict about unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 # --- augmentation -----------------------------------------------------------------------------------------------

@@ -1,0 +1,122 @@
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from automl.errors import SpecError
+from automl.spec import METRICS, Budget, DataSpec, PoolSpec, StudySpec
+
+WORDS = st.text(alphabet="abcXYZ019_-. /~é:#'", min_size=1, max_size=12)
+PATHS = st.none() | WORDS.map(Path)
+FRACTIONS = st.floats(0.01, 0.4)
+SPECS = st.builds(
+    StudySpec,
+    name=st.none() | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,9}", fullmatch=True),
+    data=st.builds(
+        DataSpec,
+        path=PATHS,
+        label_column=st.none() | WORDS,
+        real_class=st.none() | WORDS,
+        validation_fraction=FRACTIONS,
+        holdout_fraction=FRACTIONS,
+    ),
+    budget=st.builds(
+        Budget,
+        gpu_mem=st.none() | st.integers(1, 10**13),
+        trials=st.integers(1, 10**4),
+        timeout=st.none() | st.floats(1e-3, 1e8),
+    ),
+    pool=st.builds(
+        PoolSpec,
+        names=st.lists(WORDS, max_size=3).map(tuple),
+        boards=st.dictionaries(st.sampled_from(["a", "r", "v2"]), st.floats(0.1, 3), min_size=1),
+        max_params=st.none() | st.floats(0.1, 1e4),
+    ),
+    metric=st.sampled_from(["auto", *METRICS]),
+    sampler=st.sampled_from(["tpe", "gp", "random", "qmc"]),
+    weights_dir=PATHS,
+    storage=st.none() | WORDS,
+    seed=st.integers(0, 2**31),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(spec=SPECS)
+def test_a_written_spec_loads_equal(tmp_path, spec):
+    path = tmp_path / "study.yaml"
+    path.write_text(spec.to_yaml(), encoding="utf-8")
+    assert StudySpec.load(str(path)) == spec
+
+
+def test_an_empty_file_is_all_defaults(tmp_path):
+    (tmp_path / "study.yaml").write_text("# nothing yet\n")
+    assert StudySpec.load(str(tmp_path / "study.yaml")) == StudySpec()
+
+
+def test_budgets_are_read_as_people_write_them():
+    spec = StudySpec.from_mapping({"budget": {"gpu_mem": "16GiB", "timeout": "8h30m"}})
+    assert spec.budget.gpu_mem == 16 * 2**30
+    assert spec.budget.timeout == 30_600
+
+
+def test_all_mistakes_are_listed_at_once_quantities_included():
+    values = {
+        "budget": {"gpu_mem": "lots", "timeout": "soon", "trials": 0},
+        "sampler": "tp",
+        "pool": {"max_params": -3},
+        "name": "../escape",
+        "sed": 3,
+    }
+    with pytest.raises(SpecError) as caught:
+        StudySpec.from_mapping(values, "study.yaml")
+    lines = str(caught.value).splitlines()
+    for where in ("budget.gpu_mem", "budget.timeout", "budget.trials", "sampler", "pool.max_params", "name", "sed"):
+        assert sum(line.startswith(f"study.yaml: {where}: ") for line in lines) == 1, where
+    assert len(lines) == 7
+    assert any("16GB" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "", "a b", "-x", "a\n"])
+def test_a_study_name_cannot_leave_its_folder(name):
+    with pytest.raises(SpecError, match="name"):
+        StudySpec.from_mapping({"name": name})
+
+
+def test_overrides_win_and_leave_the_rest(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("seed: 3\nbudget: {trials: 7, gpu_mem: 8GB}\n")
+    spec = StudySpec.load(str(path), {"budget": {"trials": 9}, "sampler": "random"})
+    assert (spec.seed, spec.sampler) == (3, "random")
+    assert spec.budget == Budget(trials=9, gpu_mem=8 * 10**9)
+
+
+def test_a_file_needs_no_ending(tmp_path):
+    (tmp_path / "study").write_text("seed: 3\n")
+    assert StudySpec.load(str(tmp_path / "study")).seed == 3
+
+
+@pytest.mark.parametrize("name", ["nothing-of-that-name", "nothing.yaml"])
+def test_a_missing_spec_is_named(name):
+    with pytest.raises(SpecError, match=name):
+        StudySpec.load(name)
+
+
+@pytest.mark.parametrize("content", ["- 1", "resnet18", "3"])
+def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
+    path = tmp_path / "study.yaml"
+    path.write_text(content)
+    with pytest.raises(SpecError, match=r"study\.yaml: a study spec is a mapping"):
+        StudySpec.load(str(path))
+
+
+def test_broken_yaml_is_located(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("budget: {trials: 7\nseed: 3\n")
+    with pytest.raises(SpecError, match=r"study\.yaml, line 2, column"):
+        StudySpec.load(str(path))
+
+
+def test_every_metric_can_be_asked_for():
+    assert get_args(StudySpec.model_fields["metric"].annotation) == ("auto", *METRICS)
