@@ -3,11 +3,13 @@
 Flags override the file, and the resolved spec is stored with the study, so that the same command continues it.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from automl.errors import SpecError
 from automl.files import load_yaml, shipped
@@ -18,14 +20,27 @@ __all__ = ["METRICS", "Budget", "DataSpec", "PoolSpec", "StudySpec"]
 
 METRICS = ("auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "tpr_at_fpr", "eer")
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds)]
+
+def _listed(parse: Callable[[Any], float]) -> BeforeValidator:
+    """A validator whose SpecError pydantic lists among the other mistakes, instead of stopping at it."""
+
+    def validate(value: Any) -> float:
+        try:
+            return parse(value)
+        except SpecError as exc:
+            raise PydanticCustomError("quantity", "{reason}", {"reason": str(exc)}) from exc
+
+    return BeforeValidator(validate)
+
+
+Bytes = Annotated[int, _listed(parse_bytes)]
+Seconds = Annotated[float, _listed(parse_seconds)]
 
 
 class Section(BaseModel):
     """A part of a spec: immutable, and strict about unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSpec(Section):
@@ -108,7 +123,7 @@ class StudySpec(Section):
             SpecError: If the file is missing or has mistakes, all of them listed.
         """
         path = Path(path_or_name)
-        if not path.suffix:
+        if not path.suffix and not path.is_file():
             path = shipped("studies", f"{path_or_name}.yaml")
         if not path.is_file():
             raise SpecError(
