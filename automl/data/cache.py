@@ -18,6 +18,7 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,7 +42,8 @@ __all__ = ["Cache", "build_cache", "cpu_threads"]
 
 _VERSION = 1  # raise it when the same file gives other pixels
 _LONGEST = 2  # long side over short side; what is beyond is cut off at both ends
-_BATCH = 128  # images between two entries of the journal, and at most lost by a kill
+_BATCH = 128  # images, and
+_BATCH_SECONDS = 2.0  # seconds between two entries of the journal: what a kill may lose
 _INDEX = np.dtype([("offset", "<i8"), ("height", "<i4"), ("width", "<i4")])
 Progress = Callable[[int, int], None]
 
@@ -201,6 +203,7 @@ def _append(
 ) -> None:
     """Decodes the files from position `done` on and writes them in order; fills `index` and `reasons`."""
     lines: list[str] = []
+    written = time.monotonic()
     for position, result in enumerate(_decode_all(files[done:], size), start=done):
         if isinstance(result, str):
             reasons[str(position)] = result
@@ -210,13 +213,15 @@ def _append(
             index[position] = (pixels.tell(), height, width)
             lines.append(json.dumps([pixels.tell(), height, width]))
             pixels.write(result.data)
-        if len(lines) == _BATCH or position == len(files) - 1:
+        late = time.monotonic() - written > _BATCH_SECONDS
+        if late or len(lines) == _BATCH or position == len(files) - 1:
             # the pixels reach the disk before the journal says so: true after a kill, and after a power cut
             pixels.flush()
             os.fsync(pixels.fileno())
             journal.write("".join(line + "\n" for line in lines))
             journal.flush()
             lines.clear()
+            written = time.monotonic()
         if progress:
             progress(position + 1, len(files))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from automl.data.decode import EXTENSIONS
-from automl.data.label_file import SPLIT_NAMES, LabelFile, Row, listing, names_files, read_label_file
+from automl.data.label_file import SPLIT_NAMES, LabelFile, Row, listing, names_files, printable, read_label_file
 from automl.errors import DataError
 from automl.spec import DataSpec
 
@@ -143,8 +143,11 @@ def _class_folders(root: Path, parent: Path, split: str) -> tuple[list[Row], lis
     rows: list[Row] = []
     problems: list[str] = []
     for folder in _folders(parent):
-        paths = list(_images(folder))
-        if not paths:
+        every = list(_images(folder))
+        paths = [path for path in every if printable(os.path.relpath(path, root))]
+        if odd := [ascii(os.path.relpath(path, root)) for path in sorted(set(every) - set(paths))]:
+            problems.append(f"{len(odd)} names are not printable and are left out, rename them: {listing(odd)}")
+        if not every:
             problems.append(f"{folder.relative_to(root)}/ holds no images")
         for path in paths:
             rows.append(Row(os.path.abspath(path), os.path.relpath(path, root), folder.name, "", split))  # noqa: PTH100

@@ -18,7 +18,7 @@ from automl.data.decode import EXTENSIONS
 from automl.errors import DataError
 from automl.spec import DataSpec
 
-__all__ = ["SPLIT_NAMES", "LabelFile", "Row", "listing", "names_files", "read_label_file", "read_table"]
+__all__ = ["SPLIT_NAMES", "LabelFile", "Row", "listing", "names_files", "printable", "read_label_file", "read_table"]
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trainset"), "train"),
@@ -71,6 +71,8 @@ def read_table(file: Path) -> tuple[list[str], list[list[str]]]:
         rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator, skipinitialspace=True)]
     except csv.Error as exc:
         raise DataError(f"{file}: not a table: {exc}") from exc
+    if bad := next((cell for row in rows for cell in row if not printable(cell)), None):
+        raise DataError(f"{file}: a cell has characters that cannot be printed: {bad[:80]!r}")
     if len(rows[0]) < 2:
         raise DataError(
             f"{file}: one column only; a label file has a file column and a label column: {lines[0][:80]!r}"
@@ -140,6 +142,11 @@ def names_files(file: Path) -> bool:
         return False
     some = rows[:: max(1, len(rows) // _PROBE_ROWS)]
     return any(_find(base, row[i]) for base in _bases(file) for i in range(len(header)) for row in some)
+
+
+def printable(text: str) -> bool:
+    """Whether a name can go to a terminal and a UTF-8 file: no control characters, no bytes that are not UTF-8."""
+    return not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text)
 
 
 def listing(names: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 import csv
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,17 @@ def test_too_few_samples_are_an_error(tmp_path):
         read(tmp_path)
 
 
+def test_names_that_cannot_be_printed_are_left_out(tmp_path):
+    for name in ("cat", "dog"):
+        images(tmp_path / name, [f"{k}.png" for k in range(9)])
+    for odd in (b"caf\xe9.png", b"\x1b[2J.png"):
+        (tmp_path / "cat" / os.fsdecode(odd)).write_bytes((tmp_path / "cat" / "1.png").read_bytes())
+    found = read(tmp_path)
+    assert len(found.samples) == 18
+    assert "2 names are not printable" in found.problems[0]
+    assert found.problems[0].isprintable()
+
+
 # --- label files
 
 
@@ -152,8 +164,8 @@ def test_columns_are_recognised(tmp_path, separator, name):
 
 
 def test_a_table_without_a_header(tmp_path):
-    images(tmp_path / "pictures", [f"ü {k}.png" for k in range(20)])
-    table(tmp_path, None, [(f"ü {k}.png", k % 2) for k in range(20)])
+    images(tmp_path / "pictures", [f"ü\u202f{k}.png" for k in range(20)])
+    table(tmp_path, None, [(f"ü\u202f{k}.png", k % 2) for k in range(20)])
     assert len(read(tmp_path).samples) == 20
 
 
