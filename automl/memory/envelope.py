@@ -1,0 +1,115 @@
+"""From the traces of a step at two batch sizes to its memory at every batch size.
+
+Each storage is a constant (a weight) or grows with the batch (an activation), so the live memory at each moment is a
+line a + k·batch, and the peak is the upper envelope of these lines. A straight line through two peaks is up to 3 %
+off, because the moment of the peak moves from the optimizer's step to the backward pass as the batch grows.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+
+from automl.memory.allocator import Event, needed_bytes, peak_live_bytes
+
+__all__ = ["KNOTS", "Envelope", "Line", "build_envelope", "events_at", "upper_envelope"]
+
+Line = tuple[int, int]
+"""Bytes at batch 0 (may be negative, where the line only holds from batch 1 on) and bytes per image."""
+
+KNOTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
+"""Batch sizes at which the allocator is replayed; what lies between is interpolated."""
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """The peak memory of one training step by (micro-)batch size, without the CUDA context.
+
+    Attributes:
+        lines: The upper envelope of the live memory.
+        needed: (batch, bytes of segments the caching allocator gets by with), by ascending batch. With more at hand
+            it keeps unused segments rather than giving them back, and reserves up to a fifth more.
+        smallest_batch: 2 where batch normalisation needs more than one image, else 1.
+    """
+
+    lines: tuple[Line, ...]
+    needed: tuple[tuple[int, int], ...]
+    smallest_batch: int = 1
+
+    def live_at(self, batch: int) -> int:
+        """Peak live bytes (`torch.cuda.max_memory_allocated`, less its rounding) at a batch size of at least 1."""
+        return max(a + k * batch for a, k in self.lines)
+
+    def at(self, batch: int) -> int:
+        """The bytes of segments that PyTorch's allocator needs at a batch size of at least 1.
+
+        It is the smallest limit (`torch.cuda.set_per_process_memory_fraction`) under which a step does not run out
+        of memory: live bytes and what fragmentation adds. It never falls as the batch grows.
+        """
+        knots = [knot for knot, _ in self.needed]
+        sizes = list(accumulate((size for _, size in self.needed), max))
+        after = bisect_left(knots, batch)
+        if after == len(knots):  # beyond the last knot the overhead of the allocator stays in proportion
+            return math.ceil(self.live_at(batch) * max(1.0, sizes[-1] / self.live_at(knots[-1])))
+        if knots[after] == batch or after == 0:
+            return sizes[after]
+        share = Fraction(batch - knots[after - 1], knots[after] - knots[after - 1])
+        return max(self.live_at(batch), math.ceil(sizes[after - 1] + share * (sizes[after] - sizes[after - 1])))
+
+
+def upper_envelope(lines: Iterable[Line]) -> tuple[Line, ...]:
+    """Keeps the lines that are highest somewhere at a batch of 1 or more, by ascending slope."""
+    highest: dict[int, int] = {}
+    for a, k in lines:
+        highest[k] = max(a, highest.get(k, a))
+    kept: list[Line] = []
+    for k, a in sorted(highest.items()):
+        while kept and _starts(kept[-1], (a, k)) <= (_starts(kept[-2], kept[-1]) if len(kept) > 1 else 1):
+            kept.pop()
+        kept.append((a, k))
+    return tuple(kept)
+
+
+def _starts(lower: Line, steeper: Line) -> Fraction:
+    """The batch from which the steeper line is the higher one."""
+    return Fraction(lower[0] - steeper[0], steeper[1] - lower[1])
+
+
+def events_at(first: Sequence[Event], second: Sequence[Event], batches: tuple[int, int], batch: int) -> list[Event]:
+    """Scales the events of two traces of the same step to another batch size.
+
+    Args:
+        first: The events at `batches[0]`.
+        second: The events at `batches[1]`, paired with the first.
+        batches: The two batch sizes.
+        batch: The wanted one.
+    """
+    low, high = batches
+    return [
+        Event(one.storage, one.change_bytes + (two.change_bytes - one.change_bytes) * (batch - low) // (high - low))
+        for one, two in zip(first, second, strict=True)
+    ]
+
+
+def build_envelope(
+    first: Sequence[Event], second: Sequence[Event], batches: tuple[int, int], smallest_batch: int = 1
+) -> Envelope:
+    """Builds the envelope of a step from its traces at two batch sizes, ascending.
+
+    Where the two traces differ in more than sizes (a model that branches on the batch size), the envelope is one
+    line through the two peaks, with the allocator's overhead at the larger batch.
+    """
+    low, high = batches
+    if [(s, c > 0) for s, c in first] != [(s, c > 0) for s, c in second]:
+        peaks = peak_live_bytes(first), peak_live_bytes(second)
+        slope = max(0, math.ceil((peaks[1] - peaks[0]) / (high - low)))
+        return Envelope(((peaks[1] - slope * high, slope),), ((high, needed_bytes(second)),), smallest_batch)
+    at_low, at_high = (list(accumulate(change for _, change in events)) for events in (first, second))
+    lines = []
+    for bytes_low, bytes_high in set(zip(at_low, at_high, strict=True)):
+        slope = (bytes_high - bytes_low) // (high - low)
+        lines.append((bytes_low - slope * low, slope))
+    needed = tuple((knot, needed_bytes(events_at(first, second, batches, knot))) for knot in KNOTS)
+    return Envelope(upper_envelope(lines), needed, smallest_batch)

@@ -1,0 +1,111 @@
+"""timm models whose tensors have shapes and no data."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["build_shapes", "make_fake"]
+
+INITIALISERS = frozenset(
+    getattr(torch.ops.aten, name).default for name in ("normal_", "uniform_", "erfinv_", "clamp_", "clamp_min_")
+)
+"""What fills weights with numbers nobody will look at, at great cost for a large model."""
+
+
+class _SkipInitialisation(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        return args[0] if func in INITIALISERS else func(*args, **(kwargs or {}))
+
+
+def build_shapes(backbone: str, classes: int, image_size: int, drop_path: float = 0) -> nn.Module:
+    """Builds a timm model without initialising it, on the meta device where its code allows that.
+
+    Args:
+        backbone: timm's name of the architecture.
+        classes: Outputs of its head.
+        image_size: Pixels; passed on to architectures that are built for one size.
+        drop_path: Share of dropped residual branches; passed on to architectures that have it.
+
+    Raises:
+        Exception: Whatever timm raises for a combination it cannot build.
+    """
+    options: dict[str, Any] = {"img_size": image_size}
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # old names of models, sizes that only pretrained weights mind
+        try:
+            with torch.device("meta"):
+                return _create(backbone, classes, options)
+        except Exception:  # code that looks at values while it builds; what is truly wrong is raised below
+            with _SkipInitialisation():  # type: ignore[no-untyped-call]
+                return _create(backbone, classes, options)
+
+
+def _create(backbone: str, classes: int, options: dict[str, Any]) -> nn.Module:
+    import timm
+
+    options = dict(options)
+    while True:
+        try:
+            model: nn.Module = timm.create_model(backbone, pretrained=False, num_classes=classes, **options)
+        except TypeError as exc:  # timm's architectures say only in this way which options they take
+            refused = next((name for name in options if f"'{name}'" in str(exc)), None)
+            if refused is None:
+                raise
+            del options[refused]
+        else:
+            return model
+
+
+def make_fake(model: nn.Module, memory_format: torch.memory_format = torch.contiguous_format) -> None:
+    """Replaces a model's parameters, buffers and other tensors in place by fake CPU tensors of the same shapes.
+
+    Call it in a `FakeTensorMode`. Tensors that modules share stay shared.
+
+    Args:
+        model: The model, on any device.
+        memory_format: How its four-dimensional tensors lie in memory.
+    """
+    known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # the original is held, so that its id stays its own
+
+    def fake(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in known:
+            known[id(tensor)] = (_empty(tensor, memory_format), tensor)
+        return known[id(tensor)][0]
+
+    def replace(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return fake(value)
+        if type(value) in (list, tuple):
+            return type(value)(replace(item) for item in value)
+        if type(value) is dict:
+            return {name: replace(item) for name, item in value.items()}
+        return value
+
+    for module in model.modules():
+        for registered in (module._parameters, module._buffers):
+            for name, tensor in registered.items():
+                if tensor is not None:
+                    registered[name] = fake(tensor)  # type: ignore[assignment]
+        for name, value in list(vars(module).items()):
+            if not name.startswith("_") and isinstance(value, torch.Tensor | list | tuple | dict):
+                vars(module)[name] = replace(value)
+
+
+def _empty(tensor: torch.Tensor, memory_format: torch.memory_format) -> torch.Tensor:
+    if tensor.dim() == 4 and memory_format is torch.channels_last:
+        data = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", memory_format=memory_format)
+    else:
+        data = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+    return nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data

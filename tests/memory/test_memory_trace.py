@@ -1,0 +1,121 @@
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from automl.errors import RecipeError
+from automl.memory.allocator import needed_bytes, peak_live_bytes
+from automl.memory.cache import Step
+from automl.memory.envelope import build_envelope
+from automl.memory.fake import build_shapes
+from automl.memory.trace import trace_envelope, trace_model
+
+
+class Small(nn.Module):
+    """A convolutional network with batch normalisation; an image of 16 px, three classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.GELU())
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images):
+        return self.head(self.body(images).mean((2, 3)))
+
+
+PARAMETER_BYTES = 4 * sum(p.numel() for p in Small().parameters())
+BUFFER_BYTES = sum(b.nbytes for b in Small().buffers())
+
+
+def step(**changes):
+    return Step("small", image_size=16, classes=3, **{"optimizer": "sgd", "nesterov": True, **changes})
+
+
+def trace(batch=2, **changes):
+    return trace_model(Small(), step(**changes), (batch,))[0]
+
+
+def left(events):
+    """Bytes alive when the step ends."""
+    return sum(change for _, change in events)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])
+def test_the_envelope_equals_a_direct_trace_at_a_third_batch_size(precision, memory_format):
+    facts = step(precision=precision, memory_format=memory_format)
+    first, second, third = trace_model(Small(), facts, (2, 3, 64))
+    envelope = build_envelope(first, second, (2, 3))
+    assert envelope.live_at(64) == peak_live_bytes(third)
+    assert envelope.at(64) == needed_bytes(third)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "nadamw", "lion"])
+@pytest.mark.parametrize("accumulates", [False, True])
+def test_every_optimizer_can_be_traced(optimizer, accumulates):
+    events = trace(optimizer=optimizer, nesterov=optimizer == "sgd", accumulates=accumulates)
+    assert peak_live_bytes(events) > 2 * PARAMETER_BYTES
+
+
+def test_the_average_adds_exactly_parameters_and_buffers():
+    with_average, without = trace(ema=True), trace()
+    assert peak_live_bytes(with_average) - peak_live_bytes(without) == PARAMETER_BYTES + BUFFER_BYTES
+    assert left(with_average) - left(without) == PARAMETER_BYTES + BUFFER_BYTES
+
+
+def test_optimizers_keep_their_own_states():
+    bare = left(trace(momentum=False, nesterov=False))
+    counters = 4 * len(list(Small().parameters()))
+    assert left(trace(momentum=True)) - bare == PARAMETER_BYTES
+    assert left(trace(optimizer="lion", nesterov=False)) - bare == PARAMETER_BYTES
+    assert left(trace(optimizer="adamw", nesterov=False)) - bare == 2 * PARAMETER_BYTES + counters
+
+
+def test_half_precision_takes_less():
+    full, half = (peak_live_bytes(trace(batch=32, precision=p)) for p in ("fp32", "fp16"))
+    assert 0.4 * full < half < 0.9 * full
+
+
+def test_accumulated_gradients_are_there_during_the_forward_pass():
+    plain, accumulating = (peak_live_bytes(trace(batch=64, accumulates=flag)) for flag in (False, True))
+    assert plain < accumulating <= plain + PARAMETER_BYTES
+
+
+def test_a_traced_timm_model_needs_more_memory_for_more_images():
+    envelope = trace_envelope(Step("resnet10t", image_size=64, classes=2, precision="fp16"))
+    needed = [envelope.at(batch) for batch in range(1, 200, 7)]
+    assert needed == sorted(needed)
+    assert envelope.smallest_batch == 2
+
+
+def test_torch_is_left_as_it_was():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    trace_envelope(Step("vit_tiny_patch16_224", image_size=32, classes=2, precision="bf16", drop_path=True))
+    assert torch.equal(torch.rand(4), expected)
+    model = Small()
+    model(torch.rand(2, 3, 16, 16)).sum().backward()
+    assert not any(isinstance(p, FakeTensor) or isinstance(p.grad, FakeTensor) for p in model.parameters())
+    assert torch.is_grad_enabled()
+
+
+def test_a_model_is_built_for_its_image_size():
+    assert build_shapes("vit_tiny_patch16_224", classes=5, image_size=32).pos_embed.shape == (1, 5, 192)
+    assert build_shapes("mobilenetv2_100", classes=5, image_size=32, drop_path=0.1).classifier.out_features == 5
+
+
+def test_an_unknown_backbone_is_answered_with_the_nearest_names():
+    with pytest.raises(RecipeError, match=r"no model 'resnet10x'.*resnet10t"):
+        trace_envelope(Step("resnet10x", image_size=64, classes=2))
+
+
+@pytest.mark.parametrize("name", ["hf-hub:timm/resnet18", "local-dir:/tmp", "../resnet18", ""])
+def test_only_names_of_timm_are_built(name):
+    with pytest.raises(RecipeError, match="no model"):
+        trace_envelope(Step(name, image_size=64, classes=2))
+
+
+def test_an_image_size_that_cannot_be_built_is_explained():
+    with pytest.raises(RecipeError, match=r"mixer_s32_224.*16 px: .*32 x 32.*choose another"):
+        trace_envelope(Step("mixer_s32_224", image_size=16, classes=2))
