@@ -56,8 +56,6 @@ def read_rgb(path: str | Path, short_side: int | None = None) -> Image.Image:
                 image.draft(None, (2 * short_side, 2 * short_side))  # no-op on anything but a JPEG
             image.load()
             return _to_rgb(_upright(image))
-    except DataError:
-        raise
     except Exception as exc:  # a broken file makes Pillow raise nearly anything: OSError, SyntaxError, struct.error
         raise DataError(f"cannot read {path}: {_reason(exc)}") from exc
 
@@ -76,17 +74,15 @@ def image_size(path: str | Path) -> tuple[int, int]:
             with suppress(Exception):  # broken EXIF does not make the image unreadable
                 orientation = image.getexif().get(_ORIENTATION_TAG)
             return (height, width) if orientation in _SIDEWAYS else (width, height)
-    except DataError:
-        raise
     except Exception as exc:
         raise DataError(f"cannot read {path}: {_reason(exc)}") from exc
 
 
 def _refuse_bomb(image: Image.Image) -> None:
-    """Raises if the image has too many pixels, also where someone has reset the warning filters."""
+    """Raises ValueError if there are too many pixels, also where someone has reset the warning filters."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
-        raise DataError(f"{image.width}×{image.height} pixels, the limit is {limit}; shrink the file first")
+        raise ValueError(f"{image.width}×{image.height} pixels, the limit is {limit}; shrink the file first")
 
 
 def _upright(image: Image.Image) -> Image.Image:
