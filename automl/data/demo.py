@@ -1,17 +1,18 @@
 """The embedded demo: real photographs against forgeries made from them, with nothing to download.
 
 The photographs are those inside the wheels of scikit-image and scikit-learn whose licence is known to be free. From
-each, square windows are cut at random and brought to 64 px; half stay as they are (`real`), half are forged (`fake`), a
-third in each of three ways:
+each, square windows are cut at random and brought to 64 px; half stay as they are (`real`), half are forged (`fake`) in
+one of three ways:
 
-- `blend`: self-blending (`automl.data.self_blend`);
-- `generated`: halved and doubled again the way a generator's last layer does it (nearest plus a small convolution,
-  bilinear, or a transposed convolution), which leaves a trace of period two (Odena et al. 2016, "Deconvolution and
-  Checkerboard Artifacts"; Zhang et al. 2019, arXiv:1907.06515), then sharpened back to the detail it had;
-- `swap`: such a generated copy blended into the photograph under a mask, as a face swap is.
+- `generated`: halved or quartered, and doubled again the way a generator's last layers do it (nearest plus a small
+  convolution, or a transposed convolution), which leaves a periodic trace (Odena et al. 2016,
+  "Deconvolution and Checkerboard Artifacts"; Zhang et al. 2019, arXiv:1907.06515), then sharpened back to the
+  detail it had (half of the forgeries);
+- `swap`: such a generated copy blended into the photograph under a mask, as a face swap is (a third);
+- `blend`: self-blending alone (`automl.data.self_blend`; a sixth), the hardest.
 
 So that nothing cheaper than these traces tells the classes apart, both are cut, resized, recoloured, given noise
-and written alike: windows are enlarged or reduced by a random factor first, real ones as well. `group` is the
+and written alike: windows are reduced by a random factor first, real ones as well. `group` is the
 photograph, and no photograph may lie on both sides of a split.
 """
 
@@ -25,6 +26,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
+from scipy.ndimage import correlate1d
 
 from automl.data.self_blend import random_mask, self_blend
 from automl.errors import DataError
@@ -33,10 +35,11 @@ from automl.files import cache_dir
 __all__ = ["PHOTOS", "Photo", "demo_dataset"]
 
 Pixels = npt.NDArray[np.uint8]
+Values = npt.NDArray[np.float32]
 
 SIDE = 64  # px
 PAIRS = 72  # real and fake patches of each photograph
-KINDS = ("blend", "generated", "swap")
+KINDS = ("generated", "swap", "generated", "blend", "swap", "generated")  # in turn
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def _make(folder: Path) -> None:
         image = photo.read()
         rng = np.random.default_rng([2022, number])
         for index in range(2 * PAIRS):
-            kind = KINDS[index % 3] if index < PAIRS else "real"
+            kind = KINDS[index % len(KINDS)] if index < PAIRS else "real"
             patch = make_patch(image, kind, rng)
             label = "real" if kind == "real" else "fake"
             file = f"{label}/{photo.group}-{index:03d}" + (f"-{kind}.png" if label == "fake" else ".png")
@@ -179,12 +182,12 @@ def make_patch(photo: Image.Image, kind: str, rng: np.random.Generator) -> Pixel
 def _window(photo: Image.Image, rng: np.random.Generator) -> Pixels:
     """Cuts a window of random size and place, turned over at random, brings it to the side, and shifts its colours."""
     for _ in range(20):  # a window with something in it: sky and black borders show no trace of anything
-        side = int(rng.integers(48, 129))
+        side = int(rng.integers(64, 129))
         left, top = int(rng.integers(photo.width - side + 1)), int(rng.integers(photo.height - side + 1))
         kind = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)[int(rng.integers(2))]
         window = photo.resize((SIDE, SIDE), kind, box=(left, top, left + side, top + side))
         pixels = np.asarray(window)
-        if pixels.astype(np.float32).mean(-1).std() > 8:
+        if pixels.astype(np.float32).mean(-1).std() > 12:
             break
     return np.ascontiguousarray(pixels[:, :: int(rng.choice([-1, 1]))])
 
@@ -193,46 +196,52 @@ def _forge(patch: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
     if kind == "real":
         return patch
     if kind == "blend":
-        return self_blend(patch, rng)
+        for _ in range(10):  # one that can be seen
+            forged = self_blend(patch, rng)
+            if np.abs(forged.astype(np.float32) - patch).mean() > 8:
+                break
+        return forged
     generated = _generate(patch, rng)
     if kind == "generated":
         return generated
-    mask = random_mask(SIDE, SIDE, rng)[..., None]  # (S, S, 1)
+    mask = np.maximum(random_mask(SIDE, SIDE, rng), random_mask(SIDE, SIDE, rng))[..., None]  # (S, S, 1)
     return cast(Pixels, (patch + mask * (generated.astype(np.float32) - patch) + 0.5).clip(0, 255).astype(np.uint8))
 
 
 def _generate(patch: Pixels, rng: np.random.Generator) -> Pixels:
-    """Halves and doubles a patch as a generator's last layer would."""
-    half = SIDE // 2
-    small = Image.fromarray(patch).resize((half, half), Image.Resampling.LANCZOS)
-    match int(rng.integers(3)):
-        case 0:
-            blocks = small.resize((SIDE, SIDE), Image.Resampling.NEAREST)
-            soft = float(rng.uniform(0.1, 0.3))
-            kernel = [soft**2, soft, soft**2, soft, 1, soft, soft**2, soft, soft**2]
-            large = np.asarray(blocks.filter(ImageFilter.Kernel((3, 3), kernel)), np.float32)
-        case 1:
-            large = np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
-        case _:
-            large = _transposed(np.asarray(small, np.float32), rng)
+    """Makes a patch small and large again as a generator's last one or two layers would."""
+    layers = int(rng.integers(1, 3))
+    side = SIDE >> layers
+    small = Image.fromarray(patch).resize((side, side), Image.Resampling.LANCZOS)
+    large = np.asarray(small, np.float32)
+    layer = (_nearest, _transposed)[int(rng.integers(2))]
+    for _ in range(layers):
+        large = layer(large, rng)
     return _restore_detail(large, patch)
 
 
-def _transposed(small: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _nearest(small: Values, rng: np.random.Generator) -> Values:
+    """Doubles (h, w, 3) by repeating pixels, then a 3 x 3 convolution that smooths the blocks a little."""
+    blocks = small.repeat(2, axis=0).repeat(2, axis=1)
+    soft = np.array([1, rng.uniform(8, 20), 1])
+    smooth = correlate1d(correlate1d(blocks, soft / soft.sum(), axis=0), soft / soft.sum(), axis=1)
+    return cast(Values, smooth)
+
+
+def _transposed(small: Values, rng: np.random.Generator) -> Values:
     """Doubles (h, w, 3) by a transposed convolution: stride 2, a 3 x 3 kernel whose overlap is uneven."""
-    center, edge = 1 + rng.uniform(-0.12, 0.12), 0.5 * (1 + rng.uniform(-0.12, 0.12))
+    uneven = rng.choice([-1, 1]) * rng.uniform(0.08, 0.2)
     for axis in (0, 1):
-        following = np.concatenate(
-            [np.take(small, range(1, small.shape[axis]), axis), np.take(small, [-1], axis)], axis
-        )
-        pair = np.stack([center * small, edge * (small + following)], axis=axis + 1)
+        last = np.take(small, [-1], axis)
+        following = np.concatenate([np.take(small, range(1, small.shape[axis]), axis), last], axis)
+        pair = np.stack([(1 + uneven) * small, (1 - uneven) * (small + following) / 2], axis=axis + 1)
         shape = list(small.shape)
         shape[axis] *= 2
         small = pair.reshape(shape)
     return small.astype(np.float32)
 
 
-def _restore_detail(large: npt.NDArray[np.float32], patch: Pixels) -> Pixels:
+def _restore_detail(large: Values, patch: Pixels) -> Pixels:
     """Gives the doubled patch the mean, the spread and about the sharpness of the original."""
     original = patch.astype(np.float32)
     smooth = np.asarray(
@@ -251,6 +260,6 @@ def _finish(patch: Pixels, gray: bool, rng: np.random.Generator) -> Pixels:
     """Gives every patch, real or forged, the same random colour cast, contrast and a little noise."""
     gains = rng.uniform(0.8, 1.2) * (1 if gray else rng.uniform(0.9, 1.1, 3))
     shift = rng.uniform(-15, 15) + (0 if gray else rng.uniform(-10, 10, 3))
-    noise = rng.normal(0, rng.uniform(0, 1.5), (SIDE, SIDE, 1 if gray else 3))
+    noise = rng.normal(0, rng.uniform(0, 1), (SIDE, SIDE, 1 if gray else 3))
     values = (patch.astype(np.float32) - 128) * gains + 128 + shift + noise
     return cast(Pixels, (values + 0.5).clip(0, 255).astype(np.uint8))
