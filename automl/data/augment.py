@@ -4,8 +4,8 @@ Built on torchvision.transforms.v2. What is chosen for speed, with times in ms f
 
 - The window is cut out of the (perhaps memory-mapped) array first, so only its pixels are read and resized.
 - It is resized as a uint8 tensor in channels-last strides with antialiasing (0.3; as a PIL image: 1.1).
-- The policies run on a PIL image (AutoAugment, RandAugment, TrivialAugment 0.4 to 0.5 plus 0.4 for the way there and
-  back; on a tensor 0.8 to 3), except AugMix, whose mixing is faster on a tensor (6; 8).
+- The policies run on a PIL image (AutoAugment 0.6, RandAugment 1.7, TrivialAugment 0.8; on a tensor 1.3, 3.2, 1.9),
+  except AugMix, whose mixing is faster on a tensor (6; 8).
 - An operation of probability 0 is not built at all.
 
 Images stay uint8: normalisation is the training loop's, on the device, and a quarter of the bytes travel.

@@ -7,9 +7,9 @@ one of three ways:
 - `generated`: halved or quartered, and doubled again the way a generator's last layers do it (nearest plus a small
   convolution, or a transposed convolution), which leaves a periodic trace (Odena et al. 2016,
   "Deconvolution and Checkerboard Artifacts"; Zhang et al. 2019, arXiv:1907.06515), then sharpened back to the
-  detail it had (half of the forgeries);
-- `swap`: such a generated copy blended into the photograph under a mask, as a face swap is (a third);
-- `blend`: self-blending alone (`automl.data.self_blend`; a sixth), the hardest.
+  detail it had (four ninths of the forgeries);
+- `swap`: such a generated copy blended into the photograph under a mask, as a face swap is (four ninths);
+- `blend`: self-blending alone (`automl.data.self_blend`; a ninth), the hardest.
 
 So that nothing cheaper than these traces tells the classes apart, both are cut, resized, recoloured, given noise
 and written alike: windows are reduced by a random factor first, real ones as well. `group` is the
@@ -39,7 +39,7 @@ Values = npt.NDArray[np.float32]
 
 SIDE = 64  # px
 PAIRS = 72  # real and fake patches of each photograph
-KINDS = ("generated", "swap", "generated", "blend", "swap", "generated")  # in turn
+KINDS = (*("generated", "swap") * 4, "blend")  # in turn
 
 
 @dataclass(frozen=True)
