@@ -16,7 +16,7 @@ from automl.files import load_yaml, shipped
 from automl.quantities import parse_bytes, parse_seconds
 from automl.recipe import describe_errors
 
-__all__ = ["METRICS", "Budget", "DataSpec", "PoolSpec", "StudySpec"]
+__all__ = ["METRICS", "Budget", "DataSpec", "PoolSpec", "StudySpec", "merge"]
 
 METRICS = ("auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "tpr_at_fpr", "eer")
 
@@ -72,6 +72,10 @@ class Budget(Section):
     """Bytes of GPU memory one training step may need; None: what the device has."""
     trials: Annotated[int, Field(ge=1)] = 50
     timeout: Seconds | None = None
+    """Seconds after which the study ends; None: when its trials are done."""
+    trial_time: Seconds | None = None
+    """Seconds one trial may train; longer recipes are shortened to it. None: a quarter of the timeout; without a
+    timeout, an hour on a CPU and no limit on a GPU."""
 
 
 class PoolSpec(Section):
@@ -106,8 +110,6 @@ class StudySpec(Section):
     pretrained: Literal["auto", "require", "never"] = "auto"
     device: str = "auto"
     """`auto`, `cpu`, `cuda` (every GPU) or `cuda:1`."""
-    evaluate_every: Annotated[float, Field(gt=0, le=10)] | None = None
-    """Epochs between two validations; None: one, or less when the time budget is short."""
     storage: str | None = None
     """An Optuna storage URL; None: one SQLite file under `runs/`."""
 
@@ -132,7 +134,7 @@ class StudySpec(Section):
         values = load_yaml(path) or {}
         if not isinstance(values, dict):
             raise SpecError(f"{path}: a study spec is a mapping, got {type(values).__name__}")
-        return cls.from_mapping(_merge(values, overrides or {}), str(path))
+        return cls.from_mapping(merge(values, overrides or {}), str(path))
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any], source: str = "study spec") -> "StudySpec":
@@ -156,10 +158,10 @@ def shipped_names() -> list[str]:
     return sorted(path.stem for path in shipped("studies", "default.yaml").parent.glob("*.yaml"))
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Lays `over` onto `base`, mapping by mapping."""
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged

@@ -10,6 +10,7 @@ import yaml
 
 from automl.errors import SpaceError
 from automl.files import shipped
+from automl.recipe import Recipe
 from automl.space.fields import nearest
 from automl.space.inverse import invert
 from automl.space.nodes import Branches, Choice, Constant, Float, Group, Int, Node, Ordered, Pool
@@ -140,9 +141,35 @@ class Space:
             for name, value in params.items()
         }
 
+    def bounds(self, name: str) -> tuple[float, float]:
+        """The least and the largest value a numeric top-level parameter can have.
+
+        Args:
+            name: Such as `image_size`; one that the space leaves out has its default.
+        """
+        values = _values(self.root.children.get(name, Constant(Recipe.model_fields[name].default)))
+        return min(values), max(values)
+
+    def middle(self, name: str) -> float:
+        """The middle one of the values a numeric top-level parameter can have; between bounds, their mean."""
+        values = _values(self.root.children.get(name, Constant(Recipe.model_fields[name].default)))
+        return sorted(values)[len(values) // 2] if len(values) != 2 else sum(values) / 2
+
     def parameters(self) -> Iterator[tuple[str, Node]]:
         """Yields every parameter a sampler may meet: its Optuna name and its node."""
         yield from _parameters(self.root, "")
+
+
+def _values(node: Node) -> list[float]:
+    """What a numeric node can draw; of a range, its ends."""
+    match node:
+        case Constant(value):
+            return [float(value)]
+        case Float(low, high) | Int(low, high):
+            return [low, high]
+        case Choice(options) | Ordered(options):
+            return [float(option) for option in options]
+    raise SpaceError(f"not a number: {node}")
 
 
 def _parameters(node: Node, name: str) -> Iterator[tuple[str, Node]]:

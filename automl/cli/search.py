@@ -1,0 +1,209 @@
+"""`automl search` and the worker it starts."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from automl.search.api import SearchResult
+
+__all__ = ["search", "worker"]
+
+_DATA, _POOL, _STUDY = "Data", "Backbones", "Study"
+
+
+def search(
+    data: Annotated[Path | None, typer.Option(help="Folder or label file; without it, the embedded demo.")] = None,
+    gpu_mem: Annotated[
+        str | None, typer.Option(help="GPU memory one training step may need: 16GB (16·10⁹ bytes) or 16GiB (16·2³⁰).")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials of the study (default 50).")] = None,
+    timeout: Annotated[str | None, typer.Option(help="When the study ends at the latest: 8h30m, 40m, 90s.")] = None,
+    spec: Annotated[str | None, typer.Option(help="Study spec: a YAML file or a shipped name (default, ffdi).")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder for what is written: RUNS/<study>/.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Name of the study (default: the data's).")] = None,
+    space: Annotated[str | None, typer.Option(help="Search space: a YAML file or a shipped name.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="auc, accuracy, balanced_accuracy, f1, log_loss, tpr_at_fpr, eer.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, gp, random, qmc.", rich_help_panel=_STUDY)] = None,
+    pruner: Annotated[
+        str | None, typer.Option(help="halving, hyperband, median, wilcoxon, none.", rich_help_panel=_STUDY)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of splits, sampler and training.", rich_help_panel=_STUDY)
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna storage URL (default: a file in RUNS/<study>/).", rich_help_panel=_STUDY)
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.", rich_help_panel=_STUDY)] = None,
+    trial_time: Annotated[
+        str | None,
+        typer.Option(help="How long one trial may train (default: a quarter of --timeout).", rich_help_panel=_STUDY),
+    ] = None,
+    weights_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of safetensors files named by timm architecture.", rich_help_panel=_POOL),
+    ] = None,
+    pretrained: Annotated[str | None, typer.Option(help="auto, require, never.", rich_help_panel=_POOL)] = None,
+    backbones: Annotated[
+        list[str] | None, typer.Option(help="Only these, by wildcard; may be repeated.", rich_help_panel=_POOL)
+    ] = None,
+    pool_size: Annotated[
+        int | None, typer.Option(help="Backbones in the pool (default 8).", rich_help_panel=_POOL)
+    ] = None,
+    board: Annotated[
+        str | None, typer.Option(help="Leaderboards, with weights: a,r or a=2,sketch.", rich_help_panel=_POOL)
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="any, commercial.", rich_help_panel=_POOL)] = None,
+    max_params: Annotated[
+        float | None, typer.Option(help="Millions of parameters at most.", rich_help_panel=_POOL)
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="auto, folder, table, ffdi.", rich_help_panel=_DATA)] = None,
+    file_column: Annotated[
+        str | None, typer.Option(help="Label file: column of file names.", rich_help_panel=_DATA)
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Label file: column of labels.", rich_help_panel=_DATA)
+    ] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Label file: samples of one group stay together.", rich_help_panel=_DATA)
+    ] = None,
+    split_column: Annotated[
+        str | None, typer.Option(help="Label file: column that names the split.", rich_help_panel=_DATA)
+    ] = None,
+    real_class: Annotated[
+        str | None, typer.Option(help="Class that self-blending may forge.", rich_help_panel=_DATA)
+    ] = None,
+    positive_class: Annotated[
+        str | None, typer.Option(help="Class whose probability is predicted.", rich_help_panel=_DATA)
+    ] = None,
+    validation_fraction: Annotated[
+        float | None, typer.Option(help="Where none is given (default 0.2).", rich_help_panel=_DATA)
+    ] = None,
+    holdout_fraction: Annotated[
+        float | None, typer.Option(help="Set aside, seen by no trial (default 0.1).", rich_help_panel=_DATA)
+    ] = None,
+    shuffle_labels: Annotated[
+        bool, typer.Option("--shuffle-labels", help="A check: nothing should be found.", rich_help_panel=_DATA)
+    ] = False,
+) -> None:
+    """Search for the best backbone and recipe. The same command again continues the study.
+
+    Example: automl search --data ffdi/ --gpu-mem 16GB --trials 50 --timeout 8h30m
+    """
+    from automl.cli.progress import SearchProgress
+    from automl.leaderboard import parse_boards
+    from automl.search.api import search as search_api
+
+    overrides: dict[str, Any] = {
+        "name": name,
+        "space": space,
+        "metric": metric,
+        "sampler": sampler,
+        "pruner": pruner,
+        "seed": seed,
+        "storage": storage,
+        "device": device,
+        "weights_dir": weights_dir,
+        "pretrained": pretrained,
+        "budget": {"trial_time": trial_time},
+        "pool": {
+            "names": backbones,
+            "size": pool_size,
+            "boards": parse_boards(board) if board else None,
+            "licence": licence,
+            "max_params": max_params,
+        },
+        "data": {
+            "format": format,
+            "file_column": file_column,
+            "label_column": label_column,
+            "group_column": group_column,
+            "split_column": split_column,
+            "real_class": real_class,
+            "positive_class": positive_class,
+            "validation_fraction": validation_fraction,
+            "holdout_fraction": holdout_fraction,
+            "shuffle_labels": shuffle_labels or None,
+        },
+    }
+    with SearchProgress() as progress:
+        result = search_api(
+            data,
+            gpu_mem=gpu_mem,
+            trials=trials,
+            timeout=timeout,
+            spec=spec,
+            runs=runs,
+            reporter=progress,
+            **_given(overrides),
+        )
+    show_result(result)
+
+
+def worker(
+    storage: Annotated[str, typer.Option(help="Optuna storage URL.")],
+    study: Annotated[str, typer.Option(help="Name of the study.")],
+    runs: Annotated[Path, typer.Option(help="Folder that holds the study's folder.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="cpu, cuda:0.")] = "cpu",
+    deadline: Annotated[float | None, typer.Option(help="When to stop, in seconds since 1970.")] = None,
+    supervised: Annotated[bool, typer.Option("--supervised", help="Stop when standard input ends.")] = False,
+) -> None:
+    """Train trials of a study that a search has begun.
+
+    Example: automl worker --storage sqlite:////data/runs/ffdi/study.db --study ffdi --runs /data/runs
+    """
+    from automl.search.folder import StudyFolder
+    from automl.search.study import open_study
+    from automl.search.worker import Stop, work
+
+    folder = StudyFolder(runs / study)
+    stop = Stop(deadline)
+    if supervised:
+        stop.watch(sys.stdin)
+    work(open_study(folder, storage), folder, device, stop)
+
+
+def show_result(result: "SearchResult") -> None:
+    """Prints the best recipe, the top five, how the others ended, and what to do next."""
+    from rich.console import Console
+
+    from automl.report.tables import best_first, ends, top_table
+    from automl.search.rows import trial_rows
+
+    console = Console(highlight=False)
+    maximize = result.study.direction.name == "MAXIMIZE"
+    rows = trial_rows(result.study.get_trials(deepcopy=False), maximize)
+    best = best_first(rows, maximize)
+    if best and result.best is not None:
+        console.print(
+            f"\n[bold]best recipe[/bold]: trial {best[0].number}, validation {result.metric} {best[0].value:.4f}"
+        )
+        console.print(result.best.to_yaml().rstrip(), markup=False)
+        console.print("\n[bold]top five[/bold]")
+        console.print(top_table(rows, result.metric, maximize))
+    else:
+        console.print(
+            "\nno trial is complete yet; run the same command again to continue, perhaps with a longer --timeout"
+        )
+    console.print("\n[bold]all trials[/bold]")
+    for line in ends(rows):
+        console.print(f"  {line}", markup=False)
+    folder = result.folder
+    for path in [folder.best] * bool(best) + [folder.trials]:
+        console.print(f"written: {path}", markup=False, soft_wrap=True)
+    runs = "" if folder.path.parent == Path("runs") else f" --runs {folder.path.parent}"
+    console.print("\n[bold]next[/bold]")
+    console.print(f"  automl best {folder.name}{runs}       this summary again", markup=False, soft_wrap=True)
+    console.print(f"  automl dashboard {folder.name}{runs}  every trial in the browser", markup=False, soft_wrap=True)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """Leaves out what was not given, on every level."""
+    inner = {
+        key: _given(value) if isinstance(value, dict) and key != "boards" else value for key, value in values.items()
+    }
+    return {key: value for key, value in inner.items() if value is not None and value != {}}

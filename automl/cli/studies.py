@@ -1,0 +1,98 @@
+"""`automl studies`, `automl best`, `automl dashboard`: looking at studies."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from automl.search.folder import StudyFolder
+
+__all__ = ["best", "dashboard", "studies"]
+
+_Runs = Annotated[Path, typer.Option(help="Folder that holds the studies.")]
+_Study = Annotated[str | None, typer.Argument(help="Name of the study (default: the latest).")]
+
+
+def studies(runs: _Runs = Path("runs")) -> None:
+    """List the studies.
+
+    Example: automl studies
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from automl.search.study import best_trial, finished, open_study, stored_spec
+    from automl.search.study import studies as find
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("study", "trials", "metric", "best", "backbone", "data"):
+        table.add_column(column, no_wrap=True)
+    for folder in find(runs):
+        study = open_study(folder)
+        spec, top = stored_spec(study), best_trial(study)
+        table.add_row(
+            folder.name,
+            f"{len(finished(study))} of {spec.budget.trials}",
+            study.user_attrs.get("metric", spec.metric),
+            f"{top.value:.4f}" if top else "–",
+            top.user_attrs.get("backbone", "") if top else "",
+            str(spec.data.path or "demo"),
+        )
+    if table.row_count:
+        Console(highlight=False).print(table)
+    else:
+        print(f"no studies in {runs}; begin one with: automl search --gpu-mem 16GB --trials 50")
+
+
+def best(study: _Study = None, runs: _Runs = Path("runs")) -> None:
+    """Show the best recipe of a study, its top five trials and how the others ended.
+
+    Example: automl best ffdi
+    """
+    from automl.cli.search import show_result
+    from automl.search.api import open_result
+
+    show_result(open_result(_find(runs, study)))
+
+
+def dashboard(
+    study: _Study = None,
+    runs: _Runs = Path("runs"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine's loopback address.")] = 8080,
+) -> None:
+    """Open optuna-dashboard on a study, on this machine's loopback address only.
+
+    Example: automl dashboard ffdi --port 8081
+    """
+    import socket
+
+    from automl.errors import StudyError
+    from automl.search.study import open_storage, open_study, stored_storage
+
+    folder = _find(runs, study)
+    open_study(folder)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as exc:
+            raise StudyError(f"port {port} is taken; give another one with --port") from exc
+    print(f"study {folder.name}: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    from optuna_dashboard import run_server
+
+    run_server(open_storage(stored_storage(folder)), host="127.0.0.1", port=port)
+
+
+def _find(runs: Path, name: str | None) -> "StudyFolder":
+    """The named study, or the latest one."""
+    from automl.errors import StudyError
+    from automl.search.folder import StudyFolder
+    from automl.search.study import studies as find
+
+    if name is not None:
+        return StudyFolder(runs / name)
+    found = find(runs)
+    if not found:
+        raise StudyError(f"no studies in {runs}; begin one with: automl search --gpu-mem 16GB --trials 50")
+    return found[-1]

@@ -1,0 +1,152 @@
+"""Batches for training and evaluation, out of the decode-once cache.
+
+What a sample looks like in an epoch depends only on (seed, epoch, sample), and what a batch holds only on
+(seed, step): a resumed run sees exactly the images it would have seen, however many processes load them.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from automl.data.augment import eval_transform, train_transform
+from automl.data.cache import Cache
+from automl.data.samples import Dataset as Samples
+from automl.data.self_blend import self_blend
+from automl.errors import DataError
+from automl.recipe import Recipe
+
+__all__ = ["ImageData"]
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """The readable samples of a data set, as `training.fit` wants them."""
+
+    samples: Samples
+    cache: Cache
+    loaders: int = 0
+    """Processes that decode and augment beside the training process; 0 on a CPU, which has no cores to spare."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.samples.classes)
+
+    @property
+    def positive(self) -> int:
+        """Index of the positive class."""
+        return self.samples.positive
+
+    def rows(self, split: str) -> np.ndarray:
+        """Row numbers (int64) of the readable samples of a split."""
+        chosen = (self.samples.samples["split"] == split).to_numpy() & self.cache.readable
+        rows = np.flatnonzero(chosen)
+        if not len(rows):
+            raise DataError(f"no readable image in the {split} split of {self.samples.root}")
+        return rows
+
+    def labels(self, split: str) -> np.ndarray:
+        """Labels (int64) of `rows(split)`."""
+        labels: np.ndarray = self.samples.samples["label"].to_numpy(np.int64)[self.rows(split)]
+        return labels
+
+    def train_batches(self, recipe: Recipe, interpolation: str, first: int, last: int) -> Iterable[Batch]:
+        """Yields the batches of optimizer steps `first` … `last - 1`.
+
+        Returns:
+            Pairs of images (B, 3, S, S) uint8 and labels (B,) int64, B = `batch_size(recipe)`.
+        """
+        images = _TrainImages(self, recipe, interpolation)
+        batches = _Batches(len(images), self.batch_size(recipe), recipe.seed, first, last)
+        return DataLoader(images, batch_sampler=batches, **self._loading())
+
+    def evaluation_batches(self, recipe: Recipe, interpolation: str, split: str, batch_size: int) -> Iterable[Batch]:
+        """Yields a split once, in order, without augmentation; shapes as in `train_batches`."""
+        images = _EvaluationImages(self, recipe, interpolation, split)
+        return DataLoader(images, batch_size=batch_size, **self._loading())
+
+    def batch_size(self, recipe: Recipe) -> int:
+        """The effective batch: the recipe's, or all there is."""
+        return min(recipe.batch_size, len(self.rows("train")))
+
+    def steps_per_epoch(self, recipe: Recipe) -> int:
+        """Optimizer steps an epoch; a last, smaller batch is dropped (BatchNorm fails on a batch of 1)."""
+        return len(self.rows("train")) // self.batch_size(recipe)
+
+    def _loading(self) -> dict[str, Any]:
+        workers = min(self.loaders, os.cpu_count() or 1)
+        return {"num_workers": workers, "pin_memory": workers > 0}
+
+
+class _TrainImages(Dataset[Batch]):
+    """Augmented training images; an item is named by (epoch, position)."""
+
+    def __init__(self, data: ImageData, recipe: Recipe, interpolation: str) -> None:
+        self._cache, self._seed = data.cache, recipe.seed
+        self._rows, self._labels = data.rows("train"), data.labels("train")
+        self._real, self._fake = data.samples.real_class, data.samples.positive
+        self._blend = recipe.augmentation.self_blend if self._real is not None else 0.0
+        self._transform = train_transform(recipe.augmentation, recipe.image_size, interpolation)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitems__(self, items: list[tuple[int, int]]) -> list[Batch]:
+        """A whole batch, with torch's random state saved and restored around it."""
+        state = torch.get_rng_state()
+        try:
+            return [self._image(epoch, position) for epoch, position in items]
+        finally:
+            torch.set_rng_state(state)
+
+    def _image(self, epoch: int, position: int) -> Batch:
+        seeds = np.random.SeedSequence([self._seed, epoch, position])
+        # Not torch.manual_seed, which would reseed the GPU as well.
+        torch.default_generator.manual_seed(int(seeds.generate_state(1)[0]))
+        image, label = self._cache.image(int(self._rows[position])), int(self._labels[position])
+        if self._blend and label == self._real:
+            random = np.random.default_rng(seeds)
+            if random.random() < self._blend:
+                image, label = self_blend(image, random), self._fake
+        return self._transform(image), torch.tensor(label)
+
+
+class _EvaluationImages(Dataset[Batch]):
+    def __init__(self, data: ImageData, recipe: Recipe, interpolation: str, split: str) -> None:
+        self._cache, self._rows, self._labels = data.cache, data.rows(split), data.labels(split)
+        self._transform = eval_transform(recipe.augmentation, recipe.image_size, interpolation)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, position: int) -> Batch:
+        image = self._transform(self._cache.image(int(self._rows[position])))
+        return image, torch.tensor(int(self._labels[position]))
+
+
+class _Batches(Sampler[list[tuple[int, int]]]):
+    """Which (epoch, position) pairs each optimizer step sees: a new permutation every epoch."""
+
+    def __init__(self, samples: int, batch_size: int, seed: int, first: int, last: int) -> None:
+        self._samples, self._size, self._seed = samples, batch_size, seed
+        self._steps = range(first, last)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        per_epoch = self._samples // self._size
+        shuffled, order = -1, np.arange(self._samples)
+        for step in self._steps:
+            epoch, batch = divmod(step, per_epoch)
+            if epoch != shuffled:
+                order = np.random.default_rng([self._seed, epoch]).permutation(self._samples)
+                shuffled = epoch
+            yield [(epoch, int(i)) for i in order[batch * self._size : (batch + 1) * self._size]]

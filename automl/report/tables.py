@@ -1,0 +1,114 @@
+"""What a search shows on a terminal or writes to a log, while it runs and at its end."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from automl.quantities import format_seconds
+from automl.search.rows import TrialRow
+
+__all__ = ["Live", "best_first", "ends", "live_table", "progress_line", "top_table", "trial_line"]
+
+_STYLES = {"complete": "green", "pruned": "dim", "failed": "red", "running": "cyan", "parked": "yellow"}
+
+
+@dataclass(frozen=True)
+class Live:
+    """What is happening in a study now."""
+
+    metric: str
+    maximize: bool
+    rows: list[TrialRow]
+    running: dict[int, float]
+    """Epochs done, by trial, as the workers say."""
+    trials: int
+    seconds_left: float | None
+    stopping: bool = False
+
+
+def best_first(rows: list[TrialRow], maximize: bool) -> list[TrialRow]:
+    """The complete trials, best first."""
+    complete = [row for row in rows if row.state == "complete" and row.value is not None]
+    return sorted(complete, key=lambda row: ((row.value or 0.0) * (-1 if maximize else 1), row.number))
+
+
+def live_table(live: Live, height: int = 12) -> RenderableType:
+    """The latest trials under one line of totals.
+
+    Args:
+        live: What is happening.
+        height: Rows of trials at most.
+    """
+    table = _trial_table(live.metric)
+    best = best_first(live.rows, live.maximize)[:1]
+    for row in live.rows[-height:]:
+        table.add_row(*_cells(row, live.running.get(row.number)), style="bold" if row in best else _STYLES[row.state])
+    return Group(table, Text(progress_line(live)))
+
+
+def progress_line(live: Live) -> str:
+    """Totals in one line: trials done, best so far, time left."""
+    done = sum(row.state != "running" for row in live.rows)
+    parts = [f"{done} of {live.trials} trials"]
+    if best := best_first(live.rows, live.maximize):
+        parts.append(f"best {live.metric} {best[0].value:.4f} (trial {best[0].number}, {best[0].backbone})")
+    if live.seconds_left is not None:
+        parts.append(f"{format_seconds(max(0.0, live.seconds_left))} left")
+    if live.stopping:
+        parts.append("stopping after this epoch; Ctrl-C again stops now")
+    return " · ".join(parts)
+
+
+def trial_line(row: TrialRow, metric: str) -> str:
+    """A trial that ended, in one line of a log."""
+    value = f" {metric} {row.value:.4f}" if row.value is not None else ""
+    what = f" {row.backbone}" + (f" {row.image_size} px" if row.image_size else "")
+    length = f" {row.epochs:.3g} epochs" if row.epochs and row.state == "complete" else ""
+    took = f" in {format_seconds(row.seconds)}" if row.seconds else ""
+    return f"trial {row.number} {row.state}:{value}{what}{length}{took}" + (f" ({row.reason})" if row.reason else "")
+
+
+def top_table(rows: list[TrialRow], metric: str, maximize: bool, count: int = 5) -> Table:
+    """The best complete trials."""
+    table = _trial_table(metric)
+    for row in best_first(rows, maximize)[:count]:
+        table.add_row(*_cells(row))
+    return table
+
+
+def ends(rows: list[TrialRow]) -> list[str]:
+    """How the trials ended, and why those that did not complete did not, most frequent first."""
+    states = Counter(row.state for row in rows)
+    lines = [", ".join(f"{count} {state}" for state, count in states.most_common())]
+    reasons = Counter(_kind(row) for row in rows if row.state in ("pruned", "failed"))
+    return lines + [f"{count} × {reason}" for reason, count in reasons.most_common(6)]
+
+
+def _kind(row: TrialRow) -> str:
+    """A reason without the figures that make each one different."""
+    if row.state == "pruned" and row.reason.endswith("is behind"):
+        return "pruned: behind the others at the same point of the run"
+    return f"{row.state}: {row.reason or 'no reason given'}"
+
+
+def _trial_table(metric: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("trial", "backbone", "px", "epoch", metric, "state", "time"):
+        table.add_column(name, justify="left" if name in ("backbone", "state") else "right", no_wrap=True)
+    return table
+
+
+def _cells(row: TrialRow, epochs_done: float | None = None) -> list[str]:
+    done = row.epochs_done if epochs_done is None else epochs_done
+    return [
+        f"{row.number}" + ("*" if row.known_good else ""),
+        row.backbone,
+        str(row.image_size or ""),
+        f"{done:.2f}/{row.epochs:.3g}" if row.epochs else "",
+        "" if row.value is None else f"{row.value:.4f}",
+        row.state,
+        "" if row.seconds is None else format_seconds(row.seconds),
+    ]

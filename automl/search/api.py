@@ -1,0 +1,323 @@
+"""The search, from data to the best recipe: what `automl search` and `automl.search()` both call."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import optuna
+
+from automl.data import build_cache, open_dataset
+from automl.data.samples import SPLITS, Dataset
+from automl.errors import StudyError
+from automl.files import write_atomically
+from automl.quantities import format_bytes, format_seconds
+from automl.recipe import Recipe
+from automl.search.facts import Facts, digest, find_facts, load_facts, store_facts
+from automl.search.folder import StudyFolder, study_name
+from automl.search.rows import trials_table
+from automl.search.study import best_trial, freeze, open_study, recipe_of, stored_spec
+from automl.search.supervisor import Supervisor
+from automl.space import load_space
+from automl.spec import StudySpec, merge
+from automl.training.metrics import direction
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Reporter", "SearchResult", "open_result", "search"]
+
+
+class Reporter(Protocol):
+    """Is told what a search does."""
+
+    def say(self, line: str) -> None:
+        """One line of what is being done."""
+
+    def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """Yields a callback (done, all) for a long piece of work."""
+
+    def tick(self, result: "SearchResult", deadline: float | None, stopping: bool) -> None:
+        """Called about twice a second while workers train."""
+
+
+class Quiet:
+    """A reporter that prints the lines and no more."""
+
+    def say(self, line: str) -> None:
+        """Prints."""
+        print(line, flush=True)
+
+    def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """Says what begins, and no more."""
+        self.say(what)
+        return nullcontext(lambda _done, _total: None)
+
+    def tick(self, result: "SearchResult", deadline: float | None, stopping: bool) -> None:
+        """Says nothing."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        study: The Optuna study.
+        folder: What it wrote.
+        facts: Data, space and pool.
+    """
+
+    study: optuna.Study
+    folder: StudyFolder
+    facts: Facts = field(repr=False)
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric."""
+        return self.facts.metric
+
+    @property
+    def trials_wanted(self) -> int:
+        """How many trials the study shall have."""
+        return stored_spec(self.study).budget.trials
+
+    @property
+    def best(self) -> Recipe | None:
+        """The recipe of the best complete trial; None while there is none."""
+        trial = best_trial(self.study)
+        return recipe_of(trial) if trial else None
+
+    @property
+    def best_value(self) -> float | None:
+        """Its metric on the validation split."""
+        trial = best_trial(self.study)
+        return trial.value if trial else None
+
+    @property
+    def trials(self) -> "pd.DataFrame":
+        """Every trial: parameters, metrics, state, reason."""
+        return trials_table(self.study, self.facts.space)
+
+
+def search(
+    data: str | Path | None = None,
+    *,
+    gpu_mem: str | int | None = None,
+    trials: int | None = None,
+    timeout: str | float | None = None,
+    spec: StudySpec | str | None = None,
+    runs: str | Path = "runs",
+    reporter: Reporter | None = None,
+    **overrides: Any,
+) -> SearchResult:
+    """Searches for the best backbone and recipe; the same call again continues the study.
+
+    Args:
+        data: A folder or label file; None: the embedded demo.
+        gpu_mem: GPU memory one training step may need, such as `16GB`.
+        trials: How many trials the study has.
+        timeout: When it ends at the latest, such as `8h30m`.
+        spec: A study spec, the path of one, or the name of a shipped one.
+        runs: The folder that holds the study's folder.
+        reporter: Is told what is done; None: lines are printed.
+        **overrides: Any other key of the study spec (`seed=1`, `weights_dir="weights"`, `pool={"size": 4}`).
+
+    Returns:
+        The study with its best recipe.
+
+    Raises:
+        AutomlError: If data, space, budgets or storage do not work out; the message says what to change.
+    """
+    began = time.time()
+    budget = {"gpu_mem": gpu_mem, "trials": trials, "timeout": timeout}
+    given: dict[str, Any] = {"budget": {key: value for key, value in budget.items() if value is not None}}
+    if data is not None:
+        given["data"] = {"path": data}
+    if isinstance(spec, StudySpec):
+        resolved = spec
+    else:
+        resolved = StudySpec.load(spec or ("demo" if data is None else "default"), merge(given, overrides))
+    return _Search(resolved, Path(runs), reporter or Quiet(), began).run()
+
+
+def open_result(folder: StudyFolder) -> SearchResult:
+    """Opens a study that exists.
+
+    Raises:
+        StudyError: If there is none.
+    """
+    study = open_study(folder)
+    stored_spec(study)
+    return SearchResult(study, folder, load_facts(study, folder))
+
+
+@dataclass
+class _Search:
+    """One call of `search`."""
+
+    spec: StudySpec
+    runs: Path
+    reporter: Reporter
+    began: float
+    stopping: bool = False
+
+    def run(self) -> SearchResult:
+        say = self.reporter.say
+        devices = _devices(self.spec.device)
+        dataset = open_dataset(self.spec.data, self.spec.seed)
+        _describe(dataset, say)
+        folder = StudyFolder(self.runs / (self.spec.name or study_name(dataset.name)))
+        facts, study = self._ground(dataset, folder, devices)
+        result = SearchResult(study, folder, facts)
+        _describe_pool(facts, devices, say)
+        deadline = self.began + self.spec.budget.timeout if self.spec.budget.timeout else None
+        supervisor = Supervisor(folder, self.spec.storage or folder.storage_url, devices, deadline)
+        with _interrupts(self._stop(supervisor)):
+            supervisor.watch(self._ticker(result, deadline))
+        _write(result)
+        stopped = study.user_attrs.get("stopped")
+        if stopped:
+            raise StudyError(stopped)
+        return result
+
+    def _ground(self, dataset: Dataset, folder: StudyFolder, devices: tuple[str, ...]) -> tuple[Facts, optuna.Study]:
+        """The facts and the study: found and made, or recalled and opened."""
+        spec = self.spec.model_copy(update={"name": folder.name})
+        say = self.reporter.say
+        try:
+            study = open_study(folder, self.spec.storage)
+        except StudyError:
+            study = None
+        if study is not None and "spec" in study.user_attrs:
+            facts = load_facts(study, folder)
+            fresh = {"space": load_space(spec.space).text, "samples": digest(dataset)}
+            study = freeze(folder, spec, _direction(facts), fresh)
+            study.set_user_attr("stopped", None)
+            done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+            say(f"continuing study {folder.name}: {done} of {spec.budget.trials} trials are done")
+            return facts, study
+        space = load_space(spec.space)
+        with self.reporter.bar("decoding images") as progress:
+            cache = build_cache(dataset, int(space.bounds("image_size")[1]), progress)
+        for name, reason in cache.unreadable[:5]:
+            say(f"warning: unreadable, skipped: {name} ({reason})")
+        if len(cache.unreadable) > 5:
+            say(f"warning: {len(cache.unreadable)} unreadable files in all; automl data lists them")
+        facts = find_facts(spec, dataset, cache, space, devices, say)
+        folder.create()
+        study = freeze(folder, spec, _direction(facts), store_facts(facts, folder))
+        ranks = {"best": 0, "fastest": facts.pool.fastest()}
+        for good, params in zip(facts.space.known_good, facts.space.enqueued(ranks), strict=True):
+            study.enqueue_trial(params, user_attrs={"known_good": good["tier"]})
+        return facts, study
+
+    def _stop(self, supervisor: Supervisor) -> Callable[[], None]:
+        """What Ctrl-C does: first a wish, then an order."""
+
+        def stop() -> None:
+            if self.stopping:
+                raise KeyboardInterrupt
+            self.stopping = True
+            supervisor.stop()
+
+        return stop
+
+    def _ticker(self, result: SearchResult, deadline: float | None) -> Callable[[], None]:
+        """Shows progress, and keeps `best.yaml` and `trials.csv` current."""
+        written = -1
+
+        def tick() -> None:
+            nonlocal written
+            self.reporter.tick(result, deadline, self.stopping)
+            done = sum(trial.state.is_finished() for trial in result.study.get_trials(deepcopy=False))
+            if done != written:
+                written = done
+                _write(result)
+
+        return tick
+
+
+def _write(result: SearchResult) -> None:
+    """Writes `best.yaml` and `trials.csv`."""
+    trial = best_trial(result.study)
+    if trial is not None:
+        header = f"Study {result.folder.name}, trial {trial.number}: validation {result.metric} {trial.value:.6f}"
+        recipe_of(trial).save(result.folder.best, header)
+    with write_atomically(result.folder.trials) as temporary:
+        result.trials.to_csv(temporary, index=False)
+
+
+def _devices(wanted: str) -> tuple[str, ...]:
+    """The devices to train on.
+
+    Raises:
+        StudyError: If the wanted one is not there.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    if wanted == "cpu" or (wanted == "auto" and count == 0):
+        return ("cpu",)
+    if wanted in ("auto", "cuda") and count:
+        return tuple(f"cuda:{index}" for index in range(count))
+    if wanted in [f"cuda:{index}" for index in range(count)]:
+        return (wanted,)
+    have = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])
+    raise StudyError(f"no device {wanted!r} here; there is: {have}")
+
+
+def _describe(dataset: Dataset, say: Callable[[str], None]) -> None:
+    samples = dataset.samples
+    parts = []
+    for split in SPLITS:
+        counts = samples.loc[samples["split"] == split, "label"].value_counts().sort_index()
+        if len(counts):
+            classes = ", ".join(f"{n} {dataset.classes[label]}" for label, n in zip(counts.index, counts, strict=True))
+            parts.append(f"{split} {counts.sum()} ({classes})")
+    say(f"data: {dataset.name}, {dataset.format} format; {'; '.join(parts)}")
+    for problem in dataset.problems:
+        say(f"warning: {problem}")
+
+
+def _describe_pool(facts: Facts, devices: tuple[str, ...], say: Callable[[str], None]) -> None:
+    for note in facts.pool.notes:
+        say(f"note: {note}")
+    train = int((facts.dataset.samples["split"] == "train").sum())
+    for rank, entry in enumerate(facts.pool.entries):
+        timing = entry.timing
+        epoch = format_seconds(timing.train_seconds * train)
+        say(
+            f"pool {rank}: {entry.backbone} · score {entry.score:+.2f} · {entry.params_m:.3g}M parameters · "
+            f"needs {format_bytes(entry.peak_bytes)} or more · {epoch} an epoch at {timing.image_size} px · "
+            f"{timing.precision} {timing.memory_format}"
+        )
+    if devices[0] == "cpu":
+        limit = f"; one trial may take {format_seconds(facts.trial_seconds)}" if facts.trial_seconds else ""
+        budget = ""
+        if facts.memory_bytes:
+            budget = (
+                f" {format_bytes(facts.memory_bytes)} of GPU memory still decide, by prediction, which recipes fit;"
+            )
+        say(f"training on the CPU: no GPU here;{budget} recipes too long for the time budget are shortened{limit}")
+
+
+def _direction(facts: Facts) -> Any:
+    return direction(facts.metric)
+
+
+@contextmanager
+def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
+    """Sends Ctrl-C and SIGTERM to `stop`; in threads other than the main one they stay as they are."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

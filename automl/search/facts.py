@@ -1,0 +1,184 @@
+"""What is found out before a study begins and stays the same until it ends: samples, space, pool, limits.
+
+It is stored with the study, so that every worker, and the same command on another day, works with the same.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+
+from automl.data import Cache
+from automl.data.samples import Dataset
+from automl.errors import StudyError
+from automl.files import write_atomically
+from automl.search.folder import StudyFolder
+from automl.search.pool import Limits, Pool, build_pool
+from automl.space import Space, parse_space
+from automl.spec import StudySpec
+from automl.training.metrics import default_metric
+
+__all__ = ["Facts", "digest", "find_facts", "load_facts", "store_facts"]
+
+_CPU_TRIAL_SECONDS = 3600.0
+"""Longest trial on a CPU when no timeout says more: a large backbone would take days unnoticed."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The fixed ground of a study."""
+
+    dataset: Dataset
+    space: Space
+    pool: Pool
+    metric: str
+    cache_size: int
+    memory_bytes: int | None
+    trial_seconds: float | None
+    samples_digest: str
+
+
+Say = Callable[[str], None]
+
+
+def find_facts(
+    spec: StudySpec,
+    dataset: Dataset,
+    cache: Cache,
+    space: Space,
+    devices: tuple[str, ...],
+    say: Say = lambda _: None,
+) -> Facts:
+    """Chooses the pool and settles the limits.
+
+    Args:
+        spec: The study's spec.
+        dataset: The data, understood and split.
+        cache: Its images, decoded.
+        space: What may vary.
+        devices: What the study trains on; backbones are timed on the first.
+        say: Told what is being done, one line each.
+
+    Raises:
+        PoolError: If no backbone fits.
+    """
+    low, high = space.bounds("image_size")
+    usable = (dataset.samples["split"] == "train").to_numpy() & cache.readable
+    trial_seconds = _trial_seconds(spec, devices)
+    limits = Limits(
+        memory_bytes=spec.budget.gpu_mem or _device_memory(devices),
+        trial_seconds=trial_seconds,
+        min_epochs=min(1.0, space.bounds("epochs")[0]),
+        min_image_size=int(low),
+        max_image_size=int(high),
+        reference_image_size=int(space.middle("image_size")),
+        max_batch_size=int(space.bounds("batch_size")[1]),
+        train_images=int(usable.sum()),
+    )
+    say("choosing the backbones: predicting their memory, timing their steps")
+    pool = build_pool(spec, limits, len(dataset.classes), devices[0], lambda name: say(f"looking at {name}"))
+    metric = default_metric(len(dataset.classes)) if spec.metric == "auto" else spec.metric
+    samples_digest = digest(dataset)
+    return Facts(dataset, space, pool, metric, cache.size, limits.memory_bytes, trial_seconds, samples_digest)
+
+
+def store_facts(facts: Facts, folder: StudyFolder) -> dict[str, Any]:
+    """Writes the samples to the folder; returns the rest as plain data for the study."""
+    dataset = facts.dataset
+    if not folder.samples.exists():
+        with write_atomically(folder.samples) as temporary:
+            dataset.samples.to_csv(temporary, index=False)
+    return {
+        "space": facts.space.text,
+        "pool": json.dumps(facts.pool.to_json()),
+        "samples": facts.samples_digest,
+        "dataset": json.dumps(asdict(_Described.of(dataset))),
+        "metric": facts.metric,
+        "cache_size": facts.cache_size,
+        "memory_bytes": facts.memory_bytes,
+        "trial_seconds": facts.trial_seconds,
+    }
+
+
+def load_facts(study: optuna.Study, folder: StudyFolder) -> Facts:
+    """Reads what `store_facts` left.
+
+    Raises:
+        StudyError: If the samples file is missing or was changed.
+    """
+    attrs = study.user_attrs
+    described = _Described(**json.loads(attrs["dataset"]))
+    try:
+        samples = pd.read_csv(folder.samples, dtype={"group": str, "name": str, "path": str}, keep_default_na=False)
+    except (OSError, ValueError) as exc:
+        raise StudyError(f"cannot read {folder.samples}, which holds the samples of the study: {exc}") from exc
+    dataset = described.dataset(samples)
+    if digest(dataset) != attrs["samples"]:
+        raise StudyError(f"{folder.samples} was changed since the study began; restore it or start a new study")
+    return Facts(
+        dataset=dataset,
+        space=parse_space(attrs["space"], "the study's search space"),
+        pool=Pool.from_json(json.loads(attrs["pool"])),
+        metric=attrs["metric"],
+        cache_size=attrs["cache_size"],
+        memory_bytes=attrs["memory_bytes"],
+        trial_seconds=attrs["trial_seconds"],
+        samples_digest=attrs["samples"],
+    )
+
+
+@dataclass(frozen=True)
+class _Described:
+    """A data set without its samples."""
+
+    root: str
+    format: str
+    classes: list[str]
+    real_class: int | None
+    positive: int
+    problems: list[str]
+    name: str
+
+    @classmethod
+    def of(cls, d: Dataset) -> "_Described":
+        return cls(str(d.root), d.format, list(d.classes), d.real_class, d.positive, list(d.problems), d.name)
+
+    def dataset(self, samples: pd.DataFrame) -> Dataset:
+        return Dataset(
+            root=Path(self.root),
+            format=self.format,
+            samples=samples,
+            classes=tuple(self.classes),
+            real_class=self.real_class,
+            positive=self.positive,
+            problems=tuple(self.problems),
+            name=self.name,
+        )
+
+
+def digest(dataset: Dataset) -> str:
+    """Of names, labels and splits: what makes two data sets the same for a study."""
+    rows = dataset.samples[["name", "label", "split"]].astype(str).agg("\t".join, axis=1)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+
+
+def _trial_seconds(spec: StudySpec, devices: tuple[str, ...]) -> float | None:
+    budget = spec.budget
+    if budget.trial_time:
+        return budget.trial_time
+    if budget.timeout:
+        return budget.timeout / 4
+    return _CPU_TRIAL_SECONDS if devices[0] == "cpu" else None
+
+
+def _device_memory(devices: tuple[str, ...]) -> int | None:
+    """Total bytes of the smallest GPU, or None without one."""
+    import torch
+
+    totals = [torch.cuda.get_device_properties(device).total_memory for device in devices if device != "cpu"]
+    return min(totals) if totals else None

@@ -1,0 +1,107 @@
+"""What a search writes: `runs/<study>/`, one folder a study, deleted as a whole."""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from automl.errors import StudyError
+
+__all__ = ["StudyFolder", "lock", "study_name"]
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """The files of one study.
+
+    Attributes:
+        path: The folder, `runs/<study>`.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.path.name
+
+    @property
+    def storage_url(self) -> str:
+        """The embedded storage: one SQLite file."""
+        return f"sqlite:///{(self.path / 'study.db').absolute()}"
+
+    @property
+    def storage_note(self) -> Path:
+        """Holds the URL of a storage that is not the embedded one."""
+        return self.path / "storage.url"
+
+    @property
+    def samples(self) -> Path:
+        """The samples and splits, frozen when the study is created."""
+        return self.path / "samples.csv"
+
+    @property
+    def best(self) -> Path:
+        """The best recipe."""
+        return self.path / "best.yaml"
+
+    @property
+    def trials(self) -> Path:
+        """All trials as a table."""
+        return self.path / "trials.csv"
+
+    def trial(self, number: int) -> Path:
+        """The folder of a trial: its lock, its checkpoint, the traceback of its error."""
+        return self.path / "trials" / f"{number:04d}"
+
+    def progress(self, device: str) -> Path:
+        """What the worker on a device is doing now."""
+        return self.path / "workers" / f"{device.replace(':', '-')}.json"
+
+    def log(self, device: str) -> Path:
+        """What the worker on a device printed."""
+        return self.path / "workers" / f"{device.replace(':', '-')}.log"
+
+    def create(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            StudyError: If it cannot be written.
+        """
+        try:
+            (self.path / "workers").mkdir(parents=True, exist_ok=True)
+            (self.path / "trials").mkdir(exist_ok=True)
+        except OSError as exc:
+            raise StudyError(f"cannot write {self.path}: {exc.strerror}; choose another folder with --runs") from exc
+
+
+def study_name(text: str) -> str:
+    """Makes a folder name of a data set's name: what is not a letter, digit, `.`, `_` or `-` becomes `-`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "study"
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Holds an exclusive lock on a file; the kernel lets go of it when the process dies, however it dies.
+
+    Args:
+        path: The lock file; made when it is not there.
+        wait: Whether to wait for another holder.
+
+    Yields:
+        Whether the lock is held (always, with `wait`).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except BlockingIOError:
+            held = False
+        yield held
+    finally:
+        os.close(handle)

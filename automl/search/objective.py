@@ -1,0 +1,194 @@
+"""One trial: parameters → recipe → fit → reports, in a form that another worker can take up again."""
+
+import json
+import socket
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from automl.data.loader import ImageData
+from automl.errors import AutomlError, MemoryBudgetError
+from automl.files import write_text
+from automl.memory import largest_micro_batch
+from automl.quantities import format_bytes
+from automl.recipe import Recipe
+from automl.search.folder import StudyFolder
+from automl.search.pool import Pool, PoolEntry
+from automl.space import Space
+from automl.spec import StudySpec
+from automl.training.fit import Diverged, Evaluation, Fit, Parked, fit
+
+__all__ = ["Objective", "Outcome"]
+
+MAX_RETRIES = 3
+"""How often a trial that kills its worker is taken up again before it counts as failed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended, as the storage is told."""
+
+    state: TrialState
+    value: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Trains one trial at a time."""
+
+    spec: StudySpec
+    metric: str
+    space: Space
+    pool: Pool
+    data: ImageData
+    folder: StudyFolder
+    device: str
+    memory_bytes: int | None
+    trial_seconds: float | None
+    should_stop: Callable[[bool], bool]
+    on_progress: Callable[[dict[str, Any]], None]
+    seconds_left: Callable[[], float]
+
+    def __call__(self, trial: Trial, frozen: FrozenTrial) -> Outcome:
+        """Trains a new trial, or one that another worker left behind.
+
+        Args:
+            trial: The trial, running.
+            frozen: What the storage knew of it when it was taken.
+
+        Raises:
+            Parked: If it was told to stop; the trial stays running, to be taken up again.
+        """
+        try:
+            recipe, entry = self._recipe(trial, frozen)
+            result = self._fit(trial, frozen, recipe, entry)
+        except (Parked, KeyboardInterrupt):
+            raise
+        except optuna.TrialPruned as exc:
+            return Outcome(TrialState.PRUNED, reason=str(exc))
+        except Diverged as exc:
+            return Outcome(TrialState.PRUNED, reason=f"diverged: {exc}")
+        except MemoryBudgetError as exc:
+            return Outcome(TrialState.PRUNED, reason=str(exc))
+        except Exception as exc:
+            write_text(self.folder.trial(trial.number) / "error.txt", traceback.format_exc())
+            first = str(exc).strip().splitlines()[0] if str(exc).strip() else ""
+            name = "" if isinstance(exc, AutomlError) else f"{type(exc).__name__}: "
+            return Outcome(TrialState.FAIL, reason=f"{name}{first}")
+        metrics = result.history[-1].metrics
+        trial.set_user_attr("metrics", {name: round(value, 6) for name, value in metrics.items()})
+        return Outcome(TrialState.COMPLETE, metrics[self.metric])
+
+    # --- the recipe ---------------------------------------------------------------------------------------------
+
+    def _recipe(self, trial: Trial, frozen: FrozenTrial) -> tuple[Recipe, PoolEntry]:
+        """Draws the recipe, or recalls it when the trial is taken up again."""
+        if "recipe" in frozen.user_attrs:
+            recipe = Recipe.from_mapping(json.loads(frozen.user_attrs["recipe"]))
+            return recipe, next(e for e in self.pool.entries if e.backbone == recipe.backbone)
+        values = self.space.suggest(
+            trial, backbones=len(self.pool.entries), self_blend=self.data.samples.real_class is not None
+        )
+        chosen = values["backbone"]
+        entry = (
+            self.pool.entries[chosen]
+            if isinstance(chosen, int)
+            else next(entry for entry in self.pool.entries if entry.backbone == chosen)
+        )
+        trial.set_user_attr("backbone", entry.backbone)
+        trial.set_user_attr("host", socket.gethostname())
+        given = {"backbone": entry.backbone, "pretrained": entry.weights is not None, "seed": self.spec.seed}
+        recipe = Recipe.from_mapping(values | given, f"trial {trial.number}")
+        recipe = self._within_time(recipe, entry)
+        recipe = recipe.model_copy(update={"numerics": entry.timing.numerics()})
+        recipe = self._within_memory(recipe, entry)
+        trial.set_user_attr("recipe", recipe.model_dump_json())
+        trial.set_user_attr("image_size", recipe.image_size)
+        trial.set_user_attr("epochs", recipe.epochs)
+        return recipe, entry
+
+    def _within_time(self, recipe: Recipe, entry: PoolEntry) -> Recipe:
+        """Shortens a recipe that would take longer than a trial may, or than there is time left.
+
+        Image size gives way after the epochs: half an epoch of large images teaches less than one of small ones.
+        """
+        limit = min(self.trial_seconds or float("inf"), 0.9 * self.seconds_left())
+        if limit == float("inf"):
+            return recipe
+        epochs = limit / self.epoch_seconds(entry, recipe.image_size)
+        if epochs >= recipe.epochs:
+            return recipe
+        epochs = max(0.05, float(f"{epochs:.2g}"))
+        return recipe.model_copy(update={"epochs": epochs, "freeze_epochs": min(recipe.freeze_epochs, epochs / 4)})
+
+    def epoch_seconds(self, entry: PoolEntry, image_size: int) -> float:
+        """Predicted seconds of an epoch, with its share of the validations."""
+        timing = entry.timing.at(image_size)
+        train = len(self.data.labels("train")) * timing.train_seconds
+        return 1.15 * train
+
+    def _within_memory(self, recipe: Recipe, entry: PoolEntry) -> Recipe:
+        """Splits the batch so that a micro-batch fits the memory budget.
+
+        Raises:
+            MemoryBudgetError: If not even the smallest micro-batch fits.
+        """
+        if self.memory_bytes is None or entry.fits_all:
+            return recipe
+        micro = largest_micro_batch(recipe, self.data.classes, self.memory_bytes)
+        if micro == 0:
+            limit = format_bytes(self.memory_bytes)
+            raise MemoryBudgetError(
+                f"{recipe.backbone} at {recipe.image_size} px does not fit {limit} at any batch size"
+            )
+        if micro >= recipe.batch_size:
+            return recipe
+        numerics = recipe.numerics.model_copy(update={"micro_batch_size": micro})
+        return recipe.model_copy(update={"numerics": numerics})
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def _fit(self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, entry: PoolEntry) -> Fit:
+        """Trains, reports each evaluation once, and prunes."""
+        reported = set(frozen.intermediate_values)
+        best: list[float] = []
+
+        def on_evaluation(evaluation: Evaluation) -> None:
+            value = evaluation.metrics[self.metric]
+            best[:] = [value]
+            if evaluation.eighth in reported:
+                return
+            trial.report(value, evaluation.eighth)
+            trial.set_user_attr("train_seconds", round(evaluation.train_seconds, 2))
+            trial.set_user_attr("epochs_done", round(evaluation.epoch, 3))
+            if self._prunable(trial, evaluation) and trial.should_prune():
+                raise optuna.TrialPruned(
+                    f"{self.metric} {value:.4f} after {evaluation.epoch:.3g} of {recipe.epochs:.3g} epochs is behind"
+                )
+
+        def on_step(done: int, total: int) -> None:
+            epoch = recipe.epochs * done / total
+            self.on_progress(
+                {"trial": trial.number, "backbone": recipe.backbone, "image_size": recipe.image_size}
+                | {"epoch": epoch, "epochs": recipe.epochs, "value": best[-1] if best else None, "step": done}
+            )
+
+        return fit(
+            recipe,
+            self.data,
+            weights=entry.find(),
+            device=self.device,
+            checkpoint=self.folder.trial(trial.number) / "checkpoint.pt",
+            on_evaluation=on_evaluation,
+            on_step=on_step,
+            should_stop=self.should_stop,
+        )
+
+    def _prunable(self, trial: Trial, evaluation: Evaluation) -> bool:
+        """Recipes known to be good are not pruned: with so few trials to compare, the pruner would be guessing."""
+        return "known_good" not in trial.user_attrs and evaluation.eighth < 8

@@ -1,0 +1,268 @@
+"""The pool: the backbones that fit the budgets, best leaderboard score first, frozen into the study.
+
+A backbone that does not fit leaves before sampling: with half of 20 backbones too big, 35 of 50 trials were wasted
+when such trials failed, and 17.5 when they were pruned.
+"""
+
+import os
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from automl.errors import PoolError, RecipeError, WeightsError
+from automl.leaderboard import load_table, rank, select
+from automl.memory import CONTEXT_BYTES, estimate
+from automl.quantities import format_bytes, format_seconds
+from automl.recipe import Recipe
+from automl.spec import StudySpec
+from automl.training.model import Weights, find_weights
+from automl.training.numerics import Timing, best_numerics
+
+__all__ = ["Limits", "Pool", "PoolEntry", "build_pool"]
+
+_SCRATCH_MAX_PARAMS = 12.0
+"""Without weights the leaderboard says little, and millions of parameters more overfit more: small ones only."""
+
+_CPU_GMACS_PER_CORE = 100.0
+"""No CPU core does more fp32 GMAC/s; a backbone that would be too slow even so is not built to be timed."""
+
+_LEAST_BYTES_PER_PARAM = 12.0
+"""fp32 weights, gradients and one state of the optimizer: no training step needs less."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a backbone must fit."""
+
+    memory_bytes: int | None
+    """For one training step; None: no limit."""
+    trial_seconds: float | None
+    """For one trial; None: no limit."""
+    min_epochs: float
+    """Epochs of the shortest trial the space can draw."""
+    min_image_size: int
+    max_image_size: int
+    reference_image_size: int
+    """Where backbones are timed."""
+    max_batch_size: int
+    train_images: int
+
+
+@dataclass(frozen=True)
+class PoolEntry:
+    """A backbone in the pool, and what was found out about it."""
+
+    backbone: str
+    family: str
+    score: float
+    params_m: float
+    weights: str | None
+    """`file`, `cache` or `hub`; None: from scratch."""
+    weights_path: str | None
+    peak_bytes: int
+    """Predicted for the smallest step: the space's smallest image size, a micro-batch of 2."""
+    fits_all: bool
+    """Whether the space's largest image size and batch fit the memory budget without accumulation."""
+    timing: Timing
+
+    def find(self) -> Weights | None:
+        """Where the weights are."""
+        if self.weights is None:
+            return None
+        return Weights(self.weights, Path(self.weights_path) if self.weights_path else None)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Backbones by rank: 0 is the leaderboard's best."""
+
+    entries: tuple[PoolEntry, ...]
+    notes: tuple[str, ...] = ()
+    """What a person should know, one line each."""
+
+    def fastest(self) -> int:
+        """Rank of the backbone with the shortest training step."""
+        return min(range(len(self.entries)), key=lambda i: self.entries[i].timing.train_seconds)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """As plain data, to be stored with the study."""
+        return [asdict(entry) for entry in self.entries]
+
+    @classmethod
+    def from_json(cls, rows: list[dict[str, Any]]) -> "Pool":
+        """Reads what `to_json` wrote."""
+        return cls(tuple(PoolEntry(**(row | {"timing": Timing(**row["timing"])})) for row in rows))
+
+
+def build_pool(
+    spec: StudySpec, limits: Limits, classes: int, device: str, progress: Callable[[str], None] = lambda _: None
+) -> Pool:
+    """Chooses the backbones a study may use.
+
+    Args:
+        spec: Gives names, boards, licence, size, weights.
+        limits: What a backbone must fit.
+        classes: Outputs of the classifier.
+        device: Where backbones are timed, `cpu` or `cuda:0`.
+        progress: Told each backbone that is looked at.
+
+    Raises:
+        PoolError: If nothing fits: names the smallest need.
+    """
+    table = rank(load_table(), spec.pool.boards)
+    table = select(table, names=spec.pool.names, max_params=spec.pool.max_params, licence=spec.pool.licence)
+    table = table[table["score"].notna()].drop_duplicates("model")
+    rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
+    if not rows:
+        raise PoolError(f"no backbone of the leaderboard matches {', '.join(spec.pool.names)}")
+    candidates, notes = _with_weights(rows, spec)
+    chooser = _Chooser(spec, limits, classes, device)
+    entries: list[PoolEntry] = []
+    for row, weights in candidates:
+        if len(entries) == spec.pool.size:
+            break
+        # Variety matters only where there is a choice to make.
+        relatives = sum(entry.family == row["family"] for entry in entries)
+        if relatives >= spec.pool.per_family and len(candidates) > spec.pool.size:
+            continue
+        progress(row["model"])
+        entry = chooser.look_at(row, weights)
+        if entry is not None:
+            entries.append(entry)
+    if not entries:
+        raise PoolError(chooser.why_empty())
+    return Pool(tuple(entries), tuple(notes + chooser.notes))
+
+
+Candidate = tuple[dict[str, Any], Weights | None]
+
+
+def _with_weights(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Candidate], list[str]]:
+    """Keeps the backbones whose weights are within reach, or all the small ones when none is."""
+    if spec.pretrained != "never":
+        reach = hub_reachable()
+        found = [(row, find_weights(row["model"], spec.weights_dir, hub=reach)) for row in rows]
+        with_weights: list[Candidate] = [(row, weights) for row, weights in found if weights is not None]
+        if with_weights:
+            missing = len(rows) - len(with_weights)
+            note = f"{missing} backbones left out: their weights are out of reach" if missing else ""
+            return with_weights, [note] if note else []
+        places = f"{spec.weights_dir}, the hub's cache or the hub" if spec.weights_dir else "the hub's cache or the hub"
+        if spec.pretrained == "require":
+            raise PoolError(f"no backbone has weights in {places}; give --weights-dir, or --pretrained never")
+        notes = [
+            f"NO PRETRAINED WEIGHTS in {places}: TRAINING FROM SCRATCH, which needs far more data and time; "
+            "give --weights-dir DIR with safetensors files named by timm architecture"
+        ]
+    else:
+        notes = []
+    small = [(row, None) for row in rows if spec.pool.max_params or row["params_m"] <= _SCRATCH_MAX_PARAMS]
+    return list(small), notes
+
+
+class _Chooser:
+    """Looks at one backbone after the other, and remembers why the others were left out."""
+
+    def __init__(self, spec: StudySpec, limits: Limits, classes: int, device: str) -> None:
+        self.spec, self.limits, self.classes, self.device = spec, limits, classes, device
+        self.notes: list[str] = []
+        self.too_big: list[tuple[int, str]] = []
+        self.too_slow: list[tuple[float, str]] = []
+        self.broken: list[str] = []
+
+    def look_at(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
+        """An entry, or None when the backbone does not fit."""
+        limits, backbone = self.limits, row["model"]
+        if self._too_slow(self._least_seconds(row), backbone):
+            return None
+        least_bytes = CONTEXT_BYTES + int(_LEAST_BYTES_PER_PARAM * 1e6 * row["params_m"])
+        if limits.memory_bytes is not None and least_bytes > limits.memory_bytes:
+            self.too_big.append((least_bytes, backbone))
+            return None
+        try:
+            return self._entry(row, weights)
+        except (RecipeError, WeightsError) as exc:
+            self.broken.append(str(exc))
+            return None
+
+    def _entry(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
+        limits, backbone = self.limits, row["model"]
+        peak = estimate(self._smallest(backbone), self.classes)
+        if limits.memory_bytes is not None and peak > limits.memory_bytes:
+            self.too_big.append((peak, backbone))
+            return None
+        largest = Recipe(
+            backbone=backbone, image_size=limits.max_image_size, batch_size=limits.max_batch_size, ema_decay=0.99
+        )
+        fits_all = limits.memory_bytes is None or estimate(largest, self.classes) <= limits.memory_bytes
+        timed = Recipe(backbone=backbone, image_size=limits.reference_image_size)
+        timing = best_numerics(timed, self.classes, self.device)
+        if self._too_slow(timing.at(limits.min_image_size).train_seconds, backbone):
+            return None
+        return PoolEntry(
+            backbone=backbone,
+            family=row["family"],
+            score=float(row["score"]),
+            params_m=float(row["params_m"]),
+            weights=weights.source if weights else None,
+            weights_path=str(weights.path.absolute()) if weights and weights.path else None,
+            peak_bytes=peak,
+            fits_all=fits_all,
+            timing=timing,
+        )
+
+    def _smallest(self, backbone: str) -> Recipe:
+        """The step that needs least memory."""
+        return Recipe(backbone=backbone, image_size=self.limits.min_image_size, batch_size=2)
+
+    def _least_seconds(self, row: dict[str, Any]) -> float:
+        """A lower bound of the seconds per training image at the smallest image size."""
+        gmacs = row["gmacs"]
+        if self.device != "cpu" or not gmacs > 0:  # also NaN
+            return 0.0
+        pixels = (self.limits.min_image_size / row["image_size"]) ** 2
+        return float(3 * gmacs * pixels / (_CPU_GMACS_PER_CORE * (os.cpu_count() or 1)))
+
+    def _too_slow(self, seconds_per_image: float, backbone: str) -> bool:
+        limits = self.limits
+        seconds = seconds_per_image * limits.train_images * limits.min_epochs
+        if limits.trial_seconds is None or seconds <= limits.trial_seconds:
+            return False
+        self.too_slow.append((seconds, backbone))
+        return True
+
+    def why_empty(self) -> str:
+        """One message for an empty pool."""
+        lines = []
+        if self.too_big:
+            backbone = min(self.too_big)[1]
+            need = estimate(self._smallest(backbone), self.classes)
+            limit = format_bytes(self.limits.memory_bytes or 0)
+            lines.append(
+                f"no backbone fits --gpu-mem {limit}: the smallest need is {format_bytes(need)} "
+                f"({backbone} at {self.limits.min_image_size} px, batch 2, CUDA context included)"
+            )
+        if self.too_slow:
+            seconds, backbone = min(self.too_slow)
+            lines.append(
+                f"no backbone is fast enough: the shortest trial takes {format_seconds(seconds)} ({backbone}), and one "
+                f"trial may take {format_seconds(self.limits.trial_seconds or 0)}; give a longer --timeout"
+            )
+        return "\n".join(lines + self.broken[:3]) or "no backbone is left"
+
+
+def hub_reachable(timeout_seconds: float = 3.0) -> bool:
+    """Whether the model hub answers; `HF_HUB_OFFLINE=1` says no without asking."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return False
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if not address.startswith(("https://", "http://")):
+        return False
+    try:
+        request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - the scheme is checked above
+        with urllib.request.urlopen(request, timeout=timeout_seconds):  # noqa: S310
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,95 @@
+"""Trials as rows: what the live table, `automl best`, and `trials.csv` show."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+
+    from automl.space import Space
+
+__all__ = ["TrialRow", "trial_rows", "trials_table"]
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial, for people."""
+
+    number: int
+    state: str
+    """`complete`, `pruned`, `failed`, `running`."""
+    backbone: str
+    image_size: int | None
+    epochs: float | None
+    """Of the whole recipe."""
+    epochs_done: float
+    value: float | None
+    """The metric at its end or, if it did not get there, at its last validation."""
+    best_value: float | None
+    """The best of its validations."""
+    seconds: float | None
+    """From its start to its end, pauses included."""
+    reason: str
+    known_good: str
+
+
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+}
+
+
+def trial_rows(trials: "list[FrozenTrial]", maximize: bool = True) -> list[TrialRow]:
+    """One row for each trial that has begun, by number.
+
+    Args:
+        trials: Of one study.
+        maximize: Whether a larger metric is better.
+    """
+    return [_row(trial, maximize) for trial in sorted(trials, key=lambda t: t.number) if trial.state in _STATES]
+
+
+def _row(trial: FrozenTrial, maximize: bool) -> TrialRow:
+    values = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
+    attrs = trial.user_attrs
+    value = trial.value if trial.state == TrialState.COMPLETE else (values[-1] if values else None)
+    return TrialRow(
+        number=trial.number,
+        state=_STATES[trial.state],
+        backbone=attrs.get("backbone", ""),
+        image_size=attrs.get("image_size"),
+        epochs=attrs.get("epochs"),
+        epochs_done=attrs.get("epochs_done", 0.0),
+        value=value,
+        best_value=(max if maximize else min)(values) if values else value,
+        seconds=trial.duration.total_seconds() if trial.duration else None,
+        reason=attrs.get("error") or attrs.get("reason") or "",
+        known_good=attrs.get("known_good", ""),
+    )
+
+
+def trials_table(study: "optuna.Study", space: "Space") -> "pd.DataFrame":
+    """All trials with their parameters and metrics, as `trials.csv` holds them.
+
+    Returns:
+        A row a trial: what `TrialRow` has, then `metric.*`, then `param.*` (as a recipe has them, not as indexes).
+    """
+    import pandas as pd
+
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    rows: list[dict[str, Any]] = []
+    for row in trial_rows(list(trials.values()), study.direction.name == "MAXIMIZE"):
+        trial = trials[row.number]
+        metrics = trial.user_attrs.get("metrics", {})
+        params = space.decode(trial.params)
+        rows.append(
+            vars(row)
+            | {f"metric.{name}": value for name, value in metrics.items()}
+            | {f"param.{name}": value for name, value in params.items()}
+        )
+    return pd.DataFrame(rows)

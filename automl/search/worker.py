@@ -1,0 +1,219 @@
+"""A worker: takes trials from the storage, one after the other, until the study has enough of them.
+
+`automl worker --storage URL --study NAME` is all it takes, on this machine or another one that sees the storage and
+the data. A worker that dies leaves its trial running but unlocked; the next one takes it up from its checkpoint.
+"""
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from automl.data import build_cache
+from automl.data.loader import ImageData
+from automl.errors import StudyError
+from automl.files import write_text
+from automl.search.facts import load_facts
+from automl.search.folder import StudyFolder, lock
+from automl.search.objective import Objective, Outcome
+from automl.search.study import finished, make_pruner, make_sampler, stored_spec
+from automl.training.fit import Parked
+
+__all__ = ["FAILURES_IN_A_ROW", "Stop", "work"]
+
+FAILURES_IN_A_ROW = 5
+"""So many failed trials one after the other end the study: the next ones would fail as well."""
+
+_MAX_TAKEN = 20
+"""How often a trial is taken up again; one that kills its worker every time must end some day."""
+
+
+class Stop:
+    """Whether to stop, and when: at once, after this epoch, or at a moment in time."""
+
+    def __init__(self, deadline: float | None = None) -> None:
+        """`deadline` is in seconds since 1970 (`time.time()`)."""
+        self.deadline = deadline
+        self.soon = threading.Event()
+
+    def watch(self, stream: Any) -> None:
+        """Stops soon when the stream says `stop` or ends: the supervisor asked, or is no more."""
+
+        def read() -> None:
+            stream.readline()
+            self.soon.set()
+
+        threading.Thread(target=read, daemon=True).start()
+
+    def seconds_left(self) -> float:
+        """Seconds to the deadline; infinite without one."""
+        return float("inf") if self.deadline is None else self.deadline - time.time()
+
+    def __call__(self, at_checkpoint: bool = True) -> bool:
+        """Whether to stop here."""
+        return self.seconds_left() <= 0 or (at_checkpoint and self.soon.is_set())
+
+
+def work(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop) -> None:
+    """Trains trials until the study has as many as its budget says, or is told to stop.
+
+    Raises:
+        StudyError: After several failed trials in a row, with the message of the last.
+    """
+    objective = _objective(study, folder, device, stop)
+    shortest = min(objective.epoch_seconds(entry, 64) for entry in objective.pool.entries) / 10
+    while not stop() and stop.seconds_left() > shortest:
+        with _take_trial(study, folder) as taken:
+            if taken is None:
+                break
+            trial, frozen = taken
+            try:
+                outcome = objective(trial, frozen)
+            except Parked:
+                break
+            _tell(study, folder, trial, outcome)
+        _check_failures(study)
+    folder.progress(device).unlink(missing_ok=True)
+
+
+def _objective(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop) -> Objective:
+    spec = stored_spec(study)
+    facts = load_facts(study, folder)
+    cache = build_cache(facts.dataset, facts.cache_size)
+    data = ImageData(facts.dataset, cache, loaders=0 if device == "cpu" else 4)
+    study.pruner = make_pruner(spec)
+    return Objective(
+        spec=spec,
+        metric=facts.metric,
+        space=facts.space,
+        pool=facts.pool,
+        data=data,
+        folder=folder,
+        device=device,
+        memory_bytes=facts.memory_bytes,
+        trial_seconds=facts.trial_seconds,
+        should_stop=stop,
+        on_progress=_Progress(folder.progress(device)),
+        seconds_left=stop.seconds_left,
+    )
+
+
+# --- taking and telling trials ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _take_trial(study: optuna.Study, folder: StudyFolder) -> Iterator[tuple[Trial, FrozenTrial] | None]:
+    """Holds a trial: one that a dead worker left behind, else a new one; None when the study has enough.
+
+    Workers take turns here, so that two of them never take up the same trial or one too many.
+    """
+    with lock(folder.path / "take.lock"):
+        held = _adopt(study, folder) or _ask(study, folder)
+    if held is None:
+        yield None
+        return
+    taken, holder = held
+    with holder:
+        yield taken
+
+
+@dataclass
+class _Held:
+    """A trial's lock, entered early and left at the end of a with block."""
+
+    context: Any
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exc: object) -> None:
+        self.context.__exit__(None, None, None)
+
+
+def _try_lock(folder: StudyFolder, number: int) -> _Held | None:
+    context = lock(folder.trial(number) / "lock", wait=False)
+    if context.__enter__():
+        return _Held(context)
+    context.__exit__(None, None, None)
+    return None
+
+
+def _adopt(study: optuna.Study, folder: StudyFolder) -> tuple[tuple[Trial, FrozenTrial], _Held] | None:
+    """A running trial of this machine that nobody works on."""
+    for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if frozen.user_attrs.get("host", socket.gethostname()) != socket.gethostname():
+            continue
+        held = _try_lock(folder, frozen.number)
+        if held is None:
+            continue
+        trial = Trial(study, frozen._trial_id)
+        taken = frozen.user_attrs.get("taken_up", 0) + 1
+        if taken > _MAX_TAKEN:
+            reason = f"its worker died {taken} times"
+            _tell(study, folder, trial, Outcome(TrialState.FAIL, reason=reason))
+            held.__exit__()
+            continue
+        trial.set_user_attr("taken_up", taken)
+        return (trial, frozen), held
+    return None
+
+
+def _ask(study: optuna.Study, folder: StudyFolder) -> tuple[tuple[Trial, FrozenTrial], _Held] | None:
+    """A new trial, unless the study has enough."""
+    spec = stored_spec(study)
+    trials = study.get_trials(deepcopy=False)
+    waiting = sum(trial.state == TrialState.WAITING for trial in trials)
+    number = len(trials) - waiting
+    if number >= spec.budget.trials:
+        return None
+    known_good = sum("known_good" in trial.user_attrs for trial in trials)
+    study.sampler = make_sampler(spec, number, known_good)
+    trial = study.ask()
+    held = _try_lock(folder, trial.number)
+    if held is None:
+        raise StudyError(f"trial {trial.number} is new but locked: two studies share the folder {folder.path}")
+    frozen = next(t for t in study.get_trials(deepcopy=False) if t.number == trial.number)
+    return (trial, frozen), held
+
+
+def _tell(study: optuna.Study, folder: StudyFolder, trial: Trial, outcome: Outcome) -> None:
+    """Ends a trial in the storage, and drops its checkpoint."""
+    if outcome.reason:
+        trial.set_user_attr("error" if outcome.state == TrialState.FAIL else "reason", outcome.reason)
+    study.tell(trial, outcome.value, state=outcome.state)
+    print(f"trial {trial.number}: {outcome.state.name.lower()} {outcome.value or outcome.reason}", flush=True)
+    path = folder.trial(trial.number)
+    (path / "checkpoint.pt").unlink(missing_ok=True)
+    if not (path / "error.txt").exists():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _check_failures(study: optuna.Study) -> None:
+    last = finished(study)[-FAILURES_IN_A_ROW:]
+    if len(last) == FAILURES_IN_A_ROW and all(trial.state == TrialState.FAIL for trial in last):
+        message = last[-1].user_attrs.get("error", "no message")
+        text = f"{FAILURES_IN_A_ROW} trials failed in a row; the last one: {message}"
+        study.set_user_attr("stopped", text)
+        raise StudyError(text)
+
+
+class _Progress:
+    """Writes what the worker is doing to a file, at most once a second."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._last = path, 0.0
+
+    def __call__(self, progress: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if now - self._last >= 1:
+            self._last = now
+            write_text(self._path, json.dumps(progress))

@@ -1,0 +1,42 @@
+"""Checkpoints of a training run: written atomically, read with `weights_only`."""
+
+from pathlib import Path
+from typing import Any
+
+from automl.errors import WeightsError
+from automl.files import write_atomically
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes tensors, numbers, strings and containers of them; a kill leaves the old file or the new one.
+
+    Raises:
+        WeightsError: If the disk is full or the folder cannot be written.
+    """
+    import torch
+
+    try:
+        with write_atomically(path) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as exc:
+        # torch's zip writer reports a full disk as RuntimeError.
+        raise WeightsError(f"cannot write the checkpoint {path}: {exc}; is the disk full?") from exc
+
+
+def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any] | None:
+    """Reads a checkpoint, or None if there is none.
+
+    Raises:
+        WeightsError: If the file is no checkpoint, or holds anything but plain data (a pickle of code).
+    """
+    import torch
+
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        return state
+    except Exception as exc:  # torch.load raises many types for a damaged file
+        raise WeightsError(f"{path} is not a checkpoint that is safe to load: {exc}") from exc
