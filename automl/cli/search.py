@@ -176,7 +176,7 @@ def show_result(result: "SearchResult") -> None:
 
     console = Console(highlight=False)
     maximize = result.study.direction.name == "MAXIMIZE"
-    rows = trial_rows(result.study.get_trials(deepcopy=False), maximize)
+    rows = trial_rows(result.study.get_trials(deepcopy=False), maximize, running="unfinished")
     best = best_first(rows, maximize)
     if best and result.best is not None:
         console.print(

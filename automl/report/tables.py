@@ -12,7 +12,7 @@ from automl.search.rows import TrialRow
 
 __all__ = ["Live", "best_first", "ends", "live_table", "progress_line", "top_table", "trial_line"]
 
-_STYLES = {"complete": "green", "pruned": "dim", "failed": "red", "running": "cyan", "parked": "yellow"}
+_STYLES = {"complete": "green", "pruned": "dim", "failed": "red", "running": "cyan", "unfinished": "yellow"}
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from automl.search.folder import StudyFolder
 from automl.search.pool import Pool, PoolEntry
 from automl.space import Space
 from automl.spec import StudySpec
+from automl.training.cadence import VALIDATION_SHARE
 from automl.training.fit import Diverged, Evaluation, Fit, Parked, fit
 
 __all__ = ["Objective", "Outcome"]
 
-MAX_RETRIES = 3
-"""How often a trial that kills its worker is taken up again before it counts as failed."""
+_LEAST_EPOCHS = 0.05
 
 
 @dataclass(frozen=True)
@@ -113,24 +113,17 @@ class Objective:
         return recipe, entry
 
     def _within_time(self, recipe: Recipe, entry: PoolEntry) -> Recipe:
-        """Shortens a recipe that would take longer than a trial may, or than there is time left.
-
-        Image size gives way after the epochs: half an epoch of large images teaches less than one of small ones.
-        """
+        """Shortens a recipe that would take longer than a trial may, or than there is time left."""
         limit = min(self.trial_seconds or float("inf"), 0.9 * self.seconds_left())
-        if limit == float("inf"):
-            return recipe
-        epochs = limit / self.epoch_seconds(entry, recipe.image_size)
+        timing = entry.timing.at(recipe.image_size)
+        epoch = len(self.data.labels("train")) * timing.train_seconds
+        validation = len(self.data.labels("validation")) * timing.evaluation_seconds
+        # Validations take a share of the training time, but at least one of them is made.
+        epochs = min(limit / (epoch * (1 + VALIDATION_SHARE)), (limit - validation) / epoch)
         if epochs >= recipe.epochs:
             return recipe
-        epochs = max(0.05, float(f"{epochs:.2g}"))
+        epochs = max(_LEAST_EPOCHS, float(f"{epochs:.2g}"))
         return recipe.model_copy(update={"epochs": epochs, "freeze_epochs": min(recipe.freeze_epochs, epochs / 4)})
-
-    def epoch_seconds(self, entry: PoolEntry, image_size: int) -> float:
-        """Predicted seconds of an epoch, with its share of the validations."""
-        timing = entry.timing.at(image_size)
-        train = len(self.data.labels("train")) * timing.train_seconds
-        return 1.15 * train
 
     def _within_memory(self, recipe: Recipe, entry: PoolEntry) -> Recipe:
         """Splits the batch so that a micro-batch fits the memory budget.
@@ -156,15 +149,18 @@ class Objective:
     def _fit(self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, entry: PoolEntry) -> Fit:
         """Trains, reports each evaluation once, and prunes."""
         reported = set(frozen.intermediate_values)
-        best: list[float] = []
+        last: list[float] = []
+        validation: list[float] = []
 
         def on_evaluation(evaluation: Evaluation) -> None:
             value = evaluation.metrics[self.metric]
-            best[:] = [value]
+            last[:] = [value]
+            validation.append(evaluation.validation_seconds)
             if evaluation.eighth in reported:
                 return
             trial.report(value, evaluation.eighth)
             trial.set_user_attr("train_seconds", round(evaluation.train_seconds, 2))
+            trial.set_user_attr("validation_seconds", round(sum(validation), 2))
             trial.set_user_attr("epochs_done", round(evaluation.epoch, 3))
             if self._prunable(trial, evaluation) and trial.should_prune():
                 raise optuna.TrialPruned(
@@ -175,7 +171,7 @@ class Objective:
             epoch = recipe.epochs * done / total
             self.on_progress(
                 {"trial": trial.number, "backbone": recipe.backbone, "image_size": recipe.image_size}
-                | {"epoch": epoch, "epochs": recipe.epochs, "value": best[-1] if best else None, "step": done}
+                | {"epoch": epoch, "epochs": recipe.epochs, "value": last[0] if last else None, "step": done}
             )
 
         return fit(

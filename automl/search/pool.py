@@ -17,6 +17,7 @@ from automl.memory import CONTEXT_BYTES, estimate
 from automl.quantities import format_bytes, format_seconds
 from automl.recipe import Recipe
 from automl.spec import StudySpec
+from automl.training.allocator import keep_freed_memory
 from automl.training.model import Weights, find_weights
 from automl.training.numerics import Timing, best_numerics
 
@@ -62,9 +63,9 @@ class PoolEntry:
     """`file`, `cache` or `hub`; None: from scratch."""
     weights_path: str | None
     peak_bytes: int
-    """Predicted for the smallest step: the space's smallest image size, a micro-batch of 2."""
+    """Predicted for the space's largest image size and batch or, if that does not fit, for the smallest step."""
     fits_all: bool
-    """Whether the space's largest image size and batch fit the memory budget without accumulation."""
+    """Whether the largest fits the memory budget without accumulation."""
     timing: Timing
 
     def find(self) -> Weights | None:
@@ -118,6 +119,8 @@ def build_pool(
     if not rows:
         raise PoolError(f"no backbone of the leaderboard matches {', '.join(spec.pool.names)}")
     candidates, notes = _with_weights(rows, spec)
+    if device == "cpu":
+        keep_freed_memory()  # as the workers do: they would be timed too slow
     chooser = _Chooser(spec, limits, classes, device)
     entries: list[PoolEntry] = []
     for row, weights in candidates:
@@ -133,7 +136,7 @@ def build_pool(
             entries.append(entry)
     if not entries:
         raise PoolError(chooser.why_empty())
-    return Pool(tuple(entries), tuple(notes + chooser.notes))
+    return Pool(tuple(entries), tuple(notes + chooser.left_out()))
 
 
 Candidate = tuple[dict[str, Any], Weights | None]
@@ -167,7 +170,6 @@ class _Chooser:
 
     def __init__(self, spec: StudySpec, limits: Limits, classes: int, device: str) -> None:
         self.spec, self.limits, self.classes, self.device = spec, limits, classes, device
-        self.notes: list[str] = []
         self.too_big: list[tuple[int, str]] = []
         self.too_slow: list[tuple[float, str]] = []
         self.broken: list[str] = []
@@ -189,14 +191,16 @@ class _Chooser:
 
     def _entry(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
         limits, backbone = self.limits, row["model"]
-        peak = estimate(self._smallest(backbone), self.classes)
-        if limits.memory_bytes is not None and peak > limits.memory_bytes:
-            self.too_big.append((peak, backbone))
-            return None
         largest = Recipe(
             backbone=backbone, image_size=limits.max_image_size, batch_size=limits.max_batch_size, ema_decay=0.99
         )
-        fits_all = limits.memory_bytes is None or estimate(largest, self.classes) <= limits.memory_bytes
+        peak = estimate(largest, self.classes)
+        fits_all = limits.memory_bytes is None or peak <= limits.memory_bytes
+        if not fits_all:
+            peak = estimate(self._smallest(backbone), self.classes)
+        if peak > (limits.memory_bytes or peak):
+            self.too_big.append((peak, backbone))
+            return None
         timed = Recipe(backbone=backbone, image_size=limits.reference_image_size)
         timing = best_numerics(timed, self.classes, self.device)
         if self._too_slow(timing.at(limits.min_image_size).train_seconds, backbone):
@@ -232,6 +236,21 @@ class _Chooser:
             return False
         self.too_slow.append((seconds, backbone))
         return True
+
+    def left_out(self) -> list[str]:
+        """Who was left out, one line a reason."""
+        big = [f"{name} ({format_bytes(need)})" for need, name in sorted(self.too_big)]
+        slow = [f"{name} ({format_seconds(seconds)})" for seconds, name in sorted(self.too_slow)]
+        lines = []
+        for reason, names in (
+            ("need more GPU memory", big),
+            ("too slow: shortest trial", slow),
+            ("broken", self.broken),
+        ):
+            if names:
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                lines.append(f"left out, {reason}: {', '.join(names[:3])}{more}")
+        return lines
 
     def why_empty(self) -> str:
         """One message for an empty pool."""

@@ -20,7 +20,7 @@ class TrialRow:
 
     number: int
     state: str
-    """`complete`, `pruned`, `failed`, `running`."""
+    """`complete`, `pruned`, `failed`, `running` or `unfinished`."""
     backbone: str
     image_size: int | None
     epochs: float | None
@@ -44,23 +44,29 @@ _STATES = {
 }
 
 
-def trial_rows(trials: "list[FrozenTrial]", maximize: bool = True) -> list[TrialRow]:
+def trial_rows(trials: "list[FrozenTrial]", maximize: bool = True, running: str = "running") -> list[TrialRow]:
     """One row for each trial that has begun, by number.
 
     Args:
         trials: Of one study.
         maximize: Whether a larger metric is better.
+        running: What to call a trial that has not ended; where no worker is left, it is `unfinished`.
     """
-    return [_row(trial, maximize) for trial in sorted(trials, key=lambda t: t.number) if trial.state in _STATES]
+    states = _STATES | {TrialState.RUNNING: running}
+    return [
+        _row(trial, maximize, states[trial.state])
+        for trial in sorted(trials, key=lambda t: t.number)
+        if trial.state in _STATES
+    ]
 
 
-def _row(trial: FrozenTrial, maximize: bool) -> TrialRow:
+def _row(trial: FrozenTrial, maximize: bool, state: str) -> TrialRow:
     values = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
     attrs = trial.user_attrs
     value = trial.value if trial.state == TrialState.COMPLETE else (values[-1] if values else None)
     return TrialRow(
         number=trial.number,
-        state=_STATES[trial.state],
+        state=state,
         backbone=attrs.get("backbone", ""),
         image_size=attrs.get("image_size"),
         epochs=attrs.get("epochs"),

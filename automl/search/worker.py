@@ -26,6 +26,7 @@ from automl.search.facts import load_facts
 from automl.search.folder import StudyFolder, lock
 from automl.search.objective import Objective, Outcome
 from automl.search.study import finished, make_pruner, make_sampler, stored_spec
+from automl.training.allocator import keep_freed_memory
 from automl.training.fit import Parked
 
 __all__ = ["FAILURES_IN_A_ROW", "Stop", "work"]
@@ -70,7 +71,8 @@ def work(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop) -> N
         StudyError: After several failed trials in a row, with the message of the last.
     """
     objective = _objective(study, folder, device, stop)
-    shortest = min(objective.epoch_seconds(entry, 64) for entry in objective.pool.entries) / 10
+    # What is left at the end of a time budget is not worth a trial that would be cut to a fraction.
+    shortest = (objective.trial_seconds or 0) / 8 if stop.deadline else 0
     while not stop() and stop.seconds_left() > shortest:
         with _take_trial(study, folder) as taken:
             if taken is None:
@@ -86,6 +88,8 @@ def work(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop) -> N
 
 
 def _objective(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop) -> Objective:
+    if device == "cpu":
+        keep_freed_memory()
     spec = stored_spec(study)
     facts = load_facts(study, folder)
     cache = build_cache(facts.dataset, facts.cache_size)

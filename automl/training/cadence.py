@@ -1,20 +1,23 @@
 """When a run is validated: at fixed fractions of its length, so that runs of different lengths can be compared."""
 
-__all__ = ["EIGHTHS", "evaluation_steps"]
+__all__ = ["EIGHTHS", "VALIDATION_SHARE", "evaluation_steps"]
 
 EIGHTHS = 8
 """A run is reported in eighths of its length: a pruner compares runs at the same point of their learning-rate
 schedules, and successive halving with a factor of 2 finds its rungs (1, 2, 4, 8) in every run, however long."""
 
-_VALIDATION_SHARE = 0.15
-"""Of the training time; what validating at all eighths would take beyond it is saved by keeping only the rungs."""
+VALIDATION_SHARE = 0.15
+"""Of the training time; what validating at all eighths would take beyond it is saved by validating less often."""
+
+_CHOICES: tuple[tuple[int, ...], ...] = ((1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 4, 8), (1, 4, 8), (2, 8), (8,))
+"""From all eighths to the end alone; the rungs of successive halving go last."""
 
 _TRAINING_FACTOR = 3
 """A training step costs about three forward passes."""
 
 
 def evaluation_steps(total_steps: int, epochs: float, train_images: int, validation_images: int) -> dict[int, int]:
-    """After which optimizer steps to validate: at each eighth, or at the rungs where eighths would cost too much.
+    """After which optimizer steps to validate: at each eighth, or at fewer where that would cost too much.
 
     Args:
         total_steps: Optimizer steps of the run.
@@ -26,6 +29,6 @@ def evaluation_steps(total_steps: int, epochs: float, train_images: int, validat
         The eighth (1 … 8) by the number of steps done; the last step is always in it. It depends on counts only,
         never on the clock.
     """
-    affordable = _VALIDATION_SHARE * epochs * _TRAINING_FACTOR * train_images / validation_images
-    eighths = range(1, EIGHTHS + 1) if affordable >= EIGHTHS else (1, 2, 4, 8)
+    affordable = VALIDATION_SHARE * epochs * _TRAINING_FACTOR * train_images / validation_images
+    eighths = next(chosen for chosen in _CHOICES if affordable >= len(chosen) or len(chosen) == 1)
     return {max(1, round(total_steps * eighth / EIGHTHS)): eighth for eighth in eighths}

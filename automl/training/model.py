@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from automl.errors import RecipeError, WeightsError
 from automl.recipe import Recipe
+from automl.training.optimizers import head_modules
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,13 +97,15 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
     if recipe.drop_path:
         wanted["drop_path_rate"] = recipe.drop_path
     try:
-        return _create(
+        model = _create(
             recipe.backbone,
             wanted,
             pretrained=weights is not None,
             num_classes=classes,
             pretrained_cfg_overlay=overlay,
         )
+        _quiet_head(model)
+        return model
     except (RuntimeError, OSError, KeyError, ValueError, AssertionError) as exc:
         first_line = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
         if weights is not None:
@@ -136,6 +139,22 @@ def _create(backbone: str, wanted: dict[str, Any], **always: Any) -> "nn.Module"
                 raise
             for name in refused:
                 del wanted[name]
+
+
+def _quiet_head(model: "nn.Module") -> None:
+    """Makes a new classifier start from zero: equal probabilities, a loss of log(classes).
+
+    Several of timm's families scale a classifier's initial weights by 1/√classes, which is made for a thousand
+    classes: with two, mobilenetv2_100 begins with a loss of 4 to 9 and spends its first epoch unlearning it.
+    """
+    from torch import nn
+
+    for head in head_modules(model):
+        for module in head.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.zeros_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
 
 def _is_known(architecture: str) -> bool:
