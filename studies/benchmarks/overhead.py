@@ -1,0 +1,179 @@
+"""How much of a study's wall clock is neither training nor validation.
+
+    python studies/benchmarks/overhead.py --data DIR --weights-dir DIR --trials 20
+
+Runs a study with `automl.search`, in a folder that is thrown away afterwards, and shares its wall clock out:
+
+- start-up: reading and decoding the data, choosing the pool, starting the worker, until the first trial begins;
+- in trials: `fit` (training steps, validation, and the rest of it: building the network, loading batches,
+  checkpoints), and what the trial does around it (drawing the recipe, predicting its memory, reporting);
+- between trials: telling the storage and asking for the next trial;
+- the end: from the last trial's end until `search` returns.
+
+The figure is the share outside of `fit`; at most 10 % is the aim. The stricter one, outside of training steps and
+validations alone, stands below it: it counts waiting for batches, too. Measured is one worker (one device).
+
+Memory predictions, timings and decoded images are kept in automl's cache. `--fresh-cache` pays for them anew, as the
+very first study on a machine does.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+__all__ = ["Moments", "Shares", "main", "share_out"]
+
+
+@dataclass
+class Moments:
+    """A reporter that looks at the clock; all times are seconds since 1970."""
+
+    began: float = field(default_factory=time.time)
+    decoded: float | None = None
+    """When the data were read and decoded."""
+    chosen: float | None = None
+    """When the pool was chosen."""
+    ended: float = 0.0
+
+    def say(self, line: str) -> None:
+        """Prints the line, and remembers when a stage was reached."""
+        print(line, flush=True)
+        if line.startswith("choosing the backbones"):
+            self.decoded = time.time()
+        elif line.startswith("pool 0:"):
+            self.chosen = time.time()
+
+    def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """Draws nothing."""
+        self.say(what)
+        return nullcontext(lambda _done, _total: None)
+
+    def tick(self, result: Any, deadline: float | None, stopping: bool) -> None:
+        """Shows nothing."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Seconds of a study, by what they were spent on; they add up to `wall`."""
+
+    wall: float
+    data: float
+    pool: float
+    worker_start: float
+    steps: float
+    validation: float
+    rest_of_fit: float
+    around_fit: float
+    between_trials: float
+    end: float
+
+    @property
+    def outside_fit(self) -> float:
+        """Share of the wall clock outside of `fit`."""
+        return 1 - (self.steps + self.validation + self.rest_of_fit) / self.wall
+
+    @property
+    def outside_steps(self) -> float:
+        """Share outside of training steps and validations."""
+        return 1 - (self.steps + self.validation) / self.wall
+
+    def lines(self) -> Iterator[str]:
+        """One a part, then the figures."""
+        parts = vars(self)
+        for name, seconds in parts.items():
+            yield f"{name.replace('_', ' '):15} {seconds:8.1f} s {seconds / self.wall:7.1%}"
+        yield f"outside fit (training, validation): {self.outside_fit:.1%} of the wall clock; aim: at most 10 %"
+        yield f"outside training steps and validations alone: {self.outside_steps:.1%}"
+
+
+def share_out(trials: "list[FrozenTrial]", moments: Moments) -> Shares:
+    """Shares a study's wall clock out.
+
+    Args:
+        trials: All that ran, with the user attributes `train_seconds`, `validation_seconds` and `fit_seconds`
+            (a trial that ended before its first validation has none, and counts as around fit).
+        moments: When the search reached what.
+    """
+    trials = sorted((t for t in trials if t.datetime_start and t.datetime_complete), key=lambda t: t.datetime_start)
+    if not trials:
+        raise SystemExit("no trial ended: nothing to share out")
+    starts = [t.datetime_start.timestamp() for t in trials]
+    ends = [t.datetime_complete.timestamp() for t in trials]
+
+    def total(name: str) -> float:
+        return sum(t.user_attrs.get(name, 0.0) for t in trials)
+
+    steps, validation, fit = total("train_seconds"), total("validation_seconds"), total("fit_seconds")
+    inside = sum(end - start for start, end in zip(starts, ends, strict=True))
+    decoded = moments.decoded or moments.began
+    chosen = moments.chosen or decoded
+    return Shares(
+        wall=moments.ended - moments.began,
+        data=decoded - moments.began,
+        pool=chosen - decoded,
+        worker_start=starts[0] - chosen,
+        steps=steps,
+        validation=validation,
+        rest_of_fit=fit - steps - validation,
+        around_fit=inside - fit,
+        between_trials=ends[-1] - starts[0] - inside,
+        end=moments.ended - ends[-1],
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    text = __doc__ or ""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder or label file (default: the demo)")
+    parser.add_argument("--weights-dir", type=Path, help="folder of safetensors files")
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--gpu-mem", default="16GB")
+    parser.add_argument("--timeout", help="such as 40m (default: none)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="one device: cpu or cuda:0")
+    parser.add_argument("--fresh-cache", action="store_true", help="pay for what the cache keeps")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the study and prints the shares."""
+    args = _parser().parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="automl-overhead-") as folder:
+        if args.fresh_cache:
+            os.environ["AUTOML_CACHE"] = f"{folder}/cache"
+        moments = Moments()
+        from automl.search.api import search  # late: its import is a part of the start-up
+
+        given = {"weights_dir": args.weights_dir} if args.weights_dir else {}
+        result = search(
+            args.data,
+            gpu_mem=args.gpu_mem,
+            trials=args.trials,
+            timeout=args.timeout,
+            runs=f"{folder}/runs",
+            reporter=moments,
+            seed=args.seed,
+            device=args.device,
+            **given,
+        )
+        moments.ended = time.time()
+        trials = result.study.get_trials(deepcopy=False)
+        lacking = [t.number for t in trials if "train_seconds" in t.user_attrs and "fit_seconds" not in t.user_attrs]
+        if lacking:
+            sys.exit(f"trials {lacking} do not tell their fit_seconds: this automl is too old for this benchmark")
+        print(f"\n{len(trials)} trials, best {result.metric} {result.best_value}")
+        print("\n".join(share_out(trials, moments).lines()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The benchmarks start, and measure what they say they measure."""
+
+import importlib.util
+import py_compile
+import sys
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from optuna.trial import FrozenTrial, create_trial
+
+from automl.recipe import Recipe
+
+FOLDER = Path(__file__).parents[1] / "studies" / "benchmarks"
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py"))
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+class Noise:
+    """Random images, the same at every call; `training.fit`'s Data."""
+
+    classes, positive = 2, 1
+
+    def labels(self, split: str) -> np.ndarray:
+        return np.arange({"train": 16, "validation": 4}[split]) % 2
+
+    def batch_size(self, recipe: Recipe) -> int:
+        return 4
+
+    def steps_per_epoch(self, recipe: Recipe) -> int:
+        return 4
+
+    def train_batches(self, recipe, interpolation, first, last):
+        for step in range(first, last):
+            generator = torch.Generator().manual_seed(step)
+            yield (
+                torch.randint(0, 256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8),
+                torch.randint(0, 2, (4,), generator=generator),
+            )
+
+    def evaluation_batches(self, recipe, interpolation, split, batch_size):
+        yield torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_it_compiles(name: str, tmp_path: Path) -> None:
+    py_compile.compile(str(FOLDER / name), cfile=str(tmp_path / "x.pyc"), doraise=True)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_its_command_stands_at_its_top_and_in_the_readme(name: str) -> None:
+    command = f"python studies/benchmarks/{name}"
+    assert command in (FOLDER / name).read_text(encoding="utf-8").split('"""')[1]
+    assert command in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["throughput", "overhead", "peers"])
+def test_help_explains(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        load(name).main(["--help"])
+    assert stopped.value.code == 0
+    assert "--data" in capsys.readouterr().out
+
+
+def test_the_bare_loop_does_the_same_work_as_fit() -> None:
+    throughput = load("throughput")
+    recipe = Recipe(backbone="resnet10t", pretrained=False, image_size=32, batch_size=4, epochs=2, clip_norm=1.0)
+    fit = throughput.measure_fit(recipe, Noise(), "cpu", 2)
+    bare = throughput.measure_bare(recipe, Noise(), "cpu", 2)
+    assert fit.mean_loss == pytest.approx(bare.mean_loss, rel=1e-4)
+    assert min(fit.loop_images_per_second, bare.loop_images_per_second) > 0
+    # Waiting for a batch is in the loop, not in the step.
+    assert fit.step_images_per_second > 0
+    assert bare.step_images_per_second > 0
+
+
+def test_throughput_is_compared_round_by_round() -> None:
+    throughput = load("throughput")
+    # A machine that is twice as fast in one round than in the others: the ratios stay.
+    speeds = [100.0, 200.0, 100.0]
+    rounds = [{"fit": throughput.Measured(0.98 * s, s, 0.5), "bare": throughput.Measured(s, s, 0.5)} for s in speeds]
+    told = "\n".join(throughput.compare(rounds))
+    assert "loop  fit / bare 0.980" in told
+    assert "step  fit / bare 1.000" in told
+
+
+def trial(number: int, start: float, end: float, **seconds: float) -> FrozenTrial:
+    frozen = create_trial(value=0.9, user_attrs=seconds)
+    frozen.number = number
+    frozen.datetime_start, frozen.datetime_complete = datetime.fromtimestamp(start), datetime.fromtimestamp(end)
+    return frozen
+
+
+def test_overhead_shares_add_up() -> None:
+    overhead = load("overhead")
+    trials = [
+        trial(1, 60, 90, train_seconds=20, validation_seconds=5, fit_seconds=28),
+        trial(0, 20, 55, train_seconds=24, validation_seconds=4, fit_seconds=30),
+        trial(2, 91, 92),  # ended before it was validated
+    ]
+    shares = overhead.share_out(trials, overhead.Moments(began=0, decoded=5, chosen=15, ended=100))
+    parts = vars(shares).copy()
+    assert parts.pop("wall") == 100
+    assert sum(parts.values()) == pytest.approx(100)
+    assert min(parts.values()) >= 0
+    assert (shares.pool, shares.worker_start, shares.between_trials, shares.end) == (10, 5, 6, 8)
+    assert shares.outside_fit == pytest.approx(0.42)
+    assert shares.outside_steps == pytest.approx(0.47)
+    assert "42.0%" in "\n".join(shares.lines())
+
+
+def test_the_peer_tells_the_best_so_far() -> None:
+    found = [(100.0, 0.7), (400.0, 0.9), (500.0, 0.8)]
+    assert list(load("peers").best_at(found, (1, 5, 10))) == [(1, None), (5, 0.7), (10, 0.9)]
+
+
+def test_the_peer_reads_the_ffdi_layout(tmp_path: Path) -> None:
+    (tmp_path / "valset_label.txt").write_text("img_name,target\na.jpg,1\nb.jpg,0\n")
+    rows = load("peers").read_labels(tmp_path, "valset")
+    assert rows == [(str(tmp_path / "valset/a.jpg"), 1), (str(tmp_path / "valset/b.jpg"), 0)]
