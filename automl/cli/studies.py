@@ -1,5 +1,6 @@
 """`automl studies`, `automl best`, `automl dashboard`: looking at studies."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ def studies(runs: _Runs = Path("runs")) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from automl.errors import StudyError
     from automl.search.study import best_trial, finished, open_study, stored_spec
     from automl.search.study import studies as find
 
@@ -29,8 +31,12 @@ def studies(runs: _Runs = Path("runs")) -> None:
     for column in ("study", "trials", "metric", "best", "backbone", "data"):
         table.add_column(column, no_wrap=True)
     for folder in find(runs):
-        study = open_study(folder)
-        spec, top = stored_spec(study), best_trial(study)
+        try:
+            study = open_study(folder)
+            spec, top = stored_spec(study), best_trial(study)
+        except StudyError as exc:  # one that cannot be read hides no other
+            print(f"warning: {exc}", file=sys.stderr)
+            continue
         table.add_row(
             folder.name,
             f"{len(finished(study))} of {spec.budget.trials}",

@@ -19,8 +19,9 @@ from automl.data.samples import Dataset as Samples
 from automl.data.self_blend import self_blend
 from automl.errors import DataError
 from automl.recipe import Recipe
+from automl.training.model import Preprocessing
 
-__all__ = ["ImageData"]
+__all__ = ["ImageData", "evaluation_size"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -67,9 +68,11 @@ class ImageData:
         batches = _Batches(len(images), self.batch_size(recipe), recipe.seed, first, last)
         return DataLoader(images, batch_sampler=batches, **self._loading())
 
-    def evaluation_batches(self, recipe: Recipe, interpolation: str, split: str, batch_size: int) -> Iterable[Batch]:
-        """Yields a split once, in order, without augmentation; shapes as in `train_batches`."""
-        images = _EvaluationImages(self, recipe, interpolation, split)
+    def evaluation_batches(
+        self, recipe: Recipe, preprocessing: Preprocessing, split: str, batch_size: int
+    ) -> Iterable[Batch]:
+        """Yields a split once, in order, without augmentation, at `evaluation_size`; else as `train_batches`."""
+        images = _EvaluationImages(self, recipe, preprocessing, split)
         return DataLoader(images, batch_size=batch_size, **self._loading())
 
     def batch_size(self, recipe: Recipe) -> int:
@@ -83,6 +86,23 @@ class ImageData:
     def _loading(self) -> dict[str, Any]:
         workers = min(self.loaders, os.cpu_count() or 1)
         return {"num_workers": workers, "pin_memory": workers > 0}
+
+
+def evaluation_size(recipe: Recipe, preprocessing: Preprocessing, largest: int) -> int:
+    """Pixels per side of an evaluated image.
+
+    It is the recipe's image size, except for native crops: a window of a face is not the face, so a network that
+    takes any size is shown up to twice the side of the windows it learned from. Nothing is resized in either, so
+    objects keep the size they had in training (the mismatch that Touvron et al. 2019, arXiv:1906.06423, mend).
+
+    Args:
+        recipe: Gives image size and crop.
+        preprocessing: Says whether the backbone takes other sizes.
+        largest: The side of the cached images.
+    """
+    if recipe.augmentation.crop.name != "native" or preprocessing.fixed_size:
+        return recipe.image_size
+    return max(recipe.image_size, min(largest, 2 * recipe.image_size))
 
 
 class _TrainImages(Dataset[Batch]):
@@ -119,9 +139,10 @@ class _TrainImages(Dataset[Batch]):
 
 
 class _EvaluationImages(Dataset[Batch]):
-    def __init__(self, data: ImageData, recipe: Recipe, interpolation: str, split: str) -> None:
+    def __init__(self, data: ImageData, recipe: Recipe, preprocessing: Preprocessing, split: str) -> None:
         self._cache, self._rows, self._labels = data.cache, data.rows(split), data.labels(split)
-        self._transform = eval_transform(recipe.augmentation, recipe.image_size, interpolation)
+        size = evaluation_size(recipe, preprocessing, data.cache.size)
+        self._transform = eval_transform(recipe.augmentation, size, preprocessing.interpolation)
 
     def __len__(self) -> int:
         return len(self._rows)

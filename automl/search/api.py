@@ -20,7 +20,7 @@ from automl.recipe import Recipe
 from automl.search.facts import Facts, digest, find_facts, load_facts, store_facts
 from automl.search.folder import StudyFolder, study_name
 from automl.search.rows import trials_table
-from automl.search.study import best_trial, freeze, open_study, recipe_of, stored_spec
+from automl.search.study import best_trial, freeze, open_storage, open_study, recipe_of, stored_spec
 from automl.search.supervisor import Supervisor
 from automl.space import load_space
 from automl.spec import StudySpec, merge
@@ -137,10 +137,11 @@ def search(
     given: dict[str, Any] = {"budget": {key: value for key, value in budget.items() if value is not None}}
     if data is not None:
         given["data"] = {"path": data}
+    given = merge(given, overrides)
     if isinstance(spec, StudySpec):
-        resolved = spec
+        resolved = StudySpec.from_mapping(merge(spec.model_dump(), given))
     else:
-        resolved = StudySpec.load(spec or ("demo" if data is None else "default"), merge(given, overrides))
+        resolved = StudySpec.load(spec or ("demo" if data is None else "default"), given)
     return _Search(resolved, Path(runs), reporter or Quiet(), began).run()
 
 
@@ -168,6 +169,8 @@ class _Search:
     def run(self) -> SearchResult:
         say = self.reporter.say
         devices = _devices(self.spec.device)
+        if self.spec.storage:
+            open_storage(self.spec.storage)  # a mistake in it should not wait for the images to be decoded
         dataset = open_dataset(self.spec.data, self.spec.seed)
         _describe(dataset, say)
         folder = StudyFolder(self.runs / (self.spec.name or study_name(dataset.name)))
@@ -210,9 +213,13 @@ class _Search:
         facts = find_facts(spec, dataset, cache, space, devices, say)
         folder.create()
         study = freeze(folder, spec, _direction(facts), store_facts(facts, folder))
-        ranks = {"best": 0, "fastest": facts.pool.fastest()}
-        for good, params in zip(facts.space.known_good, facts.space.enqueued(ranks), strict=True):
-            study.enqueue_trial(params, user_attrs={"known_good": good["tier"]})
+        train = int((dataset.samples["split"] == "train").sum())
+        for number, good in enumerate(facts.space.known_good):
+            recipe = {"image_size": 224, "epochs": 5} | good
+            images = train * float(recipe["epochs"])
+            affordable = facts.pool.affordable(int(recipe["image_size"]), images, facts.trial_seconds)
+            ranks = {"best": 0, "fastest": facts.pool.fastest(), "affordable": affordable}
+            study.enqueue_trial(space.enqueued(ranks)[number], user_attrs={"known_good": good["tier"]})
         return facts, study
 
     def _stop(self, supervisor: Supervisor) -> Callable[[], None]:

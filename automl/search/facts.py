@@ -15,7 +15,7 @@ import pandas as pd
 
 from automl.data import Cache
 from automl.data.samples import Dataset
-from automl.errors import StudyError
+from automl.errors import PoolError, StudyError
 from automl.files import write_atomically
 from automl.search.folder import StudyFolder
 from automl.search.pool import Limits, Pool, build_pool
@@ -27,6 +27,9 @@ __all__ = ["Facts", "digest", "find_facts", "load_facts", "store_facts"]
 
 _CPU_TRIAL_SECONDS = 3600.0
 """Longest trial on a CPU when no timeout says more: a large backbone would take days unnoticed."""
+
+_ALL = 1_000_000
+"""Backbones: where the search space names them, no rule but the budgets leaves one out."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,14 @@ def find_facts(
         train_images=int(usable.sum()),
     )
     say("choosing the backbones: predicting their memory, timing their steps")
+    named = space.backbones()
+    if named:
+        pool_spec = spec.pool.model_copy(update={"names": named, "size": _ALL, "per_family": _ALL})
+        spec = spec.model_copy(update={"pool": pool_spec})
     pool = build_pool(spec, limits, len(dataset.classes), devices[0], lambda name: say(f"looking at {name}"))
+    for name in named:
+        if pool.named(name) is None:
+            raise PoolError("\n".join((f"the search space names {name}, which cannot be in the pool", *pool.notes)))
     metric = default_metric(len(dataset.classes)) if spec.metric == "auto" else spec.metric
     samples_digest = digest(dataset)
     return Facts(dataset, space, pool, metric, cache.size, limits.memory_bytes, trial_seconds, samples_digest)

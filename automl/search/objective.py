@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from automl.data.loader import ImageData
-from automl.errors import AutomlError, MemoryBudgetError
+from automl.errors import AutomlError, MemoryBudgetError, RecipeError
 from automl.files import write_text
 from automl.memory import largest_micro_batch
 from automl.quantities import format_bytes
@@ -98,8 +98,10 @@ class Objective:
         entry = (
             self.pool.entries[chosen]
             if isinstance(chosen, int)
-            else next(entry for entry in self.pool.entries if entry.backbone == chosen)
+            else self.pool.named(chosen)
         )
+        if entry is None:
+            raise RecipeError(f"the search space names {chosen}, which is not in the pool")
         trial.set_user_attr("backbone", entry.backbone)
         trial.set_user_attr("host", socket.gethostname())
         given = {"backbone": entry.backbone, "pretrained": entry.weights is not None, "seed": self.spec.seed}

@@ -87,6 +87,23 @@ class Pool:
         """Rank of the backbone with the shortest training step."""
         return min(range(len(self.entries)), key=lambda i: self.entries[i].timing.train_seconds)
 
+    def affordable(self, image_size: int, images: float, limit_seconds: float | None) -> int:
+        """Rank of the best backbone that trains on so many images in time; without a limit, of the middle one.
+
+        Args:
+            image_size: Pixels per side.
+            images: Epochs times training images.
+            limit_seconds: For one trial. A seventh of it is left for validation and for what was timed too fast.
+        """
+        seconds = [entry.timing.at(image_size).train_seconds * images / 0.85 for entry in self.entries]
+        if limit_seconds is None:
+            return sorted(range(len(seconds)), key=seconds.__getitem__)[len(seconds) // 2]
+        return next((rank for rank, needed in enumerate(seconds) if needed <= limit_seconds), self.fastest())
+
+    def named(self, name: str) -> PoolEntry | None:
+        """The entry of a backbone, with or without its weights tag."""
+        return next((e for e in self.entries if name in (e.backbone, e.backbone.split(".")[0])), None)
+
     def to_json(self) -> list[dict[str, Any]]:
         """As plain data, to be stored with the study."""
         return [asdict(entry) for entry in self.entries]
@@ -144,6 +161,8 @@ Candidate = tuple[dict[str, Any], Weights | None]
 
 def _with_weights(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Candidate], list[str]]:
     """Keeps the backbones whose weights are within reach, or all the small ones when none is."""
+    if spec.weights_dir is not None and not spec.weights_dir.is_dir():
+        raise PoolError(f"--weights-dir {spec.weights_dir} is not a folder; give one that holds safetensors files")
     if spec.pretrained != "never":
         reach = hub_reachable()
         found = [(row, find_weights(row["model"], spec.weights_dir, hub=reach)) for row in rows]

@@ -119,9 +119,16 @@ def freeze(
         StudyError: If a study of this name has another spec or other facts.
     """
     folder.create()
+    known = stored_storage(folder)
+    if (folder.storage_note.exists() or (folder.path / "study.db").exists()) and known != (
+        spec.storage or folder.storage_url
+    ):
+        raise StudyError(
+            f"study {folder.name!r} exists in the storage {known}; give --storage {known}, or --name for a new study"
+        )
+    storage = open_storage(spec.storage or folder.storage_url)
     if spec.storage:
         write_text(folder.storage_note, spec.storage + "\n")
-    storage = open_storage(spec.storage or folder.storage_url)
     study = optuna.create_study(study_name=folder.name, storage=storage, direction=direction, load_if_exists=True)
     wanted = spec.model_dump(mode="json")
     if "spec" in study.user_attrs:
@@ -188,7 +195,8 @@ def make_sampler(spec: StudySpec, number: int, known_good: int) -> BaseSampler:
         known_good: Trials that were enqueued; they count as the start-up of a model-based sampler.
     """
     seed = (spec.seed * 1_000_003 + number) % 2**32
-    startup = known_good + min(8, max(2, spec.budget.trials // 5))
+    # A few good recipes are a better start than many random ones: what is drawn next is drawn around them.
+    startup = known_good + 1 if known_good else min(8, max(2, spec.budget.trials // 5))
     if spec.sampler == "tpe":
         # `group` lets multivariate TPE model parameters that exist in one branch only.
         return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True)
@@ -196,7 +204,11 @@ def make_sampler(spec: StudySpec, number: int, known_good: int) -> BaseSampler:
         return GPSampler(seed=seed, n_startup_trials=startup, deterministic_objective=False)
     if spec.sampler == "qmc":
         # One sequence for the whole study: its points are counted in the storage.
-        return QMCSampler(seed=spec.seed, scramble=True, warn_independent_sampling=False)
+        # Choices are no part of it; drawn with the sequence's seed they would be the same in every trial.
+        choices = RandomSampler(seed=seed)
+        return QMCSampler(
+            seed=spec.seed, scramble=True, independent_sampler=choices, warn_independent_sampling=False
+        )
     return RandomSampler(seed=seed)
 
 

@@ -47,6 +47,7 @@ class Supervisor:
     deadline: float | None = None
     workers: list[_Worker] = field(default_factory=list)
     replaced: int = 0
+    stopping: bool = False
 
     def watch(self, tick: Callable[[], None], period_seconds: float = 0.5) -> None:
         """Runs the study to its end.
@@ -58,7 +59,8 @@ class Supervisor:
         Raises:
             StudyError: If a worker cannot go on, with what it said last.
         """
-        self.workers = [_Worker(device, self._start(device)) for device in self.devices]
+        if not self.stopping:
+            self.workers = [_Worker(device, self._start(device)) for device in self.devices]
         try:
             while self.workers:
                 self._look_after()
@@ -68,7 +70,8 @@ class Supervisor:
             self.kill()
 
     def stop(self) -> None:
-        """Asks every worker to stop after this epoch."""
+        """Asks every worker to stop after this epoch; none is started from now on."""
+        self.stopping = True
         for worker in self.workers:
             _close(worker)
 
@@ -93,6 +96,8 @@ class Supervisor:
                 self.workers.remove(worker)
             elif code == 2:  # an error that was told: another worker would meet it again
                 raise StudyError(self._last_words(worker.device))
+            elif self.stopping:  # it died before it could park: its trial is taken up another time
+                self.workers.remove(worker)
             else:
                 self._replace(worker, code)
 
@@ -124,7 +129,9 @@ class Supervisor:
             lines = self.folder.log(device).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return "nothing"
-        return "\n".join(line for line in lines[-8:] if line.strip()).removeprefix("Error: ")
+        told = max((i for i, line in enumerate(lines) if line.startswith("Error: ")), default=None)
+        last = lines[-8:] if told is None else lines[told:]
+        return "\n".join(line for line in last if line.strip()).removeprefix("Error: ")
 
 
 def _close(worker: _Worker) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from automl.data import build_cache
@@ -159,6 +160,12 @@ def _adopt(study: optuna.Study, folder: StudyFolder) -> tuple[tuple[Trial, Froze
         held = _try_lock(folder, frozen.number)
         if held is None:
             continue
+        # Its worker may have gone on, or ended it, between the two looks.
+        frozen = study._storage.get_trial(frozen._trial_id)
+        if frozen.state.is_finished():
+            held.__exit__()
+            continue
+        study.sampler = _sampler(study, frozen.number)
         trial = Trial(study, frozen._trial_id)
         taken = frozen.user_attrs.get("taken_up", 0) + 1
         if taken > _MAX_TAKEN:
@@ -179,14 +186,19 @@ def _ask(study: optuna.Study, folder: StudyFolder) -> tuple[tuple[Trial, FrozenT
     number = len(trials) - waiting
     if number >= spec.budget.trials:
         return None
-    known_good = sum("known_good" in trial.user_attrs for trial in trials)
-    study.sampler = make_sampler(spec, number, known_good)
+    study.sampler = _sampler(study, number)
     trial = study.ask()
     held = _try_lock(folder, trial.number)
     if held is None:
         raise StudyError(f"trial {trial.number} is new but locked: two studies share the folder {folder.path}")
     frozen = next(t for t in study.get_trials(deepcopy=False) if t.number == trial.number)
     return (trial, frozen), held
+
+
+def _sampler(study: optuna.Study, number: int) -> BaseSampler:
+    """The sampler of a trial: the same one when it is taken up again."""
+    known_good = sum("known_good" in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+    return make_sampler(stored_spec(study), number, known_good)
 
 
 def _tell(study: optuna.Study, folder: StudyFolder, trial: Trial, outcome: Outcome) -> None:

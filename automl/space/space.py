@@ -23,7 +23,7 @@ __all__ = ["TIERS", "WISHES", "Space", "load_space", "parse_space"]
 
 TIERS = ("quick", "medium", "long")
 """Cost tiers of the known-good recipes, cheapest first."""
-WISHES = ("best", "fastest")
+WISHES = ("best", "fastest", "affordable")
 """What a known-good recipe may ask of the pool instead of a rank."""
 _SELF_BLEND = "augmentation.self_blend"
 
@@ -154,6 +154,15 @@ class Space:
         """The middle one of the values a numeric top-level parameter can have; between bounds, their mean."""
         values = _values(self.root.children.get(name, Constant(Recipe.model_fields[name].default)))
         return sorted(values)[len(values) // 2] if len(values) != 2 else sum(values) / 2
+
+    def backbones(self) -> tuple[str, ...]:
+        """The backbones the space names itself; none where it draws them from the pool."""
+        match self.root.children["backbone"]:
+            case Constant(value):
+                return (str(value),)
+            case Choice(options) | Ordered(options):
+                return tuple(str(option) for option in options)
+        return ()
 
     def parameters(self) -> Iterator[tuple[str, Node]]:
         """Yields every parameter a sampler may meet: its Optuna name and its node."""

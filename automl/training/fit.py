@@ -52,7 +52,7 @@ class Data(Protocol):
         self, recipe: Recipe, interpolation: str, first: int, last: int
     ) -> Iterable[tuple[Tensor, Tensor]]: ...
     def evaluation_batches(  # noqa: D102
-        self, recipe: Recipe, interpolation: str, split: str, batch_size: int
+        self, recipe: Recipe, preprocessing: Preprocessing, split: str, batch_size: int
     ) -> Iterable[tuple[Tensor, Tensor]]: ...
 
 
@@ -181,6 +181,8 @@ class _Run:
         """One optimizer step on a batch of (B, 3, S, S) uint8 images, in micro-batches."""
         started = time.perf_counter()
         recipe = self.recipe
+        # What dropout and drop path draw depends on (seed, step) alone: a resumed run draws the same.
+        torch.manual_seed(int(np.random.SeedSequence([recipe.seed % 2**32, self.step]).generate_state(1)[0]))
         self.model.train()
         freeze_backbone(self.model, self.step < self.frozen_steps)
         set_learning_rates(self.optimizer, lr_factor(recipe.schedule, self.step, self.total))
@@ -237,8 +239,6 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
             "scaler": self.scaler.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "progress": [self.step, self.train_seconds, float(self.loss_sum), self.loss_steps],
             "history": [asdict(evaluation) for evaluation in self.history],
         }
@@ -256,9 +256,6 @@ class _Run:
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         self.history = [Evaluation(**values) for values in state["history"]]
 
     def _make_ema(self) -> Any:
@@ -286,7 +283,8 @@ class _Run:
         model = self.evaluated_model().eval()
         size = self.recipe.numerics.micro_batch_size or self.data.batch_size(self.recipe)
         parts = []
-        for images, _ in self.data.evaluation_batches(self.recipe, self.preprocessing.interpolation, split, size):
+        loaded = self.data.evaluation_batches(self.recipe, self.preprocessing, split, size)
+        for images, _ in loaded:
             with self._autocast():
                 logits = model(self._inputs(images))
             parts.append(logits.double().softmax(dim=1).cpu())

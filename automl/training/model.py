@@ -33,6 +33,8 @@ class Preprocessing:
     """Per channel, of values in [0, 1]."""
     std: tuple[float, float, float]
     interpolation: str
+    fixed_size: bool = False
+    """Whether the network takes images of one size only, as most transformers do."""
 
 
 def find_weights(backbone: str, weights_dir: Path | None, *, hub: bool) -> Weights | None:
@@ -119,7 +121,8 @@ def preprocessing(model: "nn.Module") -> Preprocessing:
     from timm.data.config import resolve_model_data_config
 
     cfg = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    return Preprocessing(tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"])
+    fixed = bool(getattr(model, "pretrained_cfg", {}).get("fixed_input_size", False))
+    return Preprocessing(tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"], fixed)
 
 
 def _create(backbone: str, wanted: dict[str, Any], **always: Any) -> "nn.Module":
