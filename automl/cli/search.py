@@ -22,7 +22,7 @@ def search(
     trials: Annotated[int | None, typer.Option(help="Trials of the study (default 50).")] = None,
     timeout: Annotated[str | None, typer.Option(help="When the study ends at the latest: 8h30m, 40m, 90s.")] = None,
     spec: Annotated[str | None, typer.Option(help="Study spec: a YAML file or a shipped name (default, ffdi).")] = None,
-    runs: Annotated[Path, typer.Option(help="Folder for what is written: RUNS/<study>/.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="Folder for what is written: RUNS/STUDY/.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name of the study (default: the data's).")] = None,
     space: Annotated[str | None, typer.Option(help="Search space: a YAML file or a shipped name.")] = None,
     metric: Annotated[
@@ -36,7 +36,7 @@ def search(
         int | None, typer.Option(help="Seed of splits, sampler and training.", rich_help_panel=_STUDY)
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(help="Optuna storage URL (default: a file in RUNS/<study>/).", rich_help_panel=_STUDY)
+        str | None, typer.Option(help="Optuna storage URL (default: a file in RUNS/STUDY/).", rich_help_panel=_STUDY)
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.", rich_help_panel=_STUDY)] = None,
     trial_time: Annotated[

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,11 +96,7 @@ class Objective:
             trial, backbones=len(self.pool.entries), self_blend=self.data.samples.real_class is not None
         )
         chosen = values["backbone"]
-        entry = (
-            self.pool.entries[chosen]
-            if isinstance(chosen, int)
-            else self.pool.named(chosen)
-        )
+        entry = self.pool.entries[chosen] if isinstance(chosen, int) else self.pool.named(chosen)
         if entry is None:
             raise RecipeError(f"the search space names {chosen}, which is not in the pool")
         trial.set_user_attr("backbone", entry.backbone)
@@ -153,6 +150,10 @@ class Objective:
         reported = set(frozen.intermediate_values)
         last: list[float] = []
         validation: list[float] = []
+        began = time.perf_counter() - frozen.user_attrs.get("fit_seconds", 0.0)
+
+        def note_time() -> None:
+            trial.set_user_attr("fit_seconds", round(time.perf_counter() - began, 2))
 
         def on_evaluation(evaluation: Evaluation) -> None:
             value = evaluation.metrics[self.metric]
@@ -164,6 +165,7 @@ class Objective:
             trial.set_user_attr("train_seconds", round(evaluation.train_seconds, 2))
             trial.set_user_attr("validation_seconds", round(sum(validation), 2))
             trial.set_user_attr("epochs_done", round(evaluation.epoch, 3))
+            note_time()
             if self._prunable(trial, evaluation) and trial.should_prune():
                 raise optuna.TrialPruned(
                     f"{self.metric} {value:.4f} after {evaluation.epoch:.3g} of {recipe.epochs:.3g} epochs is behind"
@@ -176,16 +178,19 @@ class Objective:
                 | {"epoch": epoch, "epochs": recipe.epochs, "value": last[0] if last else None, "step": done}
             )
 
-        return fit(
-            recipe,
-            self.data,
-            weights=entry.find(),
-            device=self.device,
-            checkpoint=self.folder.trial(trial.number) / "checkpoint.pt",
-            on_evaluation=on_evaluation,
-            on_step=on_step,
-            should_stop=self.should_stop,
-        )
+        try:
+            return fit(
+                recipe,
+                self.data,
+                weights=entry.find(),
+                device=self.device,
+                checkpoint=self.folder.trial(trial.number) / "checkpoint.pt",
+                on_evaluation=on_evaluation,
+                on_step=on_step,
+                should_stop=self.should_stop,
+            )
+        finally:
+            note_time()
 
     def _prunable(self, trial: Trial, evaluation: Evaluation) -> bool:
         """Recipes known to be good are not pruned: with so few trials to compare, the pruner would be guessing."""

@@ -194,6 +194,12 @@ def make_sampler(spec: StudySpec, number: int, known_good: int) -> BaseSampler:
         number: How many trials the study has.
         known_good: Trials that were enqueued; they count as the start-up of a model-based sampler.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return _sampler(spec, number, known_good)
+
+
+def _sampler(spec: StudySpec, number: int, known_good: int) -> BaseSampler:
     seed = (spec.seed * 1_000_003 + number) % 2**32
     # A few good recipes are a better start than many random ones: what is drawn next is drawn around them.
     startup = known_good + 1 if known_good else min(8, max(2, spec.budget.trials // 5))
@@ -206,9 +212,7 @@ def make_sampler(spec: StudySpec, number: int, known_good: int) -> BaseSampler:
         # One sequence for the whole study: its points are counted in the storage.
         # Choices are no part of it; drawn with the sequence's seed they would be the same in every trial.
         choices = RandomSampler(seed=seed)
-        return QMCSampler(
-            seed=spec.seed, scramble=True, independent_sampler=choices, warn_independent_sampling=False
-        )
+        return QMCSampler(seed=spec.seed, scramble=True, independent_sampler=choices, warn_independent_sampling=False)
     return RandomSampler(seed=seed)
 
 
@@ -221,7 +225,9 @@ def make_pruner(spec: StudySpec) -> BasePruner:
     if spec.pruner == "median":
         return MedianPruner(n_startup_trials=4, n_warmup_steps=1)
     if spec.pruner == "wilcoxon":
-        return WilcoxonPruner(p_threshold=0.1, n_startup_steps=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return WilcoxonPruner(p_threshold=0.1, n_startup_steps=2)
     return NopPruner()
 
 

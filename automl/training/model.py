@@ -87,6 +87,7 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
         WeightsError: If the weights cannot be loaded or do not belong to the backbone.
     """
     import timm
+    from safetensors import SafetensorError
     from timm.models import split_model_name_tag
 
     architecture = split_model_name_tag(recipe.backbone)[0]
@@ -106,9 +107,11 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
             num_classes=classes,
             pretrained_cfg_overlay=overlay,
         )
+        if weights is not None and weights.path is not None:
+            _check_keys(model, weights.path)
         _quiet_head(model)
         return model
-    except (RuntimeError, OSError, KeyError, ValueError, AssertionError) as exc:
+    except (RuntimeError, OSError, KeyError, ValueError, AssertionError, SafetensorError) as exc:
         first_line = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
         if weights is not None:
             where = weights.path or f"the {weights.source}"
@@ -174,6 +177,17 @@ def _check_safetensors(path: Path) -> None:
             file.keys()
     except (SafetensorError, OSError) as exc:
         raise WeightsError(f"{path} is not a readable safetensors file: {exc}") from exc
+
+
+def _check_keys(model: "nn.Module", path: Path) -> None:
+    """With a new classifier, timm passes over missing weights: another network's file would load as nothing."""
+    from safetensors import safe_open
+
+    wanted = model.state_dict().keys()
+    with safe_open(path, framework="numpy") as file:
+        found = len(wanted & set(file.keys()))
+    if found < len(wanted) / 2:
+        raise ValueError(f"it holds {found} of the backbone's {len(wanted)} tensors")
 
 
 def _in_hub_cache(hub_id: str) -> bool:

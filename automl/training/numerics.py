@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from automl.files import cache_dir, write_text
 from automl.recipe import Numerics, Recipe
 from automl.training.model import make_model
-from automl.training.optimizers import make_optimizer
+from automl.training.optimizers import head_modules, make_optimizer
 
 __all__ = ["Timing", "best_numerics"]
 
@@ -86,7 +86,11 @@ def best_numerics(recipe: Recipe, classes: int, device: str, batch_size: int = 1
 
 def _time_candidates(recipe: Recipe, classes: int, device: torch.device, batch_size: int) -> Timing:
     torch.manual_seed(0)
-    model = make_model(recipe, classes).to(device)
+    model = make_model(recipe, classes)
+    for head in head_modules(model):  # a new head is zero, and zeros agree with anything
+        for parameter in head.parameters():
+            nn.init.normal_(parameter, std=0.05)
+    model.to(device)
     images = torch.randn(batch_size, 3, recipe.image_size, recipe.image_size, device=device)
     labels = torch.arange(batch_size, device=device) % classes
     best: Timing | None = None
