@@ -105,7 +105,7 @@ class StudySpec(Section):
     metric: Literal["auto", "auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "tpr_at_fpr", "eer"] = "auto"
     sampler: Literal["tpe", "gp", "random", "qmc"] = "tpe"
     pruner: Literal["halving", "hyperband", "median", "wilcoxon", "none"] = "halving"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     weights_dir: Path | None = None
     pretrained: Literal["auto", "require", "never"] = "auto"
     device: str = "auto"
