@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +18,11 @@ from automl.quantities import format_bytes
 from automl.recipe import Recipe
 from automl.search.folder import StudyFolder
 from automl.search.pool import Pool, PoolEntry
+from automl.search.telling import Telling
 from automl.space import Space
 from automl.spec import StudySpec
 from automl.training.cadence import VALIDATION_SHARE
-from automl.training.fit import Diverged, Evaluation, Fit, Parked, fit
+from automl.training.fit import Diverged, Fit, Parked, fit
 
 __all__ = ["Objective", "Outcome"]
 
@@ -146,38 +146,8 @@ class Objective:
     # --- training -----------------------------------------------------------------------------------------------
 
     def _fit(self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, entry: PoolEntry) -> Fit:
-        """Trains, reports each evaluation once, and prunes."""
-        reported = set(frozen.intermediate_values)
-        last: list[float] = []
-        validation: list[float] = []
-        began = time.perf_counter() - frozen.user_attrs.get("fit_seconds", 0.0)
-
-        def note_time() -> None:
-            trial.set_user_attr("fit_seconds", round(time.perf_counter() - began, 2))
-
-        def on_evaluation(evaluation: Evaluation) -> None:
-            value = evaluation.metrics[self.metric]
-            last[:] = [value]
-            validation.append(evaluation.validation_seconds)
-            if evaluation.eighth in reported:
-                return
-            trial.report(value, evaluation.eighth)
-            trial.set_user_attr("train_seconds", round(evaluation.train_seconds, 2))
-            trial.set_user_attr("validation_seconds", round(sum(validation), 2))
-            trial.set_user_attr("epochs_done", round(evaluation.epoch, 3))
-            note_time()
-            if self._prunable(trial, evaluation) and trial.should_prune():
-                raise optuna.TrialPruned(
-                    f"{self.metric} {value:.4f} after {evaluation.epoch:.3g} of {recipe.epochs:.3g} epochs is behind"
-                )
-
-        def on_step(done: int, total: int) -> None:
-            epoch = recipe.epochs * done / total
-            self.on_progress(
-                {"trial": trial.number, "backbone": recipe.backbone, "image_size": recipe.image_size}
-                | {"epoch": epoch, "epochs": recipe.epochs, "value": last[0] if last else None, "step": done}
-            )
-
+        """Trains, telling how it goes."""
+        telling = Telling(trial, frozen, recipe, self.metric, self.on_progress)
         try:
             return fit(
                 recipe,
@@ -185,13 +155,9 @@ class Objective:
                 weights=entry.find(),
                 device=self.device,
                 checkpoint=self.folder.trial(trial.number) / "checkpoint.pt",
-                on_evaluation=on_evaluation,
-                on_step=on_step,
+                on_evaluation=telling.on_evaluation,
+                on_step=telling.on_step,
                 should_stop=self.should_stop,
             )
         finally:
-            note_time()
-
-    def _prunable(self, trial: Trial, evaluation: Evaluation) -> bool:
-        """Recipes known to be good are not pruned: with so few trials to compare, the pruner would be guessing."""
-        return "known_good" not in trial.user_attrs and evaluation.eighth < 8
+            telling.note_time()

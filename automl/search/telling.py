@@ -1,0 +1,69 @@
+"""What a running trial tells the storage, the pruner, and whoever watches."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial
+
+from automl.recipe import Recipe
+from automl.training.cadence import EIGHTHS
+from automl.training.fit import Evaluation
+
+__all__ = ["Telling"]
+
+
+class Telling:
+    """The callbacks of `training.fit` for one trial."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        frozen: FrozenTrial,
+        recipe: Recipe,
+        metric: str,
+        on_progress: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """`frozen` is what the storage knew when the trial was taken: what it holds is not told again."""
+        self._trial, self._recipe, self._metric, self._on_progress = trial, recipe, metric, on_progress
+        self._reported = set(frozen.intermediate_values)
+        # Recipes known to be good are not pruned: with so few trials to compare, the pruner would be guessing.
+        self._prunable = "known_good" not in frozen.user_attrs
+        self._resumed_at = frozen.user_attrs.get("resumed_at", [])
+        self._taken_up = "recipe" in frozen.user_attrs
+        self._began = time.perf_counter() - frozen.user_attrs.get("fit_seconds", 0.0)
+        self._validation_seconds = 0.0
+        self._value: float | None = None
+
+    def on_evaluation(self, evaluation: Evaluation) -> None:
+        """Reports a validation, once.
+
+        Raises:
+            optuna.TrialPruned: If the pruner says so.
+        """
+        trial, value = self._trial, evaluation.metrics[self._metric]
+        self._value = value
+        self._validation_seconds += evaluation.validation_seconds
+        if evaluation.eighth in self._reported:
+            return
+        trial.report(value, evaluation.eighth)
+        trial.set_user_attr("train_seconds", round(evaluation.train_seconds, 2))
+        trial.set_user_attr("validation_seconds", round(self._validation_seconds, 2))
+        trial.set_user_attr("epochs_done", round(evaluation.epoch, 3))
+        self.note_time()
+        if self._prunable and evaluation.eighth < EIGHTHS and trial.should_prune():
+            length = f"{evaluation.epoch:.3g} of {self._recipe.epochs:.3g} epochs"
+            raise optuna.TrialPruned(f"{self._metric} {value:.4f} after {length} is behind")
+
+    def on_step(self, done: int, total: int) -> None:
+        """Says where the trial is; notes where it went on, if it was taken up again."""
+        epochs = self._recipe.epochs
+        if self._taken_up:
+            self._taken_up = False
+            self._trial.set_user_attr("resumed_at", [*self._resumed_at, round(epochs * (done - 1) / total, 3)])
+        self._on_progress({"trial": self._trial.number, "epoch": epochs * done / total, "value": self._value})
+
+    def note_time(self) -> None:
+        """Stores the seconds inside `fit` so far, over all resumptions."""
+        self._trial.set_user_attr("fit_seconds", round(time.perf_counter() - self._began, 2))
