@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import optuna
 
-from automl.data import build_cache, open_dataset
+from automl.data import Cache, build_cache, open_dataset
 from automl.data.samples import SPLITS, Dataset
 from automl.errors import StudyError
 from automl.files import write_atomically
@@ -190,37 +190,34 @@ class _Search:
     def _ground(self, dataset: Dataset, folder: StudyFolder, devices: tuple[str, ...]) -> tuple[Facts, optuna.Study]:
         """The facts and the study: found and made, or recalled and opened."""
         spec = self.spec.model_copy(update={"name": folder.name})
-        say = self.reporter.say
+        space = load_space(spec.space)
         try:
             study = open_study(folder, self.spec.storage)
         except StudyError:
             study = None
         if study is not None and "spec" in study.user_attrs:
             facts = load_facts(study, folder)
-            fresh = {"space": load_space(spec.space).text, "samples": digest(dataset)}
-            study = freeze(folder, spec, _direction(facts), fresh)
+            study = freeze(folder, spec, _direction(facts), {"space": space.text, "samples": digest(dataset)})
             study.set_user_attr("stopped", None)
             done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
-            say(f"continuing study {folder.name}: {done} of {spec.budget.trials} trials are done")
-            return facts, study
-        space = load_space(spec.space)
-        with self.reporter.bar("decoding images") as progress:
-            cache = build_cache(dataset, int(space.bounds("image_size")[1]), progress)
-        for name, reason in cache.unreadable[:5]:
-            say(f"warning: unreadable, skipped: {name} ({reason})")
-        if len(cache.unreadable) > 5:
-            say(f"warning: {len(cache.unreadable)} unreadable files in all; automl data lists them")
-        facts = find_facts(spec, dataset, cache, space, devices, say)
-        folder.create()
-        study = freeze(folder, spec, _direction(facts), store_facts(facts, folder))
-        train = int((dataset.samples["split"] == "train").sum())
-        for number, good in enumerate(facts.space.known_good):
-            recipe = {"image_size": 224, "epochs": 5} | good
-            images = train * float(recipe["epochs"])
-            affordable = facts.pool.affordable(int(recipe["image_size"]), images, facts.trial_seconds)
-            ranks = {"best": 0, "fastest": facts.pool.fastest(), "affordable": affordable}
-            study.enqueue_trial(space.enqueued(ranks)[number], user_attrs={"known_good": good["tier"]})
+            self.reporter.say(f"continuing study {folder.name}: {done} of {spec.budget.trials} trials are done")
+        else:
+            cache = self._decode(dataset, int(space.bounds("image_size")[1]))
+            facts = find_facts(spec, dataset, cache, space, devices, self.reporter.say)
+            folder.create()
+            study = freeze(folder, spec, _direction(facts), store_facts(facts, folder))
+        if not study.get_trials(deepcopy=False):
+            _enqueue_known_good(study, facts)
         return facts, study
+
+    def _decode(self, dataset: Dataset, size: int) -> Cache:
+        with self.reporter.bar("decoding images") as progress:
+            cache = build_cache(dataset, size, progress)
+        for name, reason in cache.unreadable[:5]:
+            self.reporter.say(f"warning: unreadable, skipped: {name} ({reason})")
+        if len(cache.unreadable) > 5:
+            self.reporter.say(f"warning: {len(cache.unreadable)} unreadable files in all; automl data lists them")
+        return cache
 
     def _stop(self, supervisor: Supervisor) -> Callable[[], None]:
         """What Ctrl-C does: first a wish, then an order."""
@@ -246,6 +243,18 @@ class _Search:
                 _write(result)
 
         return tick
+
+
+def _enqueue_known_good(study: optuna.Study, facts: Facts) -> None:
+    """Puts the space's known-good recipes first, each on the backbone it wishes for."""
+    samples = facts.dataset.samples
+    train = int((samples["split"] == "train").sum())
+    for number, good in enumerate(facts.space.known_good):
+        recipe = {"image_size": 224, "epochs": 5} | good
+        images = train * float(recipe["epochs"])
+        affordable = facts.pool.affordable(int(recipe["image_size"]), images, facts.trial_seconds)
+        ranks = {"best": 0, "fastest": facts.pool.fastest(), "affordable": affordable}
+        study.enqueue_trial(facts.space.enqueued(ranks)[number], user_attrs={"known_good": good["tier"]})
 
 
 def _write(result: SearchResult) -> None:

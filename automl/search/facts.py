@@ -100,9 +100,8 @@ def find_facts(
 def store_facts(facts: Facts, folder: StudyFolder) -> dict[str, Any]:
     """Writes the samples to the folder; returns the rest as plain data for the study."""
     dataset = facts.dataset
-    if not folder.samples.exists():
-        with write_atomically(folder.samples) as temporary:
-            dataset.samples.to_csv(temporary, index=False)
+    with write_atomically(folder.samples) as temporary:
+        dataset.samples.to_csv(temporary, index=False)
     return {
         "space": facts.space.text,
         "pool": json.dumps(facts.pool.to_json()),

@@ -17,7 +17,7 @@ from automl.memory import CONTEXT_BYTES, estimate
 from automl.quantities import format_bytes, format_seconds
 from automl.recipe import Recipe
 from automl.spec import StudySpec
-from automl.training.allocator import keep_freed_memory
+from automl.training.allocator import give_freed_memory_back, keep_freed_memory
 from automl.training.model import Weights, find_weights
 from automl.training.numerics import Timing, best_numerics
 
@@ -151,6 +151,8 @@ def build_pool(
         entry = chooser.look_at(row, weights)
         if entry is not None:
             entries.append(entry)
+    if device == "cpu":
+        give_freed_memory_back()  # for the worker; this process trains no more
     if not entries:
         raise PoolError(chooser.why_empty())
     return Pool(tuple(entries), tuple(notes + chooser.left_out()))

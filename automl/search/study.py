@@ -202,7 +202,7 @@ def make_sampler(spec: StudySpec, number: int, known_good: int) -> BaseSampler:
 def _sampler(spec: StudySpec, number: int, known_good: int) -> BaseSampler:
     seed = (spec.seed * 1_000_003 + number) % 2**32
     # A few good recipes are a better start than many random ones: what is drawn next is drawn around them.
-    startup = known_good + 1 if known_good else min(8, max(2, spec.budget.trials // 5))
+    startup = known_good or min(8, max(2, spec.budget.trials // 5))
     if spec.sampler == "tpe":
         # `group` lets multivariate TPE model parameters that exist in one branch only.
         return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True)

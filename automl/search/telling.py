@@ -28,8 +28,9 @@ class Telling:
         """`frozen` is what the storage knew when the trial was taken: what it holds is not told again."""
         self._trial, self._recipe, self._metric, self._on_progress = trial, recipe, metric, on_progress
         self._reported = set(frozen.intermediate_values)
-        # Recipes known to be good are not pruned: with so few trials to compare, the pruner would be guessing.
-        self._prunable = "known_good" not in frozen.user_attrs
+        # With a handful of trials to compare, the pruner would be guessing: the first half of a recipe that is known
+        # to be good is spared.
+        self._spared = EIGHTHS // 2 if "known_good" in frozen.user_attrs else 1
         self._resumed_at = frozen.user_attrs.get("resumed_at", [])
         self._taken_up = "recipe" in frozen.user_attrs
         self._began = time.perf_counter() - frozen.user_attrs.get("fit_seconds", 0.0)
@@ -52,7 +53,9 @@ class Telling:
         trial.set_user_attr("validation_seconds", round(self._validation_seconds, 2))
         trial.set_user_attr("epochs_done", round(evaluation.epoch, 3))
         self.note_time()
-        if self._prunable and evaluation.eighth < EIGHTHS and trial.should_prune():
+        # Asked in any case: it is how the pruner learns what this trial's successors are compared with.
+        behind = trial.should_prune()
+        if behind and self._spared <= evaluation.eighth < EIGHTHS:
             length = f"{evaluation.epoch:.3g} of {self._recipe.epochs:.3g} epochs"
             raise optuna.TrialPruned(f"{self._metric} {value:.4f} after {length} is behind")
 

@@ -2,7 +2,7 @@
 
 import ctypes
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["give_freed_memory_back", "keep_freed_memory"]
 
 # From glibc's malloc.h (mallopt(3)).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -25,3 +25,11 @@ def keep_freed_memory() -> bool:
         return False  # macOS, Windows, musl: their allocators have no such knobs
     knobs = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20), (_ARENA_MAX, 1))
     return all(mallopt(knob, value) == 1 for knob, value in knobs)
+
+
+def give_freed_memory_back() -> None:
+    """Returns what was kept to the system, once, where the C library can."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):
+        return

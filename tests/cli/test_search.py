@@ -1,0 +1,214 @@
+"""`automl search` as a person starts it: a real process, its worker, and what becomes of them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+from typer.testing import CliRunner
+
+from automl.cli.main import app
+from automl.cli.search import _given
+from automl.errors import AutomlError
+from automl.recipe import Recipe
+from tests.search.conftest import SPACE, images  # noqa: F401 - a fixture
+
+PATIENCE = 300
+"""Seconds for what takes ten on an idle machine."""
+
+
+@pytest.fixture
+def command(tmp_path, images):  # noqa: F811
+    """A search of a tiny network on tiny pictures; longer with `epochs`."""
+
+    def build(*more, epochs=2):
+        space = tmp_path / "space.yaml"
+        space.write_text(SPACE.replace("epochs: 2", f"epochs: {epochs}"))
+        line = [
+            sys.executable,
+            "-m",
+            "automl",
+            "search",
+            "--data",
+            images,
+            "--runs",
+            tmp_path / "runs",
+            "--space",
+            space,
+        ]
+        line += ["--backbones", "test_byobnet*", "--pool-size", 1, "--pretrained", "never", "--pruner", "none", *more]
+        return [str(word) for word in line]
+
+    return build
+
+
+@pytest.fixture
+def surroundings(tmp_path_factory):
+    # one cache for all: backbones are timed and traced once
+    cache = tmp_path_factory.getbasetemp() / "searches"
+    quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "AUTOML_CACHE": str(cache)}
+    return {**os.environ, **quiet}
+
+
+def start(line, surroundings):
+    return subprocess.Popen(line, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(found, process, what):
+    """Waits until `found()` gives something, while the process lives."""
+    deadline = time.monotonic() + PATIENCE
+    while not (result := found()):
+        assert process.poll() is None, f"it ended before {what}: {process.communicate()[0]}"
+        assert time.monotonic() < deadline, f"waited too long for {what}"
+        time.sleep(0.05)
+    return result
+
+
+def worker_of(runs):
+    """The process id of the worker that trains in this folder, by its command line."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if "worker" in words and str(runs) in words:
+            return int(path.parent.name)
+    return None
+
+
+def checkpoint(runs):
+    return next(iter(runs.glob("*/trials/*/checkpoint.pt")), None)
+
+
+def trials_of(runs):
+    return optuna.load_study(study_name="tones", storage=f"sqlite:///{runs / 'tones' / 'study.db'}").trials
+
+
+def test_a_search_to_the_best_recipe_though_its_worker_is_killed(command, surroundings, tmp_path):
+    runs, folder = tmp_path / "runs", tmp_path / "runs" / "tones"
+    process = start(command("--trials", 3, epochs=40), surroundings)
+    try:
+        wait_for(lambda: checkpoint(runs), process, "a checkpoint")
+        os.kill(worker_of(runs), signal.SIGKILL)
+        printed, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, printed
+    trials = trials_of(runs)
+    assert [(trial.number, trial.state) for trial in trials] == [(k, TrialState.COMPLETE) for k in range(3)]
+    assert sum(trial.user_attrs.get("taken_up", 0) for trial in trials) == 1
+    assert all(trial.user_attrs["epochs_done"] == 40 for trial in trials)
+    best, table = Recipe.load(folder / "best.yaml"), pd.read_csv(folder / "trials.csv")
+    assert best.backbone == "test_byobnet.r160_in1k"
+    assert list(table["number"]) == [0, 1, 2]
+    assert set(table["state"]) == {"complete"}
+    for part in ("training on the CPU", "best recipe: trial", "top five", "3 complete", "automl best tones"):
+        assert part in printed
+    assert str(folder / "best.yaml") in printed
+    assert "Traceback" not in printed
+
+
+def test_ctrl_c_parks_and_the_same_command_goes_on(command, surroundings, tmp_path):
+    runs = tmp_path / "runs"
+    line = command("--trials", 2, epochs=60)
+    process = start(line, surroundings)
+    try:
+        wait_for(lambda: checkpoint(runs), process, "a checkpoint")
+        worker = worker_of(runs)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, printed
+    assert "run the same command again to continue" in printed or "unfinished" in printed
+    assert not Path(f"/proc/{worker}").exists()
+    parked = [trial for trial in trials_of(runs) if trial.state == TrialState.RUNNING]
+    assert len(parked) == 1
+    done = subprocess.run(line, env=surroundings, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"continuing study tones: [01] of 2 trials are done", done.stdout)
+    trials = trials_of(runs)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+    assert trials[parked[0].number].params == parked[0].params
+    assert trials[parked[0].number].user_attrs["taken_up"] == 1
+
+
+def test_a_timeout_ends_the_search(command, surroundings, tmp_path):
+    began = time.monotonic()
+    line = command("--trials", 9999, "--timeout", "15s", epochs=30)
+    done = subprocess.run(line, env=surroundings, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - began < 60  # 15 and, at worst, the grace for a checkpoint
+    assert (tmp_path / "runs" / "tones" / "trials.csv").exists() or "no backbone" in done.stderr
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------------
+
+MISTAKES = {
+    "data": (["--data", "/no/such/data"], "/no/such/data"),
+    "size": (["--gpu-mem", "sixteen"], "budget.gpu_mem"),
+    "duration": (["--timeout", "soon"], "budget.timeout"),
+    "metric": (["--metric", "acc"], "metric"),
+    "sampler": (["--sampler", "tp"], "sampler"),
+    "pruner": (["--pruner", "axe"], "pruner"),
+    "name": (["--name", "../up"], "name"),
+    "storage": (["--storage", "study.db"], "not a storage: 'study.db'"),
+    "space": (["--space", "/no/such/space.yaml"], "/no/such/space.yaml"),
+    "spec": (["--spec", "nonesuch"], "nonesuch"),
+    "board": (["--board", "imagenet-x"], "imagenet-x"),
+    "backbones": (["--backbones", "nonesuch*"], "nonesuch*"),
+    "weights": (["--weights-dir", "/no/such/weights"], "/no/such/weights"),
+    "device": (["--device", "cuda:97"], "cuda:97"),
+    "real class": (["--real-class", "genuine"], "genuine"),
+    "seed": (["--seed", "-1"], "seed"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_before_anything_is_trained(images, tmp_path, monkeypatch, mistake):  # noqa: F811
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    given, message = MISTAKES[mistake]
+    found = CliRunner().invoke(app, ["search", "--data", str(images), "--pretrained", "never", *given])
+    assert isinstance(found.exception, AutomlError), found.output
+    assert message in str(found.exception)
+    assert len(str(found.exception).splitlines()) <= 2
+    assert not list(tmp_path.glob("runs/*/study.db"))
+
+
+def test_a_mistake_in_the_space_file_is_told_with_its_line(images, tmp_path):  # noqa: F811
+    path = tmp_path / "space.yaml"
+    path.write_text("epochs: 2\nlearning_rat: 1e-3\n")
+    found = CliRunner().invoke(app, ["search", "--data", str(images), "--space", str(path)])
+    assert isinstance(found.exception, AutomlError)
+    assert "space.yaml:2" in str(found.exception)
+    assert "learning_rate" in str(found.exception)
+
+
+def test_a_mistake_is_one_line_and_code_2(surroundings, tmp_path):
+    line = [sys.executable, "-m", "automl", "search", "--data", str(tmp_path / "nowhere")]
+    done = subprocess.run(line, env=surroundings, capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_worker_of_an_unknown_study_is_told(tmp_path):
+    storage = f"sqlite:///{tmp_path / 'x.db'}"
+    found = CliRunner().invoke(app, ["worker", "--storage", storage, "--study", "bees", "--runs", str(tmp_path)])
+    assert isinstance(found.exception, AutomlError)
+    assert "no study 'bees'" in str(found.exception)
+
+
+def test_only_what_was_given_overrides():
+    assert _given({"a": None, "b": {"c": None, "d": {}}, "e": 0, "boards": {"a": 1}}) == {"e": 0, "boards": {"a": 1}}
+    assert _given({"pool": {"boards": {"a": 1.0}, "size": None}}) == {"pool": {"boards": {"a": 1.0}}}

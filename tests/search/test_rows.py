@@ -1,0 +1,43 @@
+from optuna.trial import TrialState, create_trial
+
+from automl.search.objective import Outcome
+from automl.search.rows import trial_rows, trials_table
+from automl.search.study import freeze
+from automl.search.worker import _tell
+from automl.space import parse_space
+from tests.search.conftest import SPACE
+from tests.search.test_study import FACTS, folder_of, spec_of
+
+
+def test_a_row_says_how_far_a_trial_came():
+    trials = [
+        create_trial(state=TrialState.PRUNED, value=None, intermediate_values={1: 0.5, 4: 0.4}),
+        create_trial(state=TrialState.COMPLETE, value=0.7, intermediate_values={1: 0.5, 8: 0.7}),
+        create_trial(state=TrialState.RUNNING),
+        create_trial(state=TrialState.FAIL, user_attrs={"error": "no such file"}),
+        create_trial(state=TrialState.WAITING),
+    ]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    rows = trial_rows(trials[::-1])
+    assert [row.state for row in rows] == ["pruned", "complete", "running", "failed"]
+    assert [row.value for row in rows] == [0.4, 0.7, None, None]
+    assert [row.best_value for row in rows[:2]] == [0.5, 0.7]
+    assert trial_rows(trials, maximize=False)[0].best_value == 0.4
+    assert trial_rows(trials, running="unfinished")[2].state == "unfinished"
+    assert rows[3].reason == "no such file"
+
+
+def test_the_table_has_parameters_as_recipes_have_them(tmp_path):
+    folder = folder_of(tmp_path)
+    study = freeze(folder, spec_of(sampler="random"), "maximize", FACTS)
+    space = parse_space(SPACE)
+    for _ in range(4):
+        trial = study.ask()
+        space.suggest(trial, backbones=3, self_blend=False)
+        trial.set_user_attr("metrics", {"auc": 0.6, "f1": 0.5})
+        _tell(study, folder, trial, Outcome(TrialState.COMPLETE, 0.6))
+    table = trials_table(study, space)
+    assert list(table["number"]) == [0, 1, 2, 3]
+    assert set(table["param.ema_decay"]) <= {0.0, 0.9}
+    assert set(table["metric.f1"]) == {0.5}
