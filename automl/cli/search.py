@@ -97,6 +97,7 @@ def search(
     from automl.cli.progress import SearchProgress
     from automl.leaderboard import parse_boards
     from automl.search.api import search as search_api
+    from automl.spec import StudySpec
 
     overrides: dict[str, Any] = {
         "name": name,
@@ -109,7 +110,7 @@ def search(
         "device": device,
         "weights_dir": weights_dir,
         "pretrained": pretrained,
-        "budget": {"trial_time": trial_time},
+        "budget": {"gpu_mem": gpu_mem, "trials": trials, "timeout": timeout, "trial_time": trial_time},
         "pool": {
             "names": backbones,
             "size": pool_size,
@@ -118,6 +119,7 @@ def search(
             "max_params": max_params,
         },
         "data": {
+            "path": data,
             "format": format,
             "file_column": file_column,
             "label_column": label_column,
@@ -130,17 +132,10 @@ def search(
             "shuffle_labels": shuffle_labels or None,
         },
     }
+    shipped = "demo" if data is None else "default"
+    study_spec = StudySpec.load(spec or shipped, _given(overrides))
     with SearchProgress() as progress:
-        result = search_api(
-            data,
-            gpu_mem=gpu_mem,
-            trials=trials,
-            timeout=timeout,
-            spec=spec,
-            runs=runs,
-            reporter=progress,
-            **_given(overrides),
-        )
+        result = search_api(spec=study_spec, runs=runs, reporter=progress)
     show_result(result)
 
 

@@ -104,7 +104,7 @@ class SearchResult:
 
 
 def search(
-    data: str | Path | None = None,
+    data: str | Path | dict[str, Any] | None = None,
     *,
     gpu_mem: str | int | None = None,
     trials: int | None = None,
@@ -117,7 +117,7 @@ def search(
     """Searches for the best backbone and recipe; the same call again continues the study.
 
     Args:
-        data: A folder or label file; None: the embedded demo.
+        data: A folder or label file, or a mapping with the keys of `DataSpec`; None: the embedded demo.
         gpu_mem: GPU memory one training step may need, such as `16GB`.
         trials: How many trials the study has.
         timeout: When it ends at the latest, such as `8h30m`.
@@ -136,7 +136,7 @@ def search(
     budget = {"gpu_mem": gpu_mem, "trials": trials, "timeout": timeout}
     given: dict[str, Any] = {"budget": {key: value for key, value in budget.items() if value is not None}}
     if data is not None:
-        given["data"] = {"path": data}
+        given["data"] = data if isinstance(data, dict) else {"path": data}
     given = merge(given, overrides)
     if isinstance(spec, StudySpec):
         resolved = StudySpec.from_mapping(merge(spec.model_dump(), given))
