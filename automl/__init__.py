@@ -7,24 +7,27 @@ result.best            # the best recipe
 result.trials          # every trial, a pandas DataFrame
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from automl.errors import AutomlError
-from automl.recipe import Recipe
-from automl.spec import StudySpec
 
 if TYPE_CHECKING:
+    from automl.recipe import Recipe as Recipe
     from automl.search.api import search as search
+    from automl.spec import StudySpec as StudySpec
 
 __all__ = ["AutomlError", "Recipe", "StudySpec", "search"]
 
 __version__ = "0.1.0"
 
 
+_LAZY = {"Recipe": "automl.recipe", "StudySpec": "automl.spec", "search": "automl.search"}
+
+
 def __getattr__(name: str) -> Any:
     """Imports what is heavy when it is asked for."""
-    if name == "search":
-        import importlib
-
-        return importlib.import_module("automl.search")
-    raise AttributeError(f"module 'automl' has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'automl' has no attribute {name!r}")
+    module = importlib.import_module(_LAZY[name])
+    return module if name == "search" else getattr(module, name)

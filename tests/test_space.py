@@ -184,9 +184,9 @@ def test_params_of_names_what_the_space_cannot_draw(
 def test_shipped_known_good_recipes_cover_the_tiers_and_resolve_fully(image: Space) -> None:
     assert [good["tier"] for good in image.known_good] == list(TIERS)
     assert {good["backbone"] for good in image.known_good} == set(WISHES)
-    first, *_ = image.enqueued({"best": 0, "fastest": 3})
-    assert first["backbone"] == 3
-    for params in image.enqueued({"best": 0, "fastest": 3}):
+    ranks = {"best": 0, "fastest": 3, "affordable": 1}
+    assert [params["backbone"] for params in image.enqueued(ranks)] == [3, 1, 0]
+    for params in image.enqueued(ranks):
         values = image.suggest(optuna.trial.FixedTrial(params), backbones=4, self_blend=True)  # nothing is missing
         Recipe.from_mapping({**values, "backbone": "resnet18"})
 

@@ -34,6 +34,8 @@ def show(
 
     space = load_space(file)
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH  # a tree is cut at the width; a pipe has none
     console.print(_tree(space, full), soft_wrap=True)
     console.print(_summary(space), soft_wrap=True)
 
@@ -81,6 +83,9 @@ def _always(node: Node) -> list[Node]:
             for found in _always(child)
         ]
     return [] if isinstance(node, Constant) else [node]
+
+
+_PIPE_WIDTH = 1000
 
 
 def _tree(space: Space, full: bool) -> Tree:

@@ -65,7 +65,8 @@ class Telling:
         if self._taken_up:
             self._taken_up = False
             self._trial.set_user_attr("resumed_at", [*self._resumed_at, round(epochs * (done - 1) / total, 3)])
-        self._on_progress({"trial": self._trial.number, "epoch": epochs * done / total, "value": self._value})
+        progress = {"trial": self._trial.number, "step": done, "epoch": epochs * done / total, "value": self._value}
+        self._on_progress(progress)
 
     def note_time(self) -> None:
         """Stores the seconds inside `fit` so far, over all resumptions."""

@@ -147,12 +147,16 @@ def test_a_pruned_trial_says_why(begun, monkeypatch):
     assert len(trial.intermediate_values) == 1
 
 
-def test_a_known_good_recipe_is_not_pruned(begun, monkeypatch):
+def test_a_known_good_recipe_is_spared_for_half_its_length_and_yet_seen_by_the_pruner(begun, monkeypatch):
     study, folder = begun(trials=1)
     study.enqueue_trial({"learning_rate": 2e-3}, user_attrs={"known_good": "quick"})
-    monkeypatch.setattr("optuna.trial.Trial.should_prune", lambda _: True)
+    asked = []
+    monkeypatch.setattr("optuna.trial.Trial.should_prune", lambda trial: asked.append(trial.number) or True)
     work(study, folder, "cpu", Stop())
-    assert study.trials[0].state == TrialState.COMPLETE
+    (trial,) = study.trials
+    assert trial.state == TrialState.PRUNED
+    assert max(trial.intermediate_values) >= 4
+    assert len(asked) == len(trial.intermediate_values)
 
 
 @pytest.mark.parametrize(("fits", "micro"), [(0, None), (3, 3), (8, None), (100, None)])
