@@ -27,6 +27,10 @@ from automl.training.optimizers import head_modules, make_optimizer
 
 __all__ = ["Timing", "best_numerics"]
 
+Precision = Literal["fp32", "bf16", "fp16"]
+Layout = Literal["contiguous", "channels_last"]
+Candidate = tuple[Precision, Layout]
+
 _TOLERANCE = 0.05
 """Largest difference from fp32's logits, as a share of their largest value, that still counts as correct."""
 
@@ -35,8 +39,8 @@ _TOLERANCE = 0.05
 class Timing:
     """The fastest correct numerics of a backbone on a device, and how fast they are."""
 
-    precision: Literal["fp32", "bf16", "fp16"]
-    memory_format: Literal["contiguous", "channels_last"]
+    precision: Precision
+    memory_format: Layout
     train_seconds: float
     """Per image of a training step."""
     evaluation_seconds: float
@@ -94,25 +98,39 @@ def _time_candidates(recipe: Recipe, classes: int, device: torch.device, batch_s
     images = torch.randn(batch_size, 3, recipe.image_size, recipe.image_size, device=device)
     labels = torch.arange(batch_size, device=device) % classes
     best: Timing | None = None
-    reference: Tensor | None = None
-    for precision, layout in _candidates(device):
-        model.to(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
+    for precision, layout, evaluation in _correct(model, images, list(_candidates(device))):
+        _lay_out(model, layout)
         limit = best.train_seconds * batch_size if best else float("inf")
-        logits, evaluation = _time_evaluation(model, images, precision, layout)
-        if reference is None:
-            reference = logits
-        elif not _agree(logits, reference):
-            continue
         train = _time_training(recipe, model, images, labels, precision, layout, limit)
         if best is None or train < limit:
             best = Timing(precision, layout, train / batch_size, evaluation / batch_size, recipe.image_size)
-    assert best is not None  # noqa: S101 - fp32 is always timed
+    assert best is not None  # noqa: S101 - the reference agrees with itself
     return best
 
 
-def _candidates(
-    device: torch.device,
-) -> Iterator[tuple[Literal["fp32", "bf16", "fp16"], Literal["contiguous", "channels_last"]]]:
+def _correct(
+    model: nn.Module, images: Tensor, candidates: "list[Candidate]"
+) -> "list[tuple[Precision, Layout, float]]":
+    """The candidates whose logits agree with the first one's, with their seconds; before any training step.
+
+    A step would move the BatchNorm statistics, and with them the logits that are compared.
+    """
+    found: list[tuple[Precision, Layout, float]] = []
+    reference: Tensor | None = None
+    for precision, layout in candidates:
+        _lay_out(model, layout)
+        logits, seconds = _time_evaluation(model, images, precision, layout)
+        reference = logits if reference is None else reference
+        if _agree(logits, reference):
+            found.append((precision, layout, seconds))
+    return found
+
+
+def _lay_out(model: nn.Module, layout: str) -> None:
+    model.to(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
+
+
+def _candidates(device: torch.device) -> "Iterator[Candidate]":
     """fp32 in both formats first: the reference; then what the device computes natively."""
     yield "fp32", "contiguous"
     yield "fp32", "channels_last"
