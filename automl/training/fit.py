@@ -6,7 +6,6 @@ every validation and every epoch, from which a killed run goes on with the same 
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,12 +21,11 @@ from automl.training.losses import make_loss, soft_targets
 from automl.training.metrics import all_metrics
 from automl.training.mixing import make_mixing
 from automl.training.model import Preprocessing, Weights, make_model, preprocessing
+from automl.training.numerics import autocast
 from automl.training.optimizers import freeze_backbone, make_optimizer
 from automl.training.schedules import lr_factor, set_learning_rates
 
 __all__ = ["Data", "Diverged", "Evaluation", "Fit", "Parked", "fit", "total_steps"]
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Parked(Exception):  # noqa: N818 - not an error: the run stopped at a checkpoint and can go on
@@ -190,7 +188,7 @@ class _Run:
         inputs, targets = self.mix(self._inputs(images), targets, self.step)
         micro = recipe.numerics.micro_batch_size or len(inputs)
         for part, wanted in zip(torch.split(inputs, micro), torch.split(targets, micro), strict=True):
-            with self._autocast():
+            with autocast(self.device, self.recipe.numerics.precision):
                 logits = self.model(part)
             # Each part counts by its size, so that a short last part does not weigh more.
             loss = self.loss(logits.float(), wanted) * (len(part) / len(inputs))
@@ -271,12 +269,6 @@ class _Run:
         pixels = images.to(self.device, non_blocking=True).float()
         return pixels.sub_(self.mean).div_(self.std).contiguous(memory_format=self.layout)
 
-    def _autocast(self) -> Any:
-        precision = self.recipe.numerics.precision
-        if precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, _DTYPES[precision])
-
     @torch.inference_mode()
     def _predict(self, split: str) -> "np.ndarray[Any, Any]":
         """Probabilities (N, classes) float64 of a split."""
@@ -285,7 +277,7 @@ class _Run:
         parts = []
         loaded = self.data.evaluation_batches(self.recipe, self.preprocessing, split, size)
         for images, _ in loaded:
-            with self._autocast():
+            with autocast(self.device, self.recipe.numerics.precision):
                 logits = model(self._inputs(images))
             parts.append(logits.double().softmax(dim=1).cpu())
         return torch.cat(parts).numpy()

@@ -25,7 +25,7 @@ from automl.recipe import Numerics, Recipe
 from automl.training.model import make_model
 from automl.training.optimizers import head_modules, make_optimizer
 
-__all__ = ["Timing", "best_numerics"]
+__all__ = ["Timing", "autocast", "best_numerics"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Layout = Literal["contiguous", "channels_last"]
@@ -149,7 +149,7 @@ def _candidates(device: torch.device) -> "Iterator[Candidate]":
 def _time_evaluation(model: nn.Module, images: Tensor, precision: str, layout: str) -> tuple[Tensor, float]:
     model.eval()
     images = _laid_out(images, layout)
-    with _autocast(images.device, precision):
+    with autocast(images.device, precision):
         seconds = []
         for _ in range(3):
             started = _now(images.device)
@@ -169,7 +169,7 @@ def _time_training(
     seconds = []
     for step in range(5):
         started = _now(images.device)
-        with _autocast(images.device, precision):
+        with autocast(images.device, precision):
             logits = model(images)
         nn.functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -191,7 +191,8 @@ def _laid_out(images: Tensor, layout: str) -> Tensor:
     )
 
 
-def _autocast(device: torch.device, precision: str) -> Any:
+def autocast(device: torch.device, precision: str) -> Any:
+    """The context in which a forward pass runs in a precision; for fp32, none."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
