@@ -1,10 +1,8 @@
 """The search, from data to the best recipe: what `automl search` and `automl.search()` both call."""
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +17,7 @@ from automl.quantities import format_bytes, format_seconds
 from automl.recipe import Recipe
 from automl.search.facts import Facts, digest, find_facts, load_facts, store_facts
 from automl.search.folder import StudyFolder, study_name
+from automl.search.interrupts import interrupts
 from automl.search.rows import trials_table
 from automl.search.study import best_trial, freeze, open_storage, open_study, recipe_of, stored_spec
 from automl.search.supervisor import Supervisor
@@ -29,7 +28,7 @@ from automl.training.metrics import direction
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Reporter", "SearchResult", "open_result", "search"]
+__all__ = ["Reporter", "SearchResult", "find_devices", "open_result", "search"]
 
 
 class Reporter(Protocol):
@@ -168,7 +167,7 @@ class _Search:
 
     def run(self) -> SearchResult:
         say = self.reporter.say
-        devices = _devices(self.spec.device)
+        devices = find_devices(self.spec.device)
         if self.spec.storage:
             open_storage(self.spec.storage)  # a mistake in it should not wait for the images to be decoded
         dataset = open_dataset(self.spec.data, self.spec.seed)
@@ -179,7 +178,7 @@ class _Search:
         _describe_pool(facts, devices, say)
         deadline = self.began + self.spec.budget.timeout if self.spec.budget.timeout else None
         supervisor = Supervisor(folder, self.spec.storage or folder.storage_url, devices, deadline)
-        with _interrupts(self._stop(supervisor)):
+        with interrupts(self._stop(supervisor)):
             supervisor.watch(self._ticker(result, deadline))
         _write(result)
         stopped = study.user_attrs.get("stopped")
@@ -267,8 +266,8 @@ def _write(result: SearchResult) -> None:
         result.trials.to_csv(temporary, index=False)
 
 
-def _devices(wanted: str) -> tuple[str, ...]:
-    """The devices to train on.
+def find_devices(wanted: str) -> tuple[str, ...]:
+    """The devices to train on: the wanted one, or for `auto` and `cuda` every GPU, or the CPU.
 
     Raises:
         StudyError: If the wanted one is not there.
@@ -324,17 +323,3 @@ def _describe_pool(facts: Facts, devices: tuple[str, ...], say: Callable[[str], 
 
 def _direction(facts: Facts) -> Any:
     return direction(facts.metric)
-
-
-@contextmanager
-def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
-    """Sends Ctrl-C and SIGTERM to `stop`; in threads other than the main one they stay as they are."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
