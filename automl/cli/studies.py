@@ -2,12 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from automl.search.folder import StudyFolder
 
 __all__ = ["best", "dashboard", "studies"]
 
@@ -58,8 +55,9 @@ def best(study: _Study = None, runs: _Runs = Path("runs")) -> None:
     """
     from automl.cli.search import show_result
     from automl.search.api import open_result
+    from automl.search.study import find_study
 
-    show_result(open_result(_find(runs, study)))
+    show_result(open_result(find_study(runs, study)))
 
 
 def dashboard(
@@ -74,9 +72,9 @@ def dashboard(
     import socket
 
     from automl.errors import StudyError
-    from automl.search.study import open_storage, open_study, stored_storage
+    from automl.search.study import find_study, open_storage, open_study, stored_storage
 
-    folder = _find(runs, study)
+    folder = find_study(runs, study)
     open_study(folder)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -88,17 +86,3 @@ def dashboard(
     from optuna_dashboard import run_server
 
     run_server(open_storage(stored_storage(folder)), host="127.0.0.1", port=port)
-
-
-def _find(runs: Path, name: str | None) -> "StudyFolder":
-    """The named study, or the latest one."""
-    from automl.errors import StudyError
-    from automl.search.folder import StudyFolder
-    from automl.search.study import studies as find
-
-    if name is not None:
-        return StudyFolder(runs / name)
-    found = find(runs)
-    if not found:
-        raise StudyError(f"no studies in {runs}; begin one with: automl search --gpu-mem 16GB --trials 50")
-    return found[-1]

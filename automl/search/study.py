@@ -32,6 +32,7 @@ from automl.training.cadence import EIGHTHS
 
 __all__ = [
     "best_trial",
+    "find_study",
     "finished",
     "freeze",
     "make_pruner",
@@ -184,6 +185,20 @@ def studies(runs: Path) -> list[StudyFolder]:
     """The studies under a folder, oldest first."""
     folders = [p for p in runs.glob("*") if (p / "study.db").exists() or (p / "storage.url").exists()]
     return [StudyFolder(path) for path in sorted(folders, key=lambda p: p.stat().st_mtime)]
+
+
+def find_study(runs: Path, name: str | None) -> StudyFolder:
+    """The folder of the named study, or of the latest one.
+
+    Raises:
+        StudyError: If no name is given and there is no study. A named one is not looked for.
+    """
+    if name is not None:
+        return StudyFolder(runs / name)
+    found = studies(runs)
+    if not found:
+        raise StudyError(f"no studies in {runs}; begin one with: automl search --gpu-mem 16GB --trials 50")
+    return found[-1]
 
 
 def make_sampler(spec: StudySpec, number: int, known_good: int) -> BaseSampler:
