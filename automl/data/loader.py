@@ -58,14 +58,23 @@ class ImageData:
         labels: np.ndarray = self.samples.samples["label"].to_numpy(np.int64)[self.rows(split)]
         return labels
 
-    def train_batches(self, recipe: Recipe, interpolation: str, first: int, last: int) -> Iterable[Batch]:
+    def train_batches(
+        self, recipe: Recipe, interpolation: str, first: int, last: int, share: slice = slice(None)
+    ) -> Iterable[Batch]:
         """Yields the batches of optimizer steps `first` … `last - 1`.
 
+        Args:
+            recipe: Gives augmentation, batch size and seed.
+            interpolation: What the backbone expects.
+            first: Steps that are done.
+            last: Steps of the whole run.
+            share: The part of each batch to decode, where several processes share it.
+
         Returns:
-            Pairs of images (B, 3, S, S) uint8 and labels (B,) int64, B = `batch_size(recipe)`.
+            Pairs of images (B, 3, S, S) uint8 and labels (B,) int64, B = `batch_size(recipe)`, or the share of it.
         """
         images = _TrainImages(self, recipe, interpolation)
-        batches = _Batches(len(images), self.batch_size(recipe), recipe.seed, first, last)
+        batches = _Batches(len(images), self.batch_size(recipe), recipe.seed, range(first, last), share)
         return DataLoader(images, batch_sampler=batches, **self._loading())
 
     def evaluation_batches(
@@ -155,9 +164,9 @@ class _EvaluationImages(Dataset[Batch]):
 class _Batches(Sampler[list[tuple[int, int]]]):
     """Which (epoch, position) pairs each optimizer step sees: a new permutation every epoch."""
 
-    def __init__(self, samples: int, batch_size: int, seed: int, first: int, last: int) -> None:
+    def __init__(self, samples: int, batch_size: int, seed: int, steps: range, share: slice) -> None:
         self._samples, self._size, self._seed = samples, batch_size, seed
-        self._steps = range(first, last)
+        self._steps, self._share = steps, share
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -170,4 +179,5 @@ class _Batches(Sampler[list[tuple[int, int]]]):
             if epoch != shuffled:
                 order = np.random.default_rng([self._seed, epoch]).permutation(self._samples)
                 shuffled = epoch
-            yield [(epoch, int(i)) for i in order[batch * self._size : (batch + 1) * self._size]]
+            chosen = order[batch * self._size : (batch + 1) * self._size][self._share]
+            yield [(epoch, int(i)) for i in chosen]

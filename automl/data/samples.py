@@ -1,7 +1,8 @@
 """What a data set is to the rest of automl: a table of samples with labels, groups and splits."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ from automl.data.splits import check_counts, shuffle_labels, split_samples
 from automl.errors import SpecError
 from automl.spec import DataSpec
 
-__all__ = ["SPLITS", "Dataset", "open_dataset"]
+__all__ = ["SPLITS", "Dataset", "open_dataset", "train_on"]
 
 SPLITS = ("train", "validation", "holdout")
 
@@ -88,6 +89,18 @@ def open_dataset(spec: DataSpec, seed: int) -> Dataset:
         problems=(*found.problems, *problems),
         name="demo" if found.format == "demo" else _short_name(found.root),
     )
+
+
+def train_on(dataset: Dataset, splits: Collection[str]) -> Dataset:
+    """The same samples in the same order, those of some splits moved to the training split.
+
+    Args:
+        dataset: The samples; it stays as it is.
+        splits: Of `SPLITS`; what is not among them and not `train` stays where it was.
+    """
+    samples = dataset.samples.copy()
+    samples.loc[samples["split"].isin(list(splits)), "split"] = "train"
+    return replace(dataset, samples=samples)
 
 
 def _ordered(names: set[str]) -> tuple[str, ...]:

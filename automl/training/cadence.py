@@ -1,6 +1,6 @@
 """When a run is validated: at fixed fractions of its length, so that runs of different lengths can be compared."""
 
-__all__ = ["EIGHTHS", "VALIDATION_SHARE", "evaluation_steps"]
+__all__ = ["EIGHTHS", "VALIDATION_SHARE", "eighth_steps", "evaluation_steps"]
 
 EIGHTHS = 8
 """A run is reported in eighths of its length: a pruner compares runs at the same point of their learning-rate
@@ -31,4 +31,9 @@ def evaluation_steps(total_steps: int, epochs: float, train_images: int, validat
     """
     affordable = VALIDATION_SHARE * epochs * _TRAINING_FACTOR * train_images / validation_images
     eighths = next(chosen for chosen in _CHOICES if affordable >= len(chosen) or len(chosen) == 1)
+    return eighth_steps(total_steps, eighths)
+
+
+def eighth_steps(total_steps: int, eighths: tuple[int, ...] = _CHOICES[0]) -> dict[int, int]:
+    """The eighth (1 … 8) by the number of steps done; of a run of fewer steps than eighths, the later one counts."""
     return {max(1, round(total_steps * eighth / EIGHTHS)): eighth for eighth in eighths}

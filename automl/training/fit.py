@@ -1,7 +1,8 @@
 """One honest training loop: a recipe and data in, evaluations out. It knows nothing of Optuna.
 
 Precision, accumulation, EMA, a learning rate per step, validation at fixed fractions of the run, and a checkpoint at
-every validation and every epoch, from which a killed run goes on with the same data in the same order.
+every validation and every epoch, from which a killed run goes on with the same data in the same order. Under torchrun
+each process trains on its share of every batch (`training.distributed`), and the first one validates and saves.
 """
 
 import time
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from automl.recipe import Recipe
-from automl.training.cadence import evaluation_steps
+from automl.training.cadence import eighth_steps, evaluation_steps
 from automl.training.checkpoint import load_checkpoint, save_checkpoint
+from automl.training.distributed import current_team
+from automl.training.evaluate import Normalize, probabilities
 from automl.training.losses import make_loss, soft_targets
 from automl.training.metrics import all_metrics
 from automl.training.mixing import make_mixing
@@ -25,7 +28,7 @@ from automl.training.numerics import autocast
 from automl.training.optimizers import freeze_backbone, make_optimizer
 from automl.training.schedules import lr_factor, set_learning_rates
 
-__all__ = ["Data", "Diverged", "Evaluation", "Fit", "Parked", "fit", "total_steps"]
+__all__ = ["Data", "Diverged", "Evaluation", "Fit", "Parked", "Snapshot", "fit", "total_steps"]
 
 
 class Parked(Exception):  # noqa: N818 - not an error: the run stopped at a checkpoint and can go on
@@ -47,7 +50,7 @@ class Data(Protocol):
     def batch_size(self, recipe: Recipe) -> int: ...  # noqa: D102
     def steps_per_epoch(self, recipe: Recipe) -> int: ...  # noqa: D102
     def train_batches(  # noqa: D102
-        self, recipe: Recipe, interpolation: str, first: int, last: int
+        self, recipe: Recipe, interpolation: str, first: int, last: int, share: slice = slice(None)
     ) -> Iterable[tuple[Tensor, Tensor]]: ...
     def evaluation_batches(  # noqa: D102
         self, recipe: Recipe, preprocessing: Preprocessing, split: str, batch_size: int
@@ -72,6 +75,23 @@ class Evaluation:
     validation_seconds: float
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A run at one of its eighths."""
+
+    eighth: int
+    """Eighths of the run that are done, 1 … 8."""
+    step: int
+    epoch: float
+    train_loss: float
+    """Mean over the steps since the last snapshot."""
+    train_seconds: float
+    model: nn.Module
+    """With the weights that are evaluated (the EMA's, if the recipe has one); they change with the next step."""
+    evaluation: Evaluation | None
+    """Of this moment, if the run evaluates."""
+
+
 @dataclass
 class Fit:
     """What a finished run leaves behind."""
@@ -80,7 +100,7 @@ class Fit:
     """With the weights that were evaluated last (the EMA's, if the recipe has one)."""
     preprocessing: Preprocessing
     probabilities: "np.ndarray[Any, Any]"
-    """Of the validation split, (N, classes) float64."""
+    """Of the evaluated split, (N, classes) float64; empty where none is."""
     history: list[Evaluation] = field(default_factory=list)
 
 
@@ -91,11 +111,16 @@ def fit(
     weights: Weights | None = None,
     device: str = "cpu",
     checkpoint: Path | None = None,
+    evaluate: str | None = "validation",
     on_evaluation: Callable[[Evaluation], None] = lambda _: None,
     on_step: Callable[[int, int], None] = lambda _step, _total: None,
+    on_snapshot: Callable[[Snapshot], None] = lambda _: None,
     should_stop: Callable[[bool], bool] = lambda _at_checkpoint: False,
 ) -> Fit:
     """Trains a recipe.
+
+    In a group of processes (`distributed.joined`) each calls this with the same arguments; the callbacks but
+    `should_stop` are called in the first process alone, and the others return a Fit without history.
 
     Args:
         recipe: What to train.
@@ -103,13 +128,17 @@ def fit(
         weights: Where the pretrained weights are; None: random initialisation.
         device: `cpu`, `cuda` or `cuda:N`.
         checkpoint: File to resume from, if it is there, and to write to.
+        evaluate: The split to validate on; None: no validation, and the data need no other split than `train`.
         on_evaluation: Called after each validation, and once for each validation a resumed run has behind it. What
             it raises ends the run (a pruned trial).
         on_step: Called after each optimizer step with (steps done, steps in all).
-        should_stop: Asked after each step, with whether a checkpoint was just written; True parks the run.
+        on_snapshot: Called after each validation (without validation: at each eighth), before the checkpoint: what it
+            keeps on the disk is there when a killed run goes on from that checkpoint.
+        should_stop: Asked after each step, with whether a checkpoint is being written; True parks the run. Of several
+            processes, all are asked, and listened to at checkpoints alone.
 
     Returns:
-        The trained model, the validation probabilities and the history.
+        The trained model, the probabilities of the evaluated split and the history.
 
     Raises:
         Parked: If `should_stop` said so.
@@ -117,26 +146,27 @@ def fit(
         RecipeError: If the recipe does not fit the backbone.
         WeightsError: If weights or checkpoint cannot be read or written.
     """
-    run = _Run(recipe, data, weights, device)
+    run = _Run(recipe, data, weights, device, evaluate)
     run.resume(checkpoint)
-    for evaluation in run.history:
+    for evaluation in run.history if run.team.leads else ():
         on_evaluation(evaluation)
-    images = [len(data.labels(split)) for split in ("train", "validation")]
-    evaluations = evaluation_steps(run.total, recipe.epochs, *images)
+    eighths = run.eighths()
     per_epoch = data.steps_per_epoch(recipe)
-    batches = data.train_batches(recipe, run.preprocessing.interpolation, run.step, run.total)
-    for batch, labels in batches:
+    for batch, labels in run.batches():
         run.train_step(batch, labels)
-        on_step(run.step, run.total)
-        eighth = evaluations.get(run.step)
+        if run.team.leads:
+            on_step(run.step, run.total)
+        eighth = eighths.get(run.step)
         if eighth:
-            run.evaluate(eighth, run.step / per_epoch)
+            snapshot = run.look(eighth, run.step / per_epoch)
+            if run.team.leads:
+                on_snapshot(snapshot)
         at_checkpoint = eighth is not None or run.step % per_epoch == 0
-        stop = should_stop(at_checkpoint)
+        stop = run.agrees(should_stop(at_checkpoint), at_checkpoint)
         if checkpoint is not None and run.step < run.total and (at_checkpoint or stop):
             run.save(checkpoint)
-        if eighth:
-            on_evaluation(run.history[-1])
+        if eighth and snapshot.evaluation:
+            on_evaluation(snapshot.evaluation)
         if stop and run.step < run.total:
             raise Parked
     return Fit(run.evaluated_model(), run.preprocessing, run.probabilities, run.history)
@@ -150,24 +180,24 @@ def total_steps(recipe: Recipe, data: Data) -> int:
 class _Run:
     """Everything that changes during a run, and how one step and one evaluation change it."""
 
-    def __init__(self, recipe: Recipe, data: Data, weights: Weights | None, device: str) -> None:
+    def __init__(self, recipe: Recipe, data: Data, weights: Weights | None, device: str, evaluated: str | None) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.data, self.device = recipe, data, torch.device(device)
-        numerics = recipe.numerics
-        self.layout = torch.channels_last if numerics.memory_format == "channels_last" else torch.contiguous_format
+        self.recipe, self.data, self.device, self.evaluated = recipe, data, torch.device(device), evaluated
+        self.team = current_team()
+        self.batch_size = data.batch_size(recipe)
         model = make_model(recipe, data.classes, weights)
         self.preprocessing = preprocessing(model)
-        self.model = model.to(self.device).to(memory_format=self.layout)
+        self.normalize = Normalize(self.preprocessing, recipe.numerics, self.device)
+        self.model = self.team.synchronised(model.to(self.device).to(memory_format=self.normalize.layout))
         self.optimizer = make_optimizer(recipe, self.model)
         self.ema = self._make_ema()
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=numerics.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.numerics.precision == "fp16")
         counts = np.bincount(data.labels("train"), minlength=data.classes).tolist()
         self.loss = make_loss(recipe.loss, counts).to(self.device)
         self.mix = make_mixing(recipe.mixing, data.classes, recipe.seed)
         self.total = total_steps(recipe, data)
         self.frozen_steps = min(self.total, round(recipe.freeze_epochs * data.steps_per_epoch(recipe)))
-        scale = 255 * torch.tensor([self.preprocessing.mean, self.preprocessing.std], device=self.device)
-        self.mean, self.std = scale.view(2, 3, 1, 1)
+        self.called = self.team.wrap(self.model, partly_frozen=self.frozen_steps > 0)
         self.step = 0
         self.train_seconds = 0.0
         self.loss_sum = torch.zeros((), device=self.device)
@@ -175,24 +205,42 @@ class _Run:
         self.history: list[Evaluation] = []
         self.probabilities = np.zeros((0, data.classes))
 
+    def eighths(self) -> dict[int, int]:
+        """The eighth by the step at which the run is looked at."""
+        if self.evaluated is None:
+            return eighth_steps(self.total)
+        images = [len(self.data.labels(split)) for split in ("train", self.evaluated)]
+        return evaluation_steps(self.total, self.recipe.epochs, *images)
+
+    def batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """What is left to train on: this process's share of each batch."""
+        what = (self.recipe, self.preprocessing.interpolation, self.step, self.total)
+        if self.team.size == 1:
+            return self.data.train_batches(*what)
+        return self.data.train_batches(*what, share=self.team.share(self.batch_size))
+
     def train_step(self, images: Tensor, labels: Tensor) -> None:
         """One optimizer step on a batch of (B, 3, S, S) uint8 images, in micro-batches."""
         started = time.perf_counter()
-        recipe = self.recipe
+        recipe, team = self.recipe, self.team
         # What dropout and drop path draw depends on (seed, step) alone: a resumed run draws the same.
-        torch.manual_seed(int(np.random.SeedSequence([recipe.seed % 2**32, self.step]).generate_state(1)[0]))
+        drawn = [recipe.seed % 2**32, self.step, *([team.rank] if team.rank else [])]
+        torch.manual_seed(int(np.random.SeedSequence(drawn).generate_state(1)[0]))
         self.model.train()
         freeze_backbone(self.model, self.step < self.frozen_steps)
         set_learning_rates(self.optimizer, lr_factor(recipe.schedule, self.step, self.total))
         targets = soft_targets(labels.to(self.device, non_blocking=True), self.data.classes)
-        inputs, targets = self.mix(self._inputs(images), targets, self.step)
+        inputs, targets = self.mix(self.normalize(images), targets, self.step)
         micro = recipe.numerics.micro_batch_size or len(inputs)
-        for part, wanted in zip(torch.split(inputs, micro), torch.split(targets, micro), strict=True):
-            with autocast(self.device, self.recipe.numerics.precision):
-                logits = self.model(part)
-            # Each part counts by its size, so that a short last part does not weigh more.
-            loss = self.loss(logits.float(), wanted) * (len(part) / len(inputs))
-            self.scaler.scale(loss).backward()
+        parts = list(zip(torch.split(inputs, micro), torch.split(targets, micro), strict=True))
+        for number, (part, wanted) in enumerate(parts, start=1):
+            with team.waits(self.called, last=number == len(parts)):
+                with autocast(self.device, recipe.numerics.precision):
+                    logits = self.called(part)
+                # Each part counts by its size, so that a short last part, or a smaller share, does not weigh more;
+                # times the processes, over which the gradients are averaged.
+                loss = self.loss(logits.float(), wanted) * (team.size * len(part) / self.batch_size)
+                self.scaler.scale(loss).backward()
             self.loss_sum += loss.detach()
         if recipe.clip_norm:
             self.scaler.unscale_(self.optimizer)
@@ -209,19 +257,40 @@ class _Run:
             self._check_loss()
         self.train_seconds += time.perf_counter() - started
 
-    def evaluate(self, eighth: int, epoch: float) -> None:
-        """Validates, and appends to the history."""
+    def look(self, eighth: int, epoch: float) -> Snapshot:
+        """Validates, if the run does, and begins the next mean of the loss."""
         self._check_loss()
-        started = time.perf_counter()
-        self.probabilities = self._predict("validation")
-        if not np.isfinite(self.probabilities).all():
-            raise Diverged(f"the predictions are not finite after {epoch:.2f} epochs")
-        metrics = all_metrics(self.data.labels("validation"), self.probabilities, self.data.positive)
-        seconds = time.perf_counter() - started
-        loss = float(self.loss_sum) / max(1, self.loss_steps)
+        loss = float(self.team.mean(self.loss_sum)) / max(1, self.loss_steps)
         self.loss_sum.zero_()
         self.loss_steps = 0
+        evaluation = None
+        if self.evaluated is not None:
+            evaluation = self._evaluate(self.evaluated, eighth, epoch, loss)
+        model = self.evaluated_model()
+        return Snapshot(eighth, self.step, epoch, loss, self.train_seconds, model, evaluation)
+
+    def _evaluate(self, split: str, eighth: int, epoch: float, loss: float) -> Evaluation | None:
+        """Validates in the first process, and appends to the history."""
+        started = time.perf_counter()
+        if self.team.leads:
+            size = self.recipe.numerics.micro_batch_size or self.batch_size
+            batches = self.data.evaluation_batches(self.recipe, self.preprocessing, split, size)
+            precision = self.recipe.numerics.precision
+            self.probabilities = probabilities(self.evaluated_model(), batches, self.normalize, precision)
+        if self.team.any(not np.isfinite(self.probabilities).all(), self.device):
+            raise Diverged(f"the predictions are not finite after {epoch:.2f} epochs")
+        if not self.team.leads:
+            return None
+        metrics = all_metrics(self.data.labels(split), self.probabilities, self.data.positive)
+        seconds = time.perf_counter() - started
         self.history.append(Evaluation(eighth, self.step, epoch, metrics, loss, self.train_seconds, seconds))
+        return self.history[-1]
+
+    def agrees(self, stop: bool, at_checkpoint: bool) -> bool:
+        """Whether to stop; several processes ask each other at checkpoints alone, because asking waits for a GPU."""
+        if self.team.size == 1:
+            return stop
+        return at_checkpoint and self.team.any(stop, self.device)
 
     def evaluated_model(self) -> nn.Module:
         """The EMA's weights where there is an EMA."""
@@ -231,13 +300,16 @@ class _Run:
         return module
 
     def save(self, path: Path) -> None:
-        """Writes everything `resume` needs."""
+        """Writes everything `resume` needs; the first process does."""
+        loss_sum = float(self.team.mean(self.loss_sum))
+        if not self.team.leads:
+            return
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
             "scaler": self.scaler.state_dict(),
-            "progress": [self.step, self.train_seconds, float(self.loss_sum), self.loss_steps],
+            "progress": [self.step, self.train_seconds, loss_sum, self.loss_steps],
             "history": [asdict(evaluation) for evaluation in self.history],
         }
         save_checkpoint(path, state)
@@ -264,24 +336,6 @@ class _Run:
         # Without a warm-up the average of a short run would be its random beginning.
         return ModelEmaV3(self.model, decay=self.recipe.ema_decay, use_warmup=True)
 
-    def _inputs(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 → normalised float32 on the device."""
-        pixels = images.to(self.device, non_blocking=True).float()
-        return pixels.sub_(self.mean).div_(self.std).contiguous(memory_format=self.layout)
-
-    @torch.inference_mode()
-    def _predict(self, split: str) -> "np.ndarray[Any, Any]":
-        """Probabilities (N, classes) float64 of a split."""
-        model = self.evaluated_model().eval()
-        size = self.recipe.numerics.micro_batch_size or self.data.batch_size(self.recipe)
-        parts = []
-        loaded = self.data.evaluation_batches(self.recipe, self.preprocessing, split, size)
-        for images, _ in loaded:
-            with autocast(self.device, self.recipe.numerics.precision):
-                logits = model(self._inputs(images))
-            parts.append(logits.double().softmax(dim=1).cpu())
-        return torch.cat(parts).numpy()
-
     def _check_loss(self) -> None:
-        if not bool(torch.isfinite(self.loss_sum)):
+        if not bool(torch.isfinite(self.team.mean(self.loss_sum))):
             raise Diverged(f"the loss is not finite after {self.step} steps")

@@ -1,0 +1,121 @@
+"""Several processes that train one model: each takes its share of every batch (torchrun starts them).
+
+The effective batch is the recipe's, however many processes there are. Gradients are summed as the undivided batch would
+give them; what a network draws (dropout, drop path) and whom Mixup pairs is drawn by each process for its own share.
+BatchNorm sees the whole batch on CUDA (SyncBatchNorm); on a CPU, where torch has none, the share alone.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from automl.errors import RecipeError
+
+__all__ = ["Team", "current_team", "joined"]
+
+_PATIENCE = timedelta(hours=6)
+"""Of a process that waits for the others: the first one validates while the rest wait."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes that train together, seen from one of them."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process evaluates, saves and reports."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> slice:
+        """The images of a batch that are this process's; shares differ by one image at most.
+
+        Raises:
+            RecipeError: If there are more processes than images.
+        """
+        if batch_size < self.size:
+            raise RecipeError(
+                f"{self.size} processes share batches of {batch_size} images; start {batch_size} processes at most"
+            )
+        return slice(self.rank * batch_size // self.size, (self.rank + 1) * batch_size // self.size)
+
+    def synchronised(self, model: nn.Module) -> nn.Module:
+        """The model with BatchNorms that see the whole batch, where there is more than one process and CUDA."""
+        if self.size == 1 or next(model.parameters()).device.type != "cuda":
+            return model
+        from timm.layers import convert_sync_batchnorm  # torch's own loses the activation in timm's BatchNormAct2d
+
+        synchronised: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return synchronised
+
+    def wrap(self, model: nn.Module, *, partly_frozen: bool) -> nn.Module:
+        """The model to call in training steps: its backward pass averages the gradients over the processes.
+
+        Args:
+            model: On its device.
+            partly_frozen: Whether parameters may get no gradient in some steps.
+        """
+        if self.size == 1:
+            return model
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")  # when it thaws
+        return nn.parallel.DistributedDataParallel(model, find_unused_parameters=partly_frozen)
+
+    def waits(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Around a micro-batch: only the last one of a step waits for the other processes' gradients."""
+        return nullcontext() if self.size == 1 or last else model.no_sync()  # type: ignore[operator]
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over the processes, the same in each of them."""
+        if self.size == 1:
+            return value
+        total = value.clone()
+        distributed.all_reduce(total)
+        return total / self.size
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether a flag is set in one of the processes."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=device)
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+        return bool(flags)
+
+
+def current_team() -> Team:
+    """The processes of torch's default group; this one alone where there is none."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return Team()
+    return Team(distributed.get_rank(), distributed.get_world_size())
+
+
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """Joins the processes that torchrun started, if it did.
+
+    Args:
+        device: `cpu`, or any GPU: each process takes the one of its LOCAL_RANK.
+
+    Yields:
+        The device of this process.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
+        yield device
+        return
+    cuda = device.startswith("cuda")
+    if cuda:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
