@@ -20,32 +20,32 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import disk_usage
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
-from automl.data.decode import image_size, read_rgb
+from automl.data.decode import LONGEST, image_size, read_pixels, shrunk
 from automl.data.samples import Dataset
 from automl.data.splits import check_counts
 from automl.errors import AutomlError, DataError
 from automl.files import cache_dir, write_atomically, write_text
 from automl.quantities import format_bytes
 
-__all__ = ["Cache", "build_cache", "cpu_threads"]
+__all__ = ["Cache", "build_cache", "cpu_threads", "in_threads"]
 
 _VERSION = 1  # raise it when the same file gives other pixels
-_LONGEST = 2  # long side over short side; what is beyond is cut off at both ends
 _BATCH = 128  # images, and
 _BATCH_SECONDS = 2.0  # seconds between two entries of the journal: what a kill may lose
 _INDEX = np.dtype([("offset", "<i8"), ("height", "<i4"), ("width", "<i4")])
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(eq=False)
@@ -130,9 +130,34 @@ def cpu_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def in_threads(function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+    """Calls a function on each item in threads, one per core.
+
+    Args:
+        function: May run in any thread; what it raises is raised here.
+        items: Taken one after the other in the caller's thread, as results are taken.
+        ahead: Items at most that are begun and whose result was not yet taken.
+
+    Yields:
+        The results, in the order of the items.
+    """
+    with ThreadPoolExecutor(cpu_threads()) as pool:
+        pending: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
 def _key(files: Sequence[str], size: int) -> str:
     """Names a cache after its files, their sizes and times, and the parameters."""
-    digest = hashlib.sha256(f"{_VERSION} {size} {_LONGEST}".encode())
+    digest = hashlib.sha256(f"{_VERSION} {size} {LONGEST}".encode())
     for file in files:
         try:
             stat = os.stat(file)  # noqa: PTH116 - twice as fast as Path.stat
@@ -257,42 +282,15 @@ def _resume(folder: Path, index: np.ndarray, reasons: dict[str, str]) -> tuple[i
 
 def _decode_all(files: Sequence[str], size: int) -> Iterator[np.ndarray | str]:
     """Decodes in parallel; yields pixels or a reason, in order, and never holds more than a few images."""
-    with ThreadPoolExecutor(cpu_threads()) as pool:
-        pending: deque[Future[np.ndarray | str]] = deque()
-        try:
-            for file in files:
-                pending.append(pool.submit(_decode, file, size))
-                if len(pending) > 4 * cpu_threads():
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    return in_threads(lambda file: _decode(file, size), files, ahead=4 * cpu_threads())
 
 
 def _decode(file: str, size: int) -> np.ndarray | str:
-    """Decodes and resizes one file; returns pixels of shape (height, width, 3) uint8, or why there are none."""
+    """Decodes one file; returns pixels of shape (height, width, 3) uint8, or why there are none."""
     try:
-        image = read_rgb(file, short_side=size)
+        return read_pixels(file, size)
     except DataError as exc:
         return str(exc).removeprefix(f"cannot read {file}: ")
-    width, height = image.size
-    longest = _LONGEST * min(width, height)
-    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
-    box = (left, top, left + min(width, longest), top + min(height, longest))
-    shape = _shrunk(width, height, size)
-    if shape != (width, height):
-        image = image.resize(shape, Image.Resampling.BICUBIC, box=box)
-    return np.asarray(image)
-
-
-def _shrunk(width: int, height: int, size: int) -> tuple[int, int]:
-    """The (width, height) at which an image is stored."""
-    short = min(width, height)
-    width, height = min(width, _LONGEST * short), min(height, _LONGEST * short)
-    scale = min(1.0, size / short)
-    return round(width * scale), round(height * scale)
 
 
 def _need_bytes(files: Sequence[str], size: int) -> int:
@@ -301,7 +299,7 @@ def _need_bytes(files: Sequence[str], size: int) -> int:
     total = 0
     for file in some:
         try:
-            width, height = _shrunk(*image_size(file), size)
+            width, height = shrunk(*image_size(file), size)
         except DataError:
             continue
         total += width * height * 3

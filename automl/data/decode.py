@@ -18,10 +18,13 @@ from PIL import Image, ImageOps
 
 from automl.errors import DataError
 
-__all__ = ["EXTENSIONS", "image_size", "read_rgb"]
+__all__ = ["EXTENSIONS", "LONGEST", "image_size", "read_pixels", "read_rgb", "shrunk"]
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 """Endings of image files, in lower case."""
+
+LONGEST = 2
+"""Long side over short side of what is kept of an image; what is beyond is cut off at both ends."""
 
 # Only these decoders may see a file, whatever its name; GIF because the web is full of GIFs named .jpg.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -58,6 +61,39 @@ def read_rgb(path: str | Path, short_side: int | None = None) -> Image.Image:
             return _to_rgb(_upright(image))
     except Exception as exc:  # a broken file makes Pillow raise nearly anything: OSError, SyntaxError, struct.error
         raise DataError(f"cannot read {path}: {_reason(exc)}") from exc
+
+
+def read_pixels(path: str | Path, size: int) -> np.ndarray:
+    """Decodes and resizes a file: the one way to the pixels that networks are trained on and predict from.
+
+    Args:
+        path: The file.
+        size: Pixels of the short side; a larger image is shrunk (bicubic, antialiased), a smaller one stays as it is.
+            A long side of more than `LONGEST` times the short one is cut off equally at both ends.
+
+    Returns:
+        Shape (height, width, 3), dtype uint8, RGB; perhaps read-only.
+
+    Raises:
+        DataError: As `read_rgb`.
+    """
+    image = read_rgb(path, short_side=size)
+    width, height = image.size
+    longest = LONGEST * min(width, height)
+    left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+    box = (left, top, left + min(width, longest), top + min(height, longest))
+    shape = shrunk(width, height, size)
+    if shape != (width, height):
+        image = image.resize(shape, Image.Resampling.BICUBIC, box=box)
+    return np.asarray(image)
+
+
+def shrunk(width: int, height: int, size: int) -> tuple[int, int]:
+    """The (width, height) in pixels that `read_pixels` gives an image of `width` × `height`."""
+    short = min(width, height)
+    width, height = min(width, LONGEST * short), min(height, LONGEST * short)
+    scale = min(1.0, size / short)
+    return round(width * scale), round(height * scale)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

@@ -16,14 +16,17 @@ from pathlib import Path
 import pandas as pd
 
 from automl.data.decode import EXTENSIONS
-from automl.data.label_file import SPLIT_NAMES, LabelFile, Row, listing, names_files, printable, read_label_file
+from automl.data.label_file import SPLIT_NAMES, LabelFile, Row, listing, names_files, read_label_file
+from automl.data.table import printable
 from automl.errors import DataError
 from automl.spec import DataSpec
 
-__all__ = ["Listing", "list_samples"]
+__all__ = ["FFDI_SETS", "Listing", "contents", "is_image", "list_samples"]
 
 _LABEL_FILES = (".csv", ".tsv", ".txt")
-_FFDI = {"trainset": "train", "valset": "validation", "testset": "holdout"}
+FFDI_SETS = {"trainset": "train", "valset": "validation", "testset": "holdout"}
+"""The folders of the FFDI layout, and what automl calls these splits."""
+
 _SHOWN = 5
 
 
@@ -85,7 +88,7 @@ def _from_ffdi(root: Path, spec: DataSpec) -> LabelFile:
     """Reads the label file beside each set; a set without one has no labels and is left out."""
     rows: list[Row] = []
     problems: list[str] = []
-    for folder, split in _FFDI.items():
+    for folder, split in FFDI_SETS.items():
         labels = _ffdi_label_file(root, folder)
         if labels and (root / folder).is_dir():
             found = read_label_file(labels, spec, root / folder)
@@ -151,7 +154,7 @@ def _class_folders(root: Path, parent: Path, split: str) -> tuple[list[Row], lis
             problems.append(f"{folder.relative_to(root)}/ holds no images")
         for path in paths:
             rows.append(Row(os.path.abspath(path), os.path.relpath(path, root), folder.name, "", split))  # noqa: PTH100
-    if loose := [path.name for path in parent.iterdir() if path.is_file() and _is_image(path.name)]:
+    if loose := [path.name for path in parent.iterdir() if path.is_file() and is_image(path.name)]:
         problems.append(
             f"{len(loose)} images of {parent.name}/ lie in no class folder and are left out: {listing(loose)}"
         )
@@ -162,10 +165,10 @@ def _images(folder: Path) -> Iterable[str]:
     """Yields the images below a folder; hidden files and folders are none."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(parent, name) for name in sorted(files) if _is_image(name))  # noqa: PTH118
+        yield from (os.path.join(parent, name) for name in sorted(files) if is_image(name))  # noqa: PTH118
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
     """Whether a name, not a hidden one, ends like an image."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
 
@@ -196,7 +199,7 @@ def _split_of(file: Path) -> str:
 def _checked(root: Path, found: LabelFile) -> tuple[pd.DataFrame, list[str]]:
     """Makes the table of samples: one row per file, labels in one spelling; raises where that cannot be."""
     table = pd.DataFrame([vars(row) for row in found.rows], columns=list(Row.__dataclass_fields__), dtype=str)
-    if not any(_is_image(path) for path in table["path"]):
+    if not any(is_image(path) for path in table["path"]):
         raise DataError(f"{root}: no labelled images{_what_else(root)}")
     table["label"] = _one_spelling(table["label"])
     for column, what in (("label", "more than one label"), ("split", "more than one split")):
@@ -224,9 +227,14 @@ def _what_else(root: Path) -> str:
     """What lies in a folder that has no images, for the message."""
     if root.is_file():
         return f"; images end in {', '.join(sorted(EXTENSIONS))}"
-    suffixes = Counter(path.suffix.lower() for path in root.rglob("*") if path.is_file())
-    kinds = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in suffixes.most_common(_SHOWN))
     return (
-        f"; the folder holds {kinds or 'no files'}. Give an image folder (one folder per class), a label file, "
+        f"; the folder holds {contents(root)}. Give an image folder (one folder per class), a label file, "
         "or the FFDI layout (trainset/ with trainset_label.txt)"
     )
+
+
+def contents(folder: Path) -> str:
+    """What kinds of files lie below a folder, and how many of each, for a message."""
+    suffixes = Counter(path.suffix.lower() for path in folder.rglob("*") if path.is_file())
+    kinds = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in suffixes.most_common(_SHOWN))
+    return kinds or "no files"

@@ -1,24 +1,35 @@
 """Label files: a CSV, TSV or TXT table with any column names that says which image has which label.
 
-Read as people and programs write them: with or without a header, a byte order mark, quotes; comma, semicolon, tab, bar
-or space between the columns; Windows line ends and backslashes. The file column is the one whose values are files; the
-label column is the one that is left, or the one named so, or the only one with few distinct values.
+The file column is the one whose values are files (Windows' backslashes are understood); the label column is the one
+that is left, or the one named so, or the only one with few distinct values.
 """
 
-import csv
 import difflib
 import os
-import re
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from automl.data.decode import EXTENSIONS
+from automl.data.table import Table, open_table
 from automl.errors import DataError
 from automl.spec import DataSpec
 
-__all__ = ["SPLIT_NAMES", "LabelFile", "Row", "listing", "names_files", "printable", "read_label_file", "read_table"]
+__all__ = [
+    "LABEL_NAMES",
+    "SPLIT_NAMES",
+    "Below",
+    "LabelFile",
+    "Row",
+    "find_files",
+    "leads_out",
+    "listing",
+    "names_files",
+    "read_label_file",
+    "read_table",
+]
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trainset"), "train"),
@@ -27,8 +38,9 @@ SPLIT_NAMES = {
 }
 """What people call the splits, in lower case, and what automl calls them."""
 
-_SEPARATORS = "\t;,| "
-_LABEL_NAMES = ("label", "labels", "target", "class", "class_name", "category", "y", "is_fake", "fake")
+LABEL_NAMES = ("label", "labels", "target", "class", "class_name", "category", "y", "is_fake", "fake")
+"""What people call the label column, in lower case."""
+
 _GROUP_NAMES = ("group", "group_id", "groups")
 _SPLIT_COLUMNS = ("split", "subset")
 _PROBE_ROWS = 200  # rows looked at to recognise the file column
@@ -57,38 +69,26 @@ class LabelFile:
 def read_table(file: Path) -> tuple[list[str], list[list[str]]]:
     """Parses a label file into column names and rows of stripped strings.
 
-    Without a header (a cell of the first line ends like an image file) the columns are called column_1, column_2, …
+    Raises:
+        DataError: As `open_table` and `Table.rows`.
+    """
+    table = open_table(file)
+    return list(table.header), list(table.rows())
+
+
+def find_files(table: Table, file_column: str | None = None) -> tuple[str, Path]:
+    """Finds out which column of a table names files, and which folder they are relative to; keeps a few rows only.
+
+    Args:
+        table: Any table.
+        file_column: The column, where the user says it.
 
     Raises:
-        DataError: If it cannot be read, has less than two columns, or a line has more or fewer cells than the first.
+        DataError: If the column cannot be told, with the columns and the flag.
     """
-    # not splitlines(): it also cuts at characters that occur in names, such as U+0085
-    lines = [line for line in re.split(r"\r\n|\r|\n", _read_text(file)) if line.strip()]
-    if not lines:
-        raise DataError(f"{file}: the label file is empty")
-    separator = _separator(lines[:50])
-    try:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator, skipinitialspace=True)]
-    except csv.Error as exc:
-        raise DataError(f"{file}: not a table: {exc}") from exc
-    if bad := next((cell for row in rows for cell in row if not printable(cell)), None):
-        raise DataError(f"{file}: a cell has characters that cannot be printed: {bad[:80]!r}")
-    if len(rows[0]) < 2:
-        raise DataError(
-            f"{file}: one column only; a label file has a file column and a label column: {lines[0][:80]!r}"
-        )
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(rows[0]):
-            raise DataError(
-                f"{file}, row {number}: {len(row)} columns, the first row has {len(rows[0])}; "
-                'put names that contain the separator in quotes ("a, b.jpg")'
-            )
-    if any(Path(cell).suffix.lower() in EXTENSIONS for cell in rows[0]):
-        return [f"column_{i}" for i in range(1, len(rows[0]) + 1)], rows
-    header = [cell or f"column_{i}" for i, cell in enumerate(rows[0], start=1)]
-    if repeated := sorted({name for name in header if header.count(name) > 1}):
-        raise DataError(f"{file}: more than one column is named {repeated[0]!r}; rename one")
-    return header, rows[1:]
+    some = _spread(table.rows(), _PROBE_ROWS)
+    columns = {name: [row[i] for row in some] for i, name in enumerate(table.header)}
+    return _file_column(table.file, columns, _bases(table.file), DataSpec(file_column=file_column))
 
 
 def read_label_file(file: Path, spec: DataSpec, folder: Path | None = None) -> LabelFile:
@@ -144,40 +144,63 @@ def names_files(file: Path) -> bool:
     return any(_find(base, row[i]) for base in _bases(file) for i in range(len(header)) for row in some)
 
 
-def printable(text: str) -> bool:
-    """Whether a name can go to a terminal and a UTF-8 file: no control characters, no bytes that are not UTF-8."""
-    return not re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text)
-
-
 def listing(names: Sequence[str]) -> str:
     """Writes up to five names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(map(repr, list(names)[:_SHOWN])) + more
 
 
-def _read_text(file: Path) -> str:
-    """Reads UTF-8 with or without a byte order mark, or UTF-16 with one."""
-    try:
-        content = file.read_bytes()
-        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-        return content.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise DataError(f"{file}: not a UTF-8 text (byte {exc.start}); save it as UTF-8") from exc
-    except OSError as exc:
-        raise DataError(f"cannot read {file}: {exc.strerror or exc}") from exc
+def leads_out(file: Path, base: Path, names: Sequence[str]) -> DataError:
+    """The error for names of a label file that lead out of the folder they are relative to."""
+    return DataError(
+        f"{file}: {len(names)} names lead out of {base}: {listing(names)}; "
+        "write names relative to that folder, without .. and links out of it"
+    )
 
 
-def _separator(lines: Sequence[str]) -> str:
-    """The character that cuts all lines into the same number of columns, at least two; a comma if none does."""
-    for separator in _SEPARATORS:
-        try:
-            counts = {len(row) for row in csv.reader(lines, delimiter=separator, skipinitialspace=True)}
-        except csv.Error:
-            continue
-        if len(counts) == 1 and min(counts) > 1:
-            return separator
-    # one broken line must not turn a comma table into something else: the error then names the line
-    return max(",;\t|", key=lambda separator: sum(separator in line for line in lines))
+class Below:
+    """The files below a folder, by name; no name leads out of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._trusted = folder.resolve()
+        self._resolve = lru_cache(1024)(lambda parent: Path(parent).resolve())
+
+    def locate(self, name: str) -> str | None:
+        """Finds a file.
+
+        Args:
+            name: Relative to the folder, as a label file has it.
+
+        Returns:
+            Its absolute path, "" if there is no such file, None if the name leads out of the folder: absolute, with
+            `..`, or through a symbolic link.
+        """
+        parts = name.replace("\\", "/").split("/")
+        if ".." in parts or (parts[0] == "" and name) or Path(name).is_absolute() or ":" in parts[0][1:2]:
+            return None
+        path = _find(self.folder, name)
+        if path is None:
+            return ""
+        return os.path.abspath(path) if self._holds(path) else None  # noqa: PTH100
+
+    def _holds(self, path: str) -> bool:
+        """Whether a file really lies below the folder."""
+        if not self._resolve(os.path.dirname(path)).is_relative_to(self._trusted):  # noqa: PTH120
+            return False
+        return not os.path.islink(path) or Path(path).resolve().is_relative_to(self._trusted)  # noqa: PTH114
+
+
+def _spread(rows: Iterable[list[str]], wanted: int) -> list[list[str]]:
+    """Some rows, evenly spread over all of them: between `wanted` and twice as many."""
+    some: list[list[str]] = []
+    step = 1
+    for number, row in enumerate(rows):
+        if number % step == 0:
+            some.append(row)
+        if len(some) == 2 * wanted:
+            some, step = some[::2], 2 * step
+    return some
 
 
 def _bases(file: Path) -> list[Path]:
@@ -210,7 +233,7 @@ def _label_column(file: Path, columns: dict[str, list[str]], spec: DataSpec, fil
     """Finds the column that holds the labels among those that are left."""
     if wanted := _named(file, columns, spec.label_column, "--label-column", ()):
         return wanted
-    named = [column for column in columns if column.lower() in _LABEL_NAMES]
+    named = [column for column in columns if column.lower() in LABEL_NAMES]
     few = [column for column, values in columns.items() if 2 <= len(set(values)) <= max(20, len(values) ** 0.5)]
     for candidates in (list(columns), named, few):
         if len(candidates) == 1:
@@ -253,44 +276,21 @@ def _find(base: Path, name: str) -> str | None:
     return None
 
 
-def _locate_all(file: Path, base: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
+def _locate_all(file: Path, base: Path, names: list[str]) -> tuple[list[str], list[str]]:
     """Finds every named file below `base`.
 
     Returns:
         A path for each name, empty where there is no file; and the names of those.
 
     Raises:
-        DataError: If a name leaves the folder: absolute, with `..`, or through a symbolic link.
+        DataError: If a name leads out of the folder.
     """
-    trusted = base.resolve()
-    parents: dict[str, Path] = {}
-    paths, missing, escaped = [], [], []
-    for name in names:
-        parts = name.replace("\\", "/").split("/")
-        path = _find(base, name)
-        if ".." in parts or (parts[0] == "" and name) or Path(name).is_absolute() or ":" in parts[0][1:2]:
-            escaped.append(name)
-        elif path is None:
-            missing.append(name)
-        elif not _stays(path, trusted, parents):
-            escaped.append(name)
-        paths.append(path or "")
-    if escaped:
-        raise DataError(
-            f"{file}: {len(escaped)} names lead out of {base}: {listing(escaped)}; "
-            "write names relative to that folder, without .. and links out of it"
-        )
-    return [os.path.abspath(path) if path else "" for path in paths], missing  # noqa: PTH100
-
-
-def _stays(path: str, trusted: Path, parents: dict[str, Path]) -> bool:
-    """Whether a file really lies below a folder; resolves each parent folder once."""
-    parent = os.path.dirname(path)  # noqa: PTH120
-    if parent not in parents:
-        parents[parent] = Path(parent).resolve()
-    if not parents[parent].is_relative_to(trusted):
-        return False
-    return not os.path.islink(path) or Path(path).resolve().is_relative_to(trusted)  # noqa: PTH114
+    below = Below(base)
+    paths = [below.locate(name) for name in names]
+    if escaped := [name for name, path in zip(names, paths, strict=True) if path is None]:
+        raise leads_out(file, base, escaped)
+    found = [path or "" for path in paths]
+    return found, [name for name, path in zip(names, found, strict=True) if not path]
 
 
 def _splits(file: Path, values: Sequence[str]) -> list[str]:
