@@ -1,0 +1,323 @@
+"""`automl export`: finds what is meant (a model folder, a study, a recipe file), and writes it in the wanted format.
+
+`yaml`, `json`, `python` and `timm` write a recipe as text, with what is known besides: a study knows the data, the
+classes and where the weights are, a model folder knows the classes and the preprocessing, a recipe file nothing.
+`onnx` and `torch` write a trained network, so they need a model folder.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from automl.errors import AutomlError, StudyError, WeightsError
+from automl.export.folder import Input, Labels, ModelFolder, read_members
+from automl.files import write_text
+from automl.leaderboard.ranking import check_name
+from automl.recipe import Recipe
+
+if TYPE_CHECKING:
+    from automl.search.facts import Facts
+    from automl.search.folder import StudyFolder
+
+__all__ = ["FORMATS", "Exported", "Source", "export", "find_source"]
+
+FORMATS = ("yaml", "json", "python", "timm", "onnx", "torch")
+
+_GRAPHS = {"onnx": "model.onnx", "torch": "model.pt2"}
+"""The formats that hold a network, and the name in the model folder they are written to by default."""
+
+_RECIPES = (".yaml", ".yml", ".json")
+_DECODE_SIZE = 256
+"""Where no study says it; pixels of the short side, never less than the image size."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported, and what is known of it."""
+
+    recipe: Recipe
+    header: str = ""
+    """The comment lines above the recipe in its file, without `# `."""
+    model: ModelFolder | None = None
+    study: "StudyFolder | None" = None
+    """Where it was found, if that was in a study's folder."""
+
+    @cached_property
+    def facts(self) -> "Facts | None":
+        """What the study knows; read when it is asked for, so that a recipe outlives a study that is damaged."""
+        if self.study is None:
+            return None
+        from automl.search.api import open_result
+
+        return open_result(self.study).facts
+
+    @property
+    def labels(self) -> Labels | None:
+        """What the outputs mean, where it is known."""
+        if self.model is not None:
+            return self.model.labels
+        return _study_labels(self.facts) if self.facts is not None else None
+
+    @property
+    def decode_size(self) -> int:
+        """Pixels of the short side that files are decoded to."""
+        if self.model is not None:
+            return self.model.input.decode_size
+        return self.facts.cache_size if self.facts is not None else max(_DECODE_SIZE, self.recipe.image_size)
+
+    @property
+    def real_class(self) -> int | None:
+        """Label of the genuine images, where it is known."""
+        if self.facts is not None:
+            return self.facts.dataset.real_class
+        # Self-blending forges the one class that is not predicted: with two classes there is no other.
+        labels, blended = self.labels, self.recipe.augmentation.self_blend > 0
+        return 1 - labels.positive if labels is not None and blended and len(labels.classes) == 2 else None
+
+    @property
+    def weights(self) -> Path | None:
+        """The file of pretrained weights that the study began from; None if there was none, or it is not known."""
+        entry = self.facts.pool.named(self.recipe.backbone) if self.facts is not None else None
+        return Path(entry.weights_path) if entry is not None and entry.weights_path else None
+
+    def input(self) -> Input | None:
+        """How a file becomes the network's input; where no model folder says it, the backbone's own is looked up."""
+        if self.model is not None:
+            return self.model.input
+        return _input(self.recipe, self.facts.cache_size) if self.facts is not None else None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export gave."""
+
+    text: str | None = None
+    """The text of a text format."""
+    path: Path | None = None
+    """The file that was written; None when the text is only returned."""
+    difference: float | None = None
+    """onnx, torch: the largest difference in a probability from the PyTorch model."""
+    images: int = 0
+    """onnx, torch: how many images were compared."""
+    real: bool = False
+    """onnx, torch: whether they were photographs or the like, not noise."""
+
+
+def export(
+    what: str | Path | None = None,
+    format: str = "yaml",
+    out: Path | None = None,
+    *,
+    runs: Path = Path("runs"),
+    check_data: Path | None = None,
+) -> Exported:
+    """Writes a recipe or a trained network in another format.
+
+    Args:
+        what: A model folder, a study's name or folder, or a recipe file; None: the latest study in `runs`. Of a study,
+            `confirmed.yaml` is exported, or `best.yaml` while there is none.
+        format: One of `FORMATS`.
+        out: The file to write, atomically, whatever is there. None: text is returned, and a network is written into
+            its model folder.
+        runs: Holds the studies' folders.
+        check_data: onnx, torch: a folder of images to compare on; None: noise.
+
+    Returns:
+        The text, or the file and how well it agrees with the PyTorch model.
+
+    Raises:
+        SpecError: If there is no such format.
+        StudyError: If there is nothing of that name, or the study has no recipe yet.
+        WeightsError: If a network is wanted and this is no model folder; or as `export_onnx` says.
+        AutomlError: If the file cannot be written, or an extra is not installed.
+    """
+    check_name("format", format, FORMATS)
+    if check_data is not None and format not in _GRAPHS:
+        raise AutomlError(f"--check-data compares networks; --format {format} writes a recipe, leave it out")
+    source = find_source(what, runs)
+    if format in _GRAPHS:
+        return _graph(source, format, out, check_data)
+    text = _text(source, format)
+    if out is not None:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_text(out, text)
+        except OSError as exc:
+            raise AutomlError(f"cannot write {out}: {exc.strerror or exc}; choose another file with --out") from exc
+    return Exported(text=text, path=out)
+
+
+# --- finding ----------------------------------------------------------------------------------------------------
+
+
+def find_source(what: str | Path | None, runs: Path) -> Source:
+    """Finds what is meant: a model folder, then a study, then a recipe file.
+
+    Args:
+        what: As in `export`.
+        runs: Holds the studies' folders.
+
+    Raises:
+        StudyError: If it is none of them, or a study without a recipe.
+        RecipeError: If the recipe has a mistake.
+        WeightsError: If it is an ensemble, a damaged model folder or a pickle.
+    """
+    from automl.search.study import find_study, studies
+
+    if what is None:
+        return _of_study(find_study(runs, None).path)
+    path = Path(what)
+    if (path / "model.safetensors").is_file() or (path / "ensemble.json").is_file():
+        return _of_model(path)
+    for folder in (runs / what, path):
+        if _is_study(folder):
+            return _of_study(folder)
+    if path.is_file() and path.suffix.lower() in _RECIPES:
+        return _of_file(path)
+    if path.is_file():
+        _of_model(path)  # says why not: a pickle, or no folder
+    names = ", ".join(folder.name for folder in studies(runs)) or "none"
+    raise StudyError(
+        f"nothing to export is called {what}: no model folder, no recipe file, no study of {runs} ({names})"
+    )
+
+
+def _is_study(folder: Path) -> bool:
+    return (folder / "study.db").is_file() or (folder / "storage.url").is_file()
+
+
+def _of_model(path: Path) -> Source:
+    members = read_members(path)
+    if members[0][0].path != path:
+        names = ", ".join(str(member.path) for member, _ in members)
+        raise WeightsError(f"{path} is an ensemble, and a format holds one model; export each member: {names}")
+    model = members[0][0]
+    return Source(model.recipe, _header(path / "recipe.yaml"), model)
+
+
+def _of_study(path: Path) -> Source:
+    for name in ("confirmed.yaml", "best.yaml"):
+        if (path / name).is_file():
+            return _of_file(path / name)
+    raise StudyError(f"study {path.name} has no recipe yet: no trial is complete; go on with automl search")
+
+
+def _of_file(path: Path) -> Source:
+    """A recipe file; one in a study's folder knows what the study knows."""
+    from automl.search.folder import StudyFolder
+
+    folder = path.absolute().parent
+    return Source(Recipe.load(path), _header(path), study=StudyFolder(folder) if _is_study(folder) else None)
+
+
+def _header(path: Path) -> str:
+    """The comment lines at the top of a YAML file that was read already."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    return "\n".join(lines)
+
+
+def _study_labels(facts: "Facts") -> Labels:
+    dataset = facts.dataset
+    train = dataset.samples.loc[dataset.samples["split"] == "train", "label"]
+    prior = tuple(float((train == label).mean()) for label in range(len(dataset.classes)))
+    return Labels(dataset.classes, dataset.positive, prior)
+
+
+def _input(recipe: Recipe, decode_size: int) -> Input:
+    """Builds the backbone, with random weights, to ask it."""
+    from automl.data.loader import evaluation_size
+    from automl.training.model import make_model, preprocessing
+
+    own = preprocessing(make_model(recipe, 2))
+    size = evaluation_size(recipe, own, decode_size)
+    return Input(decode_size, size, own.mean, own.std, own.interpolation)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+
+def _text(source: Source, format: str) -> str:
+    """The text of a text format; it ends with a newline."""
+    if format == "yaml":
+        return _comment(source.header.splitlines()) + source.recipe.to_yaml()
+    if format == "json":
+        return _json(source)
+    return _timm(source) if format == "timm" else _python(source)
+
+
+def _json(source: Source) -> str:
+    """The recipe under `recipe`, `input` and `labels` beside it where they are known; `Recipe.load` reads it back."""
+    known = {"input": source.input(), "labels": source.labels}
+    document: dict[str, Any] = {"recipe": source.recipe.model_dump()}
+    document |= {key: asdict(value) for key, value in known.items() if value is not None}
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _timm(source: Source) -> str:
+    from automl.export.timm_yaml import timm_yaml
+
+    data: dict[str, Any] = {}
+    if source.facts is not None:
+        root = source.facts.dataset.root
+        if source.facts.dataset.format == "folder" and (root / "train").is_dir():
+            data["data_dir"] = str(root)
+    if source.weights is not None:
+        data["pretrained_path"] = str(source.weights)
+    return timm_yaml(source.recipe, source.labels, data)
+
+
+def _python(source: Source) -> str:
+    from automl.export.script import python_script
+
+    labels = source.labels
+    script = python_script(
+        source.recipe,
+        classes=labels.classes if labels else ("0", "1"),
+        positive=labels.positive if labels else 1,
+        real_class=source.real_class,
+        decode_size=source.decode_size,
+        samples=source.study.samples.absolute() if source.study else None,
+        weights=source.weights,
+    )
+    return _comment(_guessed(source)) + script
+
+
+def _guessed(source: Source) -> list[str]:
+    """What a script says that nobody told it, one line each."""
+    if source.facts is not None:
+        return []
+    lines = ["the samples: give --samples with a table of the columns path, name, label, split"]
+    labels = source.labels
+    if labels is None:
+        lines.append(
+            f"classes and decoded size: 0 and 1, 1 the positive one, and {source.decode_size} px are placeholders"
+        )
+    if source.real_class is not None and labels is not None:
+        lines.append(f"the genuine class, which self-blending forges: label {source.real_class} is taken for it")
+    elif source.recipe.augmentation.self_blend:
+        lines.append("the genuine class: no image is self-blended")
+    if source.recipe.pretrained:
+        lines.append("a file of the pretrained weights: timm takes them from the hub or its cache")
+    return ["Not known where this recipe was exported from, so check it:", *(f"- {line}" for line in lines)]
+
+
+def _comment(lines: list[str]) -> str:
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+
+
+def _graph(source: Source, format: str, out: Path | None, check_data: Path | None) -> Exported:
+    if source.model is None:
+        raise WeightsError(
+            f"--format {format} needs a trained model, and this is a recipe; give the folder that automl train wrote"
+        )
+    from automl.export.graph import export_onnx, export_torch
+
+    write = export_onnx if format == "onnx" else export_torch
+    found = write(source.model, out or source.model.path / _GRAPHS[format], check_data)
+    return Exported(path=found.path, difference=found.difference, images=found.images, real=found.real)

@@ -1,0 +1,268 @@
+"""A trained network as one graph that runs without timm and without automl: ONNX, or torch.export.
+
+Input `images`: float32 (B, 3, S, S), RGB in 0 to 1, normalised with `mean` and `std`. Output `probabilities`: float32
+(B, classes), a softmax inside the graph. B is free, S is not. What an image needs to become that input, and what the
+outputs mean, goes along in three places with the same content: inside the file (ONNX: one entry of the metadata for
+each constant, as JSON; torch.export: the extra file `preprocessing.json`), and in a JSON file beside it.
+
+A file is compared with the network it was made of before it gets its name, so a wrong one is never left behind. The
+constants are written after it.
+"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from automl.data.augment import eval_transform
+from automl.data.cache import build_cache
+from automl.data.decode import EXTENSIONS
+from automl.data.samples import Dataset
+from automl.errors import AutomlError, DataError, WeightsError
+from automl.export.folder import ModelFolder
+from automl.files import write_atomically, write_text
+
+__all__ = ["TOLERANCE", "GraphFile", "constants", "export_onnx", "export_torch"]
+
+TOLERANCE = 1e-4
+"""Largest difference in any probability between a file and the network it was made of."""
+
+_EXTRA = "preprocessing.json"
+_NOISE_IMAGES, _REAL_IMAGES, _BATCH = 9, 200, 8
+_PROTOBUF_BYTES = 2**31 - 2**20
+"""What one ONNX file can hold, less room for the graph itself."""
+
+Runner = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """What was written, and how well it agrees with the network."""
+
+    path: Path
+    constants: Path
+    """The JSON file beside it."""
+    difference: float
+    """Largest absolute difference in a probability."""
+    images: int
+    """How many were compared."""
+    real: bool
+    """Whether they were photographs or the like, not noise."""
+
+
+def export_onnx(model: ModelFolder, out: Path, data: Path | None = None) -> GraphFile:
+    """Writes a model as one ONNX file, and checks it with onnxruntime.
+
+    Args:
+        model: What `automl train` wrote.
+        out: The file; replaced if it is there.
+        data: A folder of images to compare on, of which up to 200 are taken; None: 9 images of noise.
+
+    Raises:
+        AutomlError: If the extra `onnx` is not installed, or the file cannot be written.
+        DataError: If there is no image in `data`.
+        WeightsError: If the model cannot be exported, or the file gives other probabilities than the model.
+    """
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise AutomlError(f"ONNX needs {', '.join(missing)}; install with: pip install 'automl-timm[onnx]'")
+    network = _Probabilities(model.load()).eval()
+    need_bytes = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    if need_bytes > _PROTOBUF_BYTES:
+        raise WeightsError(f"{model.path}: an ONNX file holds at most 2 GiB, the weights alone have more; use torch")
+
+    def write(path: Path) -> Runner:
+        traced = _trace(model, network)
+        program = torch.onnx.export(
+            traced, (), input_names=["images"], output_names=["probabilities"], dynamo=True, verbose=False
+        )
+        if program is None:
+            raise RuntimeError("the exporter returned nothing")
+        for node in program.model.graph:
+            node.metadata_props.clear()  # a file to give away does not name paths of this machine
+        program.model.metadata_props.update({key: json.dumps(value) for key, value in constants(model).items()})
+        program.save(str(path), external_data=False)
+        return _onnx_runner(path)
+
+    return _export(model, network, out, data, write)
+
+
+def export_torch(model: ModelFolder, out: Path, data: Path | None = None) -> GraphFile:
+    """Writes a model as torch.export's archive (`.pt2`) for `torch.export.load`.
+
+    Arguments and errors are those of `export_onnx`. The graph is for the CPU;
+    `torch.export.passes.move_to_device_pass` moves it.
+    """
+    network = _Probabilities(model.load()).eval()
+
+    def write(path: Path) -> Runner:
+        traced = _trace(model, network)
+        for node in traced.graph.nodes:
+            node.meta.pop("stack_trace", None)
+        with path.open("wb") as file:  # of a path, torch.export would want the ending
+            torch.export.save(traced, file, extra_files={_EXTRA: _json(constants(model))})
+        with path.open("rb") as file:
+            runner: Runner = torch.export.load(file).module()
+        return runner
+
+    return _export(model, network, out, data, write)
+
+
+def constants(model: ModelFolder) -> dict[str, Any]:
+    """What a program needs besides the graph.
+
+    Returns:
+        `backbone`, `input` and `output` (names in the graph), `classes`, `positive` (None unless there are two), the
+        fields of `Input` (`decode_size`, `image_size`, `mean`, `std`, `interpolation`), and `crop`: `square` (the
+        middle square, resized to the image size) or `native` (the middle window of that size, not resized).
+    """
+    labels = model.labels
+    return {
+        "backbone": model.recipe.backbone,
+        "input": "images",
+        "output": "probabilities",
+        "classes": list(labels.classes),
+        "positive": labels.positive if len(labels.classes) == 2 else None,
+        "crop": "native" if model.recipe.augmentation.crop.name == "native" else "square",
+        **asdict(model.input),
+    }
+
+
+def _export(
+    model: ModelFolder, network: nn.Module, out: Path, data: Path | None, write: Callable[[Path], Runner]
+) -> GraphFile:
+    """Writes, compares, and only then gives the file its name."""
+    batches = _noise(model) if data is None else _real(model, data)
+    beside = out.with_name(out.name + ".json")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(out) as temporary:
+            with _silence():
+                difference, images = _compare(network, _written(model, write, temporary), batches)
+            if not difference < TOLERANCE:
+                raise WeightsError(
+                    f"{out} was not written: its probabilities differ by up to {difference:.2g} from those of "
+                    f"{model.path} on {images} images, and {TOLERANCE:g} is the limit"
+                )
+        write_text(beside, _json(constants(model)))
+    except OSError as exc:
+        raise AutomlError(f"cannot write {out}: {exc.strerror or exc}; choose another file with --out") from exc
+    return GraphFile(out, beside, difference, images, data is not None)
+
+
+def _written(model: ModelFolder, write: Callable[[Path], Runner], path: Path) -> Runner:
+    """Calls an exporter; whatever it raises becomes one line."""
+    try:
+        return write(path)
+    except (AutomlError, OSError):
+        raise
+    except Exception as exc:  # the exporters raise dozens of types
+        first_line = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
+        raise WeightsError(f"{model.recipe.backbone} cannot be exported to this format: {first_line}") from exc
+
+
+def _compare(network: nn.Module, runner: Runner, batches: Iterable[Tensor]) -> tuple[float, int]:
+    """The largest absolute difference in probability (NaN if there is one), and the number of images."""
+    worst, images = torch.zeros(()), 0
+    with torch.inference_mode():
+        for batch in batches:
+            worst = torch.maximum(worst, (network(batch) - runner(batch)).abs().max())  # keeps a NaN
+            images += len(batch)
+    return worst.item(), images
+
+
+# --- the network ------------------------------------------------------------------------------------------------
+
+
+class _Probabilities(nn.Module):
+    """A network with a softmax: normalised (B, 3, S, S) float32 → (B, classes) probabilities."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The argument's name is the graph's input."""
+        return torch.softmax(self.network(images), dim=1)
+
+
+def _trace(model: ModelFolder, network: nn.Module) -> torch.export.ExportedProgram:
+    """Traces the network with a free batch size."""
+    size = model.input.image_size
+    # Two images: a size of one would be taken for a constant.
+    with torch.no_grad():
+        return torch.export.export(
+            network, (torch.zeros(2, 3, size, size),), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
+        )
+
+
+def _onnx_runner(path: Path) -> Runner:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["probabilities"], {"images": images.numpy()})[0])
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps the exporters' warnings, log lines and prints to themselves: what matters is measured."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+# --- images to compare on -----------------------------------------------------------------------------------------
+
+
+def _noise(model: ModelFolder) -> Iterator[Tensor]:
+    """Yields batches of noise, the first of one image: a graph that knows one batch size only fails here."""
+    generator, size = torch.Generator().manual_seed(0), model.input.image_size
+    for count in (1, _NOISE_IMAGES - 1):
+        pixels = torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8)
+        yield _normalised(model, pixels)
+
+
+def _real(model: ModelFolder, data: Path) -> Iterator[Tensor]:
+    """Batches of the readable images below a folder, up to 200 evenly spread, the first of one image.
+
+    Raises:
+        DataError: If there is none.
+    """
+    paths = sorted(str(path.absolute()) for path in data.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    if not paths:
+        raise DataError(f"no images in {data} to compare on; give a folder of images with --check-data")
+    paths = paths[:: -(-len(paths) // _REAL_IMAGES)]
+    samples = pd.DataFrame({"path": paths, "name": paths, "label": 0, "group": paths, "split": "holdout"})
+    dataset = Dataset(data, "folder", samples, model.labels.classes, None, model.labels.positive, (), data.name)
+    cache = build_cache(dataset, model.input.decode_size)
+    transform = eval_transform(model.recipe.augmentation, model.input.image_size, model.input.interpolation)
+    rows = [row for row in range(len(paths)) if cache.readable[row]]
+    parts = [rows[:1], *(rows[start : start + _BATCH] for start in range(1, len(rows), _BATCH))]
+    return (_normalised(model, torch.stack([transform(cache.image(row)) for row in part])) for part in parts)
+
+
+def _normalised(model: ModelFolder, pixels: Tensor) -> Tensor:
+    """Uint8 (B, 3, S, S) → the network's input, float32."""
+    mean, std = 255 * torch.tensor([model.input.mean, model.input.std]).view(2, 3, 1, 1)
+    return (pixels.float() - mean) / std
