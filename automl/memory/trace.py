@@ -1,7 +1,6 @@
 """Traces one training step on fake tensors: no data, no arithmetic, no GPU."""
 
 import contextlib
-import difflib
 import logging
 import threading
 import warnings
@@ -20,8 +19,9 @@ from automl.memory.cache import Step
 from automl.memory.envelope import Envelope, build_envelope
 from automl.memory.fake import build_shapes, make_fake
 from automl.memory.tracker import Tracker
+from automl.training.model import check_backbone
 
-__all__ = ["TRACED_BATCHES", "check_backbone", "trace_envelope", "trace_model", "trace_step"]
+__all__ = ["TRACED_BATCHES", "trace_envelope", "trace_model", "trace_step"]
 
 TRACED_BATCHES = (2, 3)
 """Next to each other, so that bytes per image are whole; from 2 on, because a dimension of 1 is laid out apart."""
@@ -30,21 +30,6 @@ DTYPES = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 _alone = threading.Lock()  # autocast's table and the random state are the process's
-
-
-def check_backbone(backbone: str) -> None:
-    """Makes sure that timm has an architecture.
-
-    Raises:
-        RecipeError: If not, with the nearest names.
-    """
-    import timm
-
-    if timm.is_model(backbone):
-        return
-    near = difflib.get_close_matches(backbone, timm.list_models(), n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else "`automl backbones` lists those it has"
-    raise RecipeError(f"backbone: timm has no model {backbone!r}; {hint}")
 
 
 def trace_envelope(step: Step) -> Envelope:

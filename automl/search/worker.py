@@ -10,8 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,28 +130,15 @@ def _take_trial(study: optuna.Study, folder: StudyFolder) -> Iterator[tuple[Tria
         yield taken
 
 
-@dataclass
-class _Held:
-    """A trial's lock, entered early and left at the end of a with block."""
-
-    context: Any
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *exc: object) -> None:
-        self.context.__exit__(None, None, None)
-
-
-def _try_lock(folder: StudyFolder, number: int) -> _Held | None:
-    context = lock(folder.trial(number) / "lock", wait=False)
-    if context.__enter__():
-        return _Held(context)
-    context.__exit__(None, None, None)
+def _try_lock(folder: StudyFolder, number: int) -> ExitStack | None:
+    """A trial's lock, held until the stack is closed; None if another worker holds it."""
+    with ExitStack() as stack:
+        if stack.enter_context(lock(folder.trial(number) / "lock", wait=False)):
+            return stack.pop_all()
     return None
 
 
-def _adopt(study: optuna.Study, folder: StudyFolder) -> tuple[tuple[Trial, FrozenTrial], _Held] | None:
+def _adopt(study: optuna.Study, folder: StudyFolder) -> tuple[tuple[Trial, FrozenTrial], ExitStack] | None:
     """A running trial of this machine that nobody works on."""
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if frozen.user_attrs.get("host", socket.gethostname()) != socket.gethostname():
@@ -163,7 +149,7 @@ def _adopt(study: optuna.Study, folder: StudyFolder) -> tuple[tuple[Trial, Froze
         # Its worker may have gone on, or ended it, between the two looks.
         frozen = study._storage.get_trial(frozen._trial_id)
         if frozen.state.is_finished():
-            held.__exit__()
+            held.close()
             continue
         study.sampler = _sampler(study, frozen.number)
         trial = Trial(study, frozen._trial_id)
@@ -171,14 +157,14 @@ def _adopt(study: optuna.Study, folder: StudyFolder) -> tuple[tuple[Trial, Froze
         if taken > _MAX_TAKEN:
             reason = f"its worker died {taken} times"
             _tell(study, folder, trial, Outcome(TrialState.FAIL, reason=reason))
-            held.__exit__()
+            held.close()
             continue
         trial.set_user_attr("taken_up", taken)
         return (trial, frozen), held
     return None
 
 
-def _ask(study: optuna.Study, folder: StudyFolder) -> tuple[tuple[Trial, FrozenTrial], _Held] | None:
+def _ask(study: optuna.Study, folder: StudyFolder) -> tuple[tuple[Trial, FrozenTrial], ExitStack] | None:
     """A new trial, unless the study has enough."""
     spec = stored_spec(study)
     trials = study.get_trials(deepcopy=False)

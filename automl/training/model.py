@@ -13,7 +13,7 @@ from automl.training.optimizers import head_modules
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Preprocessing", "Weights", "find_weights", "make_model", "preprocessing"]
+__all__ = ["Preprocessing", "Weights", "check_backbone", "find_weights", "make_model", "preprocessing"]
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,9 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
         RecipeError: If timm has no such backbone, or cannot build it at this image size.
         WeightsError: If the weights cannot be loaded or do not belong to the backbone.
     """
-    import timm
     from safetensors import SafetensorError
-    from timm.models import split_model_name_tag
 
-    architecture = split_model_name_tag(recipe.backbone)[0]
-    if not _is_known(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise RecipeError(f"timm has no backbone {recipe.backbone!r}{hint}")
+    check_backbone(recipe.backbone)
     overlay = {"file": str(weights.path)} if weights is not None and weights.path else None
     wanted: dict[str, Any] = {"img_size": recipe.image_size}
     if recipe.drop_path:
@@ -117,6 +111,26 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
             where = weights.path or f"the {weights.source}"
             raise WeightsError(f"cannot load weights of {recipe.backbone} from {where}: {first_line}") from exc
         raise RecipeError(f"cannot build {recipe.backbone} at {recipe.image_size} px: {first_line}") from exc
+
+
+def check_backbone(backbone: str) -> None:
+    """Makes sure that timm has an architecture.
+
+    Args:
+        backbone: A timm name, with or without its weights tag.
+
+    Raises:
+        RecipeError: If not, with the nearest names.
+    """
+    import timm
+    from timm.models import split_model_name_tag
+
+    architecture = split_model_name_tag(backbone)[0]
+    if _is_known(architecture):
+        return
+    near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`automl backbones` lists those it has"
+    raise RecipeError(f"timm has no backbone {backbone!r}; {hint}")
 
 
 def preprocessing(model: "nn.Module") -> Preprocessing:
