@@ -107,13 +107,16 @@ def joined(device: str) -> Iterator[str]:
     Yields:
         The device of this process.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield device
         return
     cuda = device.startswith("cuda")
     if cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
+    if distributed.is_initialized():  # by a caller that trains more than one model
+        yield device
+        return
     distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     try:
         yield device
