@@ -334,12 +334,14 @@ class Recipe(Part):
 
     @classmethod
     def load(cls, path: Path) -> "Recipe":
-        """Reads a recipe from a YAML file.
+        """Reads a recipe from a YAML file, or from the JSON that `automl export` writes, which is YAML as well.
 
         Raises:
             RecipeError: If the file cannot be read or has a mistake.
         """
         values = load_yaml(path, RecipeError)
+        if isinstance(values, dict) and "recipe" in values:  # beside it: what the input and the outputs are
+            values = values["recipe"]
         if not isinstance(values, dict):
             raise RecipeError(f"{path}: a recipe is a mapping of names to values, got {type(values).__name__}")
         return cls.from_mapping(values, str(path))

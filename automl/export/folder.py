@@ -156,7 +156,7 @@ def read_members(path: Path) -> list[tuple[ModelFolder, float]]:
     if not weights or min(weights.values()) < 0 or not 0 < total < float("inf"):
         raise WeightsError(f"{path / _ENSEMBLE}: weights are positive numbers, one per member, got {weights}")
     for name in weights:
-        if Path(name).name != name or name in (".", ".."):
+        if Path(name).name != name or name in ("", ".", ".."):
             raise WeightsError(f"{path / _ENSEMBLE}: {name!r} is not the name of a folder beside it")
     members = [(read_model(path / name), weight / total) for name, weight in weights.items()]
     if len({member.labels.classes for member, _ in members}) > 1:

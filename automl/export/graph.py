@@ -148,7 +148,7 @@ def _export(
         out.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(out) as temporary:
             with _silence():
-                difference, images = _compare(network, _written(model, write, temporary), batches)
+                difference, images = _tried(model, network, write, temporary, batches)
             if not difference < TOLERANCE:
                 raise WeightsError(
                     f"{out} was not written: its probabilities differ by up to {difference:.2g} from those of "
@@ -160,13 +160,19 @@ def _export(
     return GraphFile(out, beside, difference, images, data is not None)
 
 
-def _written(model: ModelFolder, write: Callable[[Path], Runner], path: Path) -> Runner:
-    """Calls an exporter; whatever it raises becomes one line."""
+def _tried(
+    model: ModelFolder,
+    network: nn.Module,
+    write: Callable[[Path], Runner],
+    path: Path,
+    batches: Iterable[Tensor],
+) -> tuple[float, int]:
+    """Writes and compares; whatever the exporters and the runtimes raise becomes one line."""
     try:
-        return write(path)
+        return _compare(network, write(path), batches)
     except (AutomlError, OSError):
         raise
-    except Exception as exc:  # the exporters raise dozens of types
+    except Exception as exc:  # dozens of types
         first_line = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
         raise WeightsError(f"{model.recipe.backbone} cannot be exported to this format: {first_line}") from exc
 

@@ -1,0 +1,37 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from automl.cli.main import app
+from automl.errors import WeightsError
+from automl.recipe import Recipe
+from tests.export.conftest import model  # noqa: F401 - a fixture
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["export", *(str(argument) for argument in arguments)])
+
+
+def test_text_goes_to_standard_output(model, tmp_path):  # noqa: F811
+    found = run(model.path)
+    assert found.exit_code == 0
+    (tmp_path / "printed.yaml").write_text(found.stdout)
+    assert Recipe.load(tmp_path / "printed.yaml") == model.recipe
+    assert json.loads(run(model.path, "--format", "json").stdout)["labels"]["positive"] == 1
+
+
+def test_a_file_is_told_with_what_was_compared(model, tmp_path):  # noqa: F811
+    found = run(model.path, "--format", "torch", "--out", tmp_path / "out.pt2")
+    assert found.exit_code == 0
+    wrote, difference = found.stdout.splitlines()
+    assert wrote == f"wrote {tmp_path / 'out.pt2'}"
+    assert difference.startswith("largest difference in probability from PyTorch: ")
+    assert difference.endswith(" on 9 images of noise")
+    assert run(model.path, "--out", tmp_path / "r.yaml").stdout == f"wrote {tmp_path / 'r.yaml'}\n"
+
+
+def test_a_mistake_is_an_error_of_automl(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("backbone: test_vit\n")
+    with pytest.raises(WeightsError, match="needs a trained model"):
+        raise run(tmp_path / "recipe.yaml", "--format", "onnx").exception

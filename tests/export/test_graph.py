@@ -1,0 +1,127 @@
+import importlib.util
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from automl.errors import AutomlError, DataError, WeightsError
+from automl.export import graph
+from automl.export.graph import TOLERANCE, constants, export_onnx, export_torch
+from automl.recipe import Augmentation, NativeCrop
+from tests.export.conftest import SIZE, write
+
+
+def images(count):
+    return torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def expected(model, batch):
+    with torch.no_grad():
+        return model.load()(batch).softmax(1)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    (folder / "deep").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for k, name in enumerate(("a.png", "b.jpg", "deep/c.png", "d.png")):
+        Image.fromarray(random.integers(0, 256, (50 + k, 60, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "bad.png").write_text("no image")
+    return folder
+
+
+@pytest.mark.parametrize("backbone", ["test_byobnet.r160_in1k", "test_vit"])
+def test_onnx_gives_the_models_probabilities_at_any_batch_size(tmp_path, backbone):
+    model = write(tmp_path / "m", backbone, classes=("a", "b", "c"))
+    found = export_onnx(model, tmp_path / "out.onnx")
+    assert found.difference < TOLERANCE
+    assert (found.images, found.real) == (9, False)
+    session = onnxruntime.InferenceSession(found.path, providers=["CPUExecutionProvider"])
+    for count in (1, 2, 5):
+        (out,) = session.run(None, {"images": images(count).numpy()})
+        assert np.allclose(out, expected(model, images(count)), atol=TOLERANCE)
+        assert np.allclose(out.sum(1), 1, atol=1e-5)
+
+
+def test_torch_gives_the_models_probabilities_at_any_batch_size(model, tmp_path):
+    found = export_torch(model, tmp_path / "out.pt2")
+    assert found.difference < TOLERANCE
+    extra = {"preprocessing.json": ""}
+    program = torch.export.load(found.path, extra_files=extra).module()
+    assert json.loads(extra["preprocessing.json"]) == constants_as_json(model)
+    for count in (1, 5):
+        assert torch.allclose(program(images(count)), expected(model, images(count)), atol=TOLERANCE)
+
+
+def constants_as_json(model):
+    return json.loads(json.dumps(constants(model)))
+
+
+def test_the_constants_go_along(model, tmp_path):
+    found = export_onnx(model, tmp_path / "out.onnx")
+    inside = {prop.key: json.loads(prop.value) for prop in onnx.load(found.path).metadata_props}
+    assert inside == json.loads(found.constants.read_text()) == constants_as_json(model)
+    assert found.constants == tmp_path / "out.onnx.json"
+    assert inside["classes"] == ["real", "fake"]
+    assert (inside["positive"], inside["image_size"], inside["decode_size"]) == (1, SIZE, 40)
+    assert (inside["input"], inside["output"], inside["crop"]) == ("images", "probabilities", "square")
+    assert str(tmp_path).encode() not in found.path.read_bytes()
+    assert b"site-packages" not in found.path.read_bytes()
+
+
+def test_of_many_classes_none_is_positive_and_a_native_crop_is_told(tmp_path):
+    model = write(tmp_path / "m", classes=("a", "b", "c"), augmentation=Augmentation(crop=NativeCrop()))
+    assert (constants(model)["positive"], constants(model)["crop"]) == (None, "native")
+
+
+def test_compared_on_real_images(model, tmp_path, pictures):
+    found = export_onnx(model, tmp_path / "out.onnx", pictures)
+    assert (found.images, found.real) == (4, True)
+    assert found.difference < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["empty", "nowhere"])
+def test_no_images_to_compare_on(model, tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=f"no images in .*{name}"):
+        export_torch(model, tmp_path / "out.pt2", tmp_path / name)
+    assert not (tmp_path / "out.pt2").exists()
+
+
+@pytest.mark.parametrize("wrong", [2e-4, float("nan")])
+def test_a_file_that_differs_is_not_left_behind(model, tmp_path, monkeypatch, wrong):
+    out = tmp_path / "out.onnx"
+    out.write_text("the last good one")
+    made = graph._onnx_runner
+    monkeypatch.setattr(graph, "_onnx_runner", lambda path: lambda batch: made(path)(batch) + wrong)
+    with pytest.raises(WeightsError, match="differ by up to"):
+        export_onnx(model, out)
+    assert out.read_text() == "the last good one"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_extra_is_named_when_it_is_missing(model, tmp_path, monkeypatch):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else there(name))
+    with pytest.raises(AutomlError, match=r"onnxruntime; install with: pip install 'automl-timm\[onnx\]'"):
+        export_onnx(model, tmp_path / "out.onnx")
+
+
+def test_a_network_that_cannot_be_traced(model, tmp_path, monkeypatch):
+    def refuse(*_arguments, **_more):
+        raise RuntimeError("data-dependent\nand a long story")
+
+    monkeypatch.setattr(torch.export, "export", refuse)
+    with pytest.raises(WeightsError, match=r"test_byobnet.*cannot be exported.*: data-dependent$"):
+        export_torch(model, tmp_path / "out.pt2")
+
+
+def test_a_file_that_cannot_be_written(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AutomlError, match="cannot write"):
+        export_torch(model, tmp_path / "file" / "out.pt2")
