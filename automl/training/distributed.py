@@ -6,7 +6,6 @@ BatchNorm sees the whole batch on CUDA (SyncBatchNorm); on a CPU, where torch ha
 """
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -62,11 +61,11 @@ class Team:
 
         Args:
             model: On its device.
-            partly_frozen: Whether parameters may get no gradient in some steps.
+            partly_frozen: Whether parameters may get no gradient in some steps. torch warns once, without harm, at
+                the first step in which all of them get one.
         """
         if self.size == 1:
             return model
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")  # when it thaws
         return nn.parallel.DistributedDataParallel(model, find_unused_parameters=partly_frozen)
 
     def waits(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:

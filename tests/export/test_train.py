@@ -344,7 +344,7 @@ def surroundings(tmp_path, **more):
 
 
 def test_killed_and_resumed_is_the_same_as_never_killed(tmp_path, images, train_tiny):  # noqa: F811
-    recipe = recipe_of("test_byobnet", epochs=40, ema_decay=0.99)
+    recipe = recipe_of("test_byobnet", epochs=12, ema_decay=0.99)
     line = command(tmp_path, images, "killed", recipe, "--soup", "2")
     process = subprocess.Popen(line, env=surroundings(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + PATIENCE
@@ -392,7 +392,7 @@ def test_two_processes_train_what_one_does(tmp_path, images, train_tiny):  # noq
     printed = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
     assert "2 processes share" in printed[0]
-    assert printed[1] == ""
+    assert "step" not in printed[1]
     two, one = read_model(tmp_path / "two"), train_tiny("one", recipe=recipe)
     left, right = (load_file(folder.path / "model.safetensors") for folder in (two, one))
     torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-5)

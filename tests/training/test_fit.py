@@ -245,3 +245,46 @@ def test_weights_that_are_not_numbers_diverge(tmp_path):
     save_file({name: value * float("nan") for name, value in state.items()}, tmp_path / "test_vit.safetensors")
     with pytest.raises(Diverged, match="not finite"):
         fit(recipe, DATA, weights=Weights("file", tmp_path / "test_vit.safetensors"))
+
+
+# --- without validation, and looked at in eighths -----------------------------------------------------------------
+
+
+class TrainOnly(Tones):
+    """Data with no other split than `train`."""
+
+    def __init__(self):
+        super().__init__()
+        del self.images["validation"], self.numbers["validation"]
+
+
+def test_without_validation_the_same_is_learned():
+    recipe = recipe_of("test_resnet", ema_decay=0.9)
+    result, looked = fit(recipe, TrainOnly(), evaluate=None), fit(recipe, DATA)
+    assert result.history == []
+    assert result.probabilities.shape == (0, 2)
+    for name, value in result.model.state_dict().items():
+        assert torch.equal(value, looked.model.state_dict()[name]), name
+
+
+def test_another_split_can_be_evaluated():
+    result = fit(recipe_of(epochs=1), TrainOnly(), evaluate="train")
+    assert len(result.probabilities) == 48
+    assert result.history[-1].eighth == 8
+
+
+@pytest.mark.parametrize("evaluate", [None, "validation"])
+def test_a_run_is_shown_at_its_eighths_before_the_checkpoint(tmp_path, evaluate):
+    recipe, checkpoint, shown = recipe_of(epochs=4), tmp_path / "run.pt", []
+
+    def look(snapshot):
+        written = torch.load(checkpoint, weights_only=True)["progress"][0] if checkpoint.exists() else 0
+        assert written < snapshot.step
+        shown.append(snapshot)
+
+    result = fit(recipe, DATA, checkpoint=checkpoint, evaluate=evaluate, on_snapshot=look)
+    assert [snapshot.eighth for snapshot in shown] == list(range(1, 9))
+    assert [snapshot.step for snapshot in shown] == list(range(2, 17, 2))
+    assert shown[-1].model is result.model
+    assert all(snapshot.train_loss > 0 for snapshot in shown)
+    assert [snapshot.evaluation for snapshot in shown] == (result.history or [None] * 8)
