@@ -26,7 +26,7 @@ from automl.search.facts import load_facts
 from automl.search.folder import StudyFolder, lock
 from automl.search.objective import Objective, Outcome
 from automl.search.study import finished, make_pruner, make_sampler, stored_spec
-from automl.training.allocator import keep_freed_memory
+from automl.training.allocator import give_freed_memory_back, keep_freed_memory
 from automl.training.fit import Parked
 
 __all__ = ["FAILURES_IN_A_ROW", "Stop", "work"]
@@ -83,6 +83,8 @@ def work(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop) -> N
             except Parked:
                 break
             _tell(study, folder, trial, outcome)
+        if device == "cpu":
+            give_freed_memory_back()  # pieces that fit one trial's layers do not fit the next one's: it would add up
         _check_failures(study)
     folder.progress(device).unlink(missing_ok=True)
 
