@@ -118,8 +118,10 @@ def _batches(lines: OptionLines, recipe: Recipe) -> None:
         note = f"{micro * steps} images per optimizer step"
         lines.set("batch_size", micro, *taken, note=note)
     lines.set("grad_accum_steps", steps)
-    note = "" if recipe.epochs == _whole_epochs(recipe) else "rounded, train.py has whole epochs only"
-    lines.set("epochs", _whole_epochs(recipe), "epochs", note=note)
+    whole, warmup = _whole_epochs(recipe), _prefix(recipe)
+    notes = [f"rounded to {whole}, train.py has whole epochs only"] if recipe.epochs != whole else []
+    notes += [f"the warm-up's {warmup} come before them"] if warmup else []
+    lines.set("epochs", whole - warmup, "epochs", note="; ".join(notes))
 
 
 def _accumulation(batch: int, largest: int | None) -> tuple[int, int]:
@@ -133,6 +135,16 @@ def _accumulation(batch: int, largest: int | None) -> tuple[int, int]:
 
 def _whole_epochs(recipe: Recipe) -> int:
     return max(1, math.floor(recipe.epochs + 0.5))
+
+
+def _warmup_epochs(recipe: Recipe) -> int:
+    epochs = _whole_epochs(recipe)
+    return min(epochs - 1, math.floor(recipe.schedule.warmup * epochs + 0.5))
+
+
+def _prefix(recipe: Recipe) -> int:
+    """Epochs of warm-up that train.py adds to the others, so that its cosine begins where the warm-up ends."""
+    return _warmup_epochs(recipe) if recipe.schedule.name in ("cosine", "one_cycle") else 0
 
 
 def _crop(lines: OptionLines, augmentation: parts.Augmentation) -> None:
@@ -240,7 +252,7 @@ def _optimizer(lines: OptionLines, recipe: Recipe) -> None:
 def _schedule(lines: OptionLines, recipe: Recipe) -> None:
     lines.title("schedule, per optimizer step")
     schedule, epochs = recipe.schedule, _whole_epochs(recipe)
-    warmup = min(epochs - 1, math.floor(schedule.warmup * epochs + 0.5))
+    warmup = _warmup_epochs(recipe)
     name = "schedule.name"
     start, end = 0.0, 0.0
     match schedule:
@@ -264,7 +276,7 @@ def _schedule(lines: OptionLines, recipe: Recipe) -> None:
     lines.set("sched_on_updates", True)
     note = f"a share of the run; in whole epochs of {epochs}"
     lines.set("warmup_epochs", warmup, "schedule.warmup", note=note)
-    lines.set("warmup_prefix", False, note="the warm-up is part of the epochs")
+    lines.set("warmup_prefix", _prefix(recipe) > 0)
     lines.set("warmup_lr", start)
     lines.set("min_lr", end)
     lines.set("cooldown_epochs", 0)

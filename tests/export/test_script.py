@@ -1,0 +1,268 @@
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
+
+from automl import recipe as parts
+from automl.data.augment import train_transform
+from automl.data.cache import build_cache
+from automl.data.loader import ImageData
+from automl.data.samples import Dataset
+from automl.data.self_blend import random_mask
+from automl.errors import RecipeError
+from automl.export.script import python_script
+from automl.recipe import Recipe
+from automl.training.fit import fit
+from automl.training.metrics import compute
+from automl.training.schedules import lr_factor
+from tests.test_recipe import values_of
+
+CLASSES = ("real", "fake")
+FULL = parts.Augmentation(
+    crop=parts.RandomResizedCrop(),
+    vertical_flip=0.5,
+    affine=parts.RandomAffine(shear_degrees=5, translate=0.1),
+    color=parts.ColorJitter(hue=0.1),
+    grayscale=0.5,
+    blur=0.5,
+    jpeg=0.5,
+    downscale=0.5,
+    policy=parts.RandAugment(),
+    erasing=0.5,
+)
+PLAIN = Recipe(backbone="test_byobnet", image_size=32, epochs=2, batch_size=8, learning_rate=5e-3)
+RICH = Recipe(
+    backbone="test_vit",
+    image_size=32,
+    drop_path=0.1,
+    augmentation=FULL.model_copy(update={"crop": parts.NativeCrop()}),
+    mixing=parts.CutMix(),
+    loss=parts.Focal(alpha=0.5, smoothing=0.1),
+    optimizer=parts.Sgd(),
+    schedule=parts.Wsd(),
+    learning_rate=0.02,
+    layer_decay=0.9,
+    head_lr_factor=3,
+    clip_norm=1,
+    freeze_epochs=0.5,
+    ema_decay=0.99,
+    batch_size=12,
+    epochs=2.5,
+    numerics=parts.Numerics(memory_format="channels_last", micro_batch_size=5),
+)
+BALANCED = PLAIN.model_copy(
+    update={
+        "loss": parts.CrossEntropy(class_weights="balanced", smoothing=0.1),
+        "mixing": parts.Mixup(),
+        "numerics": parts.Numerics(precision="bf16"),
+    }
+)
+IMPORTS = {"argparse", "concurrent", "csv", "io", "math", "pathlib", "typing", "numpy", "timm", "torch", "torchvision"}
+IMPORTS |= {"PIL", "safetensors"}
+RECIPES = st.builds(lambda recipe: recipe.model_copy(update={"backbone": "test_vit"}), values_of(Recipe))
+
+
+def text_of(recipe, real_class=0, **values):
+    given_ = {"classes": CLASSES, "positive": 1, "decode_size": 48, "samples": None, "weights": None}
+    return python_script(recipe, real_class=real_class, **(given_ | values))
+
+
+def module_of(text, folder):
+    path = folder / "script.py"
+    path.write_text(text, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("exported", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def samples_of(folder, train=40, validation=20):
+    """Noise, a little brighter where it is fake; files of all kinds, and a split that is not looked at."""
+    random = np.random.default_rng(0)
+    rows = []
+    for i in range(train + validation + 2):
+        label = int(i % 3 == 0)
+        height, width = random.integers(40, 130, 2)
+        pixels = random.integers(0, 160, (height, width, 3)) + 20 * label
+        mode = ("RGB", "L", "RGBA")[i % 7] if i % 7 < 3 else "RGB"
+        path = folder / f"{i:03d}.png"
+        Image.fromarray(pixels.astype(np.uint8)).convert(mode).save(path)
+        split = "train" if i < train else "validation" if i < train + validation else "holdout"
+        rows.append({"path": str(path), "name": path.name, "label": label, "group": str(path), "split": split})
+    pd.DataFrame(rows).to_csv(folder / "samples.csv", index=False)
+    return Dataset(folder, "folder", pd.DataFrame(rows), CLASSES, 0, 1, (), "noise")
+
+
+# --- the text ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(recipe=RECIPES, real_class=st.sampled_from([0, None]))
+def test_every_recipes_script_compiles_and_imports_nothing_of_automl(recipe, real_class):
+    tree = ast.parse(text_of(recipe, real_class))
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            imported.add(node.module.partition(".")[0])
+    assert imported <= IMPORTS
+
+
+@pytest.mark.parametrize("recipe", [PLAIN, RICH, BALANCED], ids=["plain", "rich", "balanced"])
+@pytest.mark.parametrize("blend", [0, 0.5])
+@pytest.mark.parametrize("kind", [parts.Cosine(), parts.OneCycle(), parts.StepLR(), parts.Wsd()], ids=lambda k: k.name)
+def test_ruff_finds_nothing(tmp_path, recipe, blend, kind):
+    augmentation = recipe.augmentation.model_copy(update={"self_blend": blend})
+    text = text_of(recipe.model_copy(update={"augmentation": augmentation, "schedule": kind}))
+    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--line-length=120"]
+    checked = subprocess.run([*ruff, "--select=E,F,W,I,B,UP", "-"], input=text, text=True, capture_output=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_only_what_the_recipe_uses_is_in_the_script():
+    plain, rich = text_of(PLAIN), text_of(RICH)
+    for word in (
+        "MixUp",
+        "CutMix",
+        "ema",
+        "FOCAL",
+        "autocast",
+        "scaler",
+        "clip_grad",
+        "freeze",
+        "jpeg",
+        "HEAD_LR_FACTOR",
+    ):
+        assert word not in plain, word
+    for word in ("CutMix", "ModelEmaV3", "FOCAL_ALPHA", "clip_grad_norm_", "freeze(", "jpeg", "HEAD_LR_FACTOR = 3"):
+        assert word in rich, word
+    assert len(plain.splitlines()) < 310
+
+
+def test_odd_names_and_paths_are_quoted(tmp_path):
+    names = ('a "quoted" one', "it's", "back\\slash")
+    module = module_of(text_of(PLAIN, classes=names, samples=Path('/tmp/a "b".csv')), tmp_path)
+    assert names == module.CLASSES
+    assert str(module.SAMPLES) == '/tmp/a "b".csv'
+    many = tuple(f"class number {k}" for k in range(300))
+    assert many == module_of(text_of(PLAIN, classes=many), tmp_path).CLASSES
+    with pytest.raises(RecipeError, match="timm has no backbone"):
+        text_of(Recipe(backbone='x"""; import os'))
+
+
+def test_without_a_real_class_nothing_is_blended():
+    recipe = PLAIN.model_copy(update={"augmentation": parts.Augmentation(self_blend=0.5)})
+    assert "self_blend(" in text_of(recipe)
+    assert "self_blend(" not in text_of(recipe, None)
+
+
+# --- its parts against automl's ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_auc_is_scikit_learns(tmp_path, data):
+    count = data.draw(st.integers(2, 60))
+    scores = np.array(data.draw(st.lists(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]), min_size=count, max_size=count)))
+    labels = np.array(data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count)))
+    labels[:2] = 0, 1
+    module = module_of(text_of(PLAIN), tmp_path)
+    assert module.auc(labels == 1, scores) == pytest.approx(roc_auc_score(labels == 1, scores))
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), count)
+    three = module_of(text_of(PLAIN, classes=("a", "b", "c")), tmp_path)
+    assert three.mean_auc(labels, probabilities) == pytest.approx(compute("auc", labels, probabilities))
+
+
+@pytest.mark.parametrize("kind", [parts.Cosine(), parts.OneCycle(), parts.StepLR(), parts.Wsd()], ids=lambda k: k.name)
+@pytest.mark.parametrize("warmup", [0, 0.3, 1])
+def test_the_schedule_is_automls(tmp_path, kind, warmup):
+    schedule = kind.model_copy(update={"warmup": warmup})
+    module = module_of(text_of(PLAIN.model_copy(update={"schedule": schedule})), tmp_path)
+    for steps in (1, 2, 7, 100):
+        for step in range(steps):
+            assert module.lr_factor(step, steps) == pytest.approx(lr_factor(schedule, step, steps)), (step, steps)
+
+
+POLICIES = [parts.NoPolicy(), parts.AutoAugment(), parts.RandAugment(), parts.TrivialAugment(), parts.AugMix()]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
+@pytest.mark.parametrize(
+    "crop", [parts.ResizeCrop(), parts.RandomResizedCrop(), parts.NativeCrop()], ids=lambda c: c.name
+)
+def test_the_augmentation_is_automls(tmp_path, policy, crop):
+    wanted = FULL.model_copy(update={"policy": policy, "crop": crop})
+    module = module_of(text_of(PLAIN.model_copy(update={"augmentation": wanted})), tmp_path)
+    pixels = np.random.default_rng(1).integers(0, 255, (50, 70, 3), np.uint8)
+    images = module.TrainImages([pixels] * 12, [0] * 12, 5, module.v2.InterpolationMode.BICUBIC)
+    ours = train_transform(wanted, 32)
+    for position in range(12):
+        theirs, label = images[3, position]
+        torch.manual_seed(int(np.random.SeedSequence([5, 3, position]).generate_state(1)[0]))
+        assert torch.equal(theirs, ours(pixels))
+        assert label == 0
+
+
+def test_masks_without_scipy_are_like_those_with(tmp_path):
+    recipe = PLAIN.model_copy(update={"augmentation": parts.Augmentation(self_blend=0.5)})
+    module = module_of(text_of(recipe), tmp_path)
+    for seed in range(20):
+        theirs, ours = (draw(48, 40, np.random.default_rng(seed)) for draw in (module.random_mask, random_mask))
+        assert theirs.shape == ours.shape
+        assert abs(theirs - ours).mean() < 0.01, seed
+    pixels = np.random.default_rng(1).integers(0, 255, (48, 40, 3), np.uint8)
+    assert (module.self_blend(pixels, np.random.default_rng(0)) != pixels).any()
+
+
+# --- the whole --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", [PLAIN, RICH, BALANCED], ids=["plain", "rich", "balanced"])
+def test_the_script_trains_what_fit_trains(tmp_path, monkeypatch, capsys, recipe):
+    """Decoding, order, augmentation, mixing, loss, optimizer, schedule, averaging, evaluation: one difference shows."""
+    recipe = recipe.model_copy(update={"pretrained": False, "seed": 3})
+    dataset = samples_of(tmp_path)
+    wanted = fit(recipe, ImageData(dataset, build_cache(dataset, 48)))
+    module = module_of(text_of(recipe, samples=tmp_path / "samples.csv"), tmp_path)
+    monkeypatch.setattr(sys, "argv", ["script.py", "--out", str(tmp_path / "out.safetensors"), "--device", "cpu"])
+    module.main()
+    printed = capsys.readouterr().out
+    auc, accuracy = (float(re.search(rf"{name} ([\d.]+)", printed)[1]) for name in ("auc", "accuracy"))
+    assert auc == pytest.approx(wanted.history[-1].metrics["auc"], abs=0.011)
+    assert accuracy == pytest.approx(wanted.history[-1].metrics["accuracy"], abs=0.051)
+    state = load_file(tmp_path / "out.safetensors")
+    torch.testing.assert_close(state, wanted.model.state_dict(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_script_runs_alone(tmp_path):
+    """In a process of its own, with self-blending, a file that is broken, and weights from a file."""
+    samples_of(tmp_path, train=12, validation=6)
+    (tmp_path / "003.png").write_bytes(b"no image")
+    source = module_of(text_of(PLAIN.model_copy(update={"pretrained": False})), tmp_path)
+    weights = tmp_path / "weights.safetensors"
+    source.save_file(source.timm.create_model("test_byobnet").state_dict(), weights)
+    recipe = PLAIN.model_copy(update={"augmentation": parts.Augmentation(self_blend=0.5)})
+    script = tmp_path / "train.py"
+    script.write_text(text_of(recipe, weights=weights), encoding="utf-8")
+    command = [sys.executable, "-W", "error::DeprecationWarning:__main__", str(script), "--samples", "samples.csv"]
+    command += ["--epochs", "1", "--seed", "2", "--out", "out.safetensors", "--device", "cpu"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "left out: " in ran.stdout
+    assert re.search(r"validation auc [01]\.\d+ accuracy [01]\.\d+", ran.stdout)
+    assert load_file(tmp_path / "out.safetensors")
