@@ -5,6 +5,8 @@ import automl
 result = automl.search(data="ffdi/", gpu_mem="16GB", trials=50)
 result.best            # the best recipe
 result.trials          # every trial, a pandas DataFrame
+
+automl.load("models/ffdi").predict("ffdi/testset")    # a pandas DataFrame, one row per image
 """
 
 import importlib
@@ -13,16 +15,24 @@ from typing import TYPE_CHECKING, Any
 from automl.errors import AutomlError
 
 if TYPE_CHECKING:
+    from automl.export.predict import Model as Model
+    from automl.export.predict import load as load
     from automl.recipe import Recipe as Recipe
     from automl.search.api import search as search
     from automl.spec import StudySpec as StudySpec
 
-__all__ = ["AutomlError", "Recipe", "StudySpec", "search"]
+__all__ = ["AutomlError", "Model", "Recipe", "StudySpec", "load", "search"]
 
 __version__ = "0.1.0"
 
 
-_LAZY = {"Recipe": "automl.recipe", "StudySpec": "automl.spec", "search": "automl.search"}
+_LAZY = {
+    "Model": "automl.export.predict",
+    "Recipe": "automl.recipe",
+    "StudySpec": "automl.spec",
+    "load": "automl.export.predict",
+    "search": "automl.search",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,7 @@ def quick(tmp_path, images, monkeypatch):  # noqa: F811
 
 
 def test_public_names():
-    assert automl.__all__ == ["AutomlError", "Recipe", "StudySpec", "search"]
+    assert automl.__all__ == ["AutomlError", "Model", "Recipe", "StudySpec", "load", "search"]
     for name in automl.__all__:
         assert getattr(automl, name) is not None
     assert not hasattr(automl, "nonesuch")

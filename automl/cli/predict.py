@@ -1,0 +1,46 @@
+"""`automl predict`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["predict"]
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="Folder that automl train wrote: a model, or an ensemble.")],
+    data: Annotated[
+        Path, typer.Option(help="Folder of images, FFDI root (its testset/), label file or sample submission.")
+    ],
+    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("submission.csv"),
+    tta: Annotated[str, typer.Option(help="Test-time augmentation: none, flip, 5crop.")] = "none",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images in a forward pass, at most (default: what fits).")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    column: Annotated[
+        str | None, typer.Option(help="Column of the prediction (default: the sample submission's, or y_pred).")
+    ] = None,
+    file_column: Annotated[str | None, typer.Option(help="Label file: column of file names.")] = None,
+) -> None:
+    """Predict images into a CSV file to submit. Labels in the label file do not count.
+
+    Example: automl predict models/ffdi --data ffdi/testset --out submission.csv --tta flip
+    """
+    from automl.cli.progress import SearchProgress
+    from automl.export.predict import load
+    from automl.export.predict import predict as write
+
+    with SearchProgress() as reporter:
+        found = write(
+            load(model, device),
+            data,
+            out,
+            tta=tta,
+            batch_size=batch_size,
+            column=column,
+            file_column=file_column,
+            reporter=reporter,
+        )
+        reporter.say(f"written: {found.path} ({found.rows} rows: {', '.join(found.columns)})")

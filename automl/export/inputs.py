@@ -1,0 +1,264 @@
+"""What to predict: the images below a folder, or the files that a label file or a sample submission names.
+
+A first pass counts and checks, a second one yields, and neither keeps what it has seen: a million files need no more
+memory than a thousand. Even the names of a folder are sorted on the disk.
+"""
+
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from automl.data.decode import EXTENSIONS
+from automl.data.formats import FFDI_SETS, contents, is_image
+from automl.data.label_file import LABEL_NAMES, Below, find_files, leads_out, listing
+from automl.data.table import Table, open_table, printable
+from automl.errors import DataError
+from automl.export.folder import Labels
+
+__all__ = ["Inputs", "Item", "open_inputs"]
+
+_FILE_COLUMN = "img_name"
+_PREDICTION_COLUMN = "y_pred"
+_SHOWN = 5  # names kept for a message
+
+
+class Item(NamedTuple):
+    """One row to predict."""
+
+    name: str
+    """What the prediction calls it: as in the label file, or relative to the folder."""
+    path: str
+    """Absolute; "" where there is no such file."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The rows to predict, in order, as often as they are asked for."""
+
+    source: Path
+    """The folder or the label file that the names are relative to, or come from."""
+    file_column: str
+    prediction_column: str
+    """For two classes: the sample submission's own name for it, else `y_pred`."""
+    count: int
+    problems: tuple[str, ...]
+    """Warnings, one line each."""
+    _items: Callable[[], Iterator[Item]] = field(repr=False)
+
+    def __iter__(self) -> Iterator[Item]:
+        return self._items()
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@contextmanager
+def open_inputs(path: Path, labels: Labels, file_column: str | None = None) -> Iterator[Inputs]:
+    """Understands what is to be predicted, counts it and checks every name.
+
+    Args:
+        path: A folder of images (names relative to it, sorted), the FFDI root (its testset/), or a label file, with
+            labels, which do not count, or without (the file's order, duplicates too).
+        labels: The model's; they name the file column of a folder, and tell labels from a submission's placeholders.
+        file_column: Column of the label file that names the files; for a folder, what that column is to be called.
+            None: recognised, or as in training.
+
+    Raises:
+        DataError: If there is nothing to predict, a column is missing, or a name leads out of the label file's folder.
+    """
+    path = path.expanduser()
+    called = labels.file_column or _FILE_COLUMN
+    if path.is_dir():
+        root, problems = _folder_to_predict(path)
+        with _sorted_on_disk(_names_below(root)) as (count, names):
+            if not count:
+                raise DataError(f"no images in {root}; it holds {contents(root)}, and images end in {_endings()}")
+            base = os.path.abspath(root)  # noqa: PTH100
+            yield Inputs(
+                root,
+                file_column or called,
+                _PREDICTION_COLUMN,
+                count,
+                problems,
+                lambda: (Item(name, f"{base}/{name}") for name in names()),
+            )
+    elif path.is_file():
+        if is_image(path.name):
+            raise DataError(f"{path} is an image; give its folder, or a label file that names the images")
+        yield _from_table(_open(path), labels, called, file_column)
+    else:
+        raise DataError(f"no such file or folder: {path}")
+
+
+# --- folders ----------------------------------------------------------------------------------------------------
+
+
+def _folder_to_predict(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """The folder itself, or the testset/ of an FFDI root, with a word about what is left out."""
+    sets = [name for name in FFDI_SETS if (path / name).is_dir()]
+    if not sets:
+        return path, ()
+    if "testset" not in sets:
+        choices = " or ".join(str(path / name) for name in sets)
+        raise DataError(f"{path} has {' and '.join(sets)} but no testset/; say what to predict: --data {choices}")
+    others = [f"{name}/" for name in sets if name != "testset"]
+    return path / "testset", (f"only testset/ of {path} is predicted{', not ' if others else ''}{', '.join(others)}",)
+
+
+def _names_below(root: Path) -> Iterator[str]:
+    """Yields the images below a folder, relative to it, unsorted; hidden and linked folders are left out."""
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            # os.walk and Path.iterdir hold all the names of a folder at once
+            with os.scandir(root / folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith(".") or entry.name == "__MACOSX":
+                        continue
+                    name = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(name)
+                    elif is_image(entry.name) and not entry.is_dir():
+                        yield _printed(root, name)
+        except OSError as exc:
+            raise DataError(f"cannot read {root / folder}: {exc.strerror or exc}") from exc
+
+
+def _printed(root: Path, name: str) -> str:
+    """Refuses a name that no CSV file can hold; leaving it out would leave a row out."""
+    if not printable(name):
+        raise DataError(f"{root}: the name {name!a} is not printable; rename the file")
+    return name
+
+
+@contextmanager
+def _sorted_on_disk(names: Iterable[str]) -> Iterator[tuple[int, Callable[[], Iterator[str]]]]:
+    """Yields how many names there are, and a function that yields them sorted by code point."""
+    # "" is a database in a temporary file that SQLite itself makes and removes
+    with closing(sqlite3.connect("", isolation_level=None)) as database:
+        try:
+            database.execute("PRAGMA journal_mode = OFF")
+            database.execute("CREATE TABLE names (name TEXT PRIMARY KEY) WITHOUT ROWID")
+            database.execute("BEGIN")
+            database.executemany("INSERT INTO names VALUES (?)", ((name,) for name in names))
+            database.execute("COMMIT")
+            ((count,),) = database.execute("SELECT count(*) FROM names")
+        except sqlite3.Error as exc:
+            raise DataError(f"cannot sort the names on the disk: {exc}; SQLITE_TMPDIR names a larger one") from exc
+        yield count, lambda: (name for (name,) in database.execute("SELECT name FROM names ORDER BY name"))
+
+
+def _endings() -> str:
+    return ", ".join(sorted(EXTENSIONS))
+
+
+# --- label files ------------------------------------------------------------------------------------------------
+
+
+def _open(file: Path) -> Table:
+    """Opens a table of one or more columns."""
+    table = open_table(file, least=1)
+    whole = table.one_column()
+    with suppress(DataError):
+        _, base = find_files(whole)
+        below = Below(base)
+        # its names hold a separator: read as one column they are files, which the lines of a real table are not
+        if any(below.locate(row[0]) for row, _ in zip(whole.rows(), range(_SHOWN), strict=False)):
+            return whole
+    return table
+
+
+def _from_table(table: Table, labels: Labels, called: str, wanted: str | None) -> Inputs:
+    """Counts the rows of a label file and checks their names."""
+    column, base = find_files(table, wanted)
+    index, other = table.header.index(column), _label_column(table, column)
+    below, held = Below(base), _Held(labels.classes)
+    count = existing = 0
+    missing: list[str] = []
+    for row in table.rows():
+        path = below.locate(row[index])
+        if path is None:
+            raise leads_out(table.file, base, [row[index]])
+        count += 1
+        existing += bool(path)
+        if not path and len(missing) < _SHOWN:
+            missing.append(row[index])
+        if other is not None:
+            held.see(row[other])
+    if not count:
+        raise DataError(f"{table.file}: a header and no rows")
+    if not existing:
+        raise DataError(f"{table.file}: none of its {count} files exist in {base}: {listing(missing)}")
+
+    def items() -> Iterator[Item]:
+        for row in table.rows():
+            path = below.locate(row[index])
+            yield Item(row[index], path or "")
+
+    submission = "submission" in table.file.name.lower()
+    own_name = other is not None and len(table.header) == 2 and table.headed and (submission or held.foreign)
+    prediction = table.header[other] if own_name and other is not None else _PREDICTION_COLUMN
+    problems: tuple[str, ...] = ()
+    if other is not None and held.unknown_classes and not submission:
+        problems = (
+            f"{table.file.name}: column {table.header[other]} holds {listing(held.foreign)}, and the model knows the "
+            f"classes {listing(labels.classes)}; what is there does not count for the prediction",
+        )
+    return Inputs(table.file, column if table.headed else called, prediction, count, problems, items)
+
+
+def _label_column(table: Table, file_column: str) -> int | None:
+    """The column that may hold labels: the other one of two, or the one that is called so."""
+    others = [i for i, name in enumerate(table.header) if name != file_column]
+    named = [i for i in others if table.header[i].lower() in LABEL_NAMES]
+    for candidates in (others, named):
+        if len(candidates) == 1:
+            return candidates[0]
+    return None
+
+
+class _Held:
+    """What the label column holds: the model's classes, other classes, or a sample submission's placeholders."""
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self._classes = frozenset(_spelled(name) for name in classes)
+        self._first: str | None = None
+        self._several = False
+        self._named = False
+        self.foreign: list[str] = []
+        """The first few values that are no class of the model."""
+
+    def see(self, value: str) -> None:
+        """Looks at one cell."""
+        spelled = _spelled(value)
+        self._first = spelled if self._first is None else self._first
+        self._several |= spelled != self._first
+        if spelled in self._classes:
+            return
+        self._named |= not _is_placeholder(value)
+        if value not in self.foreign and len(self.foreign) < _SHOWN:
+            self.foreign.append(value)
+
+    @property
+    def unknown_classes(self) -> bool:
+        """Whether these look like labels of other classes: several values, and not fractions."""
+        return self._several and self._named
+
+
+def _spelled(label: str) -> str:
+    """Writes whole numbers alike, as `data.formats` does: `1`, `1.0` and `01` are one class."""
+    return str(int(label.partition(".")[0])) if re.fullmatch(r"[+-]?\d{1,99}(\.0*)?", label) else label
+
+
+def _is_placeholder(value: str) -> bool:
+    """Whether a cell is empty or a fraction such as .5."""
+    try:
+        return not value or not float(value).is_integer()
+    except ValueError:
+        return False
