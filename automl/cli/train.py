@@ -1,7 +1,7 @@
 """`automl train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -81,8 +81,14 @@ def train(
         "holdout_fraction": holdout_fraction,
     }
     named = {name: value for name, value in given.items() if value is not None}
-    wishes = {"ema": ema, "seed": seed, "soup": soup, "early_stopping": early_stopping, "device": device}
-    where = {"out": out, "runs": runs, "weights_dir": weights_dir, "overwrite": overwrite}
+    wishes: dict[str, Any] = {
+        "ema": ema,
+        "seed": seed,
+        "soup": soup,
+        "early_stopping": early_stopping,
+        "device": device,
+    }
+    where: dict[str, Any] = {"out": out, "runs": runs, "weights_dir": weights_dir, "overwrite": overwrite}
     with SearchProgress() as progress:
         if ensemble:
             if recipe is not None or named:

@@ -275,7 +275,7 @@ def test_another_split_can_be_evaluated():
 
 @pytest.mark.parametrize("evaluate", [None, "validation"])
 def test_a_run_is_shown_at_its_eighths_before_the_checkpoint(tmp_path, evaluate):
-    recipe, checkpoint, shown = recipe_of(epochs=4), tmp_path / "run.pt", []
+    recipe, checkpoint, shown = recipe_of(epochs=8), tmp_path / "run.pt", []
 
     def look(snapshot):
         written = torch.load(checkpoint, weights_only=True)["progress"][0] if checkpoint.exists() else 0
@@ -284,7 +284,7 @@ def test_a_run_is_shown_at_its_eighths_before_the_checkpoint(tmp_path, evaluate)
 
     result = fit(recipe, DATA, checkpoint=checkpoint, evaluate=evaluate, on_snapshot=look)
     assert [snapshot.eighth for snapshot in shown] == list(range(1, 9))
-    assert [snapshot.step for snapshot in shown] == list(range(2, 17, 2))
+    assert [snapshot.step for snapshot in shown] == list(range(4, 33, 4))
     assert shown[-1].model is result.model
     assert all(snapshot.train_loss > 0 for snapshot in shown)
     assert [snapshot.evaluation for snapshot in shown] == (result.history or [None] * 8)
