@@ -202,8 +202,11 @@ def _from_table(table: Table, labels: Labels, called: str, wanted: str | None) -
             yield Item(row[index], path or "")
 
     submission = "submission" in table.file.name.lower()
-    own_name = other is not None and len(table.header) == 2 and table.headed and (submission or held.foreign)
-    prediction = table.header[other] if own_name and other is not None else _PREDICTION_COLUMN
+    prediction = _PREDICTION_COLUMN
+    if other is not None and len(table.header) == 2 and table.headed:
+        name = table.header[other]
+        if submission or held.placeholders or (held.constant and name.lower() not in LABEL_NAMES):
+            prediction = name
     problems: tuple[str, ...] = ()
     if other is not None and held.unknown_classes and not submission:
         problems = (
@@ -244,6 +247,16 @@ class _Held:
         self._named |= not _is_placeholder(value)
         if value not in self.foreign and len(self.foreign) < _SHOWN:
             self.foreign.append(value)
+
+    @property
+    def constant(self) -> bool:
+        """Whether all cells say the same."""
+        return not self._several
+
+    @property
+    def placeholders(self) -> bool:
+        """Whether these are no labels: fractions, empty cells, or one value for all that is no class of the model."""
+        return bool(self.foreign) and not self.unknown_classes
 
     @property
     def unknown_classes(self) -> bool:

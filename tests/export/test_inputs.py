@@ -119,6 +119,8 @@ def test_rows_keep_their_order_and_their_duplicates(tmp_path):
         ("test.csv", "id,prob", ("0.5", "0.25"), "prob"),
         ("test.csv", "id,prob", ("", ""), "prob"),
         ("test.csv", "id,prob", ("-1", "-1"), "prob"),
+        ("test.csv", "id,prob", ("0", "0"), "prob"),
+        ("test.csv", "img_name,target", ("0", "0"), "y_pred"),
         ("test.csv", "id,label,group", ("0,x", "1,y"), "y_pred"),
     ],
 )
@@ -131,7 +133,8 @@ def test_a_sample_submission_keeps_its_column(tmp_path, name, header, cells, col
 def test_classes_that_the_model_does_not_know_are_told_once(tmp_path):
     images(tmp_path, ["a.png", "b.png", "c.png"])
     file = table(tmp_path, "img_name,target\na.png,cat\nb.png,dog\nc.png,cat\n")
-    problems = read(file)[3]
+    _, column, _, problems = read(file)
+    assert column == "y_pred"
     assert problems == (
         "rows.csv: column target holds 'cat', 'dog', and the model knows the classes '0', '1'; "
         "what is there does not count for the prediction",
