@@ -19,7 +19,8 @@ def quick(tmp_path, images, monkeypatch):  # noqa: F811
     space = tmp_path / "space.yaml"
     space.write_text(SPACE)
     pool = {"names": ["test_byobnet*"], "size": 1}
-    return {"data": images, "runs": tmp_path / "runs", "space": str(space), "pool": pool, "pretrained": "never"}
+    runs = tmp_path / "runs"
+    return {"data": images, "runs": runs, "space": str(space), "pool": pool, "pretrained": "never", "confirm": 0}
 
 
 def test_public_names():
@@ -59,6 +60,16 @@ def test_a_search_gives_the_best_recipe_and_continues(quick, tmp_path, capsys):
     assert again.best == more.best
     with pytest.raises(StudyError, match="seed was 0, is 1"):
         automl.search(trials=3, seed=1, **quick)
+
+
+def test_a_search_confirms_its_best_recipes(quick, capsys):
+    result = automl.search(trials=1, **(quick | {"confirm": 1}))
+    assert result.confirmation.best.recipe == result.best
+    assert len(result.confirmation.best.seeds) == 3
+    assert result.confirmation.holdout is not None
+    assert "of 3: trial 0, test_byobnet.r160_in1k, seed 1: validation auc" in capsys.readouterr().out
+    with pytest.raises(SpecError, match="confirm"):
+        automl.search(trials=1, **(quick | {"confirm": -1}))
 
 
 def test_what_is_given_wins_over_a_spec(tmp_path):

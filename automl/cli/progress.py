@@ -48,7 +48,10 @@ class SearchProgress:
         self._console.file.flush()
 
     def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-        """A progress bar on a terminal."""
+        """A progress bar on a terminal, in the place of the table."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
         return progress_bar(what)
 
     def tick(self, result: SearchResult, deadline: float | None, stopping: bool) -> None:

@@ -8,8 +8,9 @@ import typer
 
 if TYPE_CHECKING:
     from automl.search.api import SearchResult
+    from automl.search.folder import StudyFolder
 
-__all__ = ["search", "worker"]
+__all__ = ["search", "show_next", "show_result", "worker"]
 
 _DATA, _POOL, _STUDY = "Data", "Backbones", "Study"
 
@@ -24,6 +25,10 @@ def search(
     spec: Annotated[str | None, typer.Option(help="Study spec: a YAML file or a shipped name (default, ffdi).")] = None,
     runs: Annotated[Path, typer.Option(help="Folder for what is written: RUNS/STUDY/.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name of the study (default: the data's).")] = None,
+    confirm: Annotated[
+        int,
+        typer.Option(min=0, help="Best recipes to train again at the end, if there is time left; 0: none."),
+    ] = 3,
     space: Annotated[str | None, typer.Option(help="Search space: a YAML file or a shipped name.")] = None,
     metric: Annotated[
         str | None, typer.Option(help="auc, accuracy, balanced_accuracy, f1, log_loss, tpr_at_fpr, eer.")
@@ -135,7 +140,7 @@ def search(
     shipped = "demo" if data is None else "default"
     study_spec = StudySpec.load(spec or shipped, _given(overrides))
     with SearchProgress() as progress:
-        result = search_api(spec=study_spec, runs=runs, reporter=progress)
+        result = search_api(spec=study_spec, runs=runs, confirm=confirm, reporter=progress)
     show_result(result)
 
 
@@ -163,9 +168,10 @@ def worker(
 
 
 def show_result(result: "SearchResult") -> None:
-    """Prints the best recipe, the top five, how the others ended, and what to do next."""
+    """Prints the best recipe, the top five, how the others ended, what was confirmed, and what to do next."""
     from rich.console import Console
 
+    from automl.cli.confirm import show_confirmation
     from automl.report.tables import best_first, ends, top_table
     from automl.search.rows import trial_rows
 
@@ -190,10 +196,31 @@ def show_result(result: "SearchResult") -> None:
     folder = result.folder
     for path in [folder.best] * bool(best) + [folder.trials]:
         console.print(f"written: {path}", markup=False, soft_wrap=True)
-    runs = "" if folder.path.parent == Path("runs") else f" --runs {folder.path.parent}"
+    confirmation = result.confirmation
+    if confirmation is not None:
+        show_confirmation(confirmation, folder)
+        if best and best[0].number not in [candidate.trial for candidate in confirmation.candidates]:
+            again = f"{folder.command('confirm')} --again"
+            console.print(f"trial {best[0].number} is not in it; {again} takes it in", markup=False, soft_wrap=True)
+    show_next(folder, has_best=bool(best), confirmed=confirmation is not None)
+
+
+def show_next(folder: "StudyFolder", *, has_best: bool, confirmed: bool) -> None:
+    """Prints the commands that come after a search or a confirmation."""
+    from rich.console import Console
+
+    steps = [(folder.command("best"), "this summary again")]
+    if has_best and not confirmed:
+        steps.append((folder.command("confirm"), "the best recipes with fresh seeds, and one look at the holdout"))
+    if has_best:
+        steps.append((folder.command("train"), f"a model of the {'confirmed' if confirmed else 'best'} recipe"))
+        predict = f"automl predict models/{folder.name} --data DIR --out submission.csv"
+        steps.append((predict, "predictions of that model"))
+    steps.append((folder.command("dashboard"), "every trial in the browser"))
+    console, width = Console(highlight=False), max(len(command) for command, _ in steps)
     console.print("\n[bold]next[/bold]")
-    console.print(f"  automl best {folder.name}{runs}       this summary again", markup=False, soft_wrap=True)
-    console.print(f"  automl dashboard {folder.name}{runs}  every trial in the browser", markup=False, soft_wrap=True)
+    for command, what in steps:
+        console.print(f"  {command:{width}}  {what}", markup=False, soft_wrap=True)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

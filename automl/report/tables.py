@@ -2,15 +2,28 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from statistics import stdev
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from automl.quantities import format_seconds
+from automl.search.confirmation import Candidate, Confirmation
 from automl.search.rows import TrialRow
 
-__all__ = ["Live", "best_first", "ends", "live_table", "progress_line", "top_table", "trial_line"]
+__all__ = [
+    "Live",
+    "best_first",
+    "candidates_table",
+    "confirmation_lines",
+    "ends",
+    "live_table",
+    "progress_line",
+    "scores_table",
+    "top_table",
+    "trial_line",
+]
 
 _STYLES = {"complete": "green", "pruned": "dim", "failed": "red", "running": "cyan", "unfinished": "yellow"}
 
@@ -85,6 +98,65 @@ def ends(rows: list[TrialRow]) -> list[str]:
     lines = [", ".join(f"{count} {state}" for state, count in states.most_common())]
     reasons = Counter(_kind(row) for row in rows if row.state in ("pruned", "failed"))
     return lines + [f"{count} × {reason}" for reason, count in reasons.most_common(6)]
+
+
+def candidates_table(confirmation: Confirmation) -> Table:
+    """Each recipe that was trained again: its score with each seed, their mean and spread, and the search's score."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("trial", justify="right", no_wrap=True)
+    table.add_column("backbone", overflow="fold")
+    for seed in confirmation.best.seeds:
+        table.add_column(f"seed {seed}", justify="right", no_wrap=True)
+    for name in (f"mean {confirmation.metric}", "in the search"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for number, candidate in enumerate(confirmation.candidates):
+        table.add_row(
+            str(candidate.trial),
+            candidate.recipe.backbone,
+            *(f"{value:.4f}" for value in candidate.validation),
+            _mean(candidate),
+            f"{candidate.search_value:.4f}",
+            "chosen" if number == confirmation.chosen else "",
+        )
+    return table
+
+
+def _mean(candidate: Candidate) -> str:
+    """The mean over the seeds with their standard deviation, where there are several."""
+    spread = f" ± {stdev(candidate.validation):.4f}" if len(candidate.validation) > 1 else ""
+    return f"{candidate.mean:.4f}{spread}"
+
+
+def scores_table(confirmation: Confirmation) -> Table:
+    """The chosen recipe on validation and holdout, side by side."""
+    splits = [("validation", confirmation.validation, confirmation.validation_samples, confirmation.validation_metrics)]
+    if confirmation.holdout is not None:
+        splits.append(("holdout", confirmation.holdout, confirmation.holdout_samples, confirmation.holdout_metrics))
+    table = Table("", *(split for split, *_ in splits), box=None, pad_edge=False, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("samples", *(str(samples) for _, _, samples, _ in splits))
+    table.add_row(confirmation.metric, *(f"{interval.value:.4f}" for _, interval, _, _ in splits), style="bold")
+    table.add_row("95 % interval", *(f"{interval.low:.4f} – {interval.high:.4f}" for _, interval, _, _ in splits))
+    for name in confirmation.validation_metrics:
+        if name != confirmation.metric:
+            table.add_row(name, *(f"{metrics[name]:.4f}" for *_, metrics in splits))
+    return table
+
+
+def confirmation_lines(confirmation: Confirmation) -> list[str]:
+    """What the scores mean: optimism, method, and whether the holdout is still unseen."""
+    lines = [f"means over {len(confirmation.best.seeds)} seeds; intervals over samples: {confirmation.interval_method}"]
+    if confirmation.optimism is None:
+        return [*lines, f"no {confirmation.holdout_note}; validation chose the recipe, so its score flatters"]
+    lines.append(
+        f"optimism (how much better than the holdout): the search's {confirmation.search_value:.4f} by "
+        f"{confirmation.optimism:+.4f}, validation with fresh seeds by {confirmation.validation_optimism:+.4f}"
+    )
+    if confirmation.times_scored > 1:
+        lines.append(f"the holdout was looked at {confirmation.times_scored} times: it is no longer unseen")
+    return lines
 
 
 def _kind(row: TrialRow) -> str:

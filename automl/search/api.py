@@ -11,10 +11,11 @@ import optuna
 
 from automl.data import Cache, build_cache, open_dataset
 from automl.data.samples import SPLITS, Dataset
-from automl.errors import StudyError
+from automl.errors import AutomlError, SpecError, StudyError
 from automl.files import write_atomically
 from automl.quantities import format_bytes, format_seconds
 from automl.recipe import Recipe
+from automl.search.confirmation import Confirmation, load_confirmation
 from automl.search.facts import Facts, digest, find_facts, load_facts, store_facts
 from automl.search.folder import StudyFolder, study_name
 from automl.search.interrupts import interrupts
@@ -97,6 +98,11 @@ class SearchResult:
         return trial.value if trial else None
 
     @property
+    def confirmation(self) -> Confirmation | None:
+        """The best recipes trained again, and the chosen one's score on the holdout; None until then."""
+        return load_confirmation(self.folder)
+
+    @property
     def trials(self) -> "pd.DataFrame":
         """Every trial: parameters, metrics, state, reason."""
         return trials_table(self.study, self.facts.space)
@@ -110,6 +116,7 @@ def search(
     timeout: str | float | None = None,
     spec: StudySpec | str | None = None,
     runs: str | Path = "runs",
+    confirm: int = 3,
     reporter: Reporter | None = None,
     **overrides: Any,
 ) -> SearchResult:
@@ -122,6 +129,8 @@ def search(
         timeout: When it ends at the latest, such as `8h30m`.
         spec: A study spec, the path of one, or the name of a shipped one.
         runs: The folder that holds the study's folder.
+        confirm: How many of the best recipes are trained again when the trials are done, within what is left of the
+            timeout, to choose one and score it on the holdout (`automl.search.confirm`); 0: none.
         reporter: Is told what is done; None: lines are printed.
         **overrides: Any other key of the study spec (`seed=1`, `weights_dir="weights"`, `pool={"size": 4}`).
 
@@ -132,6 +141,8 @@ def search(
         AutomlError: If data, space, budgets or storage do not work out; the message says what to change.
     """
     began = time.time()
+    if confirm < 0:
+        raise SpecError(f"confirm is how many recipes are trained again, 0 or more; got {confirm}")
     budget = {"gpu_mem": gpu_mem, "trials": trials, "timeout": timeout}
     given: dict[str, Any] = {"budget": {key: value for key, value in budget.items() if value is not None}}
     if data is not None:
@@ -141,7 +152,7 @@ def search(
         resolved = StudySpec.from_mapping(merge(spec.model_dump(), given))
     else:
         resolved = StudySpec.load(spec or ("demo" if data is None else "default"), given)
-    return _Search(resolved, Path(runs), reporter or Quiet(), began).run()
+    return _Search(resolved, Path(runs), reporter or Quiet(), began, confirm).run()
 
 
 def open_result(folder: StudyFolder) -> SearchResult:
@@ -163,6 +174,7 @@ class _Search:
     runs: Path
     reporter: Reporter
     began: float
+    recipes_to_confirm: int
     stopping: bool = False
 
     def run(self) -> SearchResult:
@@ -184,7 +196,19 @@ class _Search:
         stopped = study.user_attrs.get("stopped")
         if stopped:
             raise StudyError(stopped)
+        if self.recipes_to_confirm and result.best is not None and not self.stopping:
+            self._confirm(result, deadline)
         return result
+
+    def _confirm(self, result: SearchResult, deadline: float | None) -> None:
+        """Trains the best recipes again in the time left; what goes wrong here takes nothing from the search."""
+        from automl.search.confirm import confirm  # which needs this module
+
+        top, device = self.recipes_to_confirm, self.spec.device
+        try:
+            confirm(result.folder, top=top, deadline=deadline, device=device, reporter=self.reporter)
+        except AutomlError as exc:
+            self.reporter.say(f"warning: not confirmed: {exc}")
 
     def _ground(self, dataset: Dataset, folder: StudyFolder, devices: tuple[str, ...]) -> tuple[Facts, optuna.Study]:
         """The facts and the study: found and made, or recalled and opened."""

@@ -28,6 +28,12 @@ class StudyFolder:
         """The study's name."""
         return self.path.name
 
+    def command(self, name: str) -> str:
+        """A command line on this study, for a person to type: `automl confirm faces --runs elsewhere`."""
+        return f"automl {name} {self.name}" + (
+            f" --runs {self.path.parent}" if self.path.parent != Path("runs") else ""
+        )
+
     @property
     def storage_url(self) -> str:
         """The embedded storage: one SQLite file."""
@@ -52,6 +58,20 @@ class StudyFolder:
     def trials(self) -> Path:
         """All trials as a table."""
         return self.path / "trials.csv"
+
+    @property
+    def confirmed(self) -> Path:
+        """The recipe that was chosen when the best ones were trained again."""
+        return self.path / "confirmed.yaml"
+
+    @property
+    def confirmation(self) -> Path:
+        """What that found."""
+        return self.path / "confirm.json"
+
+    def retraining(self, trial: int, seed: int) -> Path:
+        """The folder of one of a trial's retrainings: its checkpoint, weights and predictions."""
+        return self.path / "confirm" / f"{trial:04d}-{seed}"
 
     def trial(self, number: int) -> Path:
         """The folder of a trial: its lock, its checkpoint, the traceback of its error."""

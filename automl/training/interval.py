@@ -111,12 +111,17 @@ def metric_interval(
     """
     # Checked and computed as everywhere else; the replicates may then be computed in a quicker way.
     exact = [compute(name, labels, probabilities, positive) for probabilities in models]
-    stacked = np.stack([np.asarray(probabilities, dtype=np.float64) for probabilities in models], axis=1)
+    stacked: Floats = np.stack([np.asarray(probabilities, dtype=np.float64) for probabilities in models], axis=1)
 
-    def metric(labels: Labels, probabilities: Floats) -> float:
+    if name in ("accuracy", "log_loss"):  # means over samples, which need computing once
+        stacked = _per_sample(name, labels, stacked)
+
+    def metric(labels: Labels, rows: Floats) -> float:
+        if rows.ndim == 2:
+            return float(rows.mean())
         if name == "auc":
-            return _auc(labels, probabilities, positive)
-        return float(np.mean([compute(name, labels, probabilities[:, k], positive) for k in range(len(exact))]))
+            return _auc(labels, rows, positive)
+        return float(np.mean([compute(name, labels, rows[:, k], positive) for k in range(len(exact))]))
 
     return bootstrap(metric, labels, stacked, groups, repeats=repeats, level=level, seed=seed)
 
@@ -170,6 +175,18 @@ def _whole(codes: NDArray[np.int64], random: np.random.Generator) -> Iterator[ND
         lengths = sizes[chosen]
         firsts = np.repeat(starts[chosen] - (np.cumsum(lengths) - lengths), lengths)
         yield order[firsts + np.arange(lengths.sum())]
+
+
+def _per_sample(name: str, labels: Labels, probabilities: Floats) -> Floats:
+    """What each sample adds to a metric that is a mean over samples: (N, models) of (N, models, C)."""
+    if name == "accuracy":
+        right: Floats = (probabilities.argmax(axis=2) == np.asarray(labels)[:, None]).astype(np.float64)
+        return right
+    normal = probabilities / probabilities.sum(axis=2, keepdims=True)
+    of_truth = np.take_along_axis(normal, np.asarray(labels)[:, None, None], axis=2)[..., 0]
+    eps = np.finfo(np.float64).eps
+    surprise: Floats = -np.log(of_truth.clip(eps, 1 - eps))  # clipped as scikit-learn does
+    return surprise
 
 
 def _auc(labels: Labels, probabilities: Floats, positive: int) -> float:

@@ -43,7 +43,8 @@ def command(tmp_path, images):  # noqa: F811
             "--space",
             space,
         ]
-        line += ["--backbones", "test_byobnet*", "--pool-size", 1, "--pretrained", "never", "--pruner", "none", *more]
+        line += ["--backbones", "test_byobnet*", "--pool-size", 1, "--pretrained", "never", "--pruner", "none"]
+        line += ["--confirm", 0, *more]
         return [str(word) for word in line]
 
     return build
@@ -113,6 +114,7 @@ def test_a_search_to_the_best_recipe_though_its_worker_is_killed(command, surrou
     for part in ("training on the CPU", "best recipe: trial", "top five", "3 complete", "automl best tones"):
         assert part in printed
     assert str(folder / "best.yaml") in printed
+    assert f"automl confirm tones --runs {runs}" in printed
     assert "Traceback" not in printed
 
 
@@ -149,6 +151,19 @@ def test_a_timeout_ends_the_search(command, surroundings, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert time.monotonic() - began < 60  # 15 and, at worst, the grace for a checkpoint
     assert (tmp_path / "runs" / "tones" / "trials.csv").exists() or "no backbone" in done.stderr
+
+
+@pytest.mark.parametrize(("given", "wanted"), [([], 3), (["--confirm", "5"], 5), (["--confirm", "0"], 0)])
+def test_how_many_recipes_are_confirmed(monkeypatch, given, wanted):
+    asked = {}
+
+    def search(**how):
+        asked.update(how)
+        raise AutomlError("enough")
+
+    monkeypatch.setattr("automl.search.api.search", search)
+    CliRunner().invoke(app, ["search", *given])
+    assert asked["confirm"] == wanted
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------------

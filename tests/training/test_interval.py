@@ -34,13 +34,14 @@ def test_the_interval_holds_the_value(n, seed, name, grouped):
     assert found.low <= found.value <= found.high
 
 
+@pytest.mark.parametrize("name", ["auc", "accuracy", "log_loss"])
 @pytest.mark.parametrize("classes", [2, 4])
-def test_the_quick_auc_is_that_of_scikit_learn(classes):
+def test_the_quick_metrics_are_those_of_scikit_learn(name, classes):
     random = np.random.default_rng(1)
     labels = random.integers(0, classes, 60)
     models = [random.dirichlet(np.ones(classes), 60).round(1) for _ in range(3)]  # rounded: many ties
-    found = metric_interval("auc", labels, models, positive=0, repeats=2)
-    assert found.value == pytest.approx(np.mean([compute("auc", labels, model, 0) for model in models]), abs=1e-12)
+    found = metric_interval(name, labels, models, positive=0, repeats=2)
+    assert found.value == pytest.approx(np.mean([compute(name, labels, model, 0) for model in models]), abs=1e-12)
 
 
 def test_more_samples_make_it_narrower_and_the_seed_makes_it_the_same():

@@ -1,0 +1,353 @@
+"""Confirming a search: the best recipes again with fresh seeds, then one look at the holdout.
+
+The best of many noisy scores is too good (the winner's curse; Cawley & Talbot 2010, "On over-fitting in model
+selection", JMLR 11). So the best trials' recipes are trained again with seeds the search did not use, the choice is
+made by the mean of their validation scores, and the chosen one alone is scored on the holdout, which chose nothing.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from shutil import rmtree
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from automl.data import build_cache
+from automl.data.loader import ImageData
+from automl.errors import DataError, SpecError, StudyError
+from automl.quantities import format_seconds
+from automl.recipe import Numerics, Recipe
+from automl.search.api import Quiet, Reporter, find_devices
+from automl.search.confirmation import Candidate, Confirmation, load_confirmation, store_confirmation
+from automl.search.facts import Facts, load_facts
+from automl.search.folder import StudyFolder, lock
+from automl.search.interrupts import interrupts
+from automl.search.retraining import Retraining
+from automl.search.study import open_study, recipe_of, stored_spec
+from automl.training.allocator import give_freed_memory_back, keep_freed_memory
+from automl.training.cadence import VALIDATION_SHARE
+from automl.training.fit import Diverged, Parked
+from automl.training.interval import Interval, describe_method, metric_interval
+from automl.training.metrics import all_metrics, compute, direction
+
+__all__ = ["Confirmation", "confirm", "load_confirmation", "what_fits"]
+
+_MARGIN = 1.15
+"""On predicted times: the next training of a recipe may be slower than its trial was."""
+
+
+def confirm(
+    folder: StudyFolder,
+    *,
+    top: int = 3,
+    seeds: int = 3,
+    timeout: float | None = None,
+    deadline: float | None = None,
+    device: str = "auto",
+    again: bool = False,
+    reporter: Reporter | None = None,
+) -> Confirmation | None:
+    """Trains the best recipes of a study again, chooses one, and scores it on the holdout.
+
+    Killed or interrupted it goes on where it was when it is called again. Of several GPUs, the first is used.
+
+    Args:
+        folder: The study's.
+        top: How many recipes; those that differ in seed and numerics alone count as one.
+        seeds: Trainings of each, with as many seeds.
+        timeout: Seconds it may take. What is predicted not to fit is cut: seeds first, down to two, then recipes.
+        deadline: When it ends at the latest, in seconds since 1970.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        again: Confirm anew a study that is confirmed; its holdout is then no longer unseen.
+        reporter: Is told what is done; None: lines are printed.
+
+    Returns:
+        What was found, also when it was found before; None when it was interrupted or there was no time: the
+        reporter was told.
+
+    Raises:
+        StudyError: If there is no such study, it has no complete trial, or it is being confirmed by another process.
+        SpecError: If `top` or `seeds` is less than 1.
+        AutomlError: If a recipe cannot be trained.
+    """
+    if top < 1 or seeds < 1:
+        raise SpecError(f"top and seeds are at least 1, got {top} and {seeds}")
+    ends = [end for end in (deadline, None if timeout is None else time.time() + timeout) if end is not None]
+    study = open_study(folder)
+    stored_spec(study)
+    chosen_device = find_devices(device)[0]
+    with lock(folder.path / "confirm.lock", wait=False) as held:
+        if not held:
+            raise StudyError(f"study {folder.name} is being confirmed by another process")
+        work = _Confirming(study, folder, chosen_device, min(ends, default=float("inf")), reporter or Quiet())
+        earlier = load_confirmation(folder)
+        if earlier is not None and not again:
+            work.reporter.say(f"study {folder.name} is confirmed already; --again looks at the holdout once more")
+            return earlier
+        with interrupts(work.stop):
+            return work.confirm(top, seeds, earlier.times_scored if earlier else 0)
+
+
+def what_fits(seconds: Sequence[Sequence[float]], seconds_left: float) -> tuple[int, int]:
+    """How many recipes with how many seeds there is time for: fewer seeds first, at least two, then fewer recipes.
+
+    Args:
+        seconds: Of each training that is left to do, by recipe (best first) and seed; 0 for those that are done.
+        seconds_left: For all of them.
+
+    Returns:
+        Recipes and seeds of each; one recipe with one seed if no more fits, (0, 0) if not even that does.
+    """
+    most = len(seconds[0])
+    options = [(top, n) for top in range(len(seconds), 0, -1) for n in range(most, min(2, most) - 1, -1)]
+    for top, n in [*options, (1, 1)]:
+        if sum(sum(row[:n]) for row in seconds[:top]) <= seconds_left:
+            return top, n
+    return 0, 0
+
+
+@dataclass
+class _Confirming:
+    """One call of `confirm`."""
+
+    study: optuna.Study
+    folder: StudyFolder
+    device: str
+    deadline: float
+    reporter: Reporter
+    facts: Facts = field(init=False)
+    data: ImageData = field(init=False)
+    stopping: bool = False
+    pace: float = 1.0
+    """Seconds the trainings took, by those predicted."""
+
+    def stop(self) -> None:
+        """What Ctrl-C does: first a wish, then an order."""
+        if self.stopping:
+            raise KeyboardInterrupt
+        self.stopping = True
+
+    def confirm(self, top: int, seeds: int, times_scored: int) -> Confirmation | None:
+        say = self.reporter.say
+        self.facts = load_facts(self.study, self.folder)
+        trials = self._best(top)
+        if not trials:
+            raise StudyError(f"study {self.folder.name} has no complete trial to confirm; continue it: automl search")
+        with self.reporter.bar("decoding images") as progress:
+            cache = build_cache(self.facts.dataset, self.facts.cache_size, progress)
+        self.data = ImageData(self.facts.dataset, cache, loaders=0 if self.device == "cpu" else 4)
+        planned = self._plan(trials, seeds)
+        if not planned:
+            return None
+        if times_scored and self._holdout_rows():
+            say("warning: the holdout was looked at before; it is no longer unseen, and its score flatters a little")
+        if self.device == "cpu":
+            keep_freed_memory()
+        try:
+            candidates = self._evidence(trials, self._train(planned))
+            if not candidates or self.stopping:
+                say(f"nothing was chosen yet; {self.folder.command('confirm')} goes on where this stopped")
+                return None
+            return self._conclude(candidates, times_scored)
+        except Parked:
+            say(f"stopped; {self.folder.command('confirm')} goes on where this stopped")
+            return None
+        finally:
+            if self.device == "cpu":
+                give_freed_memory_back()
+
+    # --- what to train ----------------------------------------------------------------------------------------------
+
+    def _best(self, top: int) -> list[FrozenTrial]:
+        """The best complete trials, best first, of recipes that differ."""
+        sign = -1 if direction(self.facts.metric) == "maximize" else 1
+        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        found: dict[str, FrozenTrial] = {}
+        for trial in sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number)):
+            found.setdefault(_without_luck(recipe_of(trial)), trial)
+        return list(found.values())[:top]
+
+    def _plan(self, trials: list[FrozenTrial], seeds: int) -> list[tuple[Retraining, float]]:
+        """What there is time for, with the seconds predicted: one seed of every recipe, then the next."""
+        first = stored_spec(self.study).seed + 1  # the search's own seed won; that is not held for the recipe's merit
+        rows = [[self._retraining(trial, (first + k) % 2**32) for k in range(seeds)] for trial in trials]
+        predicted = [self._seconds(trial) for trial in trials]
+        labels = self.data.labels("validation")
+        costs = [
+            [0.0 if again.validation(labels) is not None else _MARGIN * seconds for again in row]
+            for row, seconds in zip(rows, predicted, strict=True)
+        ]
+        left = max(0.0, self.deadline - time.time())
+        recipes, each = what_fits(costs, left)
+        if (recipes, each) == (0, 0):
+            self.reporter.say(
+                f"not confirmed: training one recipe again takes about {format_seconds(costs[0][0])}, and "
+                f"{format_seconds(left)} are left; {self.folder.command('confirm')} does it without a limit"
+            )
+            return []
+        cut = "" if (recipes, each) == (len(trials), seeds) else f" (cut from {len(trials)} and {seeds}: no more fit)"
+        total = sum(sum(row[:each]) for row in costs[:recipes])
+        self.reporter.say(
+            f"confirming study {self.folder.name} on {self.device}: {_count(recipes, 'recipe')}, "
+            f"{_count(each, 'fresh seed')} each{cut}; "
+            f"about {format_seconds(total)} of training"
+        )
+        return [(rows[i][k], predicted[i]) for k in range(each) for i in range(recipes)]
+
+    def _retraining(self, trial: FrozenTrial, seed: int) -> Retraining:
+        recipe = recipe_of(trial).model_copy(update={"seed": seed})
+        return Retraining(trial.number, recipe, self.folder.retraining(trial.number, seed))
+
+    def _seconds(self, trial: FrozenTrial) -> float:
+        """How long the trial trained or, where that was not noted, how long the backbone's timing says."""
+        if noted := trial.user_attrs.get("fit_seconds"):
+            return float(noted)
+        recipe = recipe_of(trial)
+        entry = self.facts.pool.named(recipe.backbone)
+        if entry is None:
+            return 0.0
+        images = recipe.epochs * len(self.data.labels("train"))
+        return images * entry.timing.at(recipe.image_size).train_seconds * (1 + VALIDATION_SHARE)
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def _train(self, planned: list[tuple[Retraining, float]]) -> list[Retraining]:
+        """Trains one after the other; returns those that are done, without recipes that diverged."""
+        labels, done, broken = self.data.labels("validation"), list[Retraining](), set[int]()
+        for number, (again, seconds) in enumerate(planned, start=1):
+            what = f"{number} of {len(planned)}: trial {again.trial}, {again.recipe.backbone}, seed {again.recipe.seed}"
+            if again.trial in broken:
+                continue
+            if again.validation(labels) is None:
+                if done and self.pace * seconds > self.deadline - time.time():
+                    self.reporter.say(f"{what}: no time left for it")
+                    break
+                try:
+                    self._train_one(again, seconds, what)
+                except Parked:
+                    self.reporter.say(f"{what}: parked")
+                    break
+                except Diverged as exc:
+                    self.reporter.say(f"{what}: {exc}; the recipe is out")
+                    broken.add(again.trial)
+                    continue
+            done.append(again)
+            found = again.validation(labels)
+            if found is None:
+                raise StudyError(f"cannot read {again.predictions} again; is the disk full?")
+            value = compute(self.facts.metric, labels, found, self.data.positive)
+            self.reporter.say(f"{what}: validation {self.facts.metric} {value:.4f}")
+        if not self.stopping and planned and broken >= {again.trial for again, _ in planned}:
+            raise StudyError("every recipe diverged with a fresh seed; none can be confirmed")
+        return [again for again in done if again.trial not in broken]
+
+    def _train_one(self, again: Retraining, seconds: float, what: str) -> None:
+        self.reporter.say(f"{what}: about {format_seconds(self.pace * seconds)}")
+        entry = self.facts.pool.named(again.recipe.backbone)
+        began = time.monotonic()
+        with self.reporter.bar(what) as progress:
+            again.train(self.data, entry.find() if entry else None, self.device, progress, self._should_stop)
+        if seconds:
+            self.pace = max(0.5, (time.monotonic() - began) / seconds)
+
+    def _should_stop(self, _at_checkpoint: bool) -> bool:
+        return self.stopping or time.time() > self.deadline
+
+    # --- choosing ---------------------------------------------------------------------------------------------------
+
+    def _evidence(self, trials: list[FrozenTrial], done: list[Retraining]) -> list[tuple[Candidate, list[Retraining]]]:
+        """What is known of each recipe, by as many seeds of each as all of them were trained with."""
+        rows = {trial.number: [again for again in done if again.trial == trial.number] for trial in trials}
+        seeds = min((len(row) for row in rows.values() if row), default=0)
+        return [
+            (self._candidate(trial, rows[trial.number][:seeds]), rows[trial.number][:seeds])
+            for trial in trials
+            if rows[trial.number]
+        ]
+
+    def _candidate(self, trial: FrozenTrial, row: list[Retraining]) -> Candidate:
+        values = [compute(self.facts.metric, *self._validation(again), self.data.positive) for again in row]
+        return Candidate(
+            trial=trial.number,
+            search_value=trial.value or 0.0,
+            seeds=tuple(again.recipe.seed for again in row),
+            validation=tuple(values),
+            mean=float(np.mean(values)),
+            recipe=recipe_of(trial),
+            predictions=tuple(str(again.predictions.relative_to(self.folder.path)) for again in row),
+        )
+
+    def _validation(self, again: Retraining) -> tuple[Any, Any]:
+        labels = self.data.labels("validation")
+        return labels, again.validation(labels)
+
+    def _conclude(self, candidates: list[tuple[Candidate, list[Retraining]]], times_scored: int) -> Confirmation:
+        """Chooses, scores the chosen recipe on the holdout, writes, and drops the others' weights."""
+        sign = 1 if direction(self.facts.metric) == "maximize" else -1
+        chosen = max(range(len(candidates)), key=lambda i: (sign * candidates[i][0].mean, -i))
+        candidate, row = candidates[chosen]
+        validation, validation_metrics = self._score("validation", [self._validation(again)[1] for again in row])
+        holdout, holdout_metrics, note = self._holdout(row)
+        better = (lambda value: sign * (value - holdout.value)) if holdout else lambda _: None
+        confirmation = Confirmation(
+            metric=self.facts.metric,
+            chosen=chosen,
+            validation=validation,
+            holdout=holdout,
+            validation_metrics=validation_metrics,
+            holdout_metrics=holdout_metrics,
+            search_value=candidate.search_value,
+            optimism=better(candidate.search_value),
+            validation_optimism=better(candidate.mean),
+            interval_method=describe_method(self._groups("holdout" if holdout else "validation")),
+            validation_samples=len(self.data.rows("validation")),
+            holdout_samples=self._holdout_rows(),
+            holdout_note=note,
+            times_scored=times_scored + (holdout is not None),
+            candidates=tuple(candidate for candidate, _ in candidates),
+        )
+        store_confirmation(self.folder, confirmation)
+        for path in (self.folder.path / "confirm").glob("*/weights.safetensors"):
+            if path.parent not in [again.folder for again in row]:
+                path.unlink(missing_ok=True)
+        return confirmation
+
+    def _holdout(self, row: list[Retraining]) -> tuple[Interval | None, dict[str, float], str]:
+        """The chosen recipe's score on the holdout, or why there is none."""
+        if not self._holdout_rows():
+            return None, {}, "holdout: no readable sample was set aside (--holdout-fraction of automl search)"
+        for again in row:
+            if not again.weights.is_file():  # another recipe was chosen before, and these were dropped
+                rmtree(again.folder)
+                self._train_one(again, 0.0, f"the weights of trial {again.trial}, seed {again.recipe.seed}, again")
+        try:
+            models = [again.predict(self.data, "holdout", self.device) for again in row]
+            return *self._score("holdout", models), ""
+        except DataError as exc:
+            return None, {}, f"score on the holdout: {exc}"
+
+    def _score(self, split: str, models: list[Any]) -> tuple[Interval, dict[str, float]]:
+        """The metric of a split with its interval, and all metrics: means over the models."""
+        labels, positive = self.data.labels(split), self.data.positive
+        every = [all_metrics(labels, probabilities, positive) for probabilities in models]
+        means = {name: float(np.mean([metrics[name] for metrics in every])) for name in every[0]}
+        return metric_interval(self.facts.metric, labels, models, positive, self._groups(split)), means
+
+    def _groups(self, split: str) -> Any:
+        return self.facts.dataset.samples["group"].to_numpy()[self.data.rows(split)]
+
+    def _holdout_rows(self) -> int:
+        chosen = (self.facts.dataset.samples["split"] == "holdout").to_numpy() & self.data.cache.readable
+        return int(chosen.sum())
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number > 1)}"
+
+
+def _without_luck(recipe: Recipe) -> str:
+    """What makes two recipes the same: all but their seed and the numerics."""
+    return recipe.model_copy(update={"seed": 0, "numerics": Numerics()}).model_dump_json()

@@ -1,0 +1,117 @@
+"""One retraining of a recipe for a confirmation: resumable, and its predictions and weights on the disk.
+
+checkpoint.pt         while it trains
+weights.safetensors   from its end until another recipe is chosen
+predictions.npz       from its end; written last, so that where it is, the retraining is done
+"""
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automl.data.loader import ImageData
+from automl.errors import WeightsError
+from automl.files import write_atomically
+from automl.recipe import Recipe
+from automl.training.evaluate import Normalize, probabilities
+from automl.training.fit import fit
+from automl.training.model import Weights, make_model, preprocessing
+
+__all__ = ["Retraining"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """A recipe with one seed, in its folder."""
+
+    trial: int
+    recipe: Recipe
+    """With the seed of this retraining."""
+    folder: Path
+
+    @property
+    def predictions(self) -> Path:
+        """The validation probabilities."""
+        return self.folder / "predictions.npz"
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights; absent when another recipe was chosen."""
+        return self.folder / "weights.safetensors"
+
+    def validation(self, labels: NDArray[np.int64]) -> Floats | None:
+        """The validation probabilities (N, C), if they are there and of this recipe on these samples."""
+        try:
+            with self.predictions.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+                same = str(file["recipe"]) == self.recipe.model_dump_json() and np.array_equal(file["labels"], labels)
+                found: Floats = file["validation"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none, or a damaged one: train again
+            return None
+        return found if same and len(found) == len(labels) else None
+
+    def train(
+        self,
+        data: ImageData,
+        pretrained: Weights | None,
+        device: str,
+        on_step: Callable[[int, int], None],
+        should_stop: Callable[[bool], bool],
+    ) -> None:
+        """Trains, or goes on training, to the end.
+
+        Raises:
+            Parked: If `should_stop` said so.
+            Diverged: If the loss or the predictions become NaN or infinite.
+            AutomlError: As `fit`.
+        """
+        from safetensors.torch import save_file
+
+        checkpoint = self.folder / "checkpoint.pt"
+        done = fit(
+            self.recipe,
+            data,
+            weights=pretrained,
+            device=device,
+            checkpoint=checkpoint,
+            on_step=on_step,
+            should_stop=should_stop,
+        )
+        state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in done.model.state_dict().items()}
+        try:
+            with write_atomically(self.weights) as temporary:
+                save_file(state, temporary)
+            with write_atomically(self.predictions) as temporary, temporary.open("wb") as file:
+                arrays = {"validation": done.probabilities, "labels": data.labels("validation")}
+                np.savez(file, recipe=self.recipe.model_dump_json(), **arrays)  # type: ignore[arg-type]
+        except OSError as exc:
+            raise WeightsError(f"cannot write to {self.folder}: {exc.strerror or exc}; is the disk full?") from exc
+        checkpoint.unlink(missing_ok=True)
+
+    def predict(self, data: ImageData, split: str, device: str) -> Floats:
+        """Probabilities (N, C) of a split by the trained weights.
+
+        Raises:
+            WeightsError: If the weights are gone or do not fit.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        model = make_model(self.recipe, data.classes)
+        try:
+            model.load_state_dict(load_file(self.weights))
+        except (RuntimeError, SafetensorError, OSError) as exc:
+            raise WeightsError(f"cannot load {self.weights}: {str(exc).strip().splitlines()[0]}") from exc
+        numerics, wanted = self.recipe.numerics, preprocessing(model)
+        normalize = Normalize(wanted, numerics, torch.device(device))
+        model = model.to(device).to(memory_format=normalize.layout)
+        size = numerics.micro_batch_size or data.batch_size(self.recipe)
+        batches = data.evaluation_batches(self.recipe, wanted, split, size)
+        found: Floats = probabilities(model, batches, normalize, numerics.precision)
+        return found
