@@ -8,11 +8,15 @@ import typer
 
 from automl import __version__
 from automl.cli.backbones import backbones
+from automl.cli.confirm import confirm
 from automl.cli.data import data
+from automl.cli.export import export
 from automl.cli.leaderboard import leaderboard_app
+from automl.cli.predict import predict
 from automl.cli.search import search, worker
 from automl.cli.space import space_app
 from automl.cli.studies import best, dashboard, studies
+from automl.cli.train import train
 from automl.errors import AutomlError
 
 __all__ = ["app", "run"]
@@ -25,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (search, best, studies, dashboard, data, backbones):
+for command in (search, best, confirm, train, predict, export, studies, dashboard, data, backbones):
     app.command()(command)
 app.command(hidden=True)(worker)
 app.add_typer(space_app, name="space")
