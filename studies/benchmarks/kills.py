@@ -56,7 +56,7 @@ def main() -> None:
     random.seed(0)
     with tempfile.TemporaryDirectory() as runs:
         command = [sys.executable, "-m", "automl", "search", "--runs", runs, "--name", "kills"]
-        command += ["--trials", str(given.trials), *given.flags]
+        command += ["--trials", str(given.trials), "--confirm", "0", *given.flags]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         hit = kill_workers(process, Path(runs) / "kills", given.kills)
         code = process.wait()

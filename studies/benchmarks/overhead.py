@@ -160,6 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
             gpu_mem=args.gpu_mem,
             trials=args.trials,
             timeout=args.timeout,
+            confirm=0,
             runs=f"{folder}/runs",
             reporter=moments,
             seed=args.seed,

@@ -193,6 +193,7 @@ def automl_search(args: argparse.Namespace, found: Found) -> int:
             gpu_mem="16GB",
             trials=args.trials,
             timeout=60 * args.minutes,
+            confirm=0,
             runs=folder,
             reporter=watcher,
             weights_dir=args.weights_dir,
