@@ -213,7 +213,7 @@ def _trace(model: ModelFolder, network: nn.Module) -> torch.export.ExportedProgr
 
 
 def _onnx_runner(path: Path) -> Runner:
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
@@ -271,4 +271,5 @@ def _real(model: ModelFolder, data: Path) -> Iterator[Tensor]:
 def _normalised(model: ModelFolder, pixels: Tensor) -> Tensor:
     """Uint8 (B, 3, S, S) → the network's input, float32."""
     mean, std = 255 * torch.tensor([model.input.mean, model.input.std]).view(2, 3, 1, 1)
-    return (pixels.float() - mean) / std
+    normalised: Tensor = (pixels.float() - mean) / std
+    return normalised

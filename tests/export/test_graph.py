@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from automl.errors import AutomlError, DataError, WeightsError
-from automl.export import graph
 from automl.export.graph import TOLERANCE, constants, export_onnx, export_torch
 from automl.recipe import Augmentation, NativeCrop
 from tests.export.conftest import SIZE, write
@@ -80,7 +79,7 @@ def test_of_many_classes_none_is_positive_and_a_native_crop_is_told(tmp_path):
 
 
 def test_compared_on_real_images(model, tmp_path, pictures):
-    found = export_onnx(model, tmp_path / "out.onnx", pictures)
+    found = export_torch(model, tmp_path / "out.pt2", pictures)
     assert (found.images, found.real) == (4, True)
     assert found.difference < TOLERANCE
 
@@ -95,12 +94,17 @@ def test_no_images_to_compare_on(model, tmp_path, name):
 
 @pytest.mark.parametrize("wrong", [2e-4, float("nan")])
 def test_a_file_that_differs_is_not_left_behind(model, tmp_path, monkeypatch, wrong):
-    out = tmp_path / "out.onnx"
+    out = tmp_path / "out.pt2"
     out.write_text("the last good one")
-    made = graph._onnx_runner
-    monkeypatch.setattr(graph, "_onnx_runner", lambda path: lambda batch: made(path)(batch) + wrong)
+    network = model.load()
+
+    class Wrong:
+        def module(self):
+            return lambda batch: network(batch).softmax(1) + wrong
+
+    monkeypatch.setattr(torch.export, "load", lambda _file: Wrong())
     with pytest.raises(WeightsError, match="differ by up to"):
-        export_onnx(model, out)
+        export_torch(model, out)
     assert out.read_text() == "the last good one"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
