@@ -247,10 +247,10 @@ class _Confirming:
     def _train_one(self, again: Retraining, seconds: float, what: str) -> None:
         self.reporter.say(f"{what}: about {format_seconds(self.pace * seconds)}")
         entry = self.facts.pool.named(again.recipe.backbone)
-        began = time.monotonic()
+        began, anew = time.monotonic(), not again.begun
         with self.reporter.bar(what) as progress:
             again.train(self.data, entry.find() if entry else None, self.device, progress, self._should_stop)
-        if seconds:
+        if seconds and anew:  # what was resumed took less than the whole
             self.pace = max(0.5, (time.monotonic() - began) / seconds)
 
     def _should_stop(self, _at_checkpoint: bool) -> bool:

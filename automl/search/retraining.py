@@ -42,6 +42,15 @@ class Retraining:
         return self.folder / "predictions.npz"
 
     @property
+    def begun(self) -> bool:
+        """Whether a checkpoint is there to go on from."""
+        return self._checkpoint.exists()
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
     def weights(self) -> Path:
         """The trained weights; absent when another recipe was chosen."""
         return self.folder / "weights.safetensors"
@@ -73,13 +82,12 @@ class Retraining:
         """
         from safetensors.torch import save_file
 
-        checkpoint = self.folder / "checkpoint.pt"
         done = fit(
             self.recipe,
             data,
             weights=pretrained,
             device=device,
-            checkpoint=checkpoint,
+            checkpoint=self._checkpoint,
             on_step=on_step,
             should_stop=should_stop,
         )
@@ -92,7 +100,7 @@ class Retraining:
                 np.savez(file, recipe=self.recipe.model_dump_json(), **arrays)  # type: ignore[arg-type]
         except OSError as exc:
             raise WeightsError(f"cannot write to {self.folder}: {exc.strerror or exc}; is the disk full?") from exc
-        checkpoint.unlink(missing_ok=True)
+        self._checkpoint.unlink(missing_ok=True)
 
     def predict(self, data: ImageData, split: str, device: str) -> Floats:
         """Probabilities (N, C) of a split by the trained weights.
