@@ -51,7 +51,8 @@ class Team:
         """The model with BatchNorms that see the whole batch, where there is more than one process and CUDA."""
         if self.size == 1 or next(model.parameters()).device.type != "cuda":
             return model
-        from timm.layers import convert_sync_batchnorm  # torch's own loses the activation in timm's BatchNormAct2d
+        # torch's own conversion loses the activation in timm's BatchNormAct2d
+        from timm.layers.norm_act import convert_sync_batchnorm
 
         synchronised: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return synchronised
