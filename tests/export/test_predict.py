@@ -161,13 +161,13 @@ def test_of_a_uniform_picture_every_augmentation_is_none(model, tmp_path, tta):
 def test_every_row_in_order_duplicates_too(model, photos, tmp_path, ear):
     done = run(model, photos / "rows.csv", tmp_path / "deep/out.csv", ear, batch_size=3)
     header, *rows = rows_of(tmp_path / "deep/out.csv")
-    assert header == ["img_name", "target"]  # not labels that the model knows: perhaps a submission's placeholders
+    assert header == ["img_name", "y_pred"]
     assert [name for name, _ in rows] == [f"{k}.png" for k in (3, 1, 6, 0, 3, 5, 2, 4)]
     assert rows[0] == rows[4]
     table = load(model.path).predict(photos).set_index("path")
     fake = [table["fake"][str(photos / name)] for name, _ in rows]
     assert [float(value) for _, value in rows] == pytest.approx(fake, abs=1e-6)
-    assert (done.rows, done.unreadable, done.columns) == (8, 0, ("img_name", "target"))
+    assert (done.rows, done.unreadable, done.columns) == (8, 0, ("img_name", "y_pred"))
     assert ear.progress == [(k, 8) for k in range(1, 9)]
     assert len(ear.warnings) == 1
     assert "column target holds '1', '0'" in ear.warnings[0]

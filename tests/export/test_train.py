@@ -343,6 +343,16 @@ def surroundings(tmp_path, **more):
     return {**os.environ, "OMP_NUM_THREADS": "1", "AUTOML_CACHE": str(tmp_path / "cache"), **more}
 
 
+@pytest.fixture
+def one_thread():
+    """As many as the other processes have: the number of threads changes the order of sums, and so their last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_killed_and_resumed_is_the_same_as_never_killed(tmp_path, images, train_tiny):  # noqa: F811
     recipe = recipe_of("test_byobnet", epochs=12, ema_decay=0.99)
     line = command(tmp_path, images, "killed", recipe, "--soup", "2")

@@ -106,13 +106,13 @@ def test_a_model_is_built_for_its_image_size():
 
 
 def test_an_unknown_backbone_is_answered_with_the_nearest_names():
-    with pytest.raises(RecipeError, match=r"no model 'resnet10x'.*resnet10t"):
+    with pytest.raises(RecipeError, match=r"no backbone 'resnet10x'.*resnet10t"):
         trace_envelope(Step("resnet10x", image_size=64, classes=2))
 
 
 @pytest.mark.parametrize("name", ["hf-hub:timm/resnet18", "local-dir:/tmp", "../resnet18", ""])
 def test_only_names_of_timm_are_built(name):
-    with pytest.raises(RecipeError, match="no model"):
+    with pytest.raises(RecipeError, match="no backbone"):
         trace_envelope(Step(name, image_size=64, classes=2))
 
 
