@@ -32,11 +32,11 @@ def kill_workers(process: "subprocess.Popen[bytes]", folder: Path, kills: int) -
     """Kills the worker `kills` times, each time while it trains; returns how often it was hit."""
     hit = 0
     for _ in range(kills):
-        time.sleep(random.uniform(2, 8))
-        progress = folder / "workers" / "cpu.json"
         began = time.time()
-        while process.poll() is None and not (progress.exists() and progress.stat().st_mtime > began):
+        # A kill before a trial's first checkpoint only makes it begin again: that there is one shows what is lost.
+        while process.poll() is None and not any(_after(path, began) for path in folder.glob("trials/*/checkpoint.pt")):
             time.sleep(0.05)
+        time.sleep(random.uniform(0, 1))
         if process.poll() is not None:
             break
         pid = worker_pid(process.pid)
@@ -44,6 +44,14 @@ def kill_workers(process: "subprocess.Popen[bytes]", folder: Path, kills: int) -
             os.kill(pid, signal.SIGKILL)
             hit += 1
     return hit
+
+
+def _after(path: Path, moment: float) -> bool:
+    """Whether a file was written after a moment; a trial that ends takes its checkpoint along."""
+    try:
+        return path.stat().st_mtime > moment
+    except FileNotFoundError:
+        return False
 
 
 def main() -> None:
