@@ -282,9 +282,8 @@ class _Training:
         batches = data.evaluation_batches(self.recipe, expects, split, size)
         model = model.to(self.device).to(memory_format=normalize.layout)
         found = probabilities(model, batches, normalize, numerics.precision)
-        labels, groups = data.labels(split), None
-        if data.samples.grouped:
-            groups = data.samples.samples["group"].to_numpy(str)[data.rows(split)]
+        labels = data.labels(split)
+        groups = data.samples.samples["group"].to_numpy()[data.rows(split)]
         try:
             interval = metric_interval(self.plan.metric, labels, [found], data.positive, groups)
             every = all_metrics(labels, found, data.positive)
