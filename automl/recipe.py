@@ -286,6 +286,9 @@ class Numerics(Part):
     memory_format: Literal["contiguous", "channels_last"] = "contiguous"
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Images per forward pass; the effective batch is reached by accumulation. None: the whole batch at once."""
+    grad_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass (Chen et al. 2016): less memory, a third more time.
+    Some of timm's models cannot, which is an error."""
 
 
 class Recipe(Part):

@@ -25,6 +25,8 @@ from automl.recipe import Recipe, describe_errors
 if TYPE_CHECKING:
     from torch import nn
 
+    from automl.training.model import Preprocessing
+
 __all__ = ["Input", "Labels", "ModelFolder", "read_members", "read_model", "write_ensemble", "write_model"]
 
 _WEIGHTS, _RECIPE, _INPUT, _LABELS, _METRICS, _CARD, _ENSEMBLE = (
@@ -51,6 +53,13 @@ class Input:
     """Per channel, of values in [0, 1]."""
     std: tuple[float, float, float]
     interpolation: str
+
+    @property
+    def preprocessing(self) -> "Preprocessing":
+        """What the backbone's weights expect."""
+        from automl.training.model import Preprocessing
+
+        return Preprocessing(self.mean, self.std, self.interpolation)
 
 
 @dataclass(frozen=True)

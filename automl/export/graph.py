@@ -17,20 +17,20 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from automl.data.augment import eval_transform
-from automl.data.cache import build_cache
-from automl.data.decode import EXTENSIONS
-from automl.data.samples import Dataset
+from automl.data.decode import EXTENSIONS, read_pixels
 from automl.errors import AutomlError, DataError, WeightsError
 from automl.export.folder import ModelFolder
 from automl.files import write_atomically, write_text
+from automl.recipe import Numerics
+from automl.training.evaluate import Normalize
 
 __all__ = ["TOLERANCE", "GraphFile", "constants", "export_onnx", "export_torch"]
 
@@ -244,9 +244,9 @@ def _json(values: dict[str, Any]) -> str:
 def _noise(model: ModelFolder) -> Iterator[Tensor]:
     """Yields batches of noise, the first of one image: a graph that knows one batch size only fails here."""
     generator, size = torch.Generator().manual_seed(0), model.input.image_size
+    normalize = _normalize(model)
     for count in (1, _NOISE_IMAGES - 1):
-        pixels = torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8)
-        yield _normalised(model, pixels)
+        yield normalize(torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8))
 
 
 def _real(model: ModelFolder, data: Path) -> Iterator[Tensor]:
@@ -259,17 +259,21 @@ def _real(model: ModelFolder, data: Path) -> Iterator[Tensor]:
     if not paths:
         raise DataError(f"no images in {data} to compare on; give a folder of images with --check-data")
     paths = paths[:: -(-len(paths) // _REAL_IMAGES)]
-    samples = pd.DataFrame({"path": paths, "name": paths, "label": 0, "group": paths, "split": "holdout"})
-    dataset = Dataset(data, "folder", samples, model.labels.classes, None, model.labels.positive, (), data.name)
-    cache = build_cache(dataset, model.input.decode_size)
     transform = eval_transform(model.recipe.augmentation, model.input.image_size, model.input.interpolation)
-    rows = [row for row in range(len(paths)) if cache.readable[row]]
-    parts = [rows[:1], *(rows[start : start + _BATCH] for start in range(1, len(rows), _BATCH))]
-    return (_normalised(model, torch.stack([transform(cache.image(row)) for row in part])) for part in parts)
+
+    def readable() -> Iterator[Tensor]:
+        for path in paths:
+            with contextlib.suppress(DataError):
+                yield transform(read_pixels(path, model.input.decode_size))
+
+    images = readable()
+    first = next(images, None)
+    if first is None:
+        raise DataError(f"none of the {len(paths)} images in {data} can be read; give others with --check-data")
+    batches = chain([(first,)], iter(lambda: tuple(islice(images, _BATCH)), ()))
+    return (normalize(torch.stack(batch)) for normalize in [_normalize(model)] for batch in batches)
 
 
-def _normalised(model: ModelFolder, pixels: Tensor) -> Tensor:
-    """Uint8 (B, 3, S, S) → the network's input, float32."""
-    mean, std = 255 * torch.tensor([model.input.mean, model.input.std]).view(2, 3, 1, 1)
-    normalised: Tensor = (pixels.float() - mean) / std
-    return normalised
+def _normalize(model: ModelFolder) -> Normalize:
+    """From uint8 (B, 3, S, S) to the network's input."""
+    return Normalize(model.input.preprocessing, Numerics(), torch.device("cpu"))

@@ -20,6 +20,7 @@ from automl.errors import AutomlError, DataError, SpecError, WeightsError
 from automl.export.folder import Input, ModelFolder
 from automl.export.inputs import Item
 from automl.export.tta import TTA, Variants, variants
+from automl.training.evaluate import Normalize
 from automl.training.numerics import autocast
 
 __all__ = ["Backoff", "Member", "Score", "Scorer"]
@@ -102,10 +103,9 @@ class Member:
         numerics = folder.recipe.numerics
         # lower precisions were timed on the device that trained; on a CPU the answer shall not depend on which that was
         self._precision = numerics.precision if self.device.type == "cuda" else "fp32"
-        self._layout = torch.channels_last if numerics.memory_format == "channels_last" else torch.contiguous_format
-        self._network: nn.Module = folder.load().to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
-        scale = 255 * torch.tensor([folder.input.mean, folder.input.std], device=self.device)
-        self._mean, self._std = scale.view(2, 3, 1, 1)
+        self._normalize = Normalize(folder.input.preprocessing, numerics, self.device)
+        network: nn.Module = folder.load().to(self.device, memory_format=self._normalize.layout)  # type: ignore[call-overload]
+        self._network = network
 
     def variants(self, tta: str) -> Variants:
         """How its images are cut out of a decoded file."""
@@ -115,10 +115,8 @@ class Member:
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
         """From (B, 3, S, S) uint8 to (B, classes) float64 on the CPU."""
-        pixels = images.to(self.device).float()
-        pixels = pixels.sub_(self._mean).div_(self._std).contiguous(memory_format=self._layout)
         with autocast(self.device, self._precision):
-            logits = self._network(pixels)
+            logits = self._network(self._normalize(images))
         found: Tensor = logits.double().softmax(dim=1).cpu()
         return found
 

@@ -75,7 +75,7 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
     """Builds the recipe's backbone with a new classifier.
 
     Args:
-        recipe: Gives backbone, image size and drop path.
+        recipe: Gives backbone, image size, drop path and gradient checkpointing.
         classes: Outputs of the classifier.
         weights: Where to load from; None: random initialisation.
 
@@ -104,6 +104,8 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
         if weights is not None and weights.path is not None:
             _check_keys(model, weights.path)
         _quiet_head(model)
+        if recipe.numerics.grad_checkpointing:
+            model.set_grad_checkpointing(True)  # type: ignore[operator]  # an AssertionError where timm's model cannot
         return model
     except (RuntimeError, OSError, KeyError, ValueError, AssertionError, SafetensorError) as exc:
         first_line = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from automl.errors import RecipeError, WeightsError
-from automl.recipe import Recipe
+from automl.recipe import Numerics, Recipe
 from automl.training import model as model_module
 from automl.training.model import Weights, find_weights, make_model, preprocessing
 
@@ -134,3 +134,22 @@ def test_preprocessing_is_the_weights_own():
     found = preprocessing(make_model(recipe_of("test_vit"), 2))
     cfg = timm.get_pretrained_cfg("test_vit")
     assert (found.mean, found.std, found.interpolation) == (cfg.mean, cfg.std, cfg.interpolation)
+
+
+def test_gradient_checkpointing_is_switched_on_and_changes_no_gradient():
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        numerics = Numerics(grad_checkpointing=checkpointing)
+        model = make_model(Recipe(backbone="test_vit", image_size=64, numerics=numerics), 2)
+        assert model.grad_checkpointing is checkpointing
+        model(images)[:, 0].sum().backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) > 10
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_a_model_without_gradient_checkpointing_is_told():
+    with pytest.raises(RecipeError, match="checkpointing not supported"):
+        make_model(recipe_of("dla34", numerics=Numerics(grad_checkpointing=True)), 2)
