@@ -260,18 +260,24 @@ def _real(model: ModelFolder, data: Path) -> Iterator[Tensor]:
         raise DataError(f"no images in {data} to compare on; give a folder of images with --check-data")
     paths = paths[:: -(-len(paths) // _REAL_IMAGES)]
     transform = eval_transform(model.recipe.augmentation, model.input.image_size, model.input.interpolation)
+    normalize, problems = _normalize(model), list[str]()
 
     def readable() -> Iterator[Tensor]:
         for path in paths:
-            with contextlib.suppress(DataError):
-                yield transform(read_pixels(path, model.input.decode_size))
+            try:
+                pixels = read_pixels(path, model.input.decode_size)
+            except DataError as exc:
+                problems.append(str(exc).removeprefix("cannot read "))
+            else:
+                yield transform(pixels)
 
     images = readable()
     first = next(images, None)
-    if first is None:
-        raise DataError(f"none of the {len(paths)} images in {data} can be read; give others with --check-data")
-    batches = chain([(first,)], iter(lambda: tuple(islice(images, _BATCH)), ()))
-    return (normalize(torch.stack(batch)) for normalize in [_normalize(model)] for batch in batches)
+    if first is None:  # now, before the work
+        shown = "\n".join(f"  {problem}" for problem in problems[:5])
+        raise DataError(f"none of the {len(paths)} images of {data} can be read; the first ones:\n{shown}")
+    batches = chain([[first]], iter(lambda: list(islice(images, _BATCH)), []))
+    return (normalize(torch.stack(batch)) for batch in batches)
 
 
 def _normalize(model: ModelFolder) -> Normalize:

@@ -92,6 +92,15 @@ def test_no_images_to_compare_on(model, tmp_path, name):
     assert not (tmp_path / "out.pt2").exists()
 
 
+def test_no_readable_image_to_compare_on(model, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / "pictures" / name).write_text("no image")
+    with pytest.raises(DataError, match=r"none of the 2 images of .*pictures can be read.*\n.*a.png: not an image"):
+        export_torch(model, tmp_path / "out.pt2", tmp_path / "pictures")
+    assert not (tmp_path / "out.pt2").exists()
+
+
 @pytest.mark.parametrize("wrong", [2e-4, float("nan")])
 def test_a_file_that_differs_is_not_left_behind(model, tmp_path, monkeypatch, wrong):
     out = tmp_path / "out.pt2"
