@@ -16,10 +16,10 @@ from automl.export.folder import Input, Labels, ModelFolder, read_members
 from automl.files import write_text
 from automl.leaderboard.ranking import check_name
 from automl.recipe import Recipe
+from automl.search.folder import StudyFolder
 
 if TYPE_CHECKING:
     from automl.search.facts import Facts
-    from automl.search.folder import StudyFolder
 
 __all__ = ["FORMATS", "Exported", "Source", "export", "find_source"]
 
@@ -41,7 +41,7 @@ class Source:
     header: str = ""
     """The comment lines above the recipe in its file, without `# `."""
     model: ModelFolder | None = None
-    study: "StudyFolder | None" = None
+    study: StudyFolder | None = None
     """Where it was found, if that was in a study's folder."""
 
     @cached_property
@@ -167,12 +167,12 @@ def find_source(what: str | Path | None, runs: Path) -> Source:
     from automl.search.study import find_study, studies
 
     if what is None:
-        return _of_study(find_study(runs, None).path)
+        return _of_study(find_study(runs, None))
     path = Path(what)
     if (path / "model.safetensors").is_file() or (path / "ensemble.json").is_file():
         return _of_model(path)
-    for folder in (runs / what, path):
-        if _is_study(folder):
+    for folder in (StudyFolder(runs / what), StudyFolder(path)):
+        if folder.begun:
             return _of_study(folder)
     if path.is_file() and path.suffix.lower() in _RECIPES:
         return _of_file(path)
@@ -184,10 +184,6 @@ def find_source(what: str | Path | None, runs: Path) -> Source:
     )
 
 
-def _is_study(folder: Path) -> bool:
-    return (folder / "study.db").is_file() or (folder / "storage.url").is_file()
-
-
 def _of_model(path: Path) -> Source:
     members = read_members(path)
     if members[0][0].path != path:
@@ -197,19 +193,16 @@ def _of_model(path: Path) -> Source:
     return Source(model.recipe, _header(path / "recipe.yaml"), model)
 
 
-def _of_study(path: Path) -> Source:
-    for name in ("confirmed.yaml", "best.yaml"):
-        if (path / name).is_file():
-            return _of_file(path / name)
-    raise StudyError(f"study {path.name} has no recipe yet: no trial is complete; go on with automl search")
+def _of_study(folder: StudyFolder) -> Source:
+    if folder.winner is None:
+        raise StudyError(f"study {folder.name} has no recipe yet: no trial is complete; go on with automl search")
+    return _of_file(folder.winner)
 
 
 def _of_file(path: Path) -> Source:
     """A recipe file; one in a study's folder knows what the study knows."""
-    from automl.search.folder import StudyFolder
-
-    folder = path.absolute().parent
-    return Source(Recipe.load(path), _header(path), study=StudyFolder(folder) if _is_study(folder) else None)
+    folder = StudyFolder(path.absolute().parent)
+    return Source(Recipe.load(path), _header(path), study=folder if folder.begun else None)
 
 
 def _header(path: Path) -> str:

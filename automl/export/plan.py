@@ -145,7 +145,7 @@ def plan_of_study(folder: StudyFolder, recipe: Path | Recipe | None = None, weig
     facts = open_result(folder).facts
     confirmation = load_confirmation(folder)
     if recipe is None:
-        recipe = next((path for path in (folder.confirmed, folder.best) if path.is_file()), None)
+        recipe = folder.winner
     if recipe is None:
         raise StudyError(f"study {folder.name} has no recipe yet; continue it with automl search")
     source = str(recipe) if isinstance(recipe, Path) else f"study {folder.name}"
@@ -239,8 +239,7 @@ def _plan_of_data(path: Path, data: dict[str, Any], weights_dir: Path | None) ->
 def _study_beside(recipe: Path) -> StudyFolder | None:
     """The study in whose folder a recipe lies."""
     folder = StudyFolder(recipe.absolute().parent)
-    begun = (folder.path / "study.db").exists() or folder.storage_note.exists()
-    return folder if begun else None
+    return folder if folder.begun else None
 
 
 def _devices_of(folder: StudyFolder) -> frozenset[str]:

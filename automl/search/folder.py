@@ -35,9 +35,19 @@ class StudyFolder:
         )
 
     @property
-    def storage_url(self) -> str:
+    def begun(self) -> bool:
+        """Whether there is a study: a storage of its own, or the note of another one."""
+        return self.database.exists() or self.storage_note.exists()
+
+    @property
+    def database(self) -> Path:
         """The embedded storage: one SQLite file."""
-        return f"sqlite:///{(self.path / 'study.db').absolute()}"
+        return self.path / "study.db"
+
+    @property
+    def storage_url(self) -> str:
+        """The embedded storage, as Optuna names it."""
+        return f"sqlite:///{self.database.absolute()}"
 
     @property
     def storage_note(self) -> Path:
@@ -63,6 +73,11 @@ class StudyFolder:
     def confirmed(self) -> Path:
         """The recipe that was chosen when the best ones were trained again."""
         return self.path / "confirmed.yaml"
+
+    @property
+    def winner(self) -> Path | None:
+        """The recipe to go on with: the confirmed one, else the best; None while no trial is complete."""
+        return next((path for path in (self.confirmed, self.best) if path.is_file()), None)
 
     @property
     def confirmation(self) -> Path:

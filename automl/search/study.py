@@ -86,7 +86,7 @@ def open_study(folder: StudyFolder, storage: str | None = None) -> optuna.Study:
         StudyError: If there is none in this folder or storage.
     """
     storage = storage or stored_storage(folder)
-    if storage == folder.storage_url and not (folder.path / "study.db").exists():
+    if storage == folder.storage_url and not folder.database.exists():
         known = ", ".join(found.name for found in studies(folder.path.parent)) or "none"
         raise StudyError(f"no study {folder.name!r} in {folder.path.parent}; studies there: {known}")
     try:
@@ -121,9 +121,7 @@ def freeze(
     """
     folder.create()
     known = stored_storage(folder)
-    if (folder.storage_note.exists() or (folder.path / "study.db").exists()) and known != (
-        spec.storage or folder.storage_url
-    ):
+    if folder.begun and known != (spec.storage or folder.storage_url):
         raise StudyError(
             f"study {folder.name!r} exists in the storage {known}; give --storage {known}, or --name for a new study"
         )
@@ -183,8 +181,8 @@ def stored_spec(study: optuna.Study) -> StudySpec:
 
 def studies(runs: Path) -> list[StudyFolder]:
     """The studies under a folder, oldest first."""
-    folders = [p for p in runs.glob("*") if (p / "study.db").exists() or (p / "storage.url").exists()]
-    return [StudyFolder(path) for path in sorted(folders, key=lambda p: p.stat().st_mtime)]
+    found = [folder for folder in map(StudyFolder, runs.glob("*")) if folder.begun]
+    return sorted(found, key=lambda folder: folder.path.stat().st_mtime)
 
 
 def find_study(runs: Path, name: str | None) -> StudyFolder:
