@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from automl.errors import WeightsError
 from automl.files import write_atomically, write_text
 from automl.recipe import Recipe, describe_errors
+from automl.training.checkpoint import weights_on_cpu
 
 if TYPE_CHECKING:
     from torch import nn
@@ -125,7 +126,6 @@ def write_model(
     """
     from safetensors.torch import save_file
 
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         recipe.save(folder / _RECIPE)
@@ -133,7 +133,7 @@ def write_model(
             write_text(folder / name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
         write_text(folder / _CARD, card)
         with write_atomically(folder / _WEIGHTS) as temporary:
-            save_file(state, temporary, metadata={"format": "pt"})
+            save_file(weights_on_cpu(model), temporary, metadata={"format": "pt"})
     except OSError as exc:
         raise WeightsError(f"cannot write the model to {folder}: {exc.strerror or exc}") from exc
     return ModelFolder(folder, recipe, inputs, labels, metrics)

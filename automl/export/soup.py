@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from automl.errors import WeightsError
 from automl.files import write_atomically
 from automl.training.cadence import EIGHTHS
+from automl.training.checkpoint import weights_on_cpu
 from automl.training.fit import Evaluation, Snapshot
 from automl.training.metrics import direction
 
@@ -68,7 +69,7 @@ class Last:
         """The weights that are kept, given the model at the end of the run (None: it ended before)."""
         if model is None:
             raise ValueError("the run has not ended")
-        return _on_cpu(model)
+        return weights_on_cpu(model)
 
     def remove(self) -> None:
         """Deletes what is on the disk."""
@@ -87,7 +88,7 @@ class Soup(Last):
         """Keeps the weights, if it is one of the last eighths."""
         super().on_snapshot(snapshot)
         if snapshot.eighth > EIGHTHS - self._size:
-            _write(self._file(snapshot.eighth), _on_cpu(snapshot.model))
+            _write(self._file(snapshot.eighth), weights_on_cpu(snapshot.model))
 
     def weights(self, model: nn.Module | None) -> State:  # noqa: ARG002 - the last one is on the disk, too
         """The mean; a run of fewer steps than eighths has fewer to average."""
@@ -124,7 +125,7 @@ class Best(Last):
             return
         self.on_evaluation(snapshot.evaluation)
         if self.last is snapshot.evaluation:
-            _write(self._file, _on_cpu(snapshot.model))
+            _write(self._file, weights_on_cpu(snapshot.model))
 
     def weights(self, model: nn.Module | None) -> State:  # noqa: ARG002 - they are on the disk
         """The best ones."""
@@ -133,11 +134,6 @@ class Best(Last):
     @property
     def _file(self) -> Path:
         return self.folder / "best.safetensors"
-
-
-def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the weights, in memory of its own for each tensor as safetensors wants it."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
 
 
 def _write(path: Path, state: dict[str, Tensor]) -> None:

@@ -18,6 +18,7 @@ from automl.data.loader import ImageData
 from automl.errors import WeightsError
 from automl.files import write_atomically
 from automl.recipe import Recipe
+from automl.training.checkpoint import weights_on_cpu
 from automl.training.evaluate import Normalize, probabilities
 from automl.training.fit import fit
 from automl.training.model import Weights, make_model, preprocessing
@@ -91,10 +92,9 @@ class Retraining:
             on_step=on_step,
             should_stop=should_stop,
         )
-        state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in done.model.state_dict().items()}
         try:
             with write_atomically(self.weights) as temporary:
-                save_file(state, temporary)
+                save_file(weights_on_cpu(done.model), temporary)
             with write_atomically(self.predictions) as temporary, temporary.open("wb") as file:
                 arrays = {"validation": done.probabilities, "labels": data.labels("validation")}
                 np.savez(file, recipe=self.recipe.model_dump_json(), **arrays)  # type: ignore[arg-type]

@@ -1,12 +1,15 @@
 """Checkpoints of a training run: written atomically, read with `weights_only`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from automl.errors import WeightsError
 from automl.files import write_atomically
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["load_checkpoint", "save_checkpoint", "weights_on_cpu"]
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -40,3 +43,8 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any] | None:
         return state
     except Exception as exc:  # torch.load raises many types for a damaged file
         raise WeightsError(f"{path} is not a checkpoint that is safe to load: {exc}") from exc
+
+
+def weights_on_cpu(model: "nn.Module") -> "dict[str, Tensor]":
+    """A copy of a network's state on the CPU, each tensor in contiguous memory of its own as safetensors wants it."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}

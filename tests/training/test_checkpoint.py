@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from automl.errors import WeightsError
-from automl.training.checkpoint import load_checkpoint, save_checkpoint
+from automl.training.checkpoint import load_checkpoint, save_checkpoint, weights_on_cpu
 
 
 def test_what_was_saved_is_loaded(tmp_path):
@@ -67,3 +67,13 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WeightsError, match="cannot write"):
         save_checkpoint(tmp_path / "file" / "run.pt", {})
+
+
+def test_a_copy_of_the_weights_shares_no_memory():
+    model = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    model.register_parameter("twin", model.weight)
+    copy = weights_on_cpu(model)
+    assert copy.keys() == model.state_dict().keys()
+    assert all(torch.equal(copy[name], value) for name, value in model.state_dict().items())
+    assert len({value.data_ptr() for value in [*copy.values(), *model.state_dict().values()]}) == 3 + 2
+    assert all(value.is_contiguous() and not value.requires_grad for value in copy.values())
