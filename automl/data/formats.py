@@ -17,13 +17,12 @@ import pandas as pd
 
 from automl.data.decode import EXTENSIONS
 from automl.data.label_file import SPLIT_NAMES, LabelFile, Row, listing, names_files, read_label_file
-from automl.data.table import printable
+from automl.data.table import TABLES, printable
 from automl.errors import DataError
 from automl.spec import DataSpec
 
 __all__ = ["FFDI_SETS", "Listing", "contents", "is_image", "list_samples"]
 
-_LABEL_FILES = (".csv", ".tsv", ".txt")
 FFDI_SETS = {"trainset": "train", "valset": "validation", "testset": "holdout"}
 """The folders of the FFDI layout, and what automl calls these splits."""
 
@@ -186,7 +185,7 @@ def _ffdi_label_file(root: Path, folder: str) -> Path | None:
 
 def _label_files(root: Path) -> list[Path]:
     """The files of a folder that may be label files; a competition's sample submission is none."""
-    files = [path for path in root.iterdir() if path.suffix.lower() in _LABEL_FILES and path.is_file()]
+    files = [path for path in root.iterdir() if path.suffix.lower() in TABLES and path.is_file()]
     return sorted(path for path in files if not path.name.startswith(".") and "submission" not in path.name.lower())
 
 

@@ -14,7 +14,10 @@ from pathlib import Path
 from automl.data.decode import EXTENSIONS
 from automl.errors import DataError
 
-__all__ = ["Table", "open_table", "printable"]
+__all__ = ["TABLES", "Table", "open_table", "printable"]
+
+TABLES = (".csv", ".tsv", ".txt")
+"""Endings of text tables, in lower case."""
 
 _SEPARATORS = "\t;,| "
 _HEAD = 50  # lines looked at to recognise the separator

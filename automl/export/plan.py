@@ -12,6 +12,7 @@ from typing import Any
 from automl.data import open_dataset
 from automl.data.label_file import read_table
 from automl.data.samples import Dataset, train_on
+from automl.data.table import TABLES
 from automl.errors import DataError, RecipeError, SpecError, StudyError, WeightsError
 from automl.files import load_yaml
 from automl.memory import largest_micro_batch
@@ -28,8 +29,6 @@ from automl.training.metrics import default_metric
 from automl.training.model import Weights, find_weights
 
 __all__ = ["Plan", "differences", "file_column", "load_recipe", "make_plan", "plan_of_study"]
-
-_LABEL_FILES = (".csv", ".tsv", ".txt")
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def file_column(dataset: Dataset) -> str:
     if dataset.format not in ("table", "ffdi"):
         return ""
     names, root = set(dataset.samples["name"]), dataset.root
-    for file in [root] if root.is_file() else sorted(path for path in root.iterdir() if path.suffix in _LABEL_FILES):
+    for file in [root] if root.is_file() else sorted(path for path in root.iterdir() if path.suffix.lower() in TABLES):
         try:
             header, rows = read_table(file)
         except DataError:

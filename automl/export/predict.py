@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from automl.data.table import TABLES
 from automl.errors import DataError
 from automl.export.folder import Labels, ModelFolder, read_members
 from automl.export.inputs import Inputs, Item, open_inputs
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "Predicted", "load", "predict"]
 
-_TABLES = (".csv", ".tsv", ".txt")
 _NAMED = 5  # unreadable files that are named
 
 
@@ -213,7 +213,7 @@ def _items(paths: str | Path | Iterable[str | Path], labels: Labels) -> Iterator
     """Lists what a notebook asks for."""
     if isinstance(paths, str | Path):
         path = Path(paths).expanduser()
-        if path.is_dir() or path.suffix.lower() in _TABLES:
+        if path.is_dir() or path.suffix.lower() in TABLES:
             with open_inputs(path, labels) as inputs:
                 for problem in inputs.problems:
                     warnings.warn(problem, stacklevel=2)
