@@ -29,8 +29,6 @@ _GRAPHS = {"onnx": "model.onnx", "torch": "model.pt2"}
 """The formats that hold a network, and the name in the model folder they are written to by default."""
 
 _RECIPES = (".yaml", ".yml", ".json")
-_DECODE_SIZE = 256
-"""Where no study says it; pixels of the short side, never less than the image size."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,9 @@ class Source:
         """Pixels of the short side that files are decoded to."""
         if self.model is not None:
             return self.model.input.decode_size
-        return self.facts.cache_size if self.facts is not None else max(_DECODE_SIZE, self.recipe.image_size)
+        from automl.export.plan import decode_size
+
+        return decode_size(self.recipe, self.facts)
 
     @property
     def real_class(self) -> int | None:
@@ -86,7 +86,7 @@ class Source:
         """How a file becomes the network's input; where no model folder says it, the backbone's own is looked up."""
         if self.model is not None:
             return self.model.input
-        return _input(self.recipe, self.facts.cache_size) if self.facts is not None else None
+        return _input(self.recipe, self.decode_size) if self.facts is not None else None
 
 
 @dataclass(frozen=True)

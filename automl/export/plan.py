@@ -19,7 +19,7 @@ from automl.memory import largest_micro_batch
 from automl.recipe import Numerics, Recipe
 from automl.search.api import open_result
 from automl.search.confirmation import Confirmation, load_confirmation
-from automl.search.facts import digest
+from automl.search.facts import Facts, digest
 from automl.search.folder import StudyFolder
 from automl.search.pool import PoolEntry, hub_reachable
 from automl.search.study import find_study
@@ -28,7 +28,7 @@ from automl.spec import StudySpec
 from automl.training.metrics import default_metric
 from automl.training.model import Weights, find_weights
 
-__all__ = ["Plan", "differences", "file_column", "load_recipe", "make_plan", "plan_of_study"]
+__all__ = ["Plan", "decode_size", "differences", "file_column", "load_recipe", "make_plan", "plan_of_study"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,7 @@ class Plan:
     dataset: Dataset
     """With the splits as the study, or the data, have them."""
     decode_size: int
-    """Pixels of the short side that images are decoded to: a study's, else the shipped search space's largest image
-    size or the recipe's own, whichever is larger (native crops are cut out of what that leaves)."""
+    """Pixels of the short side that images are decoded to (`decode_size`)."""
     weights: Weights | None
     metric: str
     scores: dict[str, Any] = field(default_factory=dict)
@@ -156,7 +155,7 @@ def plan_of_study(folder: StudyFolder, recipe: Path | Recipe | None = None, weig
         source=source,
         recipe=recipe,
         dataset=facts.dataset,
-        decode_size=max(facts.cache_size, recipe.image_size),
+        decode_size=decode_size(recipe, facts),
         weights=_weights(recipe, weights_dir, facts.pool.named(recipe.backbone)),
         metric=facts.metric,
         scores=scores,
@@ -181,6 +180,15 @@ def load_recipe(path: Path) -> Recipe:
         elif values.keys() & StudySpec.model_fields.keys():
             kind = "a study spec, not a recipe"
     raise RecipeError(f"{path} is {kind} (a recipe names its backbone); automl search writes one: RUNS/STUDY/best.yaml")
+
+
+def decode_size(recipe: Recipe, facts: Facts | None) -> int:
+    """Pixels of the short side that images are decoded to; native crops are cut out of what that leaves.
+
+    It is the study's, else the shipped search space's largest image size; the recipe's own where that is larger.
+    """
+    usual = facts.cache_size if facts is not None else int(load_space("image").bounds("image_size")[1])
+    return max(usual, recipe.image_size)
 
 
 def confirmed_scores(confirmation: Confirmation, recipe: Recipe) -> dict[str, Any]:
@@ -222,13 +230,12 @@ def _plan_of_data(path: Path, data: dict[str, Any], weights_dir: Path | None) ->
     beside = _study_beside(path)
     facts = open_result(beside).facts if beside else None
     dataset = open_dataset(spec.data, spec.seed)
-    usual = facts.cache_size if facts else int(load_space("image").bounds("image_size")[1])
     return Plan(
         name=dataset.name,
         source=str(path),
         recipe=recipe,
         dataset=dataset,
-        decode_size=max(usual, recipe.image_size),
+        decode_size=decode_size(recipe, facts),
         weights=_weights(recipe, weights_dir, facts.pool.named(recipe.backbone) if facts else None),
         metric=default_metric(len(dataset.classes)),
         made_on=_devices_of(beside) if beside else frozenset(),
