@@ -68,15 +68,6 @@ class Source:
         return decode_size(self.recipe, self.facts)
 
     @property
-    def real_class(self) -> int | None:
-        """Label of the genuine images, where it is known."""
-        if self.facts is not None:
-            return self.facts.dataset.real_class
-        # Self-blending forges the one class that is not predicted: with two classes there is no other.
-        labels, blended = self.labels, self.recipe.augmentation.self_blend > 0
-        return 1 - labels.positive if labels is not None and blended and len(labels.classes) == 2 else None
-
-    @property
     def weights(self) -> Path | None:
         """The file of pretrained weights that the study began from; None if there was none, or it is not known."""
         entry = self.facts.pool.named(self.recipe.backbone) if self.facts is not None else None
@@ -219,7 +210,7 @@ def _study_labels(facts: "Facts") -> Labels:
     dataset = facts.dataset
     train = dataset.samples.loc[dataset.samples["split"] == "train", "label"]
     prior = tuple(float((train == label).mean()) for label in range(len(dataset.classes)))
-    return Labels(dataset.classes, dataset.positive, prior)
+    return Labels(dataset.classes, dataset.positive, prior, real_class=dataset.real_class)
 
 
 def _input(recipe: Recipe, decode_size: int) -> Input:
@@ -273,7 +264,7 @@ def _python(source: Source) -> str:
         source.recipe,
         classes=labels.classes if labels else ("0", "1"),
         positive=labels.positive if labels else 1,
-        real_class=source.real_class,
+        real_class=labels.real_class if labels else None,
         decode_size=source.decode_size,
         samples=source.study.samples.absolute() if source.study else None,
         weights=source.weights,
@@ -291,9 +282,7 @@ def _guessed(source: Source) -> list[str]:
         lines.append(
             f"classes and decoded size: 0 and 1, 1 the positive one, and {source.decode_size} px are placeholders"
         )
-    if source.real_class is not None and labels is not None:
-        lines.append(f"the genuine class, which self-blending forges: label {source.real_class} is taken for it")
-    elif source.recipe.augmentation.self_blend:
+    if source.recipe.augmentation.self_blend and (labels is None or labels.real_class is None):
         lines.append("the genuine class: no image is self-blended")
     if source.recipe.pretrained:
         lines.append("a file of the pretrained weights: timm takes them from the hub or its cache")

@@ -75,6 +75,8 @@ class Labels:
     """Share of each class among the training samples: the prediction for a file that cannot be read."""
     file_column: str = ""
     """Column of the training label file that named the files; "" when it was no label file."""
+    real_class: int | None = None
+    """Index of the class of genuine images, which self-blending may have forged; None: not known."""
 
 
 @dataclass(frozen=True)

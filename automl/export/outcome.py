@@ -24,7 +24,7 @@ def labels_of(samples: Dataset, data: ImageData) -> Labels:
     """What the outputs mean; the prior is of the readable training samples."""
     labels = data.labels("train")
     prior = tuple(float((labels == k).mean()) for k in range(data.classes))
-    return Labels(samples.classes, samples.positive, prior, file_column(samples))
+    return Labels(samples.classes, samples.positive, prior, file_column(samples), samples.real_class)
 
 
 def described(dataset: Dataset) -> dict[str, Any]:

@@ -102,10 +102,12 @@ def test_the_script_of_a_lone_recipe_says_what_nobody_told_it(tmp_path):
     assert all(part in head for part in ("--samples", "placeholders", "no image is self-blended", "hub"))
 
 
-def test_the_script_of_a_model_folder_takes_the_other_class_for_genuine(tmp_path):
-    model = write(tmp_path / "m", augmentation=RECIPE.augmentation)
-    head = export(model.path, "python").text.partition('"""')[0]
-    assert "label 0 is taken for it" in head
+@pytest.mark.parametrize("real_class", [0, 1, None])
+def test_the_script_of_a_model_folder_forges_the_class_that_training_forged(tmp_path, real_class):
+    model = write(tmp_path / "m", augmentation=RECIPE.augmentation, real_class=real_class)
+    head, _, script = export(model.path, "python").text.partition('"""')
+    assert (f"REAL = {real_class} " in script) == (real_class is not None)
+    assert ("no image is self-blended" in head) == (real_class is None)
     assert "placeholders" not in head
 
 

@@ -25,6 +25,14 @@ def test_names_of_classes_survive(tmp_path):
     assert read_model(write(tmp_path / "m", classes=names).path).labels.classes == names
 
 
+def test_a_folder_from_before_the_genuine_class_was_noted_is_read(tmp_path):
+    model = write(tmp_path / "m", real_class=0)
+    assert read_model(model.path).labels.real_class == 0
+    file = model.path / "labels.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "real_class"}))
+    assert read_model(model.path).labels.real_class is None
+
+
 @pytest.mark.parametrize("name", ["recipe.yaml", "preprocessing.json", "labels.json", "metrics.json"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "binary", "list"])
 def test_a_damaged_part_is_named(model, name, damage):
