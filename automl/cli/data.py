@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from automl.cli import data_flags
+
 if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
     from automl.data.summary import Duplicate, Summary
 
@@ -24,15 +26,15 @@ def data(
     path: Annotated[
         Path | None, typer.Argument(help="Image folder, label file or FFDI folder. Default: the embedded demo.")
     ] = None,
-    layout: Annotated[str, typer.Option("--format", help="auto, folder, table, ffdi or demo.")] = "auto",
-    file_column: Annotated[str | None, typer.Option(help="Column of the label file that names the image.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column that holds the label.")] = None,
-    group_column: Annotated[str | None, typer.Option(help="Column whose samples are never split.")] = None,
-    split_column: Annotated[str | None, typer.Option(help="Column that says train, validation or test.")] = None,
-    real_class: Annotated[str | None, typer.Option(help="Class of genuine images.")] = None,
-    positive_class: Annotated[str | None, typer.Option(help="Class whose probability is predicted.")] = None,
-    validation_fraction: Annotated[float, typer.Option(help="Share of samples, unless a set is given.")] = 0.2,
-    holdout_fraction: Annotated[float, typer.Option(help="Share of samples that no trial sees.")] = 0.1,
+    format: data_flags.Format = None,
+    file_column: data_flags.FileColumn = None,
+    label_column: data_flags.LabelColumn = None,
+    group_column: data_flags.GroupColumn = None,
+    split_column: data_flags.SplitColumn = None,
+    real_class: data_flags.RealClass = None,
+    positive_class: data_flags.PositiveClass = None,
+    validation_fraction: data_flags.ValidationFraction = None,
+    holdout_fraction: data_flags.HoldoutFraction = None,
     seed: Annotated[int, typer.Option(help="Chooses the splits that are not given.")] = 0,
 ) -> None:
     """Show what automl understands of a data set, and what is wrong with it.
@@ -43,19 +45,19 @@ def data(
     from automl.data.summary import summarise
     from automl.spec import StudySpec
 
-    values = {
-        "path": path,
-        "format": layout,
-        "file_column": file_column,
-        "label_column": label_column,
-        "group_column": group_column,
-        "split_column": split_column,
-        "real_class": real_class,
-        "positive_class": positive_class,
-        "validation_fraction": validation_fraction,
-        "holdout_fraction": holdout_fraction,
-    }
-    spec = StudySpec.from_mapping({"data": values, "seed": seed}, "automl data")
+    keys = data_flags.data_keys(
+        path=path,
+        format=format,
+        file_column=file_column,
+        label_column=label_column,
+        group_column=group_column,
+        split_column=split_column,
+        real_class=real_class,
+        positive_class=positive_class,
+        validation_fraction=validation_fraction,
+        holdout_fraction=holdout_fraction,
+    )
+    spec = StudySpec.from_mapping({"data": keys, "seed": seed}, "automl data")
     dataset = open_dataset(spec.data, spec.seed)
     with progress_bar("reading") as progress:
         summary = summarise(dataset, progress)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from automl.cli import data_flags
+
 if TYPE_CHECKING:
     from automl.search.api import SearchResult
     from automl.search.folder import StudyFolder
@@ -18,7 +20,11 @@ _DATA, _POOL, _STUDY = "Data", "Backbones", "Study"
 def search(
     data: Annotated[Path | None, typer.Option(help="Folder or label file; without it, the embedded demo.")] = None,
     gpu_mem: Annotated[
-        str | None, typer.Option(help="GPU memory one training step may need: 16GB (16·10⁹ bytes) or 16GiB (16·2³⁰).")
+        str | None,
+        typer.Option(
+            help="GPU memory that training may take: 16GB (16·10⁹ bytes), 16GiB (16·2³⁰), "
+            "90% of what is free, or auto: all that is free (default)."
+        ),
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Trials of the study (default 50).")] = None,
     timeout: Annotated[str | None, typer.Option(help="When the study ends at the latest: 8h30m, 40m, 90s.")] = None,
@@ -66,31 +72,15 @@ def search(
     max_params: Annotated[
         float | None, typer.Option(help="Millions of parameters at most.", rich_help_panel=_POOL)
     ] = None,
-    format: Annotated[str | None, typer.Option(help="auto, folder, table, ffdi.", rich_help_panel=_DATA)] = None,
-    file_column: Annotated[
-        str | None, typer.Option(help="Label file: column of file names.", rich_help_panel=_DATA)
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Label file: column of labels.", rich_help_panel=_DATA)
-    ] = None,
-    group_column: Annotated[
-        str | None, typer.Option(help="Label file: samples of one group stay together.", rich_help_panel=_DATA)
-    ] = None,
-    split_column: Annotated[
-        str | None, typer.Option(help="Label file: column that names the split.", rich_help_panel=_DATA)
-    ] = None,
-    real_class: Annotated[
-        str | None, typer.Option(help="Class that self-blending may forge.", rich_help_panel=_DATA)
-    ] = None,
-    positive_class: Annotated[
-        str | None, typer.Option(help="Class whose probability is predicted.", rich_help_panel=_DATA)
-    ] = None,
-    validation_fraction: Annotated[
-        float | None, typer.Option(help="Where none is given (default 0.2).", rich_help_panel=_DATA)
-    ] = None,
-    holdout_fraction: Annotated[
-        float | None, typer.Option(help="Set aside, seen by no trial (default 0.1).", rich_help_panel=_DATA)
-    ] = None,
+    format: data_flags.Format = None,
+    file_column: data_flags.FileColumn = None,
+    label_column: data_flags.LabelColumn = None,
+    group_column: data_flags.GroupColumn = None,
+    split_column: data_flags.SplitColumn = None,
+    real_class: data_flags.RealClass = None,
+    positive_class: data_flags.PositiveClass = None,
+    validation_fraction: data_flags.ValidationFraction = None,
+    holdout_fraction: data_flags.HoldoutFraction = None,
     shuffle_labels: Annotated[
         bool, typer.Option("--shuffle-labels", help="A check: nothing should be found.", rich_help_panel=_DATA)
     ] = False,
@@ -123,19 +113,19 @@ def search(
             "licence": licence,
             "max_params": max_params,
         },
-        "data": {
-            "path": data,
-            "format": format,
-            "file_column": file_column,
-            "label_column": label_column,
-            "group_column": group_column,
-            "split_column": split_column,
-            "real_class": real_class,
-            "positive_class": positive_class,
-            "validation_fraction": validation_fraction,
-            "holdout_fraction": holdout_fraction,
-            "shuffle_labels": shuffle_labels or None,
-        },
+        "data": data_flags.data_keys(
+            path=data,
+            format=format,
+            file_column=file_column,
+            label_column=label_column,
+            group_column=group_column,
+            split_column=split_column,
+            real_class=real_class,
+            positive_class=positive_class,
+            validation_fraction=validation_fraction,
+            holdout_fraction=holdout_fraction,
+            shuffle_labels=shuffle_labels or None,
+        ),
     }
     shipped = "demo" if data is None else "default"
     study_spec = StudySpec.load(spec or shipped, _given(overrides))

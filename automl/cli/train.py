@@ -5,9 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from automl.cli import data_flags
+
 __all__ = ["train"]
 
-_DATA, _WEIGHTS = "Data (with --data)", "Weights that are kept"
+_WEIGHTS = "Weights that are kept"
 
 
 def train(
@@ -15,7 +17,10 @@ def train(
     recipe: Annotated[
         Path | None, typer.Option(help="Recipe file (default: the study's confirmed recipe, else its best).")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder or label file (default: the study's data).")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder or label file; the flags under Data are for it (default: the study's data)."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the model (default: models/STUDY).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete a model or training in it first.")] = False,
     with_holdout: Annotated[
@@ -41,24 +46,14 @@ def train(
             help="Keep validation out; end after N evaluations without improvement.", rich_help_panel=_WEIGHTS
         ),
     ] = 0,
-    format: Annotated[str | None, typer.Option(help="auto, folder, table, ffdi, demo.", rich_help_panel=_DATA)] = None,
-    file_column: Annotated[str | None, typer.Option(help="Column of file names.", rich_help_panel=_DATA)] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of labels.", rich_help_panel=_DATA)] = None,
-    group_column: Annotated[
-        str | None, typer.Option(help="Samples of one group stay together.", rich_help_panel=_DATA)
-    ] = None,
-    split_column: Annotated[
-        str | None, typer.Option(help="Column that names the split.", rich_help_panel=_DATA)
-    ] = None,
-    real_class: Annotated[
-        str | None, typer.Option(help="Class that self-blending may forge.", rich_help_panel=_DATA)
-    ] = None,
-    positive_class: Annotated[
-        str | None, typer.Option(help="Class whose probability is predicted.", rich_help_panel=_DATA)
-    ] = None,
-    holdout_fraction: Annotated[
-        float | None, typer.Option(help="Kept out and scored once (default 0.1).", rich_help_panel=_DATA)
-    ] = None,
+    format: data_flags.Format = None,
+    file_column: data_flags.FileColumn = None,
+    label_column: data_flags.LabelColumn = None,
+    group_column: data_flags.GroupColumn = None,
+    split_column: data_flags.SplitColumn = None,
+    real_class: data_flags.RealClass = None,
+    positive_class: data_flags.PositiveClass = None,
+    holdout_fraction: data_flags.HoldoutFraction = None,
 ) -> None:
     """Train the winner on all the data it may learn from, and write a model folder. The same command continues.
 
@@ -69,18 +64,17 @@ def train(
     from automl.export.members import train_ensemble
     from automl.export.train import train as train_one
 
-    given = {
-        "path": data,
-        "format": format,
-        "file_column": file_column,
-        "label_column": label_column,
-        "group_column": group_column,
-        "split_column": split_column,
-        "real_class": real_class,
-        "positive_class": positive_class,
-        "holdout_fraction": holdout_fraction,
-    }
-    named = {name: value for name, value in given.items() if value is not None}
+    named = data_flags.data_keys(
+        path=data,
+        format=format,
+        file_column=file_column,
+        label_column=label_column,
+        group_column=group_column,
+        split_column=split_column,
+        real_class=real_class,
+        positive_class=positive_class,
+        holdout_fraction=holdout_fraction,
+    )
     wishes: dict[str, Any] = {
         "ema": ema,
         "seed": seed,
