@@ -1,15 +1,17 @@
-"""Sizes and durations as people write them: `16GB`, `16GiB`, `8h30m`.
+"""Sizes, shares and durations as people write them: `16GB`, `16GiB`, `90%`, `8h30m`.
 
 `16GB` is 16·10⁹ bytes and `16GiB` is 16·2³⁰. A "16 GB" T4 has 15,360 MiB and a P100 16,280 MiB: 16·10⁹ fits both.
 """
 
 import math
 import re
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import Literal
 
 from automl.errors import SpecError
 
-__all__ = ["format_bytes", "format_seconds", "parse_bytes", "parse_seconds"]
+__all__ = ["Share", "format_bytes", "format_seconds", "parse_bytes", "parse_memory", "parse_seconds"]
 
 _BYTES = {"": 1, "b": 1} | {
     prefix + suffix: base**power
@@ -19,6 +21,52 @@ _BYTES = {"": 1, "b": 1} | {
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _NUMBER = r"\d{1,18}(?:\.\d{1,30})?"
 _FLAGS = re.IGNORECASE | re.ASCII
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of what is free, as `90%`.
+
+    Attributes:
+        percent: From 1 to 100: `0.9%` is `90%` written wrong.
+    """
+
+    percent: float
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.percent <= 100:
+            raise SpecError(f"a share is from 1% to 100%, got {self}; write it like 90%")
+
+    def __str__(self) -> str:
+        return f"{_plain(self.percent).removesuffix('.0')}%"
+
+
+def parse_memory(text: str | float | Share) -> int | Share | Literal["auto"]:
+    """Reads how much GPU memory is wanted: a size such as `16GB`, a share of what is free such as `90%`, or `auto`.
+
+    Args:
+        text: What `parse_bytes` takes, a number and `%`, `auto`, or a share.
+
+    Returns:
+        Bytes, the share, or `auto`: all that is free.
+
+    Raises:
+        SpecError: If it is none of them.
+    """
+    if isinstance(text, Share):
+        return text
+    plain = _plain(text).strip().lower()
+    if plain == "auto":
+        return "auto"
+    if plain.endswith("%"):
+        match = re.fullmatch(rf"({_NUMBER})\s*%", plain, _FLAGS)
+        if not match:
+            raise SpecError(f"not a share: {text!r}; write it like 90%")
+        return Share(float(match[1]))
+    try:
+        return parse_bytes(text)
+    except SpecError as exc:
+        raise SpecError(f"{exc}; or auto for all that is free, or a share of it such as 90%") from exc
 
 
 def parse_bytes(text: str | float) -> int:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 from pydantic_core import PydanticCustomError
 
 from automl.errors import SpecError
 from automl.files import load_yaml, shipped
-from automl.quantities import parse_bytes, parse_seconds
+from automl.quantities import Share, parse_memory, parse_seconds
 from automl.recipe import describe_errors
 
 __all__ = ["METRICS", "Budget", "DataSpec", "PoolSpec", "StudySpec", "merge"]
@@ -21,10 +21,10 @@ __all__ = ["METRICS", "Budget", "DataSpec", "PoolSpec", "StudySpec", "merge"]
 METRICS = ("auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "tpr_at_fpr", "eer")
 
 
-def _listed(parse: Callable[[Any], float]) -> BeforeValidator:
+def _listed(parse: Callable[[Any], Any]) -> BeforeValidator:
     """A validator whose SpecError pydantic lists among the other mistakes, instead of stopping at it."""
 
-    def validate(value: Any) -> float:
+    def validate(value: Any) -> Any:
         try:
             return parse(value)
         except SpecError as exc:
@@ -33,7 +33,12 @@ def _listed(parse: Callable[[Any], float]) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
-Bytes = Annotated[int, _listed(parse_bytes)]
+def _written(memory: int | Share | str) -> int | str:
+    """A share as `parse_memory` reads it."""
+    return str(memory) if isinstance(memory, Share) else memory
+
+
+Memory = Annotated[int | Share | Literal["auto"], _listed(parse_memory), PlainSerializer(_written)]
 Seconds = Annotated[float, _listed(parse_seconds)]
 
 
@@ -68,8 +73,9 @@ class DataSpec(Section):
 class Budget(Section):
     """What a study may use."""
 
-    gpu_mem: Bytes | None = None
-    """Bytes of GPU memory one training step may need; None: what the device has."""
+    gpu_mem: Memory | None = None
+    """GPU memory that training may take: bytes, a share of what is free, or `auto`, all that is free when the study
+    begins. None: `auto` on a GPU, and no limit without one."""
     trials: Annotated[int, Field(ge=1)] = 50
     timeout: Seconds | None = None
     """Seconds after which the study ends; None: when its trials are done."""

@@ -83,6 +83,7 @@ def test_what_is_given_wins_over_a_spec(tmp_path):
     [
         ({"data": "/no/such/folder"}, DataError, "/no/such/folder"),
         ({"gpu_mem": "lots"}, SpecError, "budget.gpu_mem"),
+        ({"gpu_mem": "90%", "device": "cpu"}, SpecError, "nothing here is a GPU; give a size like 16GB"),
         ({"timeout": "soon"}, SpecError, "budget.timeout"),
         ({"trials": 0}, SpecError, "budget.trials"),
         ({"device": "cuda:97"}, StudyError, "no device 'cuda:97' here; there is: cpu"),

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl.errors import SpecError
-from automl.quantities import format_bytes, format_seconds, parse_bytes, parse_seconds
+from automl.quantities import Share, format_bytes, format_seconds, parse_bytes, parse_memory, parse_seconds
 
 UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -149,3 +149,37 @@ def test_any_text_is_read_or_refused(text):
     for parse in (parse_bytes, parse_seconds):
         with contextlib.suppress(SpecError):
             assert parse(text) > 0
+    with contextlib.suppress(SpecError):
+        parse_memory(text)
+
+
+@settings(deadline=None)
+@given(percent=st.floats(1, 100), space=st.sampled_from(["", " "]))
+def test_a_written_share_reads_back_the_same(percent, space):
+    assert parse_memory(f"{space}{Share(percent)}{space}") == Share(percent) == parse_memory(Share(percent))
+
+
+@pytest.mark.parametrize(
+    ("value", "memory"),
+    [("90%", Share(90)), (" 87.5 % ", Share(87.5)), ("Auto", "auto"), ("16GiB", 16 * 2**30), (16e9, 16 * 10**9)],
+)
+def test_gpu_memory_as_people_write_it(value, memory):
+    assert parse_memory(value) == memory
+
+
+def test_a_share_is_written_short():
+    assert [str(Share(percent)) for percent in (90, 90.0, 87.5)] == ["90%", "90%", "87.5%"]
+
+
+@pytest.mark.parametrize("value", ["%", "0%", "0.9%", "101%", "-5%", "1e1%", "5%%", "9" * 30 + "%"])
+def test_what_is_no_share_is_quoted_with_a_fix(value):
+    with pytest.raises(SpecError, match=r"\b90%") as caught:
+        parse_memory(value)
+    assert value.rstrip("%") in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [*BAD_SIZES, "automatic", "most"])
+def test_what_is_no_memory_is_quoted_with_every_way_to_write_it(value):
+    with pytest.raises(SpecError) as caught:
+        parse_memory(value)
+    assert all(part in str(caught.value) for part in (repr(value), "16GB", "auto", "90%"))

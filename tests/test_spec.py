@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from automl.errors import SpecError
+from automl.quantities import Share
 from automl.spec import METRICS, Budget, DataSpec, PoolSpec, StudySpec
 
 WORDS = st.text(alphabet="abcXYZ019_-. /~é:#'", min_size=1, max_size=12)
@@ -24,7 +25,7 @@ SPECS = st.builds(
     ),
     budget=st.builds(
         Budget,
-        gpu_mem=st.none() | st.integers(1, 10**13),
+        gpu_mem=st.none() | st.integers(1, 10**13) | st.just("auto") | st.floats(1, 100).map(Share),
         trials=st.integers(1, 10**4),
         timeout=st.none() | st.floats(1e-3, 1e8),
     ),
@@ -59,6 +60,14 @@ def test_budgets_are_read_as_people_write_them():
     spec = StudySpec.from_mapping({"budget": {"gpu_mem": "16GiB", "timeout": "8h30m"}})
     assert spec.budget.gpu_mem == 16 * 2**30
     assert spec.budget.timeout == 30_600
+
+
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("90%", Share(90)), ("16GB", 16 * 10**9)])
+def test_gpu_memory_stays_what_was_asked_for(text, value):
+    spec = StudySpec.from_mapping({"budget": {"gpu_mem": text}})
+    assert spec.budget.gpu_mem == value
+    assert StudySpec.from_mapping(spec.model_dump()) == StudySpec.from_mapping(spec.model_dump(mode="json")) == spec
+    assert spec.model_dump(mode="json")["budget"]["gpu_mem"] == (value if text == "16GB" else text)
 
 
 def test_all_mistakes_are_listed_at_once_quantities_included():

@@ -13,6 +13,7 @@ from automl.data import Cache, build_cache, open_dataset
 from automl.data.samples import SPLITS, Dataset
 from automl.errors import AutomlError, SpecError, StudyError
 from automl.files import write_atomically
+from automl.memory.budget import budget_bytes
 from automl.quantities import format_bytes, format_seconds
 from automl.recipe import Recipe
 from automl.search.confirmation import Confirmation, load_confirmation
@@ -124,7 +125,8 @@ def search(
 
     Args:
         data: A folder or label file, or a mapping with the keys of `DataSpec`; None: the embedded demo.
-        gpu_mem: GPU memory one training step may need, such as `16GB`.
+        gpu_mem: GPU memory that training may take: a size such as `16GB`, a share of what is free such as `90%`, or
+            `auto`, all that is free; None: `auto` on a GPU, and no limit without one.
         trials: How many trials the study has.
         timeout: When it ends at the latest, such as `8h30m`.
         spec: A study spec, the path of one, or the name of a shipped one.
@@ -225,8 +227,9 @@ class _Search:
             done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
             self.reporter.say(f"continuing study {folder.name}: {done} of {spec.budget.trials} trials are done")
         else:
+            memory = budget_bytes(spec.budget.gpu_mem, devices)  # one that cannot be given waits for no decoding
             cache = self._decode(dataset, int(space.bounds("image_size")[1]))
-            facts = find_facts(spec, dataset, cache, space, devices, self.reporter.say)
+            facts = find_facts(spec, dataset, cache, space, devices, memory, self.reporter.say)
             folder.create()
             study = freeze(folder, spec, _direction(facts), store_facts(facts, folder))
         if not study.get_trials(deepcopy=False):

@@ -17,6 +17,7 @@ from automl.data import Cache
 from automl.data.samples import Dataset
 from automl.errors import PoolError, StudyError
 from automl.files import write_atomically
+from automl.memory.budget import MemoryBudget
 from automl.search.folder import StudyFolder
 from automl.search.pool import Limits, Pool, build_pool
 from automl.space import Space, parse_space
@@ -55,6 +56,7 @@ def find_facts(
     cache: Cache,
     space: Space,
     devices: tuple[str, ...],
+    memory: MemoryBudget,
     say: Say = lambda _: None,
 ) -> Facts:
     """Chooses the pool and settles the limits.
@@ -65,6 +67,7 @@ def find_facts(
         cache: Its images, decoded.
         space: What may vary.
         devices: What the study trains on; backbones are timed on the first.
+        memory: How much of the GPU's memory it may take; kept when the study is continued, whatever is free then.
         say: Told what is being done, one line each.
 
     Raises:
@@ -74,7 +77,7 @@ def find_facts(
     usable = (dataset.samples["split"] == "train").to_numpy() & cache.readable
     trial_seconds = _trial_seconds(spec, devices)
     limits = Limits(
-        memory_bytes=spec.budget.gpu_mem or _device_memory(devices),
+        memory_bytes=memory.bytes,
         trial_seconds=trial_seconds,
         min_epochs=min(1.0, space.bounds("epochs")[0]),
         min_image_size=int(low),
@@ -83,6 +86,8 @@ def find_facts(
         max_batch_size=int(space.bounds("batch_size")[1]),
         train_images=int(usable.sum()),
     )
+    for line in memory.said:
+        say(line)
     say("choosing the backbones: predicting their memory, timing their steps")
     named = space.backbones()
     if named:
@@ -183,11 +188,3 @@ def _trial_seconds(spec: StudySpec, devices: tuple[str, ...]) -> float | None:
     if budget.timeout:
         return budget.timeout / 4
     return _CPU_TRIAL_SECONDS if devices[0] == "cpu" else None
-
-
-def _device_memory(devices: tuple[str, ...]) -> int | None:
-    """Total bytes of the smallest GPU, or None without one."""
-    import torch
-
-    totals = [torch.cuda.get_device_properties(device).total_memory for device in devices if device != "cpu"]
-    return min(totals) if totals else None
