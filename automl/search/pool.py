@@ -1,7 +1,8 @@
 """The pool: the backbones that fit the budgets, best leaderboard score first, frozen into the study.
 
 A backbone that does not fit leaves before sampling: with half of 20 backbones too big, 35 of 50 trials were wasted
-when such trials failed, and 17.5 when they were pruned.
+when such trials failed, and 17.5 when they were pruned. On a GPU, memory is predicted first, and what is predicted to
+fit is measured, each backbone in a fresh process; this process never uses CUDA itself.
 """
 
 import os
@@ -14,8 +15,11 @@ from typing import Any
 from automl.errors import PoolError, RecipeError, WeightsError
 from automl.leaderboard import load_table, rank, select
 from automl.memory import CONTEXT_BYTES, estimate
+from automl.memory.limit import limit_for_prediction
+from automl.memory.probe import CannotProbe
 from automl.quantities import format_bytes, format_seconds
 from automl.recipe import Recipe
+from automl.search.need import Limits, Need, largest_step, measure_need, smallest_step
 from automl.spec import StudySpec
 from automl.training.allocator import give_freed_memory_back, keep_freed_memory
 from automl.training.model import Weights, find_weights
@@ -34,24 +38,6 @@ _LEAST_BYTES_PER_PARAM = 12.0
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a backbone must fit."""
-
-    memory_bytes: int | None
-    """For one training step; None: no limit."""
-    trial_seconds: float | None
-    """For one trial; None: no limit."""
-    min_epochs: float
-    """Epochs of the shortest trial the space can draw."""
-    min_image_size: int
-    max_image_size: int
-    reference_image_size: int
-    """Where backbones are timed."""
-    max_batch_size: int
-    train_images: int
-
-
-@dataclass(frozen=True)
 class PoolEntry:
     """A backbone in the pool, and what was found out about it."""
 
@@ -63,16 +49,54 @@ class PoolEntry:
     """`file`, `cache` or `hub`; None: from scratch."""
     weights_path: str | None
     peak_bytes: int
-    """Predicted for the space's largest image size and batch or, if that does not fit, for the smallest step."""
+    """For the space's largest image size and batch or, if that does not fit, for the smallest step; measured, or
+    predicted."""
     fits_all: bool
     """Whether the largest fits the memory budget without accumulation."""
     timing: Timing
+    measured: bool = False
+    """Whether real steps were measured on the study's GPU; else memory is predicted."""
+    predicted_bytes: int | None = None
+    """For the same step as `peak_bytes`, where that was measured."""
+    micro_batch: int | None = None
+    """Images that fit at once, as measured at the space's largest image size and batch; 0: not even the fewest."""
+    memory_factor: float = 1.0
+    """Measured memory beside the CUDA context, as a multiple of the predicted; at least 1."""
+    context_bytes: int = CONTEXT_BYTES
+    """The CUDA context, as measured; else as assumed."""
 
     def find(self) -> Weights | None:
         """Where the weights are."""
         if self.weights is None:
             return None
         return Weights(self.weights, Path(self.weights_path) if self.weights_path else None)  # type: ignore[arg-type]
+
+    def limit_for(self, memory_bytes: int) -> int:
+        """The limit for `automl.memory.largest_micro_batch` under which the prediction says what was measured.
+
+        Args:
+            memory_bytes: The study's budget, the CUDA context included.
+        """
+        return limit_for_prediction(memory_bytes, self.context_bytes, self.memory_factor)
+
+    def describe_memory(self, limits_bytes: int | None, batch_size: int) -> str:
+        """What it needs, in a few words for a person.
+
+        Args:
+            limits_bytes: The study's budget; None: no limit.
+            batch_size: The space's largest.
+        """
+        need = f"needs at {'most' if self.fits_all else 'least'} {format_bytes(self.peak_bytes)}"
+        if not self.measured:
+            return need
+        said = ["measured"]
+        if self.predicted_bytes is not None:
+            said.append(f"predicted {format_bytes(self.predicted_bytes)}")
+        if self.micro_batch:
+            said.append(f"micro-batch {self.micro_batch} × {batch_size // self.micro_batch} at the largest size")
+        if limits_bytes is not None:
+            said.append(f"{format_bytes(max(0, limits_bytes - self.peak_bytes))} of {format_bytes(limits_bytes)} left")
+        return f"{need} ({', '.join(said)})"
 
 
 @dataclass(frozen=True)
@@ -123,7 +147,7 @@ def build_pool(
         spec: Gives names, boards, licence, size, weights.
         limits: What a backbone must fit.
         classes: Outputs of the classifier.
-        device: Where backbones are timed, `cpu` or `cuda:0`.
+        device: Where backbones are timed and, on a GPU, measured; `cpu` or `cuda:0`.
         progress: Told each backbone that is looked at.
 
     Raises:
@@ -194,6 +218,10 @@ class _Chooser:
         self.too_big: list[tuple[int, str]] = []
         self.too_slow: list[tuple[float, str]] = []
         self.broken: list[str] = []
+        self.did_not_fit: list[str] = []
+        """Predicted to fit, tried, and out of memory."""
+        self.why_predicted: str | None = None
+        """Why nothing can be measured on this GPU."""
 
     def look_at(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
         """An entry, or None when the backbone does not fit."""
@@ -211,36 +239,58 @@ class _Chooser:
             return None
 
     def _entry(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
-        limits, backbone = self.limits, row["model"]
-        largest = Recipe(
-            backbone=backbone, image_size=limits.max_image_size, batch_size=limits.max_batch_size, ema_decay=0.99
-        )
-        peak = estimate(largest, self.classes)
-        fits_all = limits.memory_bytes is None or peak <= limits.memory_bytes
-        if not fits_all:
-            peak = estimate(self._smallest(backbone), self.classes)
-        if peak > (limits.memory_bytes or peak):
-            self.too_big.append((peak, backbone))
+        need = self._predicted(row["model"])
+        if need is not None:
+            need = self._measured(row["model"], need)
+        if need is None:
             return None
-        timed = Recipe(backbone=backbone, image_size=limits.reference_image_size)
-        timing = best_numerics(timed, self.classes, self.device)
-        if self._too_slow(timing.at(limits.min_image_size).train_seconds, backbone):
+        timing = need.timing
+        if timing is None:
+            timed = Recipe(backbone=row["model"], image_size=self.limits.reference_image_size)
+            timing = best_numerics(timed, self.classes, self.device)
+        if self._too_slow(timing.at(self.limits.min_image_size).train_seconds, row["model"]):
             return None
         return PoolEntry(
-            backbone=backbone,
+            backbone=row["model"],
             family=row["family"],
             score=float(row["score"]),
             params_m=float(row["params_m"]),
             weights=weights.source if weights else None,
             weights_path=str(weights.path.absolute()) if weights and weights.path else None,
-            peak_bytes=peak,
-            fits_all=fits_all,
-            timing=timing,
+            **(vars(need) | {"timing": timing}),
         )
 
-    def _smallest(self, backbone: str) -> Recipe:
-        """The step that needs least memory."""
-        return Recipe(backbone=backbone, image_size=self.limits.min_image_size, batch_size=2)
+    def _predicted(self, backbone: str) -> Need | None:
+        """The predicted need; None, and noted, where even the smallest step needs too much."""
+        limit = self.limits.memory_bytes
+        peak = estimate(largest_step(backbone, self.limits), self.classes)
+        fits_all = limit is None or peak <= limit
+        if not fits_all:
+            peak = estimate(smallest_step(backbone, self.limits), self.classes)
+        if peak > (limit or peak):
+            self.too_big.append((peak, backbone))
+            return None
+        return Need(peak, fits_all)
+
+    def _measured(self, backbone: str, predicted: Need) -> Need | None:
+        """The need by a probe; None, and noted, where not even the smallest step fits.
+
+        Where no probe is possible that is noted once, and the prediction stays.
+
+        Raises:
+            RecipeError: If a step fails for another reason than memory.
+        """
+        limits = self.limits
+        if self.device == "cpu" or limits.memory_bytes is None or self.why_predicted is not None:
+            return predicted
+        try:
+            need = measure_need(backbone, limits, limits.memory_bytes, self.classes, self.device)
+        except CannotProbe as exc:
+            self.why_predicted = str(exc)
+            return predicted
+        if need is None:
+            self.did_not_fit.append(backbone)
+        return need
 
     def _least_seconds(self, row: dict[str, Any]) -> float:
         """A lower bound of the seconds per training image at the smallest image size."""
@@ -265,12 +315,15 @@ class _Chooser:
         lines = []
         for reason, names in (
             ("need more GPU memory", big),
+            ("out of GPU memory when tried", self.did_not_fit),
             ("too slow: shortest trial", slow),
             ("broken", self.broken),
         ):
             if names:
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
                 lines.append(f"left out, {reason}: {', '.join(names[:3])}{more}")
+        if self.why_predicted is not None:
+            lines.append(f"memory is predicted, not measured: {self.why_predicted}")
         return lines
 
     def why_empty(self) -> str:
@@ -278,12 +331,15 @@ class _Chooser:
         lines = []
         if self.too_big:
             backbone = min(self.too_big)[1]
-            need = estimate(self._smallest(backbone), self.classes)
+            need = estimate(smallest_step(backbone, self.limits), self.classes)
             limit = format_bytes(self.limits.memory_bytes or 0)
             lines.append(
                 f"no backbone fits --gpu-mem {limit}: the smallest need is {format_bytes(need)} "
                 f"({backbone} at {self.limits.min_image_size} px, batch 2, CUDA context included)"
             )
+        if self.did_not_fit:
+            limit = format_bytes(self.limits.memory_bytes or 0)
+            lines.append(f"out of memory within {limit} when tried: {', '.join(self.did_not_fit[:3])}")
         if self.too_slow:
             seconds, backbone = min(self.too_slow)
             lines.append(
