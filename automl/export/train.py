@@ -24,8 +24,8 @@ from automl.search.interrupts import interrupts
 from automl.training.allocator import keep_freed_memory
 from automl.training.cadence import EIGHTHS
 from automl.training.distributed import current_team, joined
-from automl.training.evaluate import Normalize, probabilities
-from automl.training.fit import Diverged, Evaluation, Parked, Snapshot, fit, total_steps
+from automl.training.evaluate import split_probabilities
+from automl.training.fit import Diverged, Evaluation, OutOfMemory, Parked, Snapshot, fit, total_steps
 from automl.training.interval import metric_interval
 from automl.training.metrics import all_metrics
 from automl.training.model import Preprocessing, make_model, preprocessing
@@ -204,6 +204,7 @@ class _Training:
                     on_evaluation=self.keeper.on_evaluation,
                     on_step=progress,
                     on_snapshot=self._on_snapshot,
+                    on_out_of_memory=self._on_out_of_memory,
                     should_stop=lambda at: self.keeper.ended or (self.stopping and at),
                 )
             return result.model
@@ -222,6 +223,9 @@ class _Training:
         where = f"{snapshot.eighth}/{EIGHTHS} · step {snapshot.step} of {self.total}"
         speed = f"{self._speed(snapshot):.1f} images/s · {format_seconds(left)} left"
         self.reporter.say(f"{where} · loss {snapshot.train_loss:.4f}{found} · {speed}")
+
+    def _on_out_of_memory(self, event: OutOfMemory) -> None:
+        self.reporter.say(f"warning: {event.describe()}")
 
     def _stop(self) -> None:
         """What Ctrl-C does: first a wish, then an order."""
@@ -276,12 +280,7 @@ class _Training:
 
     def _score(self, model: nn.Module, expects: Preprocessing, data: ImageData, split: str) -> dict[str, Any] | None:
         """This model on a split it did not learn from, with the interval of `training.interval`."""
-        numerics = self.recipe.numerics
-        normalize = Normalize(expects, numerics, torch.device(self.device))
-        size = numerics.micro_batch_size or data.batch_size(self.recipe)
-        batches = data.evaluation_batches(self.recipe, expects, split, size)
-        model = model.to(self.device).to(memory_format=normalize.layout)
-        found = probabilities(model, batches, normalize, numerics.precision)
+        found = split_probabilities(model, self.recipe, data, split, expects, self.device)
         labels = data.labels(split)
         groups = data.samples.samples["group"].to_numpy()[data.rows(split)]
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from automl.data.loader import ImageData
@@ -16,6 +17,7 @@ from automl.files import write_text
 from automl.memory import largest_micro_batch
 from automl.quantities import format_bytes
 from automl.recipe import Recipe
+from automl.search.device_memory import DeviceLost
 from automl.search.folder import StudyFolder
 from automl.search.pool import Pool, PoolEntry
 from automl.search.telling import Telling
@@ -54,6 +56,8 @@ class Objective:
     should_stop: Callable[[bool], bool]
     on_progress: Callable[[dict[str, Any]], None]
     seconds_left: Callable[[], float]
+    lost: Callable[[Exception], bool]
+    """Whether the device cannot be used any more after an error."""
 
     def __call__(self, trial: Trial, frozen: FrozenTrial) -> Outcome:
         """Trains a new trial, or one that another worker left behind.
@@ -64,6 +68,7 @@ class Objective:
 
         Raises:
             Parked: If it was told to stop; the trial stays running, to be taken up again.
+            DeviceLost: If this process cannot use its device any more; the trial stays running as well.
         """
         try:
             recipe, entry = self._recipe(trial, frozen)
@@ -76,11 +81,14 @@ class Objective:
             return Outcome(TrialState.PRUNED, reason=f"diverged: {exc}")
         except MemoryBudgetError as exc:
             return Outcome(TrialState.PRUNED, reason=str(exc))
+        except torch.cuda.OutOfMemoryError as exc:  # of a step it would have been survived
+            return Outcome(TrialState.PRUNED, reason=f"the network itself does not fit: {_first_line(exc)}")
         except Exception as exc:
-            write_text(self.folder.trial(trial.number) / "error.txt", traceback.format_exc())
-            first = str(exc).strip().splitlines()[0] if str(exc).strip() else ""
             name = "" if isinstance(exc, AutomlError) else f"{type(exc).__name__}: "
-            return Outcome(TrialState.FAIL, reason=f"{name}{first}")
+            if self.lost(exc):
+                raise DeviceLost(f"{name}{_first_line(exc)}") from exc
+            write_text(self.folder.trial(trial.number) / "error.txt", traceback.format_exc())
+            return Outcome(TrialState.FAIL, reason=f"{name}{_first_line(exc)}")
         metrics = result.history[-1].metrics
         trial.set_user_attr("metrics", {name: round(value, 6) for name, value in metrics.items()})
         return Outcome(TrialState.COMPLETE, metrics[self.metric])
@@ -157,7 +165,13 @@ class Objective:
                 checkpoint=self.folder.trial(trial.number) / "checkpoint.pt",
                 on_evaluation=telling.on_evaluation,
                 on_step=telling.on_step,
+                on_out_of_memory=telling.on_out_of_memory,
                 should_stop=self.should_stop,
             )
         finally:
             telling.note_time()
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else ""

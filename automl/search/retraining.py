@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from automl.data.loader import ImageData
@@ -19,7 +18,7 @@ from automl.errors import WeightsError
 from automl.files import write_atomically
 from automl.recipe import Recipe
 from automl.training.checkpoint import weights_on_cpu
-from automl.training.evaluate import Normalize, probabilities
+from automl.training.evaluate import split_probabilities
 from automl.training.fit import fit
 from automl.training.model import Weights, make_model, preprocessing
 
@@ -90,6 +89,7 @@ class Retraining:
             device=device,
             checkpoint=self._checkpoint,
             on_step=on_step,
+            on_out_of_memory=lambda _: None,  # it goes on: nobody waits to hear of it
             should_stop=should_stop,
         )
         try:
@@ -116,10 +116,5 @@ class Retraining:
             model.load_state_dict(load_file(self.weights))
         except (RuntimeError, SafetensorError, OSError) as exc:
             raise WeightsError(f"cannot load {self.weights}: {str(exc).strip().splitlines()[0]}") from exc
-        numerics, wanted = self.recipe.numerics, preprocessing(model)
-        normalize = Normalize(wanted, numerics, torch.device(device))
-        model = model.to(device).to(memory_format=normalize.layout)
-        size = numerics.micro_batch_size or data.batch_size(self.recipe)
-        batches = data.evaluation_batches(self.recipe, wanted, split, size)
-        found: Floats = probabilities(model, batches, normalize, numerics.precision)
+        found: Floats = split_probabilities(model, self.recipe, data, split, preprocessing(model), device)
         return found

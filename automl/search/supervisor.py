@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from automl.errors import StudyError
+from automl.search.device_memory import LEAKED, POISONED
 from automl.search.folder import StudyFolder
 
 __all__ = ["Supervisor"]
@@ -102,6 +103,13 @@ class Supervisor:
                 self._replace(worker, code)
 
     def _replace(self, worker: _Worker, code: int) -> None:
+        # A worker that asked for a successor is no sign of trouble to come: its trials end, if only by failing.
+        if code not in (LEAKED, POISONED):
+            self._count_death(worker, code)
+        self.replaced += 1
+        worker.process = self._start(worker.device)
+
+    def _count_death(self, worker: _Worker, code: int) -> None:
         progress = self.folder.progress(worker.device)
         changed = progress.stat().st_mtime if progress.exists() else 0.0
         worker.deaths = 1 if changed > worker.seen else worker.deaths + 1
@@ -112,8 +120,6 @@ class Supervisor:
                 f"the worker on {worker.device} {how} {_DEATHS_IN_A_ROW} times in a row; "
                 f"its last words ({self.folder.log(worker.device)}):\n{self._last_words(worker.device)}"
             )
-        self.replaced += 1
-        worker.process = self._start(worker.device)
 
     def _start(self, device: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "automl", "worker", "--storage", self.storage, "--study", self.folder.name]

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from automl.recipe import Recipe
 from automl.training.cadence import EIGHTHS
-from automl.training.fit import Evaluation
+from automl.training.fit import Evaluation, OutOfMemory
 
 __all__ = ["Telling"]
 
@@ -32,6 +32,7 @@ class Telling:
         # to be good is spared.
         self._spared = EIGHTHS // 2 if "known_good" in frozen.user_attrs else 1
         self._resumed_at = frozen.user_attrs.get("resumed_at", [])
+        self._out_of_memory = frozen.user_attrs.get("out_of_memory", [])
         self._taken_up = "recipe" in frozen.user_attrs
         self._began = time.perf_counter() - frozen.user_attrs.get("fit_seconds", 0.0)
         self._validation_seconds = 0.0
@@ -67,6 +68,17 @@ class Telling:
             self._trial.set_user_attr("resumed_at", [*self._resumed_at, round(epochs * (done - 1) / total, 3)])
         progress = {"trial": self._trial.number, "step": done, "epoch": epochs * done / total, "value": self._value}
         self._on_progress(progress)
+
+    def on_out_of_memory(self, event: OutOfMemory) -> None:
+        """Notes that memory ran out, and with which micro-batches the trial goes on."""
+        print(f"trial {self._trial.number}: {event.describe()}", flush=True)
+        sizes = {"micro_batch_size": event.micro_batch_size, "next": event.next_micro_batch_size}
+        self._out_of_memory = [*self._out_of_memory, {"step": event.step, "where": event.where} | sizes]
+        self._trial.set_user_attr("out_of_memory", self._out_of_memory)
+        if event.next_micro_batch_size is not None and event.where != "evaluation":
+            numerics = self._recipe.numerics.model_copy(update={"micro_batch_size": event.next_micro_batch_size})
+            self._recipe = self._recipe.model_copy(update={"numerics": numerics})
+            self._trial.set_user_attr("recipe", self._recipe.model_dump_json())
 
     def note_time(self) -> None:
         """Stores the seconds inside `fit` so far, over all resumptions."""

@@ -22,11 +22,12 @@ from automl.data import build_cache
 from automl.data.loader import ImageData
 from automl.errors import StudyError
 from automl.files import write_text
+from automl.quantities import format_bytes
+from automl.search.device_memory import LEAKED, POISONED, DeviceLost, DeviceMemory, device_memory
 from automl.search.facts import load_facts
 from automl.search.folder import StudyFolder, lock
 from automl.search.objective import Objective, Outcome
 from automl.search.study import finished, make_pruner, make_sampler, stored_spec
-from automl.training.allocator import give_freed_memory_back, keep_freed_memory
 from automl.training.fit import Parked
 
 __all__ = ["FAILURES_IN_A_ROW", "Stop", "work"]
@@ -36,6 +37,13 @@ FAILURES_IN_A_ROW = 5
 
 _MAX_TAKEN = 20
 """How often a trial is taken up again; one that kills its worker every time must end some day."""
+
+
+_MAX_LOST = 3
+"""How often a trial may leave its worker with a device that cannot be used any more."""
+
+_LEAK = 0.01
+"""Of the memory budget: if so much more is in use between two trials than before the first, a fresh worker goes on."""
 
 
 class Stop:
@@ -64,13 +72,23 @@ class Stop:
         return self.seconds_left() <= 0 or (at_checkpoint and self.soon.is_set())
 
 
-def work(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop) -> None:
+def work(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop, memory: DeviceMemory | None = None) -> None:
     """Trains trials until the study has as many as its budget says, or is told to stop.
+
+    Args:
+        study: The study.
+        folder: Where it lies.
+        device: Where to train.
+        stop: Whether to stop.
+        memory: The device's; None: `device_memory`.
 
     Raises:
         StudyError: After several failed trials in a row, with the message of the last.
+        SystemExit: With `LEAKED` or `POISONED`, if a fresh worker must go on.
     """
-    objective = _objective(study, folder, device, stop)
+    memory = memory or device_memory(device)
+    objective, limit_bytes = _objective(study, folder, device, stop, memory)
+    baseline_bytes = memory.settle()
     # What is left at the end of a time budget is not worth a trial that would be cut to a fraction.
     shortest = (objective.trial_seconds or 0) / 8 if stop.deadline else 0
     while not stop() and stop.seconds_left() > shortest:
@@ -82,22 +100,31 @@ def work(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop) -> N
                 outcome = objective(trial, frozen)
             except Parked:
                 break
+            except DeviceLost as exc:
+                _note_lost(study, folder, trial, str(exc))
+                memory.leave(POISONED)
             _tell(study, folder, trial, outcome)
-        if device == "cpu":
-            give_freed_memory_back()  # pieces that fit one trial's layers do not fit the next one's: it would add up
         _check_failures(study)
+        above_bytes = memory.settle() - baseline_bytes
+        if above_bytes > 0:
+            print(f"trial {trial.number}: {format_bytes(above_bytes)} above the baseline", flush=True)
+        if limit_bytes is not None and above_bytes > _LEAK * limit_bytes:
+            print("that is more than a hundredth of the memory budget: a fresh worker must go on", flush=True)
+            memory.leave(LEAKED)
     folder.progress(device).unlink(missing_ok=True)
 
 
-def _objective(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop) -> Objective:
-    if device == "cpu":
-        keep_freed_memory()
+def _objective(
+    study: optuna.Study, folder: StudyFolder, device: str, stop: Stop, memory: DeviceMemory
+) -> tuple[Objective, int | None]:
+    """The objective, and the bytes of the device that this process may use."""
     spec = stored_spec(study)
     facts = load_facts(study, folder)
+    limit_bytes = memory.begin(facts.memory_bytes)
     cache = build_cache(facts.dataset, facts.cache_size)
     data = ImageData(facts.dataset, cache, loaders=0 if device == "cpu" else 4)
     study.pruner = make_pruner(spec)
-    return Objective(
+    objective = Objective(
         spec=spec,
         metric=facts.metric,
         space=facts.space,
@@ -110,7 +137,9 @@ def _objective(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop
         should_stop=stop,
         on_progress=_Progress(folder.progress(device)),
         seconds_left=stop.seconds_left,
+        lost=memory.lost,
     )
+    return objective, limit_bytes
 
 
 # --- taking and telling trials ------------------------------------------------------------------------------------
@@ -199,6 +228,20 @@ def _tell(study: optuna.Study, folder: StudyFolder, trial: Trial, outcome: Outco
     (path / "checkpoint.pt").unlink(missing_ok=True)
     if not (path / "error.txt").exists():
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _note_lost(study: optuna.Study, folder: StudyFolder, trial: Trial, error: str) -> None:
+    """Notes that a trial cost its worker the device; too often, and the trial fails, else the next worker goes on."""
+    times = trial.user_attrs.get("device_lost", 0) + 1
+    trial.set_user_attr("device_lost", times)
+    if times < _MAX_LOST:
+        print(
+            f"trial {trial.number}: the device cannot be used any more ({error}); a fresh worker must go on", flush=True
+        )
+        return
+    reason = f"left the device unusable {times} times, the last time with {error}"
+    _tell(study, folder, trial, Outcome(TrialState.FAIL, reason=reason))
+    _check_failures(study)
 
 
 def _check_failures(study: optuna.Study) -> None:

@@ -1,20 +1,23 @@
 """What a network sees of an image, and what it says about a whole split."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from automl.errors import MemoryBudgetError
+from automl.training.backoff import attempted, give_back
 from automl.training.numerics import autocast
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from automl.recipe import Numerics
+    from automl.recipe import Numerics, Recipe
     from automl.training.model import Preprocessing
+    from automl.training.protocol import Data
 
-__all__ = ["Normalize", "probabilities"]
+__all__ = ["Normalize", "split_probabilities"]
 
 
 class Normalize:
@@ -32,26 +35,77 @@ class Normalize:
         return pixels.sub_(self._mean).div_(self._std).contiguous(memory_format=self.layout)
 
 
-@torch.inference_mode()
-def probabilities(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], normalize: Normalize, precision: Any
+def split_probabilities(
+    model: nn.Module,
+    recipe: "Recipe",
+    data: "Data",
+    split: str,
+    preprocessing: "Preprocessing",
+    device: str | torch.device,
+    *,
+    batch_size: int | None = None,
+    on_smaller: Callable[[int, int], None] = lambda _tried, _smaller: None,
 ) -> "np.ndarray[Any, Any]":
-    """Predicts batch after batch.
+    """Predicts a whole split. Where memory runs out, the images that did not fit are repeated, half as many at once.
 
     Args:
-        model: On its device; it is left in evaluation mode.
-        batches: Pairs of images (B, 3, S, S) uint8 and labels, which are not looked at.
-        normalize: Makes images the network's input.
-        precision: Of the arithmetic, as in `Numerics`.
+        model: Is moved to the device, and left in evaluation mode.
+        recipe: Gives the numerics.
+        data: Has the split.
+        split: Its name.
+        preprocessing: What the model wants of its input.
+        device: Where to predict.
+        batch_size: Images at once; None: the recipe's micro-batch, or its batch.
+        on_smaller: Told each time (images that did not fit, images that are tried next). What it raises ends it.
 
     Returns:
         Probabilities (N, classes) float64.
+
+    Raises:
+        MemoryBudgetError: If the memory does not hold the network and one image.
     """
+    numerics = recipe.numerics
+    normalize = Normalize(preprocessing, numerics, torch.device(device))
+    model = model.to(device).to(memory_format=normalize.layout)
+    size = batch_size or numerics.micro_batch_size or data.batch_size(recipe)
+    batches = data.evaluation_batches(recipe, preprocessing, split, size)
+    return _probabilities(model, batches, normalize, numerics.precision, on_smaller)
+
+
+@torch.inference_mode()
+def _probabilities(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    normalize: Normalize,
+    precision: str,
+    on_smaller: Callable[[int, int], None],
+) -> "np.ndarray[Any, Any]":
+    """Predicts batch after batch; the labels are not looked at."""
     model.eval()
     device = next(model.parameters()).device
-    parts = []
-    for images, _ in batches:
+
+    def predict(images: Tensor) -> Tensor:
         with autocast(device, precision):
             logits = model(normalize(images))
-        parts.append(logits.double().softmax(dim=1).cpu())
+        found: Tensor = logits.double().softmax(dim=1).cpu()
+        return found
+
+    parts: list[Tensor] = []
+    fits: int | None = None
+    for images, _ in batches:
+        left = images
+        while len(left):
+            part = left[:fits]
+            found = attempted(lambda part=part: predict(part))  # type: ignore[misc]
+            if found is not None:
+                parts.append(found)
+                left = left[len(part) :]
+                continue
+            give_back(device)
+            if len(part) == 1:
+                raise MemoryBudgetError(
+                    "the device's memory does not hold the network and one image; end what else uses it"
+                )
+            fits = -(-len(part) // 2)
+            on_smaller(len(part), fits)
     return torch.cat(parts).numpy()
