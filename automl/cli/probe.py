@@ -1,0 +1,162 @@
+"""`automl probe`: what backbones need of this GPU's memory, predicted and measured."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
+    from automl.memory.comparison import Comparison
+    from automl.recipe import Recipe
+
+__all__ = ["probe"]
+
+PIPE_WIDTH = 400
+"""Characters; wider than any row."""
+
+
+def probe(
+    names: Annotated[
+        list[str], typer.Argument(metavar="BACKBONE…", help="timm names, or wildcards on the leaderboard: 'regnet*'.")
+    ],
+    gpu_mem: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE|SHARE|auto", help="Budget: 16GB, 90% of what is free, or auto: all of it. Default: auto."
+        ),
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels per side. Default: the weights' own.")] = None,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images per optimizer step.")] = 32,
+    classes: Annotated[int, typer.Option(min=2, help="Classes to tell apart.")] = 2,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16, fp16. Default: the fastest on the GPU; fp32 without one.")
+    ] = None,
+    optimizer: Annotated[str, typer.Option(help="sgd, adam, adamw, nadamw or lion.")] = "adamw",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+) -> None:
+    """Measures training steps on the GPU, and how many images fit at once. Without a GPU: predicts it.
+
+    Each backbone is measured in a process of its own, and what was measured is kept on the disk.
+
+    Example: automl probe resnet50 'convnext_t*' --gpu-mem 16GB --batch-size 64
+    """
+    from automl.memory.budget import budget_bytes
+    from automl.memory.comparison import find_backbones, native_size
+    from automl.quantities import parse_memory
+    from automl.recipe import Recipe
+    from automl.search.api import find_devices
+
+    backbones, devices = find_backbones(names), find_devices(device)[:1]
+    budget = budget_bytes(parse_memory(gpu_mem) if gpu_mem else None, devices)
+    values = {
+        "batch_size": batch_size,
+        "optimizer": {"name": optimizer},
+        "numerics": {"precision": precision or "fp32"},
+    }
+    recipes = [
+        Recipe.from_mapping(values | {"backbone": name, "image_size": image_size or native_size(name)}, "automl probe")
+        for name in backbones
+    ]
+    for line in budget.said:
+        typer.echo(line, err=True)
+    _print(_compared(recipes, classes, devices[0], budget.bytes, choose=precision is None))
+
+
+def _compared(
+    recipes: "list[Recipe]", classes: int, device: str, budget_bytes: int | None, *, choose: bool
+) -> "list[Comparison]":
+    """One row a backbone; one that cannot be trained is told at once, and ends nothing but itself.
+
+    Raises:
+        RecipeError: If none of them can be trained.
+    """
+    from rich.console import Console
+
+    from automl.errors import RecipeError
+    from automl.memory.comparison import compare
+
+    rows: list[Comparison] = []
+    console = Console(stderr=True)
+    for number, recipe in enumerate(recipes, start=1):
+        what = "predicting" if device == "cpu" else "measuring"
+        with console.status(f"{what} {recipe.backbone} ({number} of {len(recipes)})"):
+            try:
+                rows.append(compare(recipe, classes, device, budget_bytes, choose=choose))
+            except RecipeError as exc:
+                if number == len(recipes) and not rows:
+                    raise
+                typer.echo(f"left out: {exc}", err=True)
+    return rows
+
+
+def _print(rows: "list[Comparison]") -> None:
+    """A table on a terminal; in a pipe aligned words, never cut. Below it, what the figures are."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(box=SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    cells = [_cells(row) for row in rows]
+    titles = [title for title in cells[0] if any(row[title] for row in cells)]
+    for title in titles:
+        justify: Literal["left", "right"] = "left" if title in ("backbone", "numerics") else "right"
+        table.add_column(title, justify=justify, overflow="fold")  # a name cut off could not be copied
+    for row in cells:
+        table.add_row(*(row[title] or "–" for title in titles))
+    if console.is_terminal:
+        console.print(table)
+    else:
+        plain = Console(width=PIPE_WIDTH, color_system=None)
+        with plain.capture() as captured:
+            plain.print(table)
+        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    for line in _footer(rows):
+        typer.echo(line)
+
+
+def _cells(row: "Comparison") -> dict[str, str]:
+    """The row's texts by title; empty where there is nothing to say."""
+    from automl.quantities import format_bytes
+
+    recipe, step, budget = row.recipe, row.step, row.budget_bytes
+    fits = f"{row.micro_batch} × {recipe.batch_size // row.micro_batch}" if row.micro_batch else "does not fit"
+    margin, error = row.margin_bytes, row.error_percent
+    return {
+        "backbone": recipe.backbone,
+        "size": str(recipe.image_size),
+        "numerics": f"{recipe.numerics.precision} {recipe.numerics.memory_format}",
+        f"batch of {recipe.batch_size}": format_bytes(row.whole_bytes),
+        "budget": "" if budget is None else format_bytes(budget),
+        "at once × times": "" if budget is None else fits,
+        "predicted": "" if budget is None else format_bytes(row.predicted_bytes),
+        "measured": "" if step is None else format_bytes(row.peak_bytes),
+        "error": "" if error is None else f"{error:+.1f}%",
+        "reserved": "" if step is None else format_bytes(row.context_bytes + step.reserved),
+        "NVML": "" if step is None or step.process is None else format_bytes(step.process),
+        "margin": "" if margin is None else format_bytes(margin),
+        "images/s": "" if step is None else f"{1 / step.seconds:.0f}",
+    }
+
+
+def _footer(rows: "list[Comparison]") -> list[str]:
+    """What the figures are, in as few lines as there are things to say."""
+    from automl.quantities import format_bytes
+
+    batch = rows[0].recipe.batch_size
+    lines = [""]
+    for why in dict.fromkeys(row.why_predicted for row in rows if row.why_predicted):
+        named = "no GPU here" if "no GPU" in why else why
+        lines.append(f"{named}: predicted only, with {format_bytes(rows[0].context_bytes)} for CUDA itself.")
+    lines.append(f"Peaks of one training step on the GPU, CUDA's own memory included; batch of {batch}: undivided.")
+    if any(row.budget_bytes is not None for row in rows):
+        lines.append(
+            f"At once × times: the most images that fit the budget at once, and how often for a batch of {batch}."
+        )
+    if any(row.micro_batch == 0 for row in rows):
+        lines.append("Where the budget is too small, the peak is that of the fewest images that can be trained on.")
+    if any(row.step is not None for row in rows):
+        lines.append(
+            "Measured: live tensors at their peak; reserved: with what PyTorch keeps; NVML: the whole process."
+        )
+    return lines
