@@ -14,6 +14,7 @@ from automl.errors import RecipeError
 from automl.files import load_yaml, write_text
 
 __all__ = [
+    "FUSED_OPTIMIZERS",
     "Affine",
     "Augmentation",
     "Color",
@@ -238,6 +239,9 @@ class Lion(Part):
     name: Literal["lion"] = "lion"
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
+
+FUSED_OPTIMIZERS = ("sgd", "adam", "adamw")
+"""torch's own, which have fused kernels; timm's nadamw and lion choose foreach by themselves."""
 
 Optimizer = Annotated[Sgd | Adam | AdamW | NAdamW | Lion, Field(discriminator="name")]
 

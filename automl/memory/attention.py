@@ -1,18 +1,17 @@
-"""Scaled dot-product attention with the kernels that CUDA would choose, for fake CPU tensors.
+"""Scaled dot-product attention with the kernels that CUDA would choose, for tensors without data.
 
 On the CPU PyTorch composes attention differently from a CUDA device, which changes what is kept for the backward
 pass. The choice here follows `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`: flash attention for half
 precision without a mask, the memory-efficient kernel for everything else it supports, plain mathematics for the rest.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch.overrides import TorchFunctionMode
 
-__all__ = ["CudaAttention", "cuda_attention"]
+__all__ = ["cuda_attention", "cuda_kernels"]
 
 aten = torch.ops.aten
 
@@ -85,15 +84,15 @@ def _bias(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> 
     return mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
 
 
-class CudaAttention(TorchFunctionMode):
-    """While active (in this thread), `F.scaled_dot_product_attention` is `cuda_attention`."""
+@contextmanager
+def cuda_kernels() -> Iterator[None]:
+    """While active, `F.scaled_dot_product_attention` is `cuda_attention`, in every thread.
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        chosen = cuda_attention if func is F.scaled_dot_product_attention else func
-        return chosen(*args, **(kwargs or {}))
+    A `TorchFunctionMode` would not do: it is put aside while autograd computes layers again (gradient checkpointing).
+    """
+    own = F.scaled_dot_product_attention
+    F.scaled_dot_product_attention = cuda_attention  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = own

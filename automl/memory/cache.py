@@ -7,15 +7,15 @@ from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from automl.files import cache_dir, write_text
 from automl.memory.envelope import Envelope
-from automl.recipe import Recipe, Sgd
+from automl.recipe import FUSED_OPTIMIZERS, Recipe, Sgd
 
-__all__ = ["Step", "cache_path", "load_envelope", "save_envelope", "step_of"]
+__all__ = ["Step", "cache_path", "inference_of", "load_envelope", "save_envelope", "step_of"]
 
-METHOD = 1
+METHOD = 2
 """Raised whenever the prediction changes, so that older cache files are passed over."""
 
 
@@ -36,6 +36,11 @@ class Step:
         ema: Whether a moving average of the weights is kept.
         drop_path: Whether residual branches are dropped.
         accumulates: Whether gradients of earlier micro-batches are there when the forward pass begins.
+        kernel: How the optimizer's step is computed: `fused` needs no memory of its own, `foreach` needs copies of all
+            gradients, `loop` of one at a time.
+        grad_checkpointing: Whether activations are computed again in the backward pass.
+        frozen: Whether the head alone learns.
+        training: Whether it is a training step; else a forward pass without gradients.
     """
 
     backbone: str
@@ -50,6 +55,10 @@ class Step:
     ema: bool = False
     drop_path: bool = False
     accumulates: bool = False
+    kernel: Literal["fused", "foreach", "loop"] = "fused"
+    grad_checkpointing: bool = False
+    frozen: bool = False
+    training: bool = True
 
 
 def step_of(recipe: Recipe, classes: int, accumulates: bool) -> Step:
@@ -69,6 +78,21 @@ def step_of(recipe: Recipe, classes: int, accumulates: bool) -> Step:
         ema=recipe.ema_decay > 0,
         drop_path=recipe.drop_path > 0,
         accumulates=accumulates,
+        kernel="fused" if optimizer.name in FUSED_OPTIMIZERS else "foreach",
+        grad_checkpointing=recipe.numerics.grad_checkpointing,
+        frozen=recipe.freeze_epochs >= recipe.epochs,
+    )
+
+
+def inference_of(recipe: Recipe, classes: int) -> Step:
+    """The facts of a forward pass without gradients with a recipe's backbone."""
+    return Step(
+        backbone=recipe.backbone.partition(".")[0],
+        image_size=recipe.image_size,
+        classes=classes,
+        precision=recipe.numerics.precision,
+        memory_format=recipe.numerics.memory_format,
+        training=False,
     )
 
 

@@ -1,4 +1,9 @@
-"""Traces one training step on fake tensors: no data, no arithmetic, no GPU."""
+"""Traces one training step on tensors without data: no images, no arithmetic, no GPU.
+
+What a step allocates falls into three stretches: before it (weights, the optimizer's state), the forward and backward
+pass, which depends on the batch and the precision, and the optimizer's step, which does not. Each is traced once, and
+stitched to the others.
+"""
 
 import contextlib
 import logging
@@ -9,19 +14,19 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from automl.errors import RecipeError
 from automl.memory.allocator import Event
-from automl.memory.attention import CudaAttention
+from automl.memory.attention import cuda_kernels
 from automl.memory.autocast import cuda_autocast
 from automl.memory.cache import Step
 from automl.memory.envelope import Envelope, build_envelope
-from automl.memory.fake import build_shapes, make_fake
+from automl.memory.shapes import build_shapes, drop_data
 from automl.memory.tracker import Tracker
 from automl.training.model import check_backbone
+from automl.training.optimizers import freeze_backbone
 
-__all__ = ["TRACED_BATCHES", "trace_envelope", "trace_model", "trace_step"]
+__all__ = ["TRACED_BATCHES", "trace_envelope", "trace_envelopes", "trace_model"]
 
 TRACED_BATCHES = (2, 3)
 """Next to each other, so that bytes per image are whole; from 2 on, because a dimension of 1 is laid out apart."""
@@ -33,24 +38,113 @@ _alone = threading.Lock()  # autocast's table and the random state are the proce
 
 
 def trace_envelope(step: Step) -> Envelope:
-    """Traces a step at two batch sizes; afterwards torch is as it was, its random state included.
+    """The memory of a step by batch size; afterwards torch is as it was, its random state included.
 
     Raises:
         RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
     """
+    return trace_envelopes(step, (step.precision,))[step.precision]
+
+
+def trace_envelopes(step: Step, precisions: Sequence[str]) -> dict[str, Envelope]:
+    """The memory of a step in several precisions, for little more than the time of one; see `trace_envelope`."""
     check_backbone(step.backbone)
     try:
         with _alone, torch.random.fork_rng(devices=[]), _silent_log():
             model = build_shapes(step.backbone, step.classes, step.image_size, 0.1 if step.drop_path else 0)
-            first, second = trace_model(model, step, TRACED_BATCHES)
+            if step.grad_checkpointing:
+                model.set_grad_checkpointing(True)  # type: ignore[operator]
+            traces = _trace(model, step, TRACED_BATCHES, precisions)
     except (Exception, SystemExit) as exc:  # a model's code may raise anything for a size it cannot take
         reason = (str(exc).strip().splitlines() or [""])[0]
         raise RecipeError(
             f"backbone {step.backbone} cannot be built and trained at an image size of {step.image_size} px: "
             f"{reason or type(exc).__name__}; choose another image size or another backbone"
         ) from exc
-    normalised = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-    return build_envelope(first, second, TRACED_BATCHES, smallest_batch=2 if normalised else 1)
+    normalised = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
+    smallest = 2 if normalised else 1
+    return {name: build_envelope(*pair, TRACED_BATCHES, smallest_batch=smallest) for name, pair in traces.items()}
+
+
+def trace_model(model: nn.Module, step: Step, batches: Sequence[int]) -> list[list[Event]]:
+    """Traces the step of a model at several batch sizes.
+
+    Args:
+        model: The model, whose tensors lose their data.
+        step: The facts of the step.
+        batches: Images per (micro-)batch.
+
+    Returns:
+        The births and deaths of storages at each batch size; those of the same storage have the same number in all.
+    """
+    return _trace(model, step, batches, (step.precision,))[step.precision]
+
+
+def _trace(
+    model: nn.Module, step: Step, batches: Sequence[int], precisions: Sequence[str]
+) -> dict[str, list[list[Event]]]:
+    drop_data(model, FORMATS[step.memory_format])
+    model.train(step.training)
+    tracker = Tracker()
+    weights = [*model.parameters(), *model.buffers()]
+    tracker.add(weights)
+    with warnings.catch_warnings(), tracker:
+        warnings.simplefilter("ignore")  # warnings of models are no news here
+        average = [torch.empty_like(tensor) for tensor in weights] if step.ema else []
+        optimizer = _warm_optimizer(model, step) if step.training else None
+        before = _lasting(tracker.take())
+        passes: dict[str, list[list[Event]]] = {}
+        for precision in precisions:
+            for batch in batches:
+                first = tracker.born
+                _pass(model, step, batch, DTYPES[precision])
+                passes.setdefault(precision, []).append(_renumbered(tracker.take(), first))
+                last = (precision, batch) == (precisions[-1], batches[-1])
+                if not last and optimizer is not None and not step.accumulates:
+                    optimizer.zero_grad(set_to_none=True)
+                    tracker.take()
+        first = tracker.born
+        if optimizer is not None and step.kernel != "fused":
+            optimizer.step()
+        after = tracker.take()
+    del average
+    return {name: [_stitched(before, part, after, first) for part in parts] for name, parts in passes.items()}
+
+
+_PASS, _AFTER = 10**7, 10**8
+"""First numbers of the storages of a pass and of the optimizer's step: the same in every pass."""
+
+
+def _lasting(events: list[Event]) -> list[Event]:
+    """Without the storages that died again: what the optimizer's first step needs is seen in a later one."""
+    dead = {storage for storage, change in events if change < 0}
+    return [event for event in events if event.storage not in dead]
+
+
+def _renumbered(events: list[Event], first: int) -> list[Event]:
+    """The events of a pass with numbers that do not depend on what was traced before."""
+    return [Event(s if s < first else s - first + _PASS, change) for s, change in events]
+
+
+def _stitched(before: list[Event], part: list[Event], after: list[Event], first: int) -> list[Event]:
+    return [*before, *part, *(Event(s - first + _AFTER, change) for s, change in after if s >= first)]
+
+
+def _pass(model: nn.Module, step: Step, batch: int, dtype: torch.dtype | None) -> None:
+    """One forward pass and, in training, the backward pass."""
+    images = torch.empty(batch, 3, step.image_size, step.image_size, device="meta")
+    images = images.contiguous(memory_format=FORMATS[step.memory_format])
+    rules = cuda_autocast(dtype)
+    with rules as autocast, cuda_kernels(), torch.device("meta"), torch.set_grad_enabled(step.training):
+        with autocast():
+            logits = model(images)
+            while isinstance(logits, tuple | list):  # a distilled model's first head
+                logits = logits[0]
+            if step.training:
+                loss = F.cross_entropy(logits, torch.empty(len(logits), dtype=torch.long))
+        del logits
+        if step.training:
+            loss.backward()  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
@@ -64,63 +158,12 @@ def _silent_log() -> Iterator[None]:
         log.disabled = before
 
 
-def trace_model(model: nn.Module, step: Step, batches: Sequence[int]) -> list[list[Event]]:
-    """Traces the training step of a model at several batch sizes.
-
-    Args:
-        model: The model, whose tensors are replaced by fake ones.
-        step: The facts of the step.
-        batches: Images per (micro-)batch.
-
-    Returns:
-        The births and deaths of storages at each batch size.
-    """
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        make_fake(model, FORMATS[step.memory_format])
-        model.train()
-        return [trace_step(model, step, batch) for batch in batches]
-
-
-def trace_step(model: nn.Module, step: Step, batch: int) -> list[Event]:
-    """Traces a step in the steady state: the optimizer's state exists when the forward pass begins.
-
-    Args:
-        model: The model, of fake tensors. Call this in their `FakeTensorMode`.
-        step: The facts of the step.
-        batch: Images per (micro-)batch.
-    """
-    for parameter in model.parameters():
-        parameter.grad = None
-    tracker = Tracker()
-    weights = [*model.parameters(), *model.buffers()]
-    tracker.add(weights)
-    with warnings.catch_warnings(), tracker:
-        warnings.simplefilter("ignore")  # warnings of models are no news here
-        average = [torch.empty_like(tensor) for tensor in weights] if step.ema else []
-        optimizer = _warm_optimizer(model, step)
-        if not step.accumulates:
-            optimizer.zero_grad(set_to_none=True)
-        images = torch.empty(batch, 3, step.image_size, step.image_size)
-        images = images.contiguous(memory_format=FORMATS[step.memory_format])
-        _loss(model, images, DTYPES[step.precision]).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        events = tracker.close()
-    del average, images
-    return events
-
-
-def _loss(model: nn.Module, images: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    with cuda_autocast(dtype), CudaAttention():
-        logits = model(images)
-        while isinstance(logits, tuple | list):  # a distilled model's first head
-            logits = logits[0]
-        return F.cross_entropy(logits, torch.empty(len(logits), dtype=torch.long))
-
-
 def _warm_optimizer(model: nn.Module, step: Step) -> torch.optim.Optimizer:
-    """The optimizer after one step, with the gradients still there, as CUDA runs it (`foreach`)."""
+    """The optimizer after one step; the gradients are still there if they are accumulated."""
     from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 
+    if step.frozen:
+        freeze_backbone(model, True)
     plain_sgd = step.optimizer == "sgd" and not step.nesterov
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
@@ -128,10 +171,12 @@ def _warm_optimizer(model: nn.Module, step: Step) -> torch.optim.Optimizer:
         lr=1e-3,
         weight_decay=1e-2 if step.weight_decay else 0.0,
         momentum=0.9 if step.momentum else 0.0,
-        foreach=True,
+        foreach=step.kernel != "loop",  # a fused step leaves the same state, and no device can do it without data
     )
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.empty_like(parameter)
     optimizer.step()
+    if not step.accumulates:
+        optimizer.zero_grad(set_to_none=True)
     return optimizer

@@ -1,4 +1,4 @@
-"""Records when each storage is born and dies while a step is computed on fake tensors."""
+"""Records when each storage is born and dies while a step is computed on tensors without data."""
 
 import weakref
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ __all__ = ["Tracker", "workspace_bytes"]
 
 
 def workspace_bytes(name: str, args: tuple[Any, ...]) -> int:
-    """Bytes that a CUDA kernel allocates for itself and frees again, which no fake kernel shows.
+    """Bytes that a CUDA kernel allocates for itself and frees again, which no kernel for `meta` shows.
 
     Args:
         name: The operator's schema name.
@@ -35,14 +35,16 @@ class Tracker(TorchDispatchMode):
 
     A storage's death is seen through a weak reference, so it is logged at the very operator that drops it, also
     when autograd drops it in the middle of the backward pass.
+
+    Attributes:
+        born: How many storages were born; the next one's number.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._events: list[Event] = []
         self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        self._born = 0
-        self._closed = False
+        self.born = 0
 
     def add(self, tensors: Iterable[Any]) -> None:
         """Logs the births of the storages of tensors that are not known yet; other values are passed over."""
@@ -50,17 +52,17 @@ class Tracker(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor):
                 self._add_storage(tensor.untyped_storage())
 
-    def close(self) -> list[Event]:
-        """Ends the log.
+    def take(self) -> list[Event]:
+        """Ends a stretch of the log, and begins the next one.
 
         Returns:
-            Its events. Deaths that follow each other directly are ordered by birth: their order depends on hashes
-            (autocast's cache of casted weights), and traces at two batch sizes must pair.
+            The stretch's events. Deaths that follow each other directly are ordered by birth: their order depends on
+            hashes, and traces at two batch sizes must pair.
         """
-        self._closed = True
+        events, self._events = self._events, []
         ordered: list[Event] = []
         deaths: list[Event] = []
-        for event in self._events:
+        for event in events:
             if event.change_bytes < 0:
                 deaths.append(event)
                 continue
@@ -85,8 +87,8 @@ class Tracker(TorchDispatchMode):
         return result
 
     def _log_birth(self, size_bytes: int) -> int:
-        storage = self._born
-        self._born += 1
+        storage = self.born
+        self.born += 1
         self._events.append(Event(storage, size_bytes))
         return storage
 
@@ -98,7 +100,6 @@ class Tracker(TorchDispatchMode):
 
         def dies(_: object) -> None:
             self._known.pop(key, None)
-            if not self._closed:
-                self._events.append(Event(number, -size_bytes))
+            self._events.append(Event(number, -size_bytes))
 
         self._known[key] = weakref.ref(storage, dies)

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automl.errors import RecipeError
+from automl.recipe import FUSED_OPTIMIZERS
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["freeze_backbone", "head_modules", "make_optimizer"]
 
-_FUSED = ("sgd", "adam", "adamw")  # torch's own; timm's nadamw and lion choose foreach by themselves
 _FROZEN = "automl_frozen_names"
 
 
@@ -51,7 +51,7 @@ def make_optimizer(recipe: "Recipe", model: nn.Module) -> "Optimizer":
         raise RecipeError(f"{recipe.backbone} has no parameter that requires a gradient; unfreeze it first")
     arguments = _arguments(recipe)
     device = groups[0]["params"][0].device.type
-    if recipe.optimizer.name in _FUSED and device in ("cpu", "cuda"):
+    if recipe.optimizer.name in FUSED_OPTIMIZERS and device in ("cpu", "cuda"):
         arguments["fused"] = True
     optimizer: Optimizer = create_optimizer_v2(
         groups, opt=recipe.optimizer.name, lr=recipe.learning_rate, weight_decay=0.0, **arguments

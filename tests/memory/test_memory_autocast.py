@@ -1,9 +1,22 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from automl.memory.autocast import FLOAT, HALF, cuda_autocast
+from automl.memory.autocast import FLOAT, FLOAT_RESULT, HALF, SOFTMAX, WIDEST, cuda_autocast
+
+
+class Casts(TorchDispatchMode):
+    """Counts casts of leaves."""
+
+    def __init__(self):
+        super().__init__()
+        self.of_weights = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.of_weights += func is torch.ops.aten._to_copy.default and args[0].is_leaf and args[0].requires_grad
+        return func(*args, **(kwargs or {}))
+
 
 HALVES = [torch.float16, torch.bfloat16]
 
@@ -29,9 +42,9 @@ def on_the_cpu():
 @pytest.mark.parametrize("dtype", HALVES)
 def test_real_cpu_autocast_is_the_same_before_and_after(dtype):
     before = on_the_cpu()
-    with cuda_autocast(dtype), FakeTensorMode():
-        torch.empty(3).exp()
-    with pytest.raises(KeyError), cuda_autocast(dtype):
+    with cuda_autocast(dtype) as autocast, autocast():
+        torch.empty(3, device="meta").exp()
+    with pytest.raises(KeyError), cuda_autocast(dtype) as autocast, autocast():
         raise KeyError
     after = on_the_cpu()
     assert [t.dtype for t in before] == [t.dtype for t in after]
@@ -41,7 +54,7 @@ def test_real_cpu_autocast_is_the_same_before_and_after(dtype):
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_dtypes_are_those_of_cuda(dtype):
-    with FakeTensorMode(), cuda_autocast(dtype):
+    with cuda_autocast(dtype) as autocast, autocast(), torch.device("meta"):
         x, image = torch.empty(4, 4), torch.empty(1, 3, 8, 8)
         half = x @ x
         assert half.dtype is dtype
@@ -59,17 +72,42 @@ def test_dtypes_are_those_of_cuda(dtype):
 
 
 def test_integers_and_double_precision_are_left_alone():
-    with FakeTensorMode(), cuda_autocast(torch.float16):
+    with cuda_autocast(torch.float16) as autocast, autocast(), torch.device("meta"):
         assert torch.empty(3, dtype=torch.float64).exp().dtype is torch.float64
         assert torch.empty(3, dtype=torch.long).sum().dtype is torch.long
 
 
+def test_a_weight_is_cast_once_and_its_cast_lives_to_the_end_of_the_forward_pass():
+    weight = torch.empty(4, 4, device="meta", requires_grad=True)
+    image = torch.empty(4, 4, device="meta")
+    casts = Casts()
+    with cuda_autocast(torch.float16) as autocast:
+        with casts, autocast():
+            (image @ weight, image @ weight)
+        with casts, autocast():
+            image @ weight
+    assert casts.of_weights == 2  # one in each forward pass
+
+
+def test_mixed_inputs_are_computed_in_the_widest_type():
+    with cuda_autocast(torch.float16) as autocast, autocast(), torch.device("meta"):
+        full, half = torch.empty(2), torch.empty(2, dtype=torch.float16)
+        assert torch.cat([half, full]).dtype is torch.float32
+        assert torch.cat([half, half]).dtype is torch.float16
+
+
+def test_constants_on_the_cpu_are_left_alone():
+    with cuda_autocast(torch.float16) as autocast, autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.float32
+        assert torch.ones(2, dtype=torch.float16).sum().dtype is torch.float16
+
+
 def test_without_a_dtype_nothing_is_cast():
-    with FakeTensorMode(), cuda_autocast(None):
+    with cuda_autocast(None) as autocast, autocast(), torch.device("meta"):
         assert (torch.empty(2, 2) @ torch.empty(2, 2)).dtype is torch.float32
         assert torch.empty(2, dtype=torch.float16).exp().dtype is torch.float16
 
 
 def test_no_operator_has_two_rules():
-    names = [*HALF, *FLOAT]
+    names = [*HALF, *FLOAT, *FLOAT_RESULT, *(name for name, _ in SOFTMAX), *WIDEST]
     assert len(set(names)) == len(names)

@@ -1,14 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from automl.errors import RecipeError
 from automl.memory.allocator import needed_bytes, peak_live_bytes
 from automl.memory.cache import Step
 from automl.memory.envelope import build_envelope
-from automl.memory.fake import build_shapes
-from automl.memory.trace import trace_envelope, trace_model
+from automl.memory.shapes import build_shapes
+from automl.memory.trace import trace_envelope, trace_envelopes, trace_model
 
 
 class Small(nn.Module):
@@ -57,6 +58,61 @@ def test_every_optimizer_can_be_traced(optimizer, accumulates):
     assert peak_live_bytes(events) > 2 * PARAMETER_BYTES
 
 
+def test_a_fused_step_needs_no_memory_and_the_others_need_copies():
+    stretches = {
+        kernel: trace(optimizer="adamw", nesterov=False, kernel=kernel) for kernel in ("fused", "foreach", "loop")
+    }
+    assert len({left(events) for events in stretches.values()}) == 1
+    in_step = {
+        kernel: sum(change for storage, change in events if storage >= 10**8 and change > 0)
+        for kernel, events in stretches.items()
+    }
+    assert in_step["fused"] == 0
+    assert in_step["foreach"] >= PARAMETER_BYTES
+    peaks = {kernel: peak_live_bytes(events) for kernel, events in stretches.items()}
+    assert peaks["fused"] <= peaks["loop"] <= peaks["foreach"]
+
+
+def test_a_frozen_backbone_keeps_no_activations_and_no_state():
+    def timm_model():
+        return build_shapes("test_vit", 2, 64)
+
+    facts = Step("test_vit", 64, 2, optimizer="adamw")
+    frozen, whole = (trace_model(timm_model(), replace(facts, frozen=flag), (16,))[0] for flag in (True, False))
+    weights = sum(p.nbytes for p in timm_model().parameters())
+    head = sum(p.nbytes for p in timm_model().get_classifier().parameters())
+    assert weights + 3 * head <= left(frozen) < weights + 4 * head  # its gradients and two moments
+    assert peak_live_bytes(frozen) < peak_live_bytes(whole) / 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_gradient_checkpointing_takes_less(precision):
+    facts = Step("vit_tiny_patch16_224", 224, 2, precision=precision)
+    plain, checkpointing = (trace_envelope(replace(facts, grad_checkpointing=flag)).at(64) for flag in (False, True))
+    assert checkpointing < plain / 2
+
+
+def test_a_model_that_cannot_checkpoint_is_told():
+    with pytest.raises(RecipeError, match="checkpointing not supported"):
+        trace_envelope(Step("dla34", 64, 2, grad_checkpointing=True))
+
+
+def test_inference_keeps_weights_and_little_else():
+    facts = Step("resnet10t", 64, 2)
+    training, inference = (trace_envelope(replace(facts, training=flag)) for flag in (True, False))
+    model = build_shapes("resnet10t", 2, 64)
+    weights = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+    assert weights < inference.live_at(1) < 1.2 * weights
+    assert inference.live_at(64) < training.live_at(64) / 2
+    assert inference.smallest_batch == 1
+
+
+def test_several_precisions_at_once_are_as_one_by_one():
+    facts = Step("test_convnext", 64, 2)
+    together = trace_envelopes(facts, ("fp16", "fp32", "bf16"))
+    assert together == {name: trace_envelope(replace(facts, precision=name)) for name in ("fp16", "fp32", "bf16")}
+
+
 def test_the_average_adds_exactly_parameters_and_buffers():
     with_average, without = trace(ema=True), trace()
     assert peak_live_bytes(with_average) - peak_live_bytes(without) == PARAMETER_BYTES + BUFFER_BYTES
@@ -96,7 +152,7 @@ def test_torch_is_left_as_it_was():
     assert torch.equal(torch.rand(4), expected)
     model = Small()
     model(torch.rand(2, 3, 16, 16)).sum().backward()
-    assert not any(isinstance(p, FakeTensor) or isinstance(p.grad, FakeTensor) for p in model.parameters())
+    assert not any(p.is_meta or p.grad.is_meta for p in model.parameters())
     assert torch.is_grad_enabled()
 
 

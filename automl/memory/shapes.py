@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["build_shapes", "make_fake"]
+__all__ = ["build_shapes", "drop_data"]
 
 INITIALISERS = frozenset(
     getattr(torch.ops.aten, name).default for name in ("normal_", "uniform_", "erfinv_", "clamp_", "clamp_min_")
@@ -68,10 +68,10 @@ def _create(backbone: str, classes: int, options: dict[str, Any]) -> nn.Module:
             return model
 
 
-def make_fake(model: nn.Module, memory_format: torch.memory_format = torch.contiguous_format) -> None:
-    """Replaces a model's parameters, buffers and other tensors in place by fake CPU tensors of the same shapes.
+def drop_data(model: nn.Module, memory_format: torch.memory_format = torch.contiguous_format) -> None:
+    """Replaces a model's parameters, buffers and other tensors in place by `meta` tensors of the same shapes.
 
-    Call it in a `FakeTensorMode`. Tensors that modules share stay shared.
+    Tensors that modules share stay shared.
 
     Args:
         model: The model, on any device.
@@ -79,14 +79,14 @@ def make_fake(model: nn.Module, memory_format: torch.memory_format = torch.conti
     """
     known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # the original is held, so that its id stays its own
 
-    def fake(tensor: torch.Tensor) -> torch.Tensor:
+    def dropped(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in known:
             known[id(tensor)] = (_empty(tensor, memory_format), tensor)
         return known[id(tensor)][0]
 
     def replace(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return fake(value)
+            return dropped(value)
         if type(value) in (list, tuple):
             return type(value)(replace(item) for item in value)
         if type(value) is dict:
@@ -97,7 +97,7 @@ def make_fake(model: nn.Module, memory_format: torch.memory_format = torch.conti
         for registered in (module._parameters, module._buffers):
             for name, tensor in registered.items():
                 if tensor is not None:
-                    registered[name] = fake(tensor)  # type: ignore[assignment]
+                    registered[name] = dropped(tensor)  # type: ignore[assignment]
         for name, value in list(vars(module).items()):
             if not name.startswith("_") and isinstance(value, torch.Tensor | list | tuple | dict):
                 vars(module)[name] = replace(value)
@@ -105,7 +105,7 @@ def make_fake(model: nn.Module, memory_format: torch.memory_format = torch.conti
 
 def _empty(tensor: torch.Tensor, memory_format: torch.memory_format) -> torch.Tensor:
     if tensor.dim() == 4 and memory_format is torch.channels_last:
-        data = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", memory_format=memory_format)
+        data = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta", memory_format=memory_format)
     else:
-        data = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+        data = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
     return nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
