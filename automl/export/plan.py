@@ -80,14 +80,16 @@ class Plan:
         other = bool(self.made_on) and kind not in self.made_on
         if not other and not (kind == "cpu" and self.recipe.numerics.precision == "fp16"):
             return self
-        plain = self.recipe.model_copy(update={"numerics": Numerics()})
+        numerics = Numerics(grad_checkpointing=self.recipe.numerics.grad_checkpointing)
+        plain = self.recipe.model_copy(update={"numerics": numerics})
         if kind == "cuda":
             import torch
 
             limit = torch.cuda.get_device_properties(device).total_memory
             micro = largest_micro_batch(plain, len(self.dataset.classes), limit) or 1
             if micro < plain.batch_size:
-                plain = plain.model_copy(update={"numerics": Numerics(micro_batch_size=micro)})
+                numerics = numerics.model_copy(update={"micro_batch_size": micro})
+                plain = plain.model_copy(update={"numerics": numerics})
         return replace(self, recipe=plain)
 
     def record(self) -> dict[str, Any]:

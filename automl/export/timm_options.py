@@ -22,10 +22,10 @@ _DATA = """
 """
 _RECIPE = """
     aa amp amp_dtype batch_size channels_last clip_grad clip_mode color_jitter color_jitter_prob cooldown_epochs
-    crop_pct cutmix decay_epochs decay_rate drop_path epochs gaussian_blur_prob grad_accum_steps grayscale_prob
-    head_init_scale hflip img_size layer_decay lr lr_decay_fn min_lr mixup mixup_mode mixup_prob model model_ema
-    model_ema_decay model_ema_warmup model_kwargs momentum opt opt_betas pretrained ratio recount remode reprob scale
-    sched sched_on_updates seed smoothing train_crop_mode train_interpolation vflip warmup_epochs warmup_lr
+    crop_pct cutmix decay_epochs decay_rate drop_path epochs gaussian_blur_prob grad_accum_steps grad_checkpointing
+    grayscale_prob head_init_scale hflip img_size layer_decay lr lr_decay_fn min_lr mixup mixup_mode mixup_prob model
+    model_ema model_ema_decay model_ema_warmup model_kwargs momentum opt opt_betas pretrained ratio recount remode
+    reprob scale sched sched_on_updates seed smoothing train_crop_mode train_interpolation vflip warmup_epochs warmup_lr
     warmup_prefix weight_decay
 """
 

@@ -86,6 +86,7 @@ def _network(lines: OptionLines, recipe: Recipe) -> None:
         dtype = {"bf16": "bfloat16", "fp16": "float16"}[precision]
         lines.set("amp_dtype", dtype, "numerics.precision")
     lines.set("channels_last", recipe.numerics.memory_format == "channels_last", "numerics.memory_format")
+    lines.set("grad_checkpointing", recipe.numerics.grad_checkpointing, "numerics.grad_checkpointing")
     seed = recipe.seed % 2**31
     lines.set("seed", seed, "seed", note="" if seed == recipe.seed else "numpy takes no other")
     averaged = recipe.ema_decay > 0

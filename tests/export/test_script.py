@@ -61,7 +61,7 @@ RICH = Recipe(
     ema_decay=0.99,
     batch_size=12,
     epochs=2.5,
-    numerics=parts.Numerics(memory_format="channels_last", micro_batch_size=5),
+    numerics=parts.Numerics(memory_format="channels_last", micro_batch_size=5, grad_checkpointing=True),
 )
 BALANCED = PLAIN.model_copy(
     update={
@@ -146,9 +146,19 @@ def test_only_what_the_recipe_uses_is_in_the_script():
         "freeze",
         "jpeg",
         "HEAD_LR_FACTOR",
+        "checkpointing",
     ):
         assert word not in plain, word
-    for word in ("CutMix", "ModelEmaV3", "FOCAL_ALPHA", "clip_grad_norm_", "freeze(", "jpeg", "HEAD_LR_FACTOR = 3"):
+    for word in (
+        "CutMix",
+        "ModelEmaV3",
+        "FOCAL_ALPHA",
+        "clip_grad_norm_",
+        "freeze(",
+        "jpeg",
+        "HEAD_LR_FACTOR = 3",
+        "checkpointing(True)",
+    ):
         assert word in rich, word
     assert len(plain.splitlines()) < 310
 

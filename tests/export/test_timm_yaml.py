@@ -99,6 +99,8 @@ def test_what_train_py_lacks_is_listed_with_its_value():
         ({"epochs": 0.2}, {"epochs": 1, "warmup_epochs": 0}),
         ({"seed": -1}, {"seed": 2**31 - 1}),
         ({"numerics": parts.Numerics(precision="bf16")}, {"amp": True, "amp_dtype": "bfloat16"}),
+        ({"numerics": parts.Numerics(grad_checkpointing=True)}, {"grad_checkpointing": True, "amp": False}),
+        ({}, {"grad_checkpointing": False}),
         ({"augmentation": parts.Augmentation(policy=parts.RandAugment())}, {"aa": "rand-m3-n2-p1-mstd0-inc1"}),
         ({"augmentation": parts.Augmentation(policy=parts.AugMix())}, {"aa": "augmix-m3-w3"}),
         ({"schedule": parts.Cosine(warmup=0.1), "epochs": 20}, {"sched": "cosine", "epochs": 18, "warmup_epochs": 2}),
