@@ -176,7 +176,9 @@ def measured_recipe(recipe: Recipe, measurement: Measurement) -> Recipe:
 
 
 def memory_factor(recipe: Recipe, classes: int, measurement: Measurement) -> float:
-    """Peak of live tensors, measured, as a multiple of the predicted: the largest of the measured batch sizes.
+    """Peak of live tensors, measured, as a multiple of the predicted, at the largest micro-batch that fits.
+
+    Smaller ones say less: what cuBLAS takes in any step is much of a small one.
 
     Args:
         recipe: With the numerics that were measured (`measured_recipe`).
@@ -184,16 +186,15 @@ def memory_factor(recipe: Recipe, classes: int, measurement: Measurement) -> flo
         measurement: Of this recipe.
 
     Returns:
-        1 where nothing was measured.
+        1 where nothing fits.
 
     Raises:
         RecipeError: If the backbone cannot be traced.
     """
-    factors = [
-        step.allocated / envelope_of(recipe, classes, accumulates=step.batch < recipe.batch_size).live_at(step.batch)
-        for step in measurement.steps
-    ]
-    return max(factors, default=1.0)
+    step = measurement.largest
+    if step is None:
+        return 1.0
+    return step.allocated / envelope_of(recipe, classes, accumulates=step.batch < recipe.batch_size).live_at(step.batch)
 
 
 def context_bytes(device: str) -> int:

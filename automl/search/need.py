@@ -39,6 +39,7 @@ class Need:
     measured: bool = False
     predicted_bytes: int | None = None
     micro_batch: int | None = None
+    accumulation: int | None = None
     memory_factor: float = 1.0
     context_bytes: int = CONTEXT_BYTES
 
@@ -92,6 +93,7 @@ def measure_need(backbone: str, limits: Limits, memory_bytes: int, classes: int,
         measured=True,
         predicted_bytes=predicted,
         micro_batch=micro,
+        accumulation=-(-limits.max_batch_size // micro) if micro else 0,
         memory_factor=factor,
         context_bytes=found.context_bytes,
     )

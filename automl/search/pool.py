@@ -60,6 +60,8 @@ class PoolEntry:
     """For the same step as `peak_bytes`, where that was measured."""
     micro_batch: int | None = None
     """Images that fit at once, as measured at the space's largest image size and batch; 0: not even the fewest."""
+    accumulation: int | None = None
+    """Micro-batches of that size in a step."""
     memory_factor: float = 1.0
     """Measured memory beside the CUDA context, as a multiple of the predicted; at least 1."""
     context_bytes: int = CONTEXT_BYTES
@@ -79,24 +81,23 @@ class PoolEntry:
         """
         return limit_for_prediction(memory_bytes, self.context_bytes, self.memory_factor)
 
-    def describe_memory(self, limits_bytes: int | None, batch_size: int) -> str:
+    def describe_memory(self, memory_bytes: int | None) -> str:
         """What it needs, in a few words for a person.
 
         Args:
-            limits_bytes: The study's budget; None: no limit.
-            batch_size: The space's largest.
+            memory_bytes: The study's budget, the CUDA context included; None: no limit.
         """
         need = f"needs at {'most' if self.fits_all else 'least'} {format_bytes(self.peak_bytes)}"
         if not self.measured:
             return need
-        said = ["measured"]
-        if self.predicted_bytes is not None:
-            said.append(f"predicted {format_bytes(self.predicted_bytes)}")
+        said = [
+            "measured" if self.predicted_bytes is None else f"measured; {format_bytes(self.predicted_bytes)} predicted"
+        ]
+        if memory_bytes is not None:
+            said.append(f"{format_bytes(memory_bytes - self.peak_bytes)} of {format_bytes(memory_bytes)} left")
         if self.micro_batch:
-            said.append(f"micro-batch {self.micro_batch} × {batch_size // self.micro_batch} at the largest size")
-        if limits_bytes is not None:
-            said.append(f"{format_bytes(max(0, limits_bytes - self.peak_bytes))} of {format_bytes(limits_bytes)} left")
-        return f"{need} ({', '.join(said)})"
+            said.append(f"its largest step {self.micro_batch} × {self.accumulation} images")
+        return f"{need} ({'; '.join(said)})"
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,10 @@ class _Chooser:
             RecipeError: If a step fails for another reason than memory.
         """
         limits = self.limits
-        if self.device == "cpu" or limits.memory_bytes is None or self.why_predicted is not None:
+        if self.device == "cpu" or self.why_predicted is not None:
+            return predicted
+        if limits.memory_bytes is None:
+            self.why_predicted = "nothing tells how much memory the GPU has; give --gpu-mem"
             return predicted
         try:
             need = measure_need(backbone, limits, limits.memory_bytes, self.classes, self.device)

@@ -2,15 +2,19 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from automl.errors import RecipeError
 from automl.memory import CONTEXT_BYTES
+from automl.memory import device as device_module
 from automl.memory import probe as probe_module
+from automl.memory.device import CudaMemory
 from automl.memory.envelope import Envelope
-from automl.memory.limit import limit_for_prediction
+from automl.memory.limit import limit_for_prediction, limit_process
 from automl.memory.probe import CannotProbe, Measurement, StepMemory, context_bytes, memory_factor, probe
 from automl.recipe import Recipe
 from automl.training.numerics import Timing
@@ -188,10 +192,12 @@ def test_a_process_that_hangs_is_ended(nvml, child, monkeypatch):
         ask()
 
 
-def test_the_factor_is_of_the_batch_that_was_predicted_worst(monkeypatch):
+def test_the_factor_is_of_the_largest_micro_batch_that_fits(monkeypatch):
     envelope = Envelope(((GB // 2, GB // 4),), ((2, GB),), 2)
     monkeypatch.setattr(probe_module, "envelope_of", lambda *_, **__: envelope)
     assert memory_factor(RECIPE, 2, MEASUREMENT) == pytest.approx(2 / 1.5)
+    assert memory_factor(RECIPE, 2, replace(MEASUREMENT, micro_batch=2)) == pytest.approx(1)
+    assert memory_factor(RECIPE, 2, replace(MEASUREMENT, micro_batch=0)) == 1
 
 
 def test_a_corrected_limit_lets_through_what_was_measured_to_fit():
@@ -200,9 +206,48 @@ def test_a_corrected_limit_lets_through_what_was_measured_to_fit():
     assert limit == pytest.approx(CONTEXT_BYTES + 2 * GB, abs=2)
 
 
+@pytest.fixture
+def cuda(monkeypatch):
+    """A CUDA device of 16 GB, by torch's own functions; notes the fractions that are set."""
+    fractions = []
+    total = SimpleNamespace(total_memory=16 * GB, uuid="no GPU of NVML's")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: total)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, _: fractions.append(share))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: GB)
+    return fractions
+
+
+def test_a_process_is_limited_context_included(cuda, nvml, child):
+    limit_process("cuda:0", 8 * GB, GB)
+    limit_process("cuda:0", 8 * GB)
+    limit_process("cuda:0", 2 * GB)  # less than the context
+    limit_process("cuda:0", 99 * GB, GB)
+    limit_process("cpu", GB)
+    assert cuda == pytest.approx([7 / 16, (8 * GB - CONTEXT_BYTES) / (16 * GB), 0, 1])
+    child({"measurement": asdict(MEASUREMENT)})
+    ask()
+    limit_process("cuda:0", 8 * GB)
+    assert cuda[-1] == pytest.approx(7.6 / 16)
+
+
+def test_the_context_is_what_the_process_takes_beside_the_allocator(cuda, nvml, monkeypatch):
+    nvml.gpus[0].hides_processes = True
+    nvml.gpus[0].unlisted_bytes = 5 * GB  # others'
+    monkeypatch.setattr(device_module, "_use_libraries", lambda _: None)
+    memory = CudaMemory("cuda:0")
+    nvml.gpus[0].unlisted_bytes += 3 * GB
+    assert memory.name == "Tesla T4"
+    assert memory.process_bytes() == 3 * GB
+    assert memory.context_bytes() == 2 * GB
+    nvml.gpus[0].unlisted_bytes -= 3 * GB  # a neighbour left: the figure is not this process's
+    assert memory.context_bytes() == CONTEXT_BYTES
+    nvml.init_error = 9
+    assert (memory.process_bytes(), memory.context_bytes()) == (None, CONTEXT_BYTES)
+
+
 @pytest.mark.gpu
 def test_a_real_probe_agrees_with_the_prediction():
-    torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")
     recipe = Recipe(backbone="resnet18", image_size=224, batch_size=32)

@@ -123,9 +123,9 @@ def test_an_entry_carries_what_was_measured(probed):
     assert not pool.notes
     again = Pool.from_json(json.loads(json.dumps(pool.to_json())))
     assert again.entries == pool.entries
-    said = pool.entries[0].describe_memory(8 * GB, 64)
+    said = pool.entries[0].describe_memory(8 * GB)
     assert said == (
-        "needs at most 2.5GB (measured, predicted 3.91GB, micro-batch 64 × 1 at the largest size, 5.5GB of 8GB left)"
+        "needs at most 2.5GB (measured; 3.91GB predicted; 5.5GB of 8GB left; its largest step 64 × 1 images)"
     )
 
 
@@ -133,12 +133,12 @@ def test_a_pool_stored_before_there_were_probes_is_read(probed):
     probed(found(64))
     rows = build().to_json()
     for row in rows:
-        for name in ("measured", "predicted_bytes", "micro_batch", "memory_factor", "context_bytes"):
+        for name in ("measured", "predicted_bytes", "micro_batch", "accumulation", "memory_factor", "context_bytes"):
             del row[name]
     entry = Pool.from_json(rows).entries[0]
     assert not entry.measured
     assert entry.limit_for(8 * GB) == 8 * GB
-    assert entry.describe_memory(8 * GB, 64) == "needs at most 2.5GB"
+    assert entry.describe_memory(8 * GB) == "needs at most 2.5GB"
 
 
 def test_the_limit_for_predictions_is_corrected_by_what_was_measured(probed):
@@ -174,6 +174,13 @@ def test_where_nothing_can_be_measured_the_prediction_stays_and_it_is_said_once(
     assert [entry.peak_bytes for entry in pool.entries] == [4 * GB] * 3
     assert not any(entry.measured for entry in pool.entries)
     assert pool.notes == ("memory is predicted, not measured: no process can be started",)
+
+
+def test_without_a_budget_there_is_nothing_to_measure_against(probed, monkeypatch):
+    asked = probed(found(64))
+    monkeypatch.setattr(pool_module, "best_numerics", lambda *_: TIMING)
+    assert "give --gpu-mem" in build(memory_bytes=None).notes[0]
+    assert not asked
 
 
 def test_on_a_cpu_nothing_is_probed(probed, monkeypatch):
