@@ -1,6 +1,10 @@
 import os
 from pathlib import Path
 
+# One thread each, also for the processes that tests start: the test processes share the cores already, and PyTorch's
+# threads wait by spinning. With two by two on two cores the tests took four times as long. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 
