@@ -81,7 +81,9 @@ def trial_line(row: TrialRow, metric: str) -> str:
     what = f" {row.backbone}" + (f" {row.image_size} px" if row.image_size else "")
     length = f" {row.epochs:.3g} epochs" if row.epochs and row.state == "complete" else ""
     took = f" in {format_seconds(row.seconds)}" if row.seconds else ""
-    return f"trial {row.number} {row.state}:{value}{what}{length}{took}" + (f" ({row.reason})" if row.reason else "")
+    short = f", out of memory {row.out_of_memory} ×" if row.out_of_memory else ""
+    reason = f" ({row.reason})" if row.reason else ""
+    return f"trial {row.number} {row.state}:{value}{what}{length}{took}{short}{reason}"
 
 
 def top_table(rows: list[TrialRow], metric: str, maximize: bool, count: int = 5) -> Table:

@@ -140,7 +140,7 @@ class Objective:
         """
         if self.memory_bytes is None or entry.fits_all:
             return recipe
-        micro = largest_micro_batch(recipe, self.data.classes, self.memory_bytes)
+        micro = largest_micro_batch(recipe, self.data.classes, entry.limit_for(self.memory_bytes))
         if micro == 0:
             limit = format_bytes(self.memory_bytes)
             raise MemoryBudgetError(

@@ -235,9 +235,7 @@ def _note_lost(study: optuna.Study, folder: StudyFolder, trial: Trial, error: st
     times = trial.user_attrs.get("device_lost", 0) + 1
     trial.set_user_attr("device_lost", times)
     if times < _MAX_LOST:
-        print(
-            f"trial {trial.number}: the device cannot be used any more ({error}); a fresh worker must go on", flush=True
-        )
+        print(f"trial {trial.number}: the device is lost to this worker ({error}); a fresh one must go on", flush=True)
         return
     reason = f"left the device unusable {times} times, the last time with {error}"
     _tell(study, folder, trial, Outcome(TrialState.FAIL, reason=reason))

@@ -6,6 +6,7 @@ import pytest
 
 from automl.errors import StudyError
 from automl.search import supervisor as supervisor_module
+from automl.search.device_memory import LEAKED, POISONED
 from automl.search.folder import StudyFolder
 from automl.search.supervisor import Supervisor
 
@@ -63,6 +64,13 @@ def test_a_worker_that_always_dies_at_once_ends_the_study_with_its_last_words(su
     with pytest.raises(StudyError, match=r"killed by signal 9 5 times in a row(.|\n)*no such library"):
         watch(supervisor)
     assert supervisor.workers == []
+
+
+@pytest.mark.parametrize("code", [LEAKED, POISONED])
+def test_a_worker_that_asks_for_a_fresh_one_has_not_died(supervised, code):
+    supervisor = supervised(*[f"exit {code}"] * 8, "exit 0")
+    watch(supervisor)
+    assert supervisor.replaced == 8
 
 
 def test_progress_forgives_earlier_deaths(supervised):
