@@ -58,7 +58,9 @@ def begun(tmp_path, images):
     """Begins a study on the tiny pictures: `begun(trials=3, sampler="tpe", pool=[entry()])` → (study, folder)."""
 
     def begin(name="tones", space=SPACE, pool=None, facts=None, trials=6, **values):
-        spec = spec_of(images, budget={"trials": trials}, **values)
+        # a journal opens in a hundredth of the time that SQLite takes, which test_study.py and the searches try
+        journal = {"storage": str(tmp_path / f"{name}.log")}
+        spec = spec_of(images, budget={"trials": trials}, **(journal | values))
         dataset = open_dataset(spec.data, spec.seed)
         build_cache(dataset, 32)
         found = {"memory_bytes": None, "trial_seconds": None, "metric": "auc"} | (facts or {})
