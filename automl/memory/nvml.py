@@ -264,7 +264,7 @@ def _text(value: str | bytes | None) -> str | None:
 def _why(nvml: ModuleType, error: Any) -> str:
     """Why NVML cannot be read, as a sentence."""
     reasons = {
-        nvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver is installed here: its library libnvidia-ml is missing",
+        nvml.NVML_ERROR_LIBRARY_NOT_FOUND: "the library of the NVIDIA driver, libnvidia-ml, is missing",
         nvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is installed but not loaded, or there is no NVIDIA GPU",
         nvml.NVML_ERROR_NO_PERMISSION: "this user has no permission to ask the NVIDIA driver",
         nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (

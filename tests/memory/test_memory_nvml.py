@@ -32,7 +32,7 @@ def test_a_gpu_is_read_whole_and_nvml_is_closed(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        ("LIBRARY_NOT_FOUND", "no NVIDIA driver is installed"),
+        ("LIBRARY_NOT_FOUND", "libnvidia-ml, is missing"),
         ("DRIVER_NOT_LOADED", "not loaded"),
         ("NO_PERMISSION", "no permission"),
         ("LIB_RM_VERSION_MISMATCH", "was updated"),
