@@ -45,7 +45,7 @@ def test_importing_automl_is_quick():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_a_search_gives_the_best_recipe_and_continues(quick, tmp_path, capsys):
+def test_a_search_gives_the_best_recipe_continues_and_confirms_it(quick, tmp_path, capsys):
     result = automl.search(trials=2, **quick)
     assert isinstance(result.best, Recipe)
     assert result.metric == "auc"
@@ -53,21 +53,20 @@ def test_a_search_gives_the_best_recipe_and_continues(quick, tmp_path, capsys):
     assert len(result.trials) == 2
     assert Recipe.load(result.folder.best) == result.best
     assert len(result.folder.trials.read_text().splitlines()) == 3
-    more = automl.search(trials=3, **quick)
+    assert result.confirmation is None
+    more = automl.search(trials=3, **(quick | {"confirm": 1}))
     assert len(more.trials) == 3
-    assert "continuing study tones: 2 of 3 trials are done" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "continuing study tones: 2 of 3 trials are done" in printed
+    assert more.confirmation.best.recipe == more.best
+    assert len(more.confirmation.best.seeds) == 3
+    assert more.confirmation.holdout is not None
+    best = more.confirmation.best.trial
+    assert f"of 3: trial {best}, test_byobnet.r160_in1k, seed 1: validation auc" in printed
     again = open_result(result.folder)
     assert again.best == more.best
     with pytest.raises(StudyError, match="seed was 0, is 1"):
         automl.search(trials=3, seed=1, **quick)
-
-
-def test_a_search_confirms_its_best_recipes(quick, capsys):
-    result = automl.search(trials=1, **(quick | {"confirm": 1}))
-    assert result.confirmation.best.recipe == result.best
-    assert len(result.confirmation.best.seeds) == 3
-    assert result.confirmation.holdout is not None
-    assert "of 3: trial 0, test_byobnet.r160_in1k, seed 1: validation auc" in capsys.readouterr().out
     with pytest.raises(SpecError, match="confirm"):
         automl.search(trials=1, **(quick | {"confirm": -1}))
 

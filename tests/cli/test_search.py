@@ -94,7 +94,7 @@ def trials_of(runs):
 
 def test_a_search_to_the_best_recipe_though_its_worker_is_killed(command, surroundings, tmp_path):
     runs, folder = tmp_path / "runs", tmp_path / "runs" / "tones"
-    process = start(command("--trials", 3, epochs=40), surroundings)
+    process = start(command("--trials", 3, epochs=15), surroundings)
     try:
         wait_for(lambda: checkpoint(runs), process, "a checkpoint")
         os.kill(worker_of(runs), signal.SIGKILL)
@@ -106,7 +106,7 @@ def test_a_search_to_the_best_recipe_though_its_worker_is_killed(command, surrou
     trials = trials_of(runs)
     assert [(trial.number, trial.state) for trial in trials] == [(k, TrialState.COMPLETE) for k in range(3)]
     assert sum(trial.user_attrs.get("taken_up", 0) for trial in trials) == 1
-    assert all(trial.user_attrs["epochs_done"] == 40 for trial in trials)
+    assert all(trial.user_attrs["epochs_done"] == 15 for trial in trials)
     best, table = Recipe.load(folder / "best.yaml"), pd.read_csv(folder / "trials.csv")
     assert best.backbone == "test_byobnet.r160_in1k"
     assert list(table["number"]) == [0, 1, 2]
@@ -120,7 +120,7 @@ def test_a_search_to_the_best_recipe_though_its_worker_is_killed(command, surrou
 
 def test_ctrl_c_parks_and_the_same_command_goes_on(command, surroundings, tmp_path):
     runs = tmp_path / "runs"
-    line = command("--trials", 2, epochs=60)
+    line = command("--trials", 2, epochs=30)
     process = start(line, surroundings)
     try:
         wait_for(lambda: checkpoint(runs), process, "a checkpoint")
@@ -146,10 +146,10 @@ def test_ctrl_c_parks_and_the_same_command_goes_on(command, surroundings, tmp_pa
 
 def test_a_timeout_ends_the_search(command, surroundings, tmp_path):
     began = time.monotonic()
-    line = command("--trials", 9999, "--timeout", "15s", epochs=30)
+    line = command("--trials", 9999, "--timeout", "12s", epochs=30)
     done = subprocess.run(line, env=surroundings, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - began < 60  # 15 and, at worst, the grace for a checkpoint
+    assert time.monotonic() - began < 60  # 12 and, at worst, the grace for a checkpoint
     assert (tmp_path / "runs" / "tones" / "trials.csv").exists() or "no backbone" in done.stderr
 
 

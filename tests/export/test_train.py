@@ -354,7 +354,7 @@ def one_thread():
 
 @pytest.mark.usefixtures("one_thread")
 def test_killed_and_resumed_is_the_same_as_never_killed(tmp_path, images, train_tiny):  # noqa: F811
-    recipe = recipe_of("test_byobnet", epochs=12, ema_decay=0.99)
+    recipe = recipe_of("test_byobnet", epochs=6, ema_decay=0.99)
     line = command(tmp_path, images, "killed", recipe, "--soup", "2")
     process = subprocess.Popen(line, env=surroundings(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + PATIENCE
