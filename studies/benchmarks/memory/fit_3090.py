@@ -5,7 +5,7 @@
 `ROWS` is what `trace_3090.py` wrote. The benchmark went down a ladder of batches until one fitted, so of every network
 it says that the listed batch fitted and the next one up did not; a prediction is right if it says both. Of networks
 that fitted at the ladder's top it says only the former: they are counted apart. What is not in a prediction (the bytes
-that the allocator cannot use, the share of a convolution's input and output that cuDNN's workspace takes) is chosen on
+that the allocator cannot use, the shares of a convolution's input and output that cuDNN's workspace takes) is chosen on
 one half of the families of architectures and reported on the other. `--also` judges more rows with these constants:
 another memory format, or another timm's definitions of the networks.
 """
@@ -19,17 +19,27 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 MIB = 1 << 20
 CARD_BYTES = 24 * 1024 * MIB
 """The card's nominal memory."""
 SEED = 3090
 UNUSABLE_MIB = range(1000, 3001, 10)
-WORKSPACE_SHARES = tuple(step / 20 for step in range(21))
+WORKSPACE_PERCENT = (0, 25, 50, 75, 100, 150, 200)
+KINDS = ("dense", "grouped", "depthwise")
 
 
-Needs = tuple[int, int, int]
-"""What a step needs with none, half or all of the convolutions' inputs and outputs as workspace, in bytes."""
+@dataclass(frozen=True)
+class Need:
+    """What a step needs at one batch, in bytes; see `trace_3090.sizes`."""
+
+    live: int
+    needed: int
+    lines: tuple[tuple[tuple[int, int], ...], ...]
+    """Of each of `KINDS`."""
 
 
 @dataclass(frozen=True)
@@ -41,34 +51,39 @@ class Case:
     family: str
     batch: int
     upper: int | None
-    needs: Needs
-    needs_upper: Needs
+    need: Need
+    need_upper: Need | None
     recurrent: bool
 
 
 @dataclass(frozen=True)
 class Constants:
-    """What a prediction leaves out."""
+    """What a prediction leaves out: MiB of the card, and workspace in % of convolutions' input and output, by kind."""
 
     unusable_mib: int
-    workspace_share: float
+    workspace_percent: tuple[int, ...] = (0, 0, 0)
 
-    def needed(self, needs: Needs) -> float:
-        """What a step needs with this workspace, in bytes; what lies between the traced shares is interpolated."""
-        none, half, full = needs
-        if self.workspace_share <= 0.5:
-            return none + 2 * self.workspace_share * (half - none)
-        return half + (2 * self.workspace_share - 1) * (full - half)
+    @property
+    def usable(self) -> int:
+        """What the allocator has, in bytes."""
+        return CARD_BYTES - self.unusable_mib * MIB
 
-    def use(self, needs: Needs) -> float:
+    def needed(self, need: Need) -> int:
+        """What a step needs with its workspace, in bytes; fragmentation adds what it adds without."""
+        peak = need.live
+        for percent, lines in zip(self.workspace_percent, need.lines, strict=True):
+            peak = max([peak, *(live + percent * slope for live, slope in lines)])
+        return peak + need.needed - need.live
+
+    def use(self, need: Need) -> float:
         """The share of the usable memory that a step is predicted to take."""
-        return self.needed(needs) / (CARD_BYTES - self.unusable_mib * MIB)
+        return self.needed(need) / self.usable
 
     def off(self, case: Case) -> float:
         """How far a prediction is on the wrong side, as a share of the limit: above 0 too high, below too low."""
-        if (use := self.use(case.needs)) > 1:
+        if (use := self.use(case.need)) > 1:
             return use - 1
-        if case.upper is not None and (use := self.use(case.needs_upper)) <= 1:
+        if case.need_upper is not None and (use := self.use(case.need_upper)) <= 1:
             return min(use - 1, -1e-9)
         return 0.0
 
@@ -86,13 +101,18 @@ def read_cases(path: Path) -> tuple[list[Case], list[str]]:
             reason = row.get("error", "another number of parameters than in the record")
             left_out += [f"{model}: {reason}" for model in row["recorded"]]
             continue
-        at = {int(b): tuple(sizes[kind] for kind in ("needed", "half", "full")) for b, sizes in row["at"].items()}
+        at = {int(batch): _need(sizes) for batch, sizes in row["at"].items()}
         for model, batch in row["recorded"].items():
             upper = next((b for b in sorted(at) if b > batch), None)
-            network = (row["family"], row["image_size"], row["parameters"], batch, at[batch])
-            above = (0, 0, 0) if upper is None else at[upper]
+            network = (row["family"], row["image_size"], row["parameters"], batch, at[batch].needed)
+            above = None if upper is None else at[upper]
             cases.append(Case(model, network, row["family"], batch, upper, at[batch], above, row["recurrent"]))
     return cases, left_out
+
+
+def _need(sizes: dict[str, Any]) -> Need:
+    lines = tuple(tuple((int(a), int(k)) for a, k in sizes[kind]) for kind in KINDS)
+    return Need(sizes["live"], sizes["needed"], lines)
 
 
 def halves(cases: Sequence[Case]) -> tuple[frozenset[str], frozenset[str]]:
@@ -112,13 +132,22 @@ def halves(cases: Sequence[Case]) -> tuple[frozenset[str], frozenset[str]]:
 def choose(cases: Iterable[Case]) -> Constants:
     """The constants with the fewest wrong cases; of these, those least off; of these, those with the widest margin."""
     cases = list(cases)
-
-    def badness(constants: Constants) -> tuple[int, float, float]:
-        off = [abs(constants.off(case)) for case in cases]
-        uses = [constants.use(needs) for case in cases for needs in (case.needs, case.needs_upper) if any(needs)]
-        return sum(x > 0 for x in off), sum(off), -min(abs(use - 1) for use in uses)
-
-    return min((Constants(*pair) for pair in product(UNUSABLE_MIB, WORKSPACE_SHARES)), key=badness)
+    unusable = np.array(UNUSABLE_MIB)
+    usable = (CARD_BYTES - unusable * MIB)[:, None]
+    best: tuple[tuple[float, ...], Constants] | None = None
+    for percent in product(WORKSPACE_PERCENT, repeat=len(KINDS)):
+        constants = Constants(0, percent)
+        fitted = np.array([constants.needed(case.need) for case in cases]) / usable - 1
+        failed = 1 - np.array([constants.needed(c.need_upper) for c in cases if c.need_upper is not None]) / usable
+        sides = np.concatenate([fitted, failed], axis=1)  # what is above 0 is on the wrong side
+        wrong, off = (sides > 0).sum(axis=1), np.maximum(sides, 0).sum(axis=1)
+        margin = np.abs(sides).min(axis=1)
+        at = np.lexsort((-margin, off, wrong))[0]
+        badness = (int(wrong[at]), float(off[at]), -float(margin[at]))
+        if best is None or badness < best[0]:
+            best = badness, Constants(int(unusable[at]), percent)
+    assert best is not None
+    return best[1]
 
 
 def interval(right: int, of: int) -> tuple[float, float]:
@@ -150,13 +179,14 @@ def missed(cases: Iterable[Case], constants: Constants) -> list[dict[str, object
     found = []
     for case in cases:
         if off := constants.off(case):
+            need = case.need if off > 0 or case.need_upper is None else case.need_upper
             found.append(
                 {
                     "model": case.model,
                     "family": case.family,
                     "batch": case.batch if off > 0 else case.upper,
                     "record": "fits" if off > 0 else "does not fit",
-                    "needed_mib": round(constants.needed(case.needs if off > 0 else case.needs_upper) / MIB),
+                    "needed_mib": round(constants.needed(need) / MIB),
                     "off_percent": round(100 * off, 2),
                     "recurrent": case.recurrent,
                 }
@@ -174,9 +204,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cases, _ = read_cases(given.rows)
     chosen_on, reported_on = halves(cases)
     constants = choose(case for case in cases if case.family in chosen_on)
-    usable = CARD_BYTES / MIB - constants.unusable_mib
-    print(f"chosen: {constants.unusable_mib} MiB of 24 GiB cannot be used ({usable:.0f} MiB can), and")
-    print(f"each convolution's workspace is {constants.workspace_share:.0%} of its input and output")
+    print(
+        f"chosen: {constants.unusable_mib} MiB of 24 GiB cannot be used ({constants.usable // MIB} MiB can); workspace,"
+    )
+    percents = zip(constants.workspace_percent, KINDS, strict=True)
+    print("of a convolution's input and output:", ", ".join(f"{percent} % ({kind})" for percent, kind in percents))
     table: list[dict[str, object]] = []
     for path in (given.rows, *given.also):
         some, left_out = read_cases(path)

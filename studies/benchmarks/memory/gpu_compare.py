@@ -241,21 +241,23 @@ def measure(models: int, minutes: float, device: str, out: Path) -> None:
 
     from automl.leaderboard import load_table
     from automl.memory.budget import budget_bytes
-    from automl.memory.nvml import read_nvml
+    from automl.memory.nvml import find_gpu, read_nvml
 
     if not torch.cuda.is_available():
         trouble = read_nvml().trouble or "torch sees none"
         sys.exit(f"there is no GPU to measure on ({trouble}); --summary FILE summarises what was measured elsewhere")
     budget = budget_bytes("auto", [device]).bytes
     assert budget is not None
-    done = {row.key[1:] for row in read_rows(out)}
+    gpu = find_gpu(device)
+    done = {row.key for row in read_rows(out)}
     table = load_table()
     chosen = sample(zip(table["model"], table["image_size"], table["params_m"], strict=True), models)
     began = time.monotonic()
     for count, (recipe, family) in enumerate(settings(chosen), 1):
         numerics = recipe.numerics
-        key = recipe.backbone, recipe.image_size, numerics.precision, numerics.memory_format, recipe.optimizer.name
-        if key in done:
+        name = gpu.name if gpu else device
+        numbers = recipe.image_size, numerics.precision, numerics.memory_format, recipe.optimizer.name
+        if (name, recipe.backbone, *numbers) in done:
             continue
         if time.monotonic() - began > 60 * minutes:
             print(f"{minutes} minutes are over; the same command goes on")

@@ -174,15 +174,16 @@ def measure(network: Network, layout: str) -> dict[str, Any]:
 
 
 ROUND = 512
-"""Sizes in a trace that are one or three bytes above a multiple of this are workspaces: numbers have even sizes."""
-DENSE, GROUPED = 1, 3
+"""Sizes in a trace that are 1, 3 or 5 bytes above a multiple of this are workspaces: numbers have even sizes."""
+KINDS = {"dense": 1, "grouped": 3, "depthwise": 5}
+"""Convolutions of one group, of several, and of one per channel."""
 
 
 def convolution_tracker() -> type:
     """A tracker that also logs a workspace for each convolution: as much as its input and output in float16.
 
     cuDNN's kernels may keep transformed copies of these: which layout and which algorithm it computes with is found by
-    timing, so that how large the workspace is cannot be known. `workspaces` scales it afterwards.
+    timing, so that how large the workspace is cannot be known.
     """
     import torch
 
@@ -197,50 +198,43 @@ def convolution_tracker() -> type:
             if func is forward:
                 self._log_workspace(args[0], result, groups=args[8])
             elif func is backward:
-                self._log_workspace(args[0], args[1], groups=args[9])
+                self._log_workspace(args[1], args[0], groups=args[9])
             return result
 
-        def _log_workspace(self, one: torch.Tensor, other: torch.Tensor, groups: int) -> None:
-            size = 2 * (one.numel() + other.numel()) // ROUND * ROUND + (DENSE if groups == 1 else GROUPED)
+        def _log_workspace(self, images: torch.Tensor, output: torch.Tensor, groups: int) -> None:
+            kind = "dense" if groups == 1 else "depthwise" if groups == images.shape[1] else "grouped"
+            size = 2 * (images.numel() + output.numel()) // ROUND * ROUND + KINDS[kind]
             self._events.append(Event(self._log_birth(size), -size))
 
     return ConvolutionTracker
 
 
-def workspaces(events: list["Event"], dense: float, grouped: float) -> list["Event"]:
-    """The events with shares of the workspaces of dense and of grouped convolutions."""
-    from automl.memory.allocator import Event
-
-    shares = {DENSE: dense, GROUPED: grouped}
-    scaled = []
-    for storage, change in events:
-        share = shares.get(abs(change) % ROUND, 1)
-        size = change if share == 1 else round(change * share)
-        if size:
-            scaled.append(Event(storage, size))
-    return scaled
-
-
-def sizes(events: list["Event"]) -> dict[str, int]:
+def sizes(events: list["Event"]) -> dict[str, Any]:
     """What a step at one batch needs, in bytes.
 
     Returns:
-        live: The most alive at once. needed: The segments that the allocator gets by with, which is what
-        `automl.memory.Envelope.at` tells. half, full: The same with half or all of the convolutions' inputs and outputs
-        as workspace. grouped: with all of those of grouped ones only. largest: The largest storage. convolution: the
-        largest input and output.
+        live: The most alive at once, without workspaces. needed: The segments that the allocator gets by with, which is
+        what `automl.memory.Envelope.at` tells. largest: The largest storage. dense, grouped, depthwise: what is alive
+        while such convolutions are computed, as lines (bytes, bytes per percent of input and output as workspace).
     """
     from automl.memory.allocator import needed_bytes, peak_live_bytes
+    from automl.memory.envelope import upper_envelope
 
-    plain = workspaces(events, 0, 0)
+    kinds = {rest: kind for kind, rest in KINDS.items()}
+    plain, live = [], 0
+    lines: dict[str, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
+    for event in events:
+        kind = kinds.get(abs(event.change_bytes) % ROUND)
+        if kind is None:
+            plain.append(event)
+            live += event.change_bytes
+        elif event.change_bytes > 0:
+            lines[kind].append((live, event.change_bytes // 100))
     return {
         "live": peak_live_bytes(plain),
         "needed": needed_bytes(plain),
-        "half": needed_bytes(workspaces(events, 0.5, 0.5)),
-        "full": needed_bytes(workspaces(events, 1, 1)),
-        "grouped": needed_bytes(workspaces(events, 0, 1)),
-        "largest": max(change for _, change in plain),
-        "convolution": max((change for _, change in events if change % ROUND in (DENSE, GROUPED)), default=0),
+        "largest": max(event.change_bytes for event in plain),
+        **{kind: upper_envelope(found) for kind, found in lines.items()},
     }
 
 
