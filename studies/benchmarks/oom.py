@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -84,6 +85,8 @@ class OutOfMemory(TorchDispatchMode):
         self.faults: dict[int, list[Fault]] = {}
         self._seed, self._trial = seed, trial
         self._number: int | None = None
+        self._trials: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        """Of the networks that were seen: the storage is not asked at every step."""
         self._network: Any = None
         self._watching = False
         self._leave()
@@ -119,6 +122,9 @@ class OutOfMemory(TorchDispatchMode):
     def _before_module(self, module: Any, _: Any) -> None:
         if self._network is None and hasattr(module, "get_classifier"):  # timm's: not its layers, no augmentation
             self._network = module
+            if module not in self._trials:
+                self._trials[module] = self._trial()
+                self._begin(self._trials[module])
             self._enter("forward" if module.training else "evaluation")
 
     def _after_module(self, module: Any, _inputs: Any, _outputs: Any) -> None:
@@ -129,15 +135,17 @@ class OutOfMemory(TorchDispatchMode):
             else:
                 self._leave()
 
+    def _begin(self, number: int) -> None:
+        """Draws the faults of a trial that begins; it has more than one network, if it goes back or averages."""
+        if number != self._number:
+            self._number, self._visits = number, dict.fromkeys(PLACES, 0)
+            self._drawn = self.faults.setdefault(number, draw_faults(self._seed, number))
+
     def _enter(self, place: str) -> None:
         """Watches the operators of a visit, if one of them is to fail."""
         self._leave()
-        number = self._trial()
-        if number != self._number:
-            self._number, self._visits = number, dict.fromkeys(PLACES, 0)
-            self.faults.setdefault(number, draw_faults(self._seed, number))
         self._visits[place] += 1
-        here = [fault for fault in self.faults[number] if fault.place == place and not fault.raised]
+        here = [fault for fault in self._drawn if fault.place == place and not fault.raised]
         self._due = [fault for fault in here if fault.visit <= self._visits[place]]
         if self._due:
             self.__enter__()
