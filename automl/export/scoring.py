@@ -7,6 +7,7 @@ of training's evaluation: `data.decode.read_pixels`, then the crop of `export.tt
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -20,6 +21,7 @@ from automl.errors import AutomlError, DataError, SpecError, WeightsError
 from automl.export.folder import Input, ModelFolder
 from automl.export.inputs import Item
 from automl.export.tta import TTA, Variants, variants
+from automl.training.backoff import attempted
 from automl.training.evaluate import Normalize
 from automl.training.numerics import autocast
 
@@ -68,7 +70,7 @@ class Backoff:
         done = 0
         while done < len(images):
             part = images[done : done + self.size]
-            found = _attempt(function, part)
+            found = attempted(partial(function, part))
             if found is not None:
                 parts.append(found)
                 done += len(part)
@@ -80,18 +82,9 @@ class Backoff:
                     "end what else uses the GPU, or predict with --device cpu"
                 )
             else:
+                torch.cuda.empty_cache()  # does nothing where CUDA was not used
                 self.size = self._largest = len(part) // 2
         return torch.cat(parts)
-
-
-def _attempt(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor | None:
-    """Calls the function; None where the GPU's memory was too small."""
-    try:
-        return function(images)
-    except torch.cuda.OutOfMemoryError:  # the type, not the text: every other error is the user's to see
-        pass
-    torch.cuda.empty_cache()  # outside the except clause, whose traceback holds the tensors
-    return None
 
 
 class Member:
