@@ -1,0 +1,158 @@
+"""What is in a media file, from its header and its first frames; and whether it can be read at all."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from automl.data.media.opening import decoded, end_of, find_sound, find_video, only, open_media, origin_of
+from automl.data.media.video import turn_of
+from automl.errors import DataError
+
+if TYPE_CHECKING:
+    import av.audio.stream
+    import av.video.stream
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+
+__all__ = ["AudioStream", "MediaInfo", "VideoStream", "probe_media"]
+
+_TIMED_FRAMES = 120  # whose times are looked at to tell a variable frame rate
+_STEADY = 0.1  # of a frame's time: what rounding makes of a steady rate stays below
+_REORDERED = 16  # frames that at most are stored before one that is displayed earlier
+_MISSING_SECONDS, _MISSING_SHARE = 1.0, 0.1  # what a header may promise too much
+
+
+@dataclass(frozen=True)
+class VideoStream:
+    """The video track of a file.
+
+    Attributes:
+        width: Pixels, of the upright frames.
+        height: Pixels, of the upright frames.
+        frames_per_second: The average; None if the file does not say.
+        frames: How many: counted in the header, else estimated from the duration; None if neither is known.
+        codec: As FFmpeg calls it, such as `h264`.
+        pixel_format: As FFmpeg calls it, such as `yuv420p`.
+        rotation_degrees: By how much the stored frames are turned clockwise to be upright: 0, 90, 180 or 270.
+        variable_rate: Whether the first 120 frames are displayed for unequal times.
+    """
+
+    width: int
+    height: int
+    frames_per_second: float | None
+    frames: int | None
+    codec: str
+    pixel_format: str
+    rotation_degrees: int
+    variable_rate: bool
+
+
+@dataclass(frozen=True)
+class AudioStream:
+    """The sound track of a file; `duration_seconds` is None where the file does not say."""
+
+    sample_rate_hz: int
+    channels: int
+    codec: str
+    duration_seconds: float | None
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What is in a media file.
+
+    Attributes:
+        path: The file.
+        container: FFmpeg's name of the format, such as `mov,mp4,m4a,3gp,3g2,mj2`.
+        duration_seconds: From the beginning to the end of whichever stream ends last; None if unknown.
+        video: The video track, if there is one.
+        audio: The sound track, if there is one.
+    """
+
+    path: Path
+    container: str
+    duration_seconds: float | None
+    video: VideoStream | None
+    audio: AudioStream | None
+
+
+def probe_media(path: str | Path) -> MediaInfo:
+    """Looks into a file; the first frame of a video is decoded, of the rest only the packets are looked at.
+
+    Raises:
+        DataError: If the file is missing, cut off, neither video nor sound, or its video track has no frames.
+    """
+    path = Path(path)
+    with open_media(path) as container:
+        name, origin = container.format.name, origin_of(container)
+        seconds = None if container.duration is None else container.duration / 1_000_000
+        moving = find_video(container, path)
+        sound = find_sound(container)
+        audio = None if sound is None else _audio(sound, seconds)
+        video = None if moving is None else _video(container, moving, path, seconds)
+    if video is None and audio is None:
+        raise DataError(f"cannot read {path}: it has neither a video nor a sound track")
+    if video is not None and "mov" not in name:  # whose index was compared with the file's size as it was opened
+        seconds = _whole(path, seconds, origin)
+    return MediaInfo(path, name, seconds, video, audio)
+
+
+def _video(
+    container: "InputContainer", stream: "av.video.stream.VideoStream", path: Path, seconds: float | None
+) -> VideoStream:
+    """Describes a video track."""
+    frame, times = _beginning(container, stream)
+    if frame is None:
+        raise DataError(f"cannot read {path}: its video track has no frames")
+    rate = stream.average_rate or stream.guessed_rate
+    duration = float(stream.duration * Fraction(stream.time_base or 1)) if stream.duration else seconds
+    estimated = round(duration * float(rate)) if duration is not None and rate else None
+    turn = turn_of(frame)
+    width, height = (frame.height, frame.width) if turn.transpose else (frame.width, frame.height)
+    steps = [after - before for before, after in pairwise(times)]
+    return VideoStream(
+        width,
+        height,
+        float(rate) if rate else None,
+        stream.frames or estimated,
+        stream.codec_context.codec.canonical_name,
+        frame.format.name,
+        turn.degrees,
+        variable_rate=bool(steps) and max(steps) - min(steps) > max(2, _STEADY * max(steps)),
+    )
+
+
+def _beginning(
+    container: "InputContainer", stream: "av.video.stream.VideoStream"
+) -> tuple["VideoFrame | None", list[int]]:
+    """The first frame that can be decoded, and the times of the first frames in units of the stream, sorted."""
+    first: VideoFrame | None = None
+    times: list[int] = []
+    for packet in container.demux(only(container, stream)):
+        if first is None:
+            first = next(iter(decoded(packet)), None)
+        if packet.pts is not None and packet.size:
+            times.append(packet.pts)
+        if first is not None and len(times) >= _TIMED_FRAMES:
+            break
+    times.sort()
+    return first, times[: _TIMED_FRAMES - _REORDERED]  # of the last ones, neighbours may still be missing
+
+
+def _audio(stream: "av.audio.stream.AudioStream", seconds: float | None) -> AudioStream:
+    """Describes a sound track."""
+    duration = float(stream.duration * Fraction(stream.time_base or 1)) if stream.duration else seconds
+    return AudioStream(stream.sample_rate, stream.channels, stream.codec_context.codec.canonical_name, duration)
+
+
+def _whole(path: Path, promised: float | None, origin: Fraction) -> float | None:
+    """The duration of a file in seconds, by its last packet; DataError if its header promises much more."""
+    end = end_of(path)
+    if end is None:
+        return promised
+    found = float(end - origin)
+    if promised is not None and promised - found > max(_MISSING_SECONDS, _MISSING_SHARE * promised):
+        raise DataError(f"cannot read {path}: cut off: it ends after {found:.3f} s of {promised:.3f} s")
+    return found
