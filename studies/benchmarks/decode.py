@@ -9,7 +9,8 @@ machine that is slower for a while does not decide. One clip is also repeated to
 again, to show what seeking gives when a clip has many keyframes.
 
 Threads: all clips are read in three ways, `files` (a thread per core, one decoder thread each: automl's way), `decoder`
-(one clip after the other, FFmpeg's own threads in each) and `one` (a single thread).
+(one clip after the other, FFmpeg's own threads in each) and `one` (a single thread). The seconds of work are processor
+time: they stay the same when others use the machine too.
 
 Sound: `read_sound` against `librosa.load` at the same sample rate, each file whole.
 """
@@ -113,7 +114,10 @@ def _threads(paths: list[Path], count: int) -> Iterable[str]:
 
     for name, threads, way in (("files", 1, in_files), ("decoder", 0, one_by_one), ("one", 1, one_by_one)):
         video.THREADS = threads
-        yield f"threads={name}: {_timed(way):.2f} s for {len(paths)} clips on {cpu_threads()} cores"
+        worked = time.process_time()
+        seconds = _timed(way)
+        worked = time.process_time() - worked
+        yield f"threads={name}: {seconds:.2f} s, {worked:.2f} s of work, {len(paths)} clips, {cpu_threads()} cores"
     video.THREADS = 1
 
 

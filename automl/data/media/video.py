@@ -118,7 +118,7 @@ def read_frames(
 
 
 def iterate_frames(path: str | Path, stride: int = 1, size: int | None = None) -> Iterator[tuple[float, np.ndarray]]:
-    """Reads a video from beginning to end, one frame in memory at a time.
+    """Reads a video from beginning to end, one frame in memory at a time; of a damaged file, what is there.
 
     Args:
         path: The video.
@@ -228,7 +228,7 @@ class _Painter:
         """Converts a frame of any pixel format to (height, width, 3) uint8, RGB, upright."""
         if self._shape is None:
             scale = min(1.0, self._size / min(frame.width, frame.height)) if self._size else 1.0
-            self._shape = round(frame.width * scale), round(frame.height * scale)
+            self._shape = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
             self._turn = turn_of(frame)
         width, height = self._shape
         rgb = self._scaler.reformat(frame, width, height, "rgb24", interpolation=self._flags, threads=1)
@@ -297,6 +297,8 @@ class _Decoder:
 
     def _worth_seeking(self, timestamp: int) -> bool:
         """Whether there is a keyframe between what was decoded and `timestamp`, as far as the index tells."""
+        if self._current is not None and self._ahead is None:
+            return False  # the last frame was reached
         index = self._stream.index_entries
         if len(index) and timestamp <= index[len(index) - 1].timestamp:
             found = index.search_timestamp(timestamp)
