@@ -1,0 +1,107 @@
+"""The `face` view: the faces of a video, each followed over the frames and cut out upright."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from automl.data.faces import FoundFace, crop_face, detector, follow, model_digest
+from automl.data.media import Frames, read_frames
+from automl.data.views.base import NothingToSee, View, ViewImages, probe_video, square, stacked
+from automl.data.views.frame import distinct
+
+__all__ = ["MOST_FACES", "READ_SIDE", "Face", "FaceChoices", "chosen_faces"]
+
+MOST_FACES = 4
+"""People at most whose faces are taken from a clip with `which: all`."""
+
+READ_SIDE = 1080
+"""Pixels of the short side that frames are read with, at most: 64 frames of an 8K clip would fill the memory."""
+
+
+class FaceChoices(View):
+    """The parameters of views that look for faces.
+
+    Attributes:
+        which: `largest`: the person whose face fills most of the pictures, followed through the clip. `all`: up to
+            four people, each an image of its own.
+        margin: Side of the cut-out square over the side of the detector's box, which goes from forehead to chin.
+        upright: Whether faces are turned so that their eyes are level.
+        when_none: What becomes of a frame in which no face was found. `skip`: left out, and a clip without any face
+            raises `NothingToSee`. `frame`: the middle of the whole frame is taken. `refuse`: one such frame is enough
+            for `NothingToSee`.
+        face_model: Path of a YuNet ONNX file; None: the one that comes with the `media` extra. The key has the file's
+            digest in the path's place.
+    """
+
+    media: ClassVar[Literal["image", "video", "sound"]] = "video"
+    which: Literal["largest", "all"] = "largest"
+    margin: Annotated[float, Field(ge=1, le=3)] = 1.3
+    upright: bool = True
+    when_none: Literal["skip", "frame", "refuse"] = "skip"
+    face_model: str | None = None
+
+    def _key_parts(self) -> dict[str, object]:
+        return {**super()._key_parts(), "face_model": model_digest(self.face_model)}
+
+
+class Face(FaceChoices):
+    """Faces: found, followed over the frames, turned upright, cut out with a margin.
+
+    Attributes:
+        count: Frames that are looked at, in the middle of equal parts of the clip.
+    """
+
+    name: Literal["face"] = "face"
+    count: Annotated[int, Field(ge=1, le=64)] = 8
+
+    def images(self, path: Path, size: int) -> ViewImages:
+        """See `View.images`."""
+        probe_video(path)
+        frames, notes = distinct(read_frames(path, count=self.count, size=READ_SIDE), self.count)
+        chosen, said = chosen_faces(frames, self, path)
+        images, times = [], []
+        for pixels, time, faces in zip(frames.pixels, frames.times_seconds.tolist(), chosen, strict=True):
+            for face in faces:
+                cut = square(pixels, size) if face is None else crop_face(pixels, face, size, self.margin, self.upright)
+                images.append(cut)
+                times.append(time)
+        return stacked(images, times, [*notes, *said])
+
+
+def chosen_faces(frames: Frames, choices: FaceChoices, path: Path) -> tuple[list[list[FoundFace | None]], list[str]]:
+    """Finds and follows the faces of a clip, and takes those that are wanted.
+
+    Args:
+        frames: Frames of the clip in the order of time.
+        choices: Which faces, and what if there is none.
+        path: The clip, for messages.
+
+    Returns:
+        The faces of each frame, None for a whole frame in a face's place; and notes.
+
+    Raises:
+        NothingToSee: As `FaceChoices.when_none` has it.
+        DataError: If there is no detector.
+    """
+    finder = detector(choices.face_model)
+    found = [finder.faces(pixels) for pixels in frames.pixels]
+    if choices.upright:
+        pairs = zip(frames.pixels, found, strict=True)
+        found = [[finder.leveled(pixels, face) for face in faces] for pixels, faces in pairs]
+    tracks = follow(found, frames.times_seconds.tolist())
+    taken = tracks[: 1 if choices.which == "largest" else MOST_FACES]
+    chosen: list[list[FoundFace | None]] = [
+        [track.faces[position] for track in taken if position in track.faces] for position in range(len(frames))
+    ]
+    empty = sum(not faces for faces in chosen)
+    notes = []
+    if empty:
+        notes.append(f"no face found in {empty} of {len(frames)} frames")
+        if choices.when_none == "refuse" or (choices.when_none == "skip" and empty == len(frames)):
+            raise NothingToSee(f"{path}: {notes[0]}")
+    if choices.when_none == "frame":
+        chosen = [faces or [None] for faces in chosen]
+    if len(tracks) > len(taken):
+        notes.append(f"{len(taken)} of {len(tracks)} faces taken, the largest")
+    return chosen, notes

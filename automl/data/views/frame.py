@@ -1,0 +1,85 @@
+"""The `frame` view: whole frames of a video."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from automl.data.media import Frames, iterate_frames, read_frames
+from automl.data.views.base import Pixels, View, ViewImages, probe_video, square, stacked
+
+__all__ = ["Frame", "distinct", "scene_times"]
+
+_THUMBNAIL = 32  # pixels of the short side of what is compared to find scene changes
+_LOOKS_PER_SECOND = 5.0
+
+
+class Frame(View):
+    """Whole frames: the middle square of each, resized.
+
+    Attributes:
+        count: Frames of a clip; a clip with fewer gives those it has.
+        placement: `even`: in the middle of equal parts of the clip. `scenes`: in the middle of scenes, the longest
+            first; with fewer scenes than frames, the longest parts are halved. `scenes` decodes the whole clip.
+        min_change: With `scenes`: the mean absolute difference of neighbouring thumbnails, as a share of white, that
+            begins a new scene. 0.106 is 27 of 255, the default of PySceneDetect's content detector, which
+            compares in HSV.
+    """
+
+    name: Literal["frame"] = "frame"
+    media: ClassVar[Literal["image", "video", "sound"]] = "video"
+    count: Annotated[int, Field(ge=1, le=64)] = 8
+    placement: Literal["even", "scenes"] = "even"
+    min_change: Annotated[float, Field(gt=0, le=1)] = 0.106
+
+    def images(self, path: Path, size: int) -> ViewImages:
+        """See `View.images`."""
+        video = probe_video(path)
+        if self.placement == "even":
+            frames = read_frames(path, count=self.count, size=size)
+        else:
+            stride = max(1, round((video.frames_per_second or 25) / _LOOKS_PER_SECOND))
+            frames = read_frames(path, times_seconds=scene_times(path, self.count, self.min_change, stride), size=size)
+        frames, notes = distinct(frames, self.count)
+        return stacked([square(pixels, size) for pixels in frames.pixels], list(frames.times_seconds), notes)
+
+
+def distinct(frames: Frames, count: int) -> tuple[Frames, list[str]]:
+    """Leaves out repeated frames, as a clip of fewer frames than were asked for gives; with a note that says so."""
+    _, first = np.unique(frames.times_seconds, return_index=True)
+    if len(first) == len(frames):
+        return frames, []
+    notes = [f"{len(first)} frames instead of {count}: the clip has no more"]
+    return Frames(frames.pixels[first], frames.times_seconds[first]), notes
+
+
+def scene_times(path: Path, count: int, min_change: float, stride: int = 1) -> list[float]:
+    """Finds the scenes of a clip and picks times in their middle.
+
+    Args:
+        path: The video; it is decoded from beginning to end, in constant memory.
+        count: How many times, at most.
+        min_change: See `Frame.min_change`.
+        stride: Every how many frames one is looked at.
+
+    Returns:
+        Times in seconds, ascending: the middle of the longest parts.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    starts: list[float] = []
+    before: Pixels | None = None
+    time = 0.0
+    for time, pixels in iterate_frames(path, stride, size=_THUMBNAIL):
+        change = 1.0 if before is None else float(np.abs(pixels.astype(np.int16) - before).mean()) / 255
+        if change >= min_change:
+            starts.append(time)
+        before = pixels
+    parts = [(end - start, start) for start, end in zip(starts, [*starts[1:], time], strict=True)]
+    while len(parts) < count and max(parts)[0] > 0:
+        length, start = parts.pop(parts.index(max(parts)))
+        parts += [(length / 2, start), (length / 2, start + length / 2)]
+    longest = sorted(parts, reverse=True)[:count]
+    return sorted(start + length / 2 for length, start in longest)
