@@ -1,0 +1,32 @@
+"""`automl inspect`: one clip, looked at."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A video or a sound file.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write to. Default: inspect/<name of the clip>/.")] = None,
+    frames: Annotated[int, typer.Option(min=2, max=256, help="How many frames are compared, evenly placed.")] = 64,
+    face_model: Annotated[
+        Path | None, typer.Option(help="YuNet ONNX file. Default: the one that pip installed.")
+    ] = None,
+) -> None:
+    """Write a page about one clip: frames, faces, what is unusual from one to the next, and the sound.
+
+    The page opens without a network; of a video, its frames are written as a PNG too.
+
+    Example: automl inspect clip.mp4 --frames 128
+    """
+    from rich.console import Console
+
+    from automl.report.inspect import inspect_clip
+
+    with Console(stderr=True).status("looking"):
+        done = inspect_clip(clip, out or Path("inspect") / clip.name, frames, str(face_model) if face_model else None)
+    for line in (*done.lines, str(done.page), *([str(done.sheet)] if done.sheet else [])):
+        typer.echo(line)

@@ -1,0 +1,57 @@
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from automl.cli import main
+from automl.cli.inspect import inspect
+from tests.data.views.clips import background, tone, write_clip
+
+APP = typer.Typer()
+APP.command()(inspect)
+
+
+def test_it_writes_beside_the_name_of_the_clip_and_says_where(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "a.mkv", [background()] * 2, tone(0.3))
+    result = CliRunner().invoke(APP, ["a.mkv", "--frames", "2"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-2:] == ["inspect/a.mkv/inspect.html", "inspect/a.mkv/frames.png"]
+    assert sorted(file.name for file in (tmp_path / "inspect/a.mkv").iterdir()) == ["frames.png", "inspect.html"]
+
+
+def test_another_folder_can_be_named(tmp_path):
+    write_clip(tmp_path / "a.wav", sound=tone(0.3))
+    result = CliRunner().invoke(APP, [str(tmp_path / "a.wav"), "--out", str(tmp_path / "o")])
+    assert result.stdout.splitlines()[-1] == str(tmp_path / "o/inspect.html")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("broken.mp4", [], "cannot read broken.mp4: not a video or sound file"),
+        ("missing.mp4", [], "cannot read missing.mp4: no such file"),
+        ("face.png", [], "face.png is an image"),
+        ("film.mkv", ["--face-model", "none.onnx"], "cannot read the face model none.onnx: no such file"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, name, options, said):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "film.mkv", [background()] * 2)
+    for broken in ("broken.mp4", "face.png"):
+        (tmp_path / broken).write_text("no clip\n" * 50)
+    monkeypatch.setattr(main, "app", APP)
+    monkeypatch.setattr(sys, "argv", ["automl", name, *options])
+    with pytest.raises(SystemExit) as caught:
+        main.run()
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"Error: {said}")
+
+
+def test_torch_is_not_needed():
+    code = "import sys, automl.cli.inspect, automl.report.inspect; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
