@@ -1,5 +1,6 @@
 """`automl inspect`: one clip, looked at."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,5 +29,8 @@ def inspect(
 
     with Console(stderr=True).status("looking"):
         done = inspect_clip(clip, out or Path("inspect") / clip.name, frames, str(face_model) if face_model else None)
-    for line in (*done.lines, str(done.page), *([str(done.sheet)] if done.sheet else [])):
+    for line in done.lines:
         typer.echo(line)
+    for written in (done.page, done.sheet):
+        if written is not None:
+            typer.echo(os.fsencode(written))  # a clip's name need not be UTF-8

@@ -41,6 +41,7 @@ LEAST_CHANGE = 0.01
 LEAST_PAIRS = 8
 """Comparisons below which none is called unusual: of so few, nobody knows what is usual."""
 
+_IMAGES = EXTENSIONS | {".avif", ".gif", ".heic"}  # two of which FFmpeg takes for videos
 _FRAME_BYTES = 128_000_000  # of all frames together; more of them are read smaller
 _NORMAL_MAD, _NORMAL_MEAN_DEVIATION = 0.6745, 0.7979  # of a normal distribution, in standard deviations
 _WINDOW_SECONDS, _HOP_SECONDS, _MELS = 0.064, 0.016, 128  # as the views of sound have them
@@ -139,7 +140,7 @@ def look(path: Path, count: int, face_model: str | None = None) -> Clip:
     Raises:
         DataError: If the file is an image, or cannot be read.
     """
-    if path.suffix.lower() in EXTENSIONS:
+    if path.suffix.lower() in _IMAGES:
         raise DataError(f"{path} is an image; automl inspect looks at a video or a sound file")
     info = probe_media(path)
     notes: list[str] = []

@@ -110,7 +110,8 @@ def features_figure(sound: Sound, clock: Clock) -> Figure:
             )
             line.line = {"color": _BLUE, "width": 1.2}
             figure.add_trace(line, row=row, col=1)
-            figure.update_yaxes(title_text=title, row=row, col=1)
+            limits = {"range": _LOUDNESS_DB} if name == "rms" else {"rangemode": "tozero"}
+            figure.update_yaxes(title_text=title, row=row, col=1, **limits)
         else:
             _draw_rows(figure, row, name, values, times)
     return figure

@@ -6,6 +6,7 @@ rendered by `inspect.html.jinja`; everything a file says of itself is escaped.
 
 import base64
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,7 @@ def _render(clip: Clip, sheet: Image.Image | None, clock: Clock) -> str:
         figures["mel"] = _html(mel_figure(clip.sound, clock))
         figures["features"] = _html(features_figure(clip.sound, clock))
     return _template().render(
-        name=clip.info.path.name,
+        name=_text(Path(clip.info.path.name)),
         facts=_facts(clip.info),
         notes=clip.notes,
         unusual=_unusual(clip, clock),
@@ -133,7 +134,7 @@ def _facts(info: MediaInfo) -> dict[str, str]:
     """The rows of the table at the page's head."""
     seconds = info.duration_seconds
     facts = {
-        "file": str(info.path),
+        "file": _text(info.path),
         "container": info.container,
         "duration": "not known" if seconds is None else _length(seconds),
     }
@@ -159,6 +160,11 @@ def _audio_facts(audio: AudioStream) -> dict[str, str]:
     channels = {1: "mono", 2: "stereo"}.get(audio.channels, f"{audio.channels} channels")
     length = "" if audio.duration_seconds is None else f", {_length(audio.duration_seconds)}"
     return {"sound": f"{audio.sample_rate_hz} Hz, {channels}{length}", "sound codec": audio.codec}
+
+
+def _text(path: Path) -> str:
+    """A path as text; bytes in it that are not UTF-8 become replacement characters."""
+    return os.fsencode(path).decode("utf-8", errors="replace")
 
 
 def _length(seconds: float) -> str:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -20,6 +21,16 @@ def test_it_writes_beside_the_name_of_the_clip_and_says_where(tmp_path, monkeypa
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-2:] == ["inspect/a.mkv/inspect.html", "inspect/a.mkv/frames.png"]
     assert sorted(file.name for file in (tmp_path / "inspect/a.mkv").iterdir()) == ["frames.png", "inspect.html"]
+
+
+def test_a_name_that_is_not_utf_8(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "a.wav", sound=tone(0.3)).rename(os.fsdecode(b"f\xe9 \xe8\xa7\x86<b>.wav"))
+    result = CliRunner().invoke(APP, [os.fsdecode(b"f\xe9 \xe8\xa7\x86<b>.wav")])
+    assert result.exit_code == 0, result.output
+    assert result.stdout_bytes.splitlines()[-1] == b"inspect/f\xe9 \xe8\xa7\x86<b>.wav/inspect.html"
+    (page,) = (tmp_path / "inspect").glob("*/inspect.html")
+    assert "<h1>f\ufffd 视&lt;b&gt;.wav</h1>" in page.read_text(encoding="utf-8")
 
 
 def test_another_folder_can_be_named(tmp_path):
