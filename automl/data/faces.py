@@ -42,6 +42,7 @@ _CANDIDATES = 5000  # boxes that are compared at most, OpenCV's default
 _JUMP, _JUMP_PER_SECOND = 0.5, 2.0  # face sizes that a face may move between two frames, and per second between them
 _GROWTH = 2.5  # how many times larger or smaller a face may be in the next frame
 _SMOOTH_SECONDS = 0.1  # standard deviation of the Gaussian over time that boxes are smoothed with
+_LEAST_SIDE = 40  # pixels; in pictures of up to 32 OpenCV returned what lay in memory as faces
 _LOOKS, _LOOK_SIDE, _LOOK_MARGIN = 2, 256, 2.0  # how a face is looked at again to tell its tilt
 # eyes, nose, corners of the mouth of an upright face, x to the right and y down, about their middle; only ratios matter
 _UPRIGHT = np.array([(-1.0, -1.0), (1.0, -1.0), (0.0, 0.0), (-0.8, 1.0), (0.8, 1.0)])
@@ -187,9 +188,15 @@ class Detector:
 
     def _rows(self, pixels: Pixels) -> Any:
         """The network's rows: x, y, width, height of the box, five points, score; pixels of what it was given."""
-        self._net.setInputSize((pixels.shape[1], pixels.shape[0]))
+        height, width = pixels.shape[:2]
+        if min(height, width) < _LEAST_SIDE:  # OpenCV then returns what lies in memory as faces
+            return ()
+        self._net.setInputSize((width, height))
         rows = self._net.detect(np.ascontiguousarray(pixels[..., ::-1]))[1]  # it was trained on BGR
-        return () if rows is None else rows.tolist()
+        if rows is None:
+            return ()
+        inside = np.isfinite(rows).all(axis=1) & (np.abs(rows[:, :14]) < 2 * max(height, width)).all(axis=1)
+        return rows[inside].tolist()
 
 
 def _face(row: Sequence[float], scale: float) -> FoundFace:

@@ -26,6 +26,12 @@ def test_the_detector_finds_a_face_where_it_is_and_none_where_there_is_none():
     assert detector.faces(background()) == []
 
 
+@pytest.mark.parametrize("shape", [(4, 4), (16, 16), (17, 200), (32, 32), (600, 6)])
+def test_a_picture_too_small_for_a_face_has_none(shape):
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    assert Detector().faces(noise) == []
+
+
 def test_coordinates_are_those_of_the_picture_however_large():
     small = moving_face(1)[0]
     large = small.repeat(4, axis=0).repeat(4, axis=1)

@@ -95,7 +95,8 @@ def _read(path: str | Path, rate: int, begin: int, end: int | None, seek: bool) 
                     if position > begin:
                         blocks.append(np.zeros(min(position, end or position) - begin, dtype=np.float32))
                 stop = len(samples) if end is None else max(0, end - position)
-                blocks.append(samples[max(0, begin - position) : stop])
+                if position + len(samples) > begin:  # an empty view would keep the whole block alive
+                    blocks.append(samples[max(0, begin - position) : stop])
                 position += len(samples)
                 if end is not None and position >= end:
                     break
