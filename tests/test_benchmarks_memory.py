@@ -75,9 +75,6 @@ def test_a_row_is_traced_and_found_again(tracing: ModuleType, tmp_path: Path) ->
     assert list(row["at"]) == ["8", "12"]
     for sizes in row["at"].values():
         assert sizes["largest"] < sizes["live"] <= sizes["needed"]
-        assert all(0 < live <= sizes["live"] and percent > 0 for live, percent in sizes["dense"])
-        assert sizes["dense"]
-        assert sizes["depthwise"] == ()
     assert row["at"]["8"]["live"] < row["at"]["12"]["live"]
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row) + "\n" + '{"backbone": "cut sh')
@@ -93,13 +90,10 @@ def test_a_network_that_cannot_be_traced_is_a_row_too(tracing: ModuleType) -> No
 # --- fitting ---------------------------------------------------------------------------------------------------
 
 
-def case(fitting: ModuleType, model: str, needed: int, upper: int | None, family: str = "a", workspace: int = 0):
-    """At a batch of 64 and, unless it is None, 96; MiB without workspace, and all of the dense convolutions'."""
-    line = ((needed * MIB, workspace * MIB // 100),)
-    need = fitting.Need(needed * MIB, needed * MIB, (line, (), ()))
-    above = None
-    if upper is not None:
-        above = fitting.Need(upper * MIB, upper * MIB, (((upper * MIB, workspace * MIB // 100),), (), ()))
+def case(fitting: ModuleType, model: str, needed: int, upper: int | None, family: str = "a", largest: int = 0):
+    """At a batch of 64 and, unless it is None, 96; MiB, and those of the largest tensor."""
+    need = fitting.Need(needed * MIB, largest * MIB)
+    above = None if upper is None else fitting.Need(upper * MIB, largest * MIB)
     return fitting.Case(model, (family, model), family, 64, above and 96, need, above, False)
 
 
@@ -113,25 +107,21 @@ def test_a_prediction_is_right_if_it_says_both(fitting: ModuleType) -> None:
     assert constants.off(case(fitting, "top, too high", 22_000, None)) == pytest.approx(0.1)
 
 
-def test_workspace_counts_where_its_convolution_is_computed(fitting: ModuleType) -> None:
-    # No convolution is computed at the peak of 1,000; one is at 900 (200 at most), one at 600 (1,000).
-    need = fitting.Need(1000, 1100, (((900, 2),), ((600, 10),), ()))
-    found = [
-        fitting.Constants(0, percent).needed(need) for percent in ((0, 0, 100), (50, 0, 0), (100, 0, 0), (0, 100, 0))
-    ]
-    assert found == [1100, 1100, 1200, 1700]
+def test_kernels_take_a_share_of_the_largest_tensor(fitting: ModuleType) -> None:
+    need = fitting.Need(1100, 400)
+    assert [fitting.Constants(0, percent).needed(need) for percent in (0, 25, 200)] == [1100, 1200, 1900]
 
 
 def test_the_constants_that_made_the_cases_are_found_again(fitting: ModuleType) -> None:
-    # Steps close to both sides of 22,000 MiB, when a quarter of the workspace is counted.
+    # Steps close to both sides of 22,000 MiB, when a quarter of the largest tensor is counted.
     cases = [
-        case(fitting, f"{at}", low - workspace // 4, low + 60 - workspace // 4, workspace=workspace)
+        case(fitting, f"{at}", low - largest // 4, low + 60 - largest // 4, largest=largest)
         for at, low in enumerate(range(21_950, 22_000, 10))
-        for workspace in (0, 400, 1600)
+        for largest in (0, 400, 1600)
     ]
     constants = fitting.choose(cases)
     assert 24 * 1024 - constants.unusable_mib == pytest.approx(22_000, abs=10)
-    assert constants.workspace_percent[0] == 25
+    assert constants.transient_percent == 25
 
 
 def test_families_do_not_leak_between_the_halves(fitting: ModuleType) -> None:
@@ -143,8 +133,7 @@ def test_families_do_not_leak_between_the_halves(fitting: ModuleType) -> None:
 
 
 def test_rows_are_read_and_obsolete_networks_left_out(fitting: ModuleType, tmp_path: Path, capsys) -> None:
-    none = {"dense": [], "grouped": [], "depthwise": []}
-    at = {b: {"live": size * MIB, "needed": size * MIB, **none} for b, size in (("64", 15_000), ("96", 22_900))}
+    at = {b: {"needed": size * MIB, "largest": 0} for b, size in (("64", 15_000), ("96", 22_900))}
     row = {"family": "a", "image_size": 224, "parameters": 1, "recurrent": False}
     row |= {"at": at, "recorded": {"x": 64, "y": 96}, "parameters_differ": False}
     rows = [row, row | {"family": "b"}, row | {"parameters_differ": True, "recorded": {"z": 64}}]
@@ -157,6 +146,13 @@ def test_rows_are_read_and_obsolete_networks_left_out(fitting: ModuleType, tmp_p
     fitting.main([str(path), "--misses", str(tmp_path / "misses.csv")])
     told = capsys.readouterr().out
     assert "1/1 = 100.0%" in told
+
+
+def test_models_whose_two_records_agree(fitting: ModuleType, tmp_path: Path) -> None:
+    for layout, other in (("nchw", 64), ("nhwc", 96)):
+        text = f"model,train_batch_size\nsame,32\nanother,{other}\n"
+        (tmp_path / fitting.RECORD.format(layout)).write_text(text)
+    assert fitting.agreeing(tmp_path) == {"same"}
 
 
 # --- comparing with a GPU ----------------------------------------------------------------------------------------

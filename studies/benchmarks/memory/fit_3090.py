@@ -1,13 +1,15 @@
 """How often the predicted memory agrees with timm's record of an RTX 3090.
 
-    python studies/benchmarks/memory/fit_3090.py ROWS [--also ROWS …] [--misses FILE.csv]
+    python studies/benchmarks/memory/fit_3090.py ROWS [--also ROWS …] [--record DIR] [--misses FILE.csv]
 
 `ROWS` is what `trace_3090.py` wrote. The benchmark went down a ladder of batches until one fitted, so of every network
 it says that the listed batch fitted and the next one up did not; a prediction is right if it says both. Of networks
 that fitted at the ladder's top it says only the former: they are counted apart. What is not in a prediction (the bytes
-that the allocator cannot use, the shares of a convolution's input and output that cuDNN's workspace takes) is chosen on
-one half of the families of architectures and reported on the other. `--also` judges more rows with these constants:
-another memory format, or another timm's definitions of the networks.
+that the allocator cannot use, and what kernels need for themselves as a share of the largest tensor) is chosen on one
+half of the families of architectures and reported on the other, and the other way round. `--also` judges more rows with
+the constants of each half: another memory format, or another timm's definitions of the networks. With `--record`
+(timm's CSV files) those rows are counted apart for which the record says the same in both memory formats: where it
+does not, it is no measure for a prediction that is a few percent off.
 """
 
 import argparse
@@ -17,29 +19,26 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+RECORD = "benchmark-train-amp-{}-pt112-cu113-rtx3090.csv"
 MIB = 1 << 20
 CARD_BYTES = 24 * 1024 * MIB
 """The card's nominal memory."""
 SEED = 3090
 UNUSABLE_MIB = range(1000, 3001, 10)
-WORKSPACE_PERCENT = (0, 25, 50, 75, 100, 150, 200)
-KINDS = ("dense", "grouped", "depthwise")
+TRANSIENT_PERCENT = (0, 25, 50, 75, 100, 150, 200)
 
 
 @dataclass(frozen=True)
 class Need:
     """What a step needs at one batch, in bytes; see `trace_3090.sizes`."""
 
-    live: int
     needed: int
-    lines: tuple[tuple[tuple[int, int], ...], ...]
-    """Of each of `KINDS`."""
+    largest: int
 
 
 @dataclass(frozen=True)
@@ -58,22 +57,19 @@ class Case:
 
 @dataclass(frozen=True)
 class Constants:
-    """What a prediction leaves out: MiB of the card, and workspace in % of convolutions' input and output, by kind."""
+    """What a prediction leaves out: MiB of the card, and what kernels take in % of the largest tensor."""
 
     unusable_mib: int
-    workspace_percent: tuple[int, ...] = (0, 0, 0)
+    transient_percent: int = 0
 
     @property
     def usable(self) -> int:
         """What the allocator has, in bytes."""
         return CARD_BYTES - self.unusable_mib * MIB
 
-    def needed(self, need: Need) -> int:
-        """What a step needs with its workspace, in bytes; fragmentation adds what it adds without."""
-        peak = need.live
-        for percent, lines in zip(self.workspace_percent, need.lines, strict=True):
-            peak = max([peak, *(live + percent * slope for live, slope in lines)])
-        return peak + need.needed - need.live
+    def needed(self, need: Need) -> float:
+        """What a step needs, in bytes."""
+        return need.needed + self.transient_percent / 100 * need.largest
 
     def use(self, need: Need) -> float:
         """The share of the usable memory that a step is predicted to take."""
@@ -111,8 +107,7 @@ def read_cases(path: Path) -> tuple[list[Case], list[str]]:
 
 
 def _need(sizes: dict[str, Any]) -> Need:
-    lines = tuple(tuple((int(a), int(k)) for a, k in sizes[kind]) for kind in KINDS)
-    return Need(sizes["live"], sizes["needed"], lines)
+    return Need(sizes["needed"], sizes["largest"])
 
 
 def halves(cases: Sequence[Case]) -> tuple[frozenset[str], frozenset[str]]:
@@ -135,7 +130,7 @@ def choose(cases: Iterable[Case]) -> Constants:
     unusable = np.array(UNUSABLE_MIB)
     usable = (CARD_BYTES - unusable * MIB)[:, None]
     best: tuple[tuple[float, ...], Constants] | None = None
-    for percent in product(WORKSPACE_PERCENT, repeat=len(KINDS)):
+    for percent in TRANSIENT_PERCENT:
         constants = Constants(0, percent)
         fitted = np.array([constants.needed(case.need) for case in cases]) / usable - 1
         failed = 1 - np.array([constants.needed(c.need_upper) for c in cases if c.need_upper is not None]) / usable
@@ -148,6 +143,16 @@ def choose(cases: Iterable[Case]) -> Constants:
             best = badness, Constants(int(unusable[at]), percent)
     assert best is not None
     return best[1]
+
+
+def agreeing(record: Path) -> frozenset[str]:
+    """The models with the same batch in both of the record's memory formats."""
+    batches: dict[str, set[str]] = {}
+    for layout in ("nchw", "nhwc"):
+        with (record / RECORD.format(layout)).open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                batches.setdefault(row["model"], set()).add(row["train_batch_size"])
+    return frozenset(model for model, found in batches.items() if len(found) == 1)
 
 
 def interval(right: int, of: int) -> tuple[float, float]:
@@ -199,26 +204,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=Path)
     parser.add_argument("--also", type=Path, action="append", default=[])
+    parser.add_argument("--record", type=Path, metavar="DIR", help="the folder with timm's CSV files")
     parser.add_argument("--misses", type=Path, help="where to write the table of misses")
     given = parser.parse_args(arguments)
     cases, _ = read_cases(given.rows)
-    chosen_on, reported_on = halves(cases)
-    constants = choose(case for case in cases if case.family in chosen_on)
-    print(
-        f"chosen: {constants.unusable_mib} MiB of 24 GiB cannot be used ({constants.usable // MIB} MiB can); workspace,"
-    )
-    percents = zip(constants.workspace_percent, KINDS, strict=True)
-    print("of a convolution's input and output:", ", ".join(f"{percent} % ({kind})" for percent, kind in percents))
+    first, second = halves(cases)
     table: list[dict[str, object]] = []
-    for path in (given.rows, *given.also):
-        some, left_out = read_cases(path)
-        print(f"{path.name}: {len(some)} rows, and {len(left_out)} left out:", "; ".join(left_out))
-        for name, families in (("half it was chosen on", chosen_on), ("other half", reported_on)):
-            print("\n".join(told(name, [c for c in some if c.family in families], constants)))
-        for row in missed(some, constants):
-            half = "chosen on" if row["family"] in chosen_on else "reported on"
-            table.append({"rows": path.stem, "half": half, **row})
-            print("   ", *(f"{value}" for value in table[-1].values()))
+    for chosen_on, reported_on in ((first, second), (second, first)):
+        constants = choose(case for case in cases if case.family in chosen_on)
+        print(
+            f"chosen on {len(chosen_on)} families: {constants.unusable_mib} MiB of 24 GiB cannot be used, "
+            f"and kernels take {constants.transient_percent} % of the largest tensor"
+        )
+        for path in (given.rows, *given.also):
+            some, left_out = read_cases(path)
+            print(f"{path.name}: {len(some)} rows; left out: {'; '.join(left_out) or 'none'}")
+            other = [case for case in some if case.family in reported_on]
+            print("\n".join(told("half it was chosen on", [c for c in some if c.family in chosen_on], constants)))
+            print("\n".join(told("other half", other, constants)))
+            if given.record is not None:
+                agree = agreeing(given.record)
+                print("\n".join(told("other half, formats agree", [c for c in other if c.model in agree], constants)))
+            table += [
+                {"rows": path.stem, **row} for row in missed([c for c in some if c.family in reported_on], constants)
+            ]
+    for row in table:
+        print("   ", *(f"{value}" for value in row.values()))
     if given.misses is not None and table:
         with given.misses.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")

@@ -164,7 +164,7 @@ def measure(network: Network, layout: str) -> dict[str, Any]:
         kernel="loop",  # and its SGD takes one parameter after the other
     )
     batches = {b for r in network.recorded for b in (r.batch, next_batch(r.batch)) if b is not None}
-    with mock.patch.multiple(tracing, Tracker=convolution_tracker(), _pass=benchmark_pass):
+    with mock.patch.object(tracing, "_pass", benchmark_pass):
         first, second = tracing.trace_model(model, step, tracing.TRACED_BATCHES)
     if [(s, c > 0) for s, c in first] != [(s, c > 0) for s, c in second]:
         raise ValueError("the traces at two batch sizes differ in more than sizes")
@@ -196,69 +196,17 @@ def benchmark_pass(model: "nn.Module", step: "Step", batch: int, dtype: "torch.d
         F.cross_entropy(logits, torch.empty(len(logits), dtype=torch.long)).backward()
 
 
-ROUND = 512
-"""Sizes in a trace that are 1, 3 or 5 bytes above a multiple of this are workspaces: numbers have even sizes."""
-KINDS = {"dense": 1, "grouped": 3, "depthwise": 5}
-"""Convolutions of one group, of several, and of one per channel."""
-
-
-def convolution_tracker() -> type:
-    """A tracker that also logs a workspace for each convolution: as much as its input and output in float16.
-
-    cuDNN's kernels may keep transformed copies of these: which layout and which algorithm it computes with is found by
-    timing, so that how large the workspace is cannot be known.
-    """
-    import torch
-
-    from automl.memory.allocator import Event
-    from automl.memory.tracker import Tracker
-
-    forward, backward = torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default
-
-    class ConvolutionTracker(Tracker):  # type: ignore[misc]
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = super().__torch_dispatch__(func, types, args, kwargs)
-            if func is forward:
-                self._log_workspace(args[0], result, groups=args[8])
-            elif func is backward:
-                self._log_workspace(args[1], args[0], groups=args[9])
-            return result
-
-        def _log_workspace(self, images: torch.Tensor, output: torch.Tensor, groups: int) -> None:
-            kind = "dense" if groups == 1 else "depthwise" if groups == images.shape[1] else "grouped"
-            size = 2 * (images.numel() + output.numel()) // ROUND * ROUND + KINDS[kind]
-            self._events.append(Event(self._log_birth(size), -size))
-
-    return ConvolutionTracker
-
-
 def sizes(events: list["Event"]) -> dict[str, Any]:
     """What a step at one batch needs, in bytes.
 
     Returns:
-        live: The most alive at once, without workspaces. needed: The segments that the allocator gets by with, which is
-        what `automl.memory.Envelope.at` tells. largest: The largest storage. dense, grouped, depthwise: what is alive
-        while such convolutions are computed, as lines (bytes, bytes per percent of input and output as workspace).
+        live: The most alive at once. needed: The segments that the allocator gets by with, which is what
+        `automl.memory.Envelope.at` tells. largest: The largest storage.
     """
     from automl.memory.allocator import needed_bytes, peak_live_bytes
-    from automl.memory.envelope import upper_envelope
 
-    kinds = {rest: kind for kind, rest in KINDS.items()}
-    plain, live = [], 0
-    lines: dict[str, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
-    for event in events:
-        kind = kinds.get(abs(event.change_bytes) % ROUND)
-        if kind is None:
-            plain.append(event)
-            live += event.change_bytes
-        elif event.change_bytes > 0:
-            lines[kind].append((live, event.change_bytes // 100))
-    return {
-        "live": peak_live_bytes(plain),
-        "needed": needed_bytes(plain),
-        "largest": max(event.change_bytes for event in plain),
-        **{kind: upper_envelope(found) for kind, found in lines.items()},
-    }
+    largest = max(event.change_bytes for event in events)
+    return {"live": peak_live_bytes(events), "needed": needed_bytes(events), "largest": largest}
 
 
 def use_timm(folder: str | None) -> None:
