@@ -29,10 +29,13 @@ def backbones(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Only what trains within this memory, roughly (16GB is 16·10⁹ bytes, 16GiB is 16·2³⁰).",
+            help="Only what is predicted to train within this memory (16GB is 16·10⁹ bytes, 16GiB is 16·2³⁰).",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per training step, for --gpu-mem.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once, for --gpu-mem.")] = 32,
+    precision: Annotated[
+        str, typer.Option(help="fp16 or fp32 of a training step, or inference (fp16, no training), for --gpu-mem.")
+    ] = "fp16",
     board: Annotated[
         str, typer.Option(help="Boards to score by, with weights if you like: a,r,sketch or a=2,r=1.")
     ] = "a,r",
@@ -53,16 +56,20 @@ def backbones(
     Example: automl backbones 'convnext*' --gpu-mem 16GB --licence commercial --sort params_m
     """
     from automl.errors import PoolError
-    from automl.leaderboard import emptied_by, filters, load_table, parse_boards, rank, rough_peak_bytes
+    from automl.leaderboard import emptied_by, filters, load_table, parse_boards, rank
     from automl.leaderboard.ranking import check_name
+    from automl.memory import CONTEXT_BYTES
+    from automl.memory.facts import KINDS, table_bytes
     from automl.quantities import parse_bytes
 
     boards = parse_boards(board)
     table = rank(load_table(), boards)
     masks = filters(table, names or ("*",), max_params, image_size, family, licence)
     if gpu_mem is not None:
-        table["rough_gb"] = (rough_peak_bytes(table, batch_size) / 1e9).round(2)
-        masks[f"--gpu-mem {gpu_mem}"] = table["rough_gb"] * 1e9 <= parse_bytes(gpu_mem)
+        check_name("precision", precision, KINDS)
+        needed, table["weak"] = table_bytes(table, precision, batch_size)  # type: ignore[arg-type]
+        table["gpu_gb"] = ((needed + CONTEXT_BYTES) / 1e9).round(2)
+        masks[f"--gpu-mem {gpu_mem}"] = needed + CONTEXT_BYTES <= parse_bytes(gpu_mem)
     check_name("column", sort, table.columns)
     if why := emptied_by(table, masks):
         raise PoolError(why)
@@ -75,7 +82,9 @@ def backbones(
         sys.stdout.write(shown.to_csv(index=False, lineterminator="\n"))
     else:
         _print_table(shown, list(boards))
-    _print_footer(len(shown), len(ordered), batch_size if gpu_mem is not None else None, to_stderr=as_csv)
+    _print_footer(len(shown), len(ordered), to_stderr=as_csv)
+    if gpu_mem is not None:
+        _print_memory_footer(shown, precision, batch_size, to_stderr=as_csv)
 
 
 def _print_table(rows: "pd.DataFrame", boards: list[str]) -> None:
@@ -127,8 +136,8 @@ def _columns(boards: list[str], available: list[str]) -> dict[str, tuple[str, in
             columns[f"gap_{board}"] = (f"gap_{board}", 1)
     columns.setdefault("imagenet", ("imagenet", 1))
     columns |= {"params_m": ("params_m", 1), "gmacs": ("gmacs", 1)}
-    if "rough_gb" in available:
-        columns["rough_gb"] = ("≈GB", 1)
+    if "gpu_gb" in available:
+        columns["gpu_gb"] = ("GB", 1)
     return columns | {"family": ("family", None), "licence": ("licence", None)}
 
 
@@ -140,8 +149,8 @@ def _cell(value: object, digits: int | None) -> str:
     return "–" if number != number else f"{number:.{digits}f}"
 
 
-def _print_footer(shown: int, matching: int, batch_size: int | None, *, to_stderr: bool) -> None:
-    """How many rows match, what the figures are, where the table comes from."""
+def _print_footer(shown: int, matching: int, *, to_stderr: bool) -> None:
+    """How many rows match, and where the table comes from."""
     from automl.leaderboard import provenance
 
     said = provenance()
@@ -149,9 +158,15 @@ def _print_footer(shown: int, matching: int, batch_size: int | None, *, to_stder
     typer.echo(
         f"\n{matching:,} rows match{more}. Source: {said.source}, {said.date}; licence: {said.licence}.", err=to_stderr
     )
-    if batch_size is not None:
-        typer.echo(
-            f"≈GB is a rough estimate, up to a third off: one AdamW step of {batch_size} images in 16 bits. "
-            "A search predicts each backbone by itself.",
-            err=to_stderr,
-        )
+
+
+def _print_memory_footer(rows: "pd.DataFrame", precision: str, batch_size: int, *, to_stderr: bool) -> None:
+    """What the memory column means, and which of its figures are known to be weak."""
+    what = f"one AdamW step of {batch_size} images in {precision}"
+    if precision == "inference":
+        what = f"predicting {batch_size} images at once in fp16"
+    typer.echo(f"GB: predicted for {what}, CUDA itself included; `automl probe` measures it.", err=to_stderr)
+    weak = rows[rows["weak"] != ""]
+    if len(weak):
+        names = ", ".join(f"{model} ({why})" for model, why in zip(weak["model"], weak["weak"], strict=True))
+        typer.echo(f"Weak predictions, perhaps too low: {names}.", err=to_stderr)

@@ -10,9 +10,12 @@ from automl import __version__
 from automl.cli.backbones import backbones
 from automl.cli.confirm import confirm
 from automl.cli.data import data
+from automl.cli.doctor import doctor
 from automl.cli.export import export
+from automl.cli.inspect import inspect
 from automl.cli.leaderboard import leaderboard_app
 from automl.cli.predict import predict
+from automl.cli.probe import probe
 from automl.cli.search import search, worker
 from automl.cli.space import space_app
 from automl.cli.studies import best, dashboard, studies
@@ -29,7 +32,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (search, best, confirm, train, predict, export, studies, dashboard, data, backbones):
+for command in (
+    search,
+    best,
+    confirm,
+    train,
+    predict,
+    export,
+    studies,
+    dashboard,
+    data,
+    inspect,
+    backbones,
+    probe,
+    doctor,
+):
     app.command()(command)
 app.command(hidden=True)(worker)
 app.add_typer(space_app, name="space")
@@ -58,6 +75,8 @@ def main(
 
 def run() -> None:
     """Runs the command line; a mistake the user can mend is one clear message and exit code 2."""
+    # CUDA would order unlike GPUs by speed, NVML orders them by bus: `cuda:1` must be the same one for both.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     try:
         app()
     except AutomlError as exc:

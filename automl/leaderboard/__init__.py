@@ -8,7 +8,6 @@ Nothing here imports timm or torch except `refresh_table`; pandas is imported wh
 
 from automl.leaderboard.ranking import DEFAULT_BOARDS, parse_boards, rank
 from automl.leaderboard.refresh import compile_table, refresh_table
-from automl.leaderboard.rough import rough_peak_bytes
 from automl.leaderboard.selection import emptied_by, filters, select
 from automl.leaderboard.table import BOARDS, COLUMNS, SHIPPED, Provenance, load_table, provenance
 
@@ -26,6 +25,5 @@ __all__ = [
     "provenance",
     "rank",
     "refresh_table",
-    "rough_peak_bytes",
     "select",
 ]

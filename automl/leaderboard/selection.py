@@ -118,11 +118,9 @@ def _hint(rows: "pd.DataFrame", label: str) -> str:
         return f"; near: {', '.join(near)}" if near else "; wildcards are like 'convnext*' or '*.fb_in22k*'"
     if option == "--max-params":
         return f"; the smallest has {rows['params_m'].min():g} million parameters"
-    if option == "--gpu-mem" and "rough_gb" in rows:
-        least = rows.sort_values("rough_gb").iloc[0]
-        return (
-            f"; the smallest, {least['model']} at {least['image_size']} pixels, needs about {least['rough_gb']:.2f}GB"
-        )
+    if option == "--gpu-mem" and "gpu_gb" in rows and rows["gpu_gb"].notna().any():
+        least = rows.sort_values("gpu_gb").iloc[0]
+        return f"; the smallest, {least['model']} at {least['image_size']} pixels, needs {least['gpu_gb']:.2f}GB"
     column = {"--family": "family", "--image-size": "image_size", "--licence": "licence"}.get(option)
     if column is None:
         return ""

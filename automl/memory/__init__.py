@@ -4,6 +4,12 @@
 """
 
 from automl.memory.envelope import Envelope
-from automl.memory.prediction import CONTEXT_BYTES, envelope_of, estimate, largest_micro_batch
+from automl.memory.prediction import (
+    CONTEXT_BYTES,
+    envelope_of,
+    estimate,
+    estimate_inference,
+    largest_micro_batch,
+)
 
-__all__ = ["CONTEXT_BYTES", "Envelope", "envelope_of", "estimate", "largest_micro_batch"]
+__all__ = ["CONTEXT_BYTES", "Envelope", "envelope_of", "estimate", "estimate_inference", "largest_micro_batch"]

@@ -91,7 +91,7 @@ def cuda_kernels() -> Iterator[None]:
     A `TorchFunctionMode` would not do: it is put aside while autograd computes layers again (gradient checkpointing).
     """
     own = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = cuda_attention  # type: ignore[assignment]
+    F.scaled_dot_product_attention = cuda_attention
     try:
         yield
     finally:

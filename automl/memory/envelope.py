@@ -94,9 +94,13 @@ def events_at(first: Sequence[Event], second: Sequence[Event], batches: tuple[in
 
 
 def build_envelope(
-    first: Sequence[Event], second: Sequence[Event], batches: tuple[int, int], smallest_batch: int = 1
+    first: Sequence[Event],
+    second: Sequence[Event],
+    batches: tuple[int, int],
+    smallest_batch: int = 1,
+    knots: Sequence[int] = KNOTS,
 ) -> Envelope:
-    """Builds the envelope of a step from its traces at two batch sizes, ascending.
+    """Builds the envelope of a step from its traces at two batch sizes, ascending; `knots` are where it is exact.
 
     Where the two traces differ in more than sizes (a model that branches on the batch size), the envelope is one
     line through the two peaks, with the allocator's overhead at the larger batch.
@@ -111,5 +115,5 @@ def build_envelope(
     for bytes_low, bytes_high in set(zip(at_low, at_high, strict=True)):
         slope = (bytes_high - bytes_low) // (high - low)
         lines.append((bytes_low - slope * low, slope))
-    needed = tuple((knot, needed_bytes(events_at(first, second, batches, knot))) for knot in KNOTS)
+    needed = tuple((knot, needed_bytes(events_at(first, second, batches, knot))) for knot in knots)
     return Envelope(upper_envelope(lines), needed, smallest_batch)

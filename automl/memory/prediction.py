@@ -1,10 +1,10 @@
 """The memory that a recipe needs on a CUDA device."""
 
-from automl.memory.cache import load_envelope, save_envelope, step_of
+from automl.memory.cache import Step, inference_of, load_envelope, save_envelope, step_of
 from automl.memory.envelope import Envelope
 from automl.recipe import Recipe
 
-__all__ = ["CONTEXT_BYTES", "envelope_of", "estimate", "largest_micro_batch"]
+__all__ = ["CONTEXT_BYTES", "envelope_of", "estimate", "estimate_inference", "largest_micro_batch"]
 
 CONTEXT_BYTES = 2200 * 2**20
 """What a process takes on the device beside PyTorch's allocator: CUDA context, library kernels, cuDNN's workspace.
@@ -25,7 +25,10 @@ def envelope_of(recipe: Recipe, classes: int, *, accumulates: bool = False) -> E
     Raises:
         RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
     """
-    step = step_of(recipe, classes, accumulates)
+    return _envelope(step_of(recipe, classes, accumulates))
+
+
+def _envelope(step: Step) -> Envelope:
     envelope = load_envelope(step)
     if envelope is None:
         from automl.memory.trace import trace_envelope  # imports torch
@@ -35,18 +38,19 @@ def envelope_of(recipe: Recipe, classes: int, *, accumulates: bool = False) -> E
     return envelope
 
 
-def estimate(recipe: Recipe, classes: int, *, batch_size: int | None = None) -> int:
+def estimate(recipe: Recipe, classes: int, *, batch_size: int | None = None, context_bytes: int = CONTEXT_BYTES) -> int:
     """Predicts the peak memory of one training step on a CUDA device, the CUDA context included.
 
-    Counted are weights, gradients, the optimizer's state, the moving average, activations, and what fragmentation adds
-    to them in PyTorch's caching allocator. `nvidia-smi` may show up to a fifth more where there is more: the allocator
-    keeps what it does not use until memory is short.
+    Counted are weights, gradients, the optimizer's state, the moving average, activations, the images of the whole
+    batch, and what fragmentation adds to them in PyTorch's caching allocator. `nvidia-smi` may show up to a fifth more
+    where there is more: the allocator keeps what it does not use until memory is short.
 
     Args:
-        recipe: What is trained.
+        recipe: What is trained. A backbone that is frozen to the end (`freeze_epochs`) keeps no activations.
         classes: Outputs of the head.
         batch_size: Images per micro-batch, in place of the recipe's own (or, if it has none, its batch size).
             Below the recipe's batch size gradients are accumulated.
+        context_bytes: What the process takes beside the allocator; `automl.memory.probe` measures it on a GPU.
 
     Returns:
         Bytes.
@@ -54,17 +58,25 @@ def estimate(recipe: Recipe, classes: int, *, batch_size: int | None = None) -> 
     Raises:
         RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
     """
-    batch = batch_size or recipe.numerics.micro_batch_size or recipe.batch_size
-    return CONTEXT_BYTES + envelope_of(recipe, classes, accumulates=batch < recipe.batch_size).at(batch)
+    micro = batch_size or recipe.numerics.micro_batch_size or recipe.batch_size
+    waiting = max(0, recipe.batch_size - micro)
+    pixels = waiting * 3 * 4 * recipe.image_size**2  # of the other micro-batches, normalised in float32
+    return context_bytes + pixels + envelope_of(recipe, classes, accumulates=waiting > 0).at(micro)
 
 
-def largest_micro_batch(recipe: Recipe, classes: int, limit_bytes: int) -> int:
+def estimate_inference(recipe: Recipe, classes: int, batch_size: int, *, context_bytes: int = CONTEXT_BYTES) -> int:
+    """Predicts the peak memory of a forward pass without gradients, as `estimate` does that of a training step."""
+    return context_bytes + _envelope(inference_of(recipe, classes)).at(batch_size)
+
+
+def largest_micro_batch(recipe: Recipe, classes: int, limit_bytes: int, *, context_bytes: int = CONTEXT_BYTES) -> int:
     """The most images per micro-batch whose training step is predicted to fit a budget.
 
     Args:
         recipe: What is trained.
         classes: Outputs of the head.
         limit_bytes: The budget, the CUDA context included.
+        context_bytes: As for `estimate`.
 
     Returns:
         A divisor of the recipe's batch size, so that every micro-batch of a step has the same weight; 0 if not even
@@ -76,6 +88,9 @@ def largest_micro_batch(recipe: Recipe, classes: int, limit_bytes: int) -> int:
     whole = recipe.batch_size
     smallest = envelope_of(recipe, classes).smallest_batch
     for batch in range(whole, smallest - 1, -1):
-        if whole % batch == 0 and estimate(recipe, classes, batch_size=batch) <= limit_bytes:
+        if (
+            whole % batch == 0
+            and estimate(recipe, classes, batch_size=batch, context_bytes=context_bytes) <= limit_bytes
+        ):
             return batch
     return 0

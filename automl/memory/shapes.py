@@ -45,7 +45,7 @@ def build_shapes(backbone: str, classes: int, image_size: int, drop_path: float 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old names of models, sizes that only pretrained weights mind
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _SkipInitialisation():  # type: ignore[no-untyped-call]
                 return _create(backbone, classes, options)
         except Exception:  # code that looks at values while it builds; what is truly wrong is raised below
             with _SkipInitialisation():  # type: ignore[no-untyped-call]

@@ -20,13 +20,13 @@ from automl.memory.allocator import Event
 from automl.memory.attention import cuda_kernels
 from automl.memory.autocast import cuda_autocast
 from automl.memory.cache import Step
-from automl.memory.envelope import Envelope, build_envelope
+from automl.memory.envelope import KNOTS, Envelope, build_envelope
 from automl.memory.shapes import build_shapes, drop_data
 from automl.memory.tracker import Tracker
 from automl.training.model import check_backbone
 from automl.training.optimizers import freeze_backbone
 
-__all__ = ["TRACED_BATCHES", "trace_envelope", "trace_envelopes", "trace_model"]
+__all__ = ["TRACED_BATCHES", "built", "envelopes_of", "trace_envelope", "trace_envelopes", "trace_model"]
 
 TRACED_BATCHES = (2, 3)
 """Next to each other, so that bytes per image are whole; from 2 on, because a dimension of 1 is laid out apart."""
@@ -48,22 +48,42 @@ def trace_envelope(step: Step) -> Envelope:
 
 def trace_envelopes(step: Step, precisions: Sequence[str]) -> dict[str, Envelope]:
     """The memory of a step in several precisions, for little more than the time of one; see `trace_envelope`."""
+    with built(step) as model:
+        return envelopes_of(model, step, precisions)
+
+
+@contextlib.contextmanager
+def built(step: Step) -> Iterator[nn.Module]:
+    """The model of a step, for `envelopes_of`; no other thread may trace meanwhile.
+
+    Raises:
+        RecipeError: If timm has no such backbone or cannot build it, or the body of the `with` raises anything.
+    """
     check_backbone(step.backbone)
     try:
         with _alone, torch.random.fork_rng(devices=[]), _silent_log():
             model = build_shapes(step.backbone, step.classes, step.image_size, 0.1 if step.drop_path else 0)
             if step.grad_checkpointing:
                 model.set_grad_checkpointing(True)  # type: ignore[operator]
-            traces = _trace(model, step, TRACED_BATCHES, precisions)
+            yield model
     except (Exception, SystemExit) as exc:  # a model's code may raise anything for a size it cannot take
         reason = (str(exc).strip().splitlines() or [""])[0]
         raise RecipeError(
             f"backbone {step.backbone} cannot be built and trained at an image size of {step.image_size} px: "
             f"{reason or type(exc).__name__}; choose another image size or another backbone"
         ) from exc
+
+
+def envelopes_of(
+    model: nn.Module, step: Step, precisions: Sequence[str], knots: Sequence[int] = KNOTS
+) -> dict[str, Envelope]:
+    """The memory of a step of a model that is `built`, by precision; exact at the batch sizes `knots`."""
+    traces = _trace(model, step, TRACED_BATCHES, precisions)
     normalised = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
     smallest = 2 if normalised else 1
-    return {name: build_envelope(*pair, TRACED_BATCHES, smallest_batch=smallest) for name, pair in traces.items()}
+    return {
+        name: build_envelope(first, second, TRACED_BATCHES, smallest, knots) for name, (first, second) in traces.items()
+    }
 
 
 def trace_model(model: nn.Module, step: Step, batches: Sequence[int]) -> list[list[Event]]:

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from automl.memory.allocator import Event
+from automl.memory.kernels import KERNELS
 
 __all__ = ["Tracker", "workspace_bytes"]
 
@@ -78,7 +79,7 @@ class Tracker(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = KERNELS.get(func, func)(*args, **(kwargs or {}))
         schema = getattr(func, "_schema", None)
         if schema is not None and (size_bytes := workspace_bytes(schema.name, args)):
             storage = self._log_birth(size_bytes)

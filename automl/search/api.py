@@ -331,11 +331,10 @@ def _describe_pool(facts: Facts, devices: tuple[str, ...], say: Callable[[str], 
     train = int((facts.dataset.samples["split"] == "train").sum())
     for rank, entry in enumerate(facts.pool.entries):
         timing = entry.timing
-        need = "needs at most" if entry.fits_all else "needs at least"
         epoch = format_seconds(timing.train_seconds * train)
         say(
             f"pool {rank}: {entry.backbone} · score {entry.score:+.2f} · {entry.params_m:.3g}M parameters · "
-            f"{need} {format_bytes(entry.peak_bytes)} · {epoch} an epoch at {timing.image_size} px · "
+            f"{entry.describe_memory(facts.memory_bytes)} · {epoch} an epoch at {timing.image_size} px · "
             f"{timing.precision} {timing.memory_format}"
         )
     if devices[0] == "cpu":

@@ -80,13 +80,25 @@ def test_sort(column, upwards):
     assert values.is_monotonic_increasing if upwards else values.is_monotonic_decreasing
 
 
-def test_memory_filters_and_says_that_it_is_rough():
-    result = call("--gpu-mem", "4GB", "--batch-size", "16", "--family", "convnext")
-    assert "rough estimate" in result.stdout
-    assert "16 images" in result.stdout
-    kept = rows("--gpu-mem", "4GB", "--limit", "0")
-    assert (kept["rough_gb"] <= 4).all()
-    assert len(kept) < len(rows("--gpu-mem", "4GB", "--batch-size", "8", "--limit", "0"))
+def test_memory_filters_and_says_what_was_predicted():
+    result = call("--gpu-mem", "8GB", "--batch-size", "16", "--family", "convnext")
+    assert "one AdamW step of 16 images in fp16" in result.stdout
+    kept = rows("--gpu-mem", "8GB", "--limit", "0")
+    assert (kept["gpu_gb"] <= 8).all()
+    assert len(kept) < len(rows("--gpu-mem", "8GB", "--batch-size", "8", "--limit", "0"))
+    assert len(kept) > len(rows("--gpu-mem", "8GB", "--precision", "fp32", "--limit", "0"))
+    assert len(kept) < len(rows("--gpu-mem", "8GB", "--precision", "inference", "--limit", "0"))
+
+
+def test_a_prediction_known_to_be_weak_is_shown_and_marked():
+    result = call("sequencer2d_s", "--gpu-mem", "24GB")
+    assert "Weak predictions, perhaps too low: sequencer2d_s.in1k (recurrent layers)" in result.stdout
+
+
+def test_a_row_without_a_prediction_does_not_pass_the_filter():
+    table = rows("--gpu-mem", "10000GB", "--limit", "0")
+    assert table["gpu_gb"].notna().all()
+    assert len(table) > 1000
 
 
 @pytest.mark.parametrize(
@@ -97,7 +109,8 @@ def test_memory_filters_and_says_that_it_is_rough():
         (["--sort", "params"], SpecError, "nearest first: params_m"),
         (["--licence", "free"], SpecError, "commercial"),
         (["--gpu-mem", "lots"], SpecError, "not a size"),
-        (["--gpu-mem", "100MB"], PoolError, "--gpu-mem 100MB keeps none; the smallest, test_.* needs about"),
+        (["--gpu-mem", "8GB", "--precision", "fp23"], SpecError, "nearest first: fp32"),
+        (["--gpu-mem", "100MB"], PoolError, "--gpu-mem 100MB keeps none; the smallest, test_.* needs"),
         (["nosuchnet*"], PoolError, "names nosuchnet"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 import automl.memory
 from automl.errors import RecipeError
-from automl.memory import CONTEXT_BYTES, Envelope, envelope_of, estimate, largest_micro_batch
+from automl.memory import CONTEXT_BYTES, Envelope, envelope_of, estimate, estimate_inference, largest_micro_batch
 from automl.memory.cache import Step, cache_path, load_envelope, save_envelope, step_of
 from automl.recipe import Recipe
 
@@ -39,8 +39,31 @@ def test_the_context_is_included(no_trace):
 def test_the_micro_batch_is_the_arguments_or_the_recipes_or_the_whole_batch(no_trace):
     small = recipe(numerics={"micro_batch_size": 4})
     fill_cache(small)
-    assert estimate(small, 2) == CONTEXT_BYTES + 400 * MIB
-    assert estimate(small, 2, batch_size=8) == CONTEXT_BYTES + 800 * MIB
+    image = 4 * 3 * 64 * 64  # the other micro-batches' images wait on the device, in float32
+    assert estimate(small, 2) == CONTEXT_BYTES + 400 * MIB + 28 * image
+    assert estimate(small, 2, batch_size=8) == CONTEXT_BYTES + 800 * MIB + 24 * image
+
+
+def test_a_measured_context_takes_the_place_of_the_usual_one(no_trace):
+    fill_cache(recipe())
+    assert estimate(recipe(), 2, context_bytes=MIB) == 3201 * MIB
+    assert largest_micro_batch(recipe(), 2, 3201 * MIB, context_bytes=MIB) == 32
+    assert largest_micro_batch(recipe(), 2, 3201 * MIB) == 8
+
+
+def test_inference_takes_less_than_training():
+    assert estimate_inference(recipe(), 2, 32) < estimate(recipe(), 2)
+
+
+def test_a_backbone_frozen_to_the_end_takes_less():
+    frozen = recipe(freeze_epochs=3, epochs=3)
+    assert estimate(frozen, 2) < estimate(recipe(freeze_epochs=2, epochs=3), 2) == estimate(recipe(), 2)
+
+
+def test_gradient_checkpointing_takes_less():
+    vit = recipe(backbone="test_vit", batch_size=256)
+    checkpointing = recipe(backbone="test_vit", batch_size=256, numerics={"grad_checkpointing": True})
+    assert estimate(checkpointing, 2) < estimate(vit, 2)
 
 
 def test_a_second_estimate_traces_nothing(monkeypatch):
@@ -72,6 +95,8 @@ def test_a_prediction_from_the_cache_imports_no_torch():
         {"optimizer": {"name": "sgd", "momentum": 0}},
         {"numerics": {"precision": "fp16"}},
         {"numerics": {"memory_format": "channels_last"}},
+        {"numerics": {"grad_checkpointing": True}},
+        {"freeze_epochs": 5, "epochs": 5},
     ],
 )
 def test_what_decides_the_memory_decides_the_cache_file(changes):
@@ -171,5 +196,6 @@ def test_timms_record_of_what_fitted_a_3090_is_met(shared, name):
 
 
 def test_the_public_names_are_these():
-    assert automl.memory.__all__ == ["CONTEXT_BYTES", "Envelope", "envelope_of", "estimate", "largest_micro_batch"]
+    names = ["CONTEXT_BYTES", "Envelope", "envelope_of", "estimate", "estimate_inference", "largest_micro_batch"]
+    assert automl.memory.__all__ == names
     assert callable(automl.memory.estimate)
