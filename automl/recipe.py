@@ -5,7 +5,7 @@ its `name` here (`optimizer: {name: sgd, …}`).
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,7 +14,6 @@ from automl.errors import RecipeError
 from automl.files import load_yaml, write_text
 
 __all__ = [
-    "FUSED_OPTIMIZERS",
     "Affine",
     "Augmentation",
     "Color",
@@ -204,44 +203,51 @@ Loss = Annotated[CrossEntropy | Focal, Field(discriminator="name")]
 # --- optimizer, schedule ----------------------------------------------------------------------------------------
 
 
-class Sgd(Part):
+class OptimizerPart(Part):
+    """An optimizer."""
+
+    fused: ClassVar[bool] = False
+    """Whether it has fused kernels: torch's own have; timm's choose foreach by themselves."""
+
+
+class Sgd(OptimizerPart):
     """Stochastic gradient descent with momentum."""
 
+    fused: ClassVar[bool] = True
     name: Literal["sgd"] = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
 
 
-class Adam(Part):
+class Adam(OptimizerPart):
     """Kingma & Ba 2015; weight decay is an L2 term."""
 
+    fused: ClassVar[bool] = True
     name: Literal["adam"] = "adam"
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
-class AdamW(Part):
+class AdamW(OptimizerPart):
     """Loshchilov & Hutter 2019."""
 
+    fused: ClassVar[bool] = True
     name: Literal["adamw"] = "adamw"
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
-class NAdamW(Part):
+class NAdamW(OptimizerPart):
     """AdamW with Nesterov momentum (Dozat 2016), timm's `nadamw`."""
 
     name: Literal["nadamw"] = "nadamw"
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
-class Lion(Part):
+class Lion(OptimizerPart):
     """Chen et al. 2023, timm's `lion`; wants about a tenth of AdamW's learning rate."""
 
     name: Literal["lion"] = "lion"
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
-
-FUSED_OPTIMIZERS = ("sgd", "adam", "adamw")
-"""torch's own, which have fused kernels; timm's nadamw and lion choose foreach by themselves."""
 
 Optimizer = Annotated[Sgd | Adam | AdamW | NAdamW | Lion, Field(discriminator="name")]
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from automl.files import cache_dir, write_text
 from automl.memory.envelope import Envelope
-from automl.recipe import FUSED_OPTIMIZERS, Recipe, Sgd
+from automl.recipe import Recipe, Sgd
 
 __all__ = ["Step", "cache_path", "inference_of", "load_envelope", "save_envelope", "step_of"]
 
@@ -78,7 +78,7 @@ def step_of(recipe: Recipe, classes: int, accumulates: bool) -> Step:
         ema=recipe.ema_decay > 0,
         drop_path=recipe.drop_path > 0,
         accumulates=accumulates,
-        kernel="fused" if optimizer.name in FUSED_OPTIMIZERS else "foreach",
+        kernel="fused" if optimizer.fused else "foreach",
         grad_checkpointing=recipe.numerics.grad_checkpointing,
         frozen=recipe.freeze_epochs >= recipe.epochs,
     )

@@ -6,7 +6,6 @@ stitched to the others.
 """
 
 import contextlib
-import logging
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -61,7 +60,7 @@ def built(step: Step) -> Iterator[nn.Module]:
     """
     check_backbone(step.backbone)
     try:
-        with _alone, torch.random.fork_rng(devices=[]), _silent_log():
+        with _alone, torch.random.fork_rng(devices=[]):
             model = build_shapes(step.backbone, step.classes, step.image_size, 0.1 if step.drop_path else 0)
             if step.grad_checkpointing:
                 model.set_grad_checkpointing(True)  # type: ignore[operator]
@@ -165,17 +164,6 @@ def _pass(model: nn.Module, step: Step, batch: int, dtype: torch.dtype | None) -
         del logits
         if step.training:
             loss.backward()  # type: ignore[no-untyped-call]
-
-
-@contextlib.contextmanager
-def _silent_log() -> Iterator[None]:
-    """Keeps torch from printing the traceback of what is raised anyway."""
-    log = logging.getLogger("torch._subclasses.fake_tensor")
-    before, log.disabled = log.disabled, True
-    try:
-        yield
-    finally:
-        log.disabled = before
 
 
 def _warm_optimizer(model: nn.Module, step: Step) -> torch.optim.Optimizer:

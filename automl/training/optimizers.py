@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from automl.errors import RecipeError
-from automl.recipe import FUSED_OPTIMIZERS
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -51,7 +50,7 @@ def make_optimizer(recipe: "Recipe", model: nn.Module) -> "Optimizer":
         raise RecipeError(f"{recipe.backbone} has no parameter that requires a gradient; unfreeze it first")
     arguments = _arguments(recipe)
     device = groups[0]["params"][0].device.type
-    if recipe.optimizer.name in FUSED_OPTIMIZERS and device in ("cpu", "cuda"):
+    if recipe.optimizer.fused and device in ("cpu", "cuda"):
         arguments["fused"] = True
     optimizer: Optimizer = create_optimizer_v2(
         groups, opt=recipe.optimizer.name, lr=recipe.learning_rate, weight_decay=0.0, **arguments
