@@ -17,8 +17,6 @@ DISPENSABLE = ("gmacs", "imagenet", "family", "licence", "gap_a", "gap_r")
 """Columns that a narrow terminal goes without, the first to go first; a pipe and --csv have them all."""
 
 COLUMN_GAP = 3
-PIPE_WIDTH = 400
-"""Characters; wider than any row."""
 
 
 def backbones(
@@ -88,32 +86,22 @@ def backbones(
 
 
 def _print_table(rows: "pd.DataFrame", boards: list[str]) -> None:
-    """A coloured table on a terminal, as many columns as it has room for; in a pipe aligned words, all, never cut."""
-    from rich.box import SIMPLE_HEAD
+    """On a terminal as many columns as it has room for; in a pipe all of them."""
     from rich.console import Console
-    from rich.table import Table
+
+    from automl.cli.wide_table import print_table
 
     console = Console()
-    terminal = console.is_terminal
     cells = {
         name: (title, digits is not None, [_cell(value, digits) for value in rows[name]])
         for name, (title, digits) in _columns(boards, list(rows.columns)).items()
     }
-    if terminal:
+    if console.is_terminal:
         cells = _fitting(cells, console.width)
-    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False)
-    for title, figure, _ in cells.values():
-        justify: Literal["left", "right"] = "right" if figure else "left"
-        table.add_column(title, justify=justify, overflow="fold")  # a name cut off could not be copied
-    for row in zip(*(texts for _, _, texts in cells.values()), strict=True):
-        table.add_row(*row)
-    if terminal:
-        console.print(table)
-        return
-    plain = Console(width=PIPE_WIDTH, color_system=None)
-    with plain.capture() as captured:
-        plain.print(table)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    columns: dict[str, Literal["left", "right"]] = {
+        title: "right" if figure else "left" for title, figure, _ in cells.values()
+    }
+    print_table(columns, zip(*(texts for _, _, texts in cells.values()), strict=True))
 
 
 def _fitting(cells: dict[str, tuple[str, bool, list[str]]], width: int) -> dict[str, tuple[str, bool, list[str]]]:

@@ -1,6 +1,5 @@
 """`automl probe`: what backbones need of this GPU's memory, predicted and measured."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -10,9 +9,6 @@ if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
     from automl.recipe import Recipe
 
 __all__ = ["probe"]
-
-PIPE_WIDTH = 400
-"""Characters; wider than any row."""
 
 
 def probe(
@@ -90,27 +86,16 @@ def _compared(
 
 
 def _print(rows: "list[Comparison]") -> None:
-    """A table on a terminal; in a pipe aligned words, never cut. Below it, what the figures are."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+    """A table without the columns that nobody fills; below it, what the figures are."""
+    from automl.cli.wide_table import print_table
 
-    console = Console()
-    table = Table(box=SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     cells = [_cells(row) for row in rows]
-    titles = [title for title in cells[0] if any(row[title] for row in cells)]
-    for title in titles:
-        justify: Literal["left", "right"] = "left" if title in ("backbone", "numerics") else "right"
-        table.add_column(title, justify=justify, overflow="fold")  # a name cut off could not be copied
-    for row in cells:
-        table.add_row(*(row[title] or "–" for title in titles))
-    if console.is_terminal:
-        console.print(table)
-    else:
-        plain = Console(width=PIPE_WIDTH, color_system=None)
-        with plain.capture() as captured:
-            plain.print(table)
-        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    columns: dict[str, Literal["left", "right"]] = {
+        title: "left" if title in ("backbone", "numerics") else "right"
+        for title in cells[0]
+        if any(row[title] for row in cells)
+    }
+    print_table(columns, ([row[title] or "–" for title in columns] for row in cells))
     for line in _footer(rows):
         typer.echo(line)
 

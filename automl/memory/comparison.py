@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from automl.errors import PoolError
-from automl.memory.limit import limit_for_prediction
 from automl.memory.prediction import CONTEXT_BYTES, envelope_of, largest_micro_batch
 from automl.memory.probe import CannotProbe, StepMemory, measured_recipe, probe
 from automl.recipe import Recipe
@@ -78,7 +77,7 @@ def compare(recipe: Recipe, classes: int, device: str, budget_bytes: int | None,
     if micro is None:
         micro = recipe.batch_size
         if budget_bytes is not None:
-            micro = largest_micro_batch(recipe, classes, limit_for_prediction(budget_bytes, context, 1.0))
+            micro = largest_micro_batch(recipe, classes, budget_bytes, context_bytes=context)
     shown = micro or envelope_of(recipe, classes).smallest_batch
     predicted = context + _beside_context(recipe, classes, shown, live=step is not None)
     whole = context + _beside_context(recipe, classes, recipe.batch_size, live=False)

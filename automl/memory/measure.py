@@ -11,7 +11,6 @@ import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
@@ -21,10 +20,10 @@ import torch
 from torch import Tensor
 
 from automl.memory.device import CudaMemory, Memory
-from automl.memory.limit import limit_for_prediction
 from automl.memory.prediction import envelope_of, largest_micro_batch
 from automl.memory.probe import Measurement, Request, StepMemory
 from automl.recipe import Recipe
+from automl.training.backoff import attempted
 from automl.training.fit import fit
 from automl.training.model import Preprocessing
 from automl.training.numerics import Timing, best_numerics
@@ -78,8 +77,8 @@ def measure(request: Request, memory: Memory) -> Measurement:
     if fits(sizes[0]):
         context = max(context, memory.context_bytes())  # now with the kernels that this backbone needs
         memory.limit(budget, context)
-        limit = limit_for_prediction(budget, context, 1.0)
-        micro = largest_fitting(sizes, largest_micro_batch(recipe, request.classes, limit), fits)
+        guess = largest_micro_batch(recipe, request.classes, budget, context_bytes=context)
+        micro = largest_fitting(sizes, guess, fits)
     return Measurement(
         device_name=memory.name,
         context_bytes=context,
@@ -199,9 +198,7 @@ class _Noise:
 
 def _tried(recipe: Recipe, batch: int, request: Request, memory: Memory) -> StepMemory | None:
     """The step's memory, or None if it was out of memory; afterwards the device is empty again."""
-    step = None
-    with suppress(torch.OutOfMemoryError):  # which holds the model, until this block is left
-        step = measure_step(recipe, batch, request.classes, request.device, memory)
+    step = attempted(lambda: measure_step(recipe, batch, request.classes, request.device, memory))
     memory.release()
     return step
 

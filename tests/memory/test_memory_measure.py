@@ -72,7 +72,7 @@ def predicted(monkeypatch):
     """Sets what the prediction, which is made for a GPU, says of this CPU."""
 
     def set_to(micro):
-        monkeypatch.setattr(measure_module, "largest_micro_batch", lambda *_: micro)
+        monkeypatch.setattr(measure_module, "largest_micro_batch", lambda *_, **__: micro)
 
     envelope = Envelope(((0, 1),), ((1, 1),), smallest_batch=2)
     monkeypatch.setattr(measure_module, "envelope_of", lambda *_: envelope)
@@ -116,7 +116,12 @@ def test_where_nothing_fits_the_answer_is_zero(predicted, peaks):
 
 def test_a_context_that_grew_with_the_kernels_leaves_less(predicted, peaks, monkeypatch):
     asked = []
-    monkeypatch.setattr(measure_module, "largest_micro_batch", lambda *args: asked.append(args[2]) or 4)
+
+    def guess(_recipe, _classes, limit_bytes, *, context_bytes):
+        asked.append(limit_bytes - context_bytes + ASSUMED_CONTEXT_BYTES)
+        return 4
+
+    monkeypatch.setattr(measure_module, "largest_micro_batch", guess)
     found, memory = measured(peaks[6] + CONTEXT_BYTES, context=(CONTEXT_BYTES, CONTEXT_BYTES + 1))
     assert found.micro_batch == 4
     assert asked == [peaks[6] - 1 + ASSUMED_CONTEXT_BYTES]
