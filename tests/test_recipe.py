@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from automl import recipe as module
+from automl import recipe
 from automl.errors import RecipeError
-from automl.recipe import Recipe
+from automl.recipe import Augmentation, Recipe
 
 
 def values_of(annotation, limits=()):
@@ -34,7 +34,32 @@ def values_of(annotation, limits=()):
     return st.builds(annotation, **{n: values_of(f.annotation, f.metadata) for n, f in annotation.model_fields.items()})
 
 
-RECIPES = values_of(Recipe)
+VIEWS = [
+    recipe.WholeImage(),
+    recipe.Frame(count=3, placement="scenes"),
+    recipe.Face(margin=1.5, when_none="frame"),
+    recipe.Motion(of="frame", gain=2),
+    recipe.Mel(n_mels=64, fmax_hz=4000),
+    recipe.AudioFeatures(n_mfcc=13),
+]
+
+
+@st.composite
+def recipes(draw):
+    """Any recipe; of what excludes each other, one."""
+    view = draw(st.sampled_from(VIEWS))
+    fields = {name: values_of(f.annotation, f.metadata) for name, f in Augmentation.model_fields.items()}
+    for name in ("time_mask", "frequency_mask", "time_shift", "noise", "gain"):
+        if view.media != "sound":
+            del fields[name]
+    if view.media != "video":
+        del fields["codec"]
+    rest = {n: values_of(f.annotation, f.metadata) for n, f in Recipe.model_fields.items() if n not in CHOSEN}
+    return draw(st.builds(Recipe, view=st.just(view), augmentation=st.builds(Augmentation, **fields), **rest))
+
+
+CHOSEN = ("view", "augmentation")
+RECIPES = recipes()
 FIXTURE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 
 
@@ -118,5 +143,5 @@ def test_mistakes_in_a_file_are_of_that_file(tmp_path):
 
 
 def test_public_names():
-    assert all(hasattr(module, name) for name in module.__all__)
-    assert module.__all__ == sorted(module.__all__)
+    assert all(hasattr(recipe, name) for name in recipe.__all__)
+    assert recipe.__all__ == sorted(recipe.__all__)

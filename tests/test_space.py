@@ -282,7 +282,7 @@ def test_all_mistakes_are_told_at_once_with_line_and_nearest_key() -> None:
             "both optimizer and schedule",
         ),
         ("epochs: 2\noptimizer: {choice: {sgd: {epochs: 1}, adam: {epochs: 3}}}", "epochs: never used"),
-        ("optimizer: {choice: {sgd: {augmentation: {}}}}", "unknown key"),
+        ("optimizer: {choice: {sgd: {mixing: {}}}}", "unknown key"),
         (
             "augmentation: {crop: {choice: {resize: {min_scale: 0.3}}}}",
             "augmentation.crop.resize.min_scale: unknown key",
@@ -421,3 +421,41 @@ def test_the_schema_refuses_what_does_not_load(text: str) -> None:
     fails(text)
     with pytest.raises(jsonschema.ValidationError):
         check(text)
+
+
+VIEWS = """
+view:
+  choice:
+    face: {count: 4}
+    mel:
+      augmentation: {time_mask: {ordered: [0.0, 0.2]}, horizontal_flip: 0.0, crop: {choice: [resize, native]}}
+augmentation: {blur: {ordered: [0.0, 0.5]}}
+"""
+
+
+def test_a_branch_may_set_the_augmentation_in_the_stead_of_the_top_level():
+    space = parse_space(VIEWS)
+    face = optuna.trial.FixedTrial({"backbone": 0, "view": "face", "augmentation.blur": 1})
+    values = space.suggest(face, backbones=2, self_blend=False)
+    assert (values["view"]["name"], values["augmentation"]["blur"], values["augmentation"]["time_mask"]) == (
+        "face",
+        0.5,
+        0,
+    )
+    params = {"view.mel.augmentation.time_mask": 1, "view.mel.augmentation.crop": "native"}
+    values = space.suggest(
+        optuna.trial.FixedTrial({"backbone": 0, "view": "mel", **params}), backbones=2, self_blend=False
+    )
+    assert (values["augmentation"]["time_mask"], values["augmentation"]["crop"]) == (0.2, {"name": "native"})
+    assert values["augmentation"]["horizontal_flip"] == 0
+    Recipe.from_mapping({**values, "backbone": "resnet18"})
+    wanted = {"view": "mel", "augmentation": {"time_mask": 0.2, "crop": "native"}}
+    assert space.params_of(wanted) == {"view": "mel", **params}
+    with pytest.raises(SpaceError, match="blur"):
+        space.params_of({"view": "mel", "augmentation": {"blur": 0.5}})
+
+
+def test_what_a_branch_lifts_does_not_lift_again():
+    text = "view: {choice: {mel: {augmentation: {crop: {choice: {native: {image_size: 64}, resize: {}}}}}, face: {}}}"
+    with pytest.raises(SpaceError, match="image_size"):
+        parse_space(text)

@@ -11,8 +11,8 @@
 
 A parameter inside a branch exists only when the branch is taken, and its Optuna name says so
 (`optimizer.sgd.momentum`). A branch may set a plain top-level field of the recipe that is no field of its own, such
-as `learning_rate` above: it is *lifted* to the top level there, and the top level's own node serves the branches
-that do not. An `ordered` parameter is stored as an index; `Space.decode` tells its value.
+as `learning_rate` above, or the augmentation: it is *lifted* to the top level there, and the top level's own node
+serves the branches that do not. An `ordered` parameter is stored as an index; `Space.decode` tells its value.
 """
 
 from automl.space.schema import json_schema

@@ -38,8 +38,10 @@ def names(model: Model) -> list[str]:
     return [key for key in model.model_fields if key not in hidden]
 
 
-LIFTABLE = frozenset(key for key in names(Recipe) if key != "backbone" and target(Recipe, key) is None)
-"""Plain top-level fields, which a branch may set in the recipe's stead (`optimizer.sgd.learning_rate`)."""
+_PLAIN = (key for key in names(Recipe) if key != "backbone" and target(Recipe, key) is None)
+LIFTABLE = frozenset({*_PLAIN, "augmentation"})
+"""Top-level fields that a branch may set in the recipe's stead: the plain ones (`optimizer.sgd.learning_rate`), and the
+augmentation, because what is good for a picture of sound is none for a face (`view.mel.augmentation.time_mask`)."""
 
 
 @cache

@@ -43,12 +43,15 @@ class _Inverse:
             where = f"{name}.{key}" if name else key
             if not name and key in self.lifted:
                 continue
-            if isinstance(child, Branches):
-                self.branches(child, where, values.get(key, {}))
-            elif isinstance(child, Group):
-                self.group(child.children, where, values.get(key, {}))
-            elif key in values:
-                self.leaf(child, where, values[key])
+            self.node(child, where, key, values)
+
+    def node(self, node: Node, name: str, key: str, values: Mapping[str, Any]) -> None:
+        if isinstance(node, Branches):
+            self.branches(node, name, values.get(key, {}))
+        elif isinstance(node, Group):
+            self.group(node.children, name, values.get(key, {}))
+        elif key in values:
+            self.leaf(node, name, values[key])
 
     def branches(self, node: Branches, name: str, value: object) -> None:
         given = {"name": value} if isinstance(value, str) else value
@@ -74,8 +77,7 @@ class _Inverse:
         self.group(branch.children, f"{name}.{taken}", {key: item for key, item in given.items() if key != "name"})
         for key, child in branch.lifted.items():
             self.lifted.add(key)
-            if key in self.top:
-                self.leaf(child, f"{name}.{taken}.{key}", self.top[key])
+            self.node(child, f"{name}.{taken}.{key}", key, self.top)
 
     def leaf(self, node: Node, name: str, value: Any) -> None:
         problem = _problem(node, value)

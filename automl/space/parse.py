@@ -39,6 +39,8 @@ class Parser:
         self.source = source
         self.errors: list[str] = []
         self._loader = yaml.SafeLoader(text)
+        self._lifted = False
+        """Whether what is read is lifted itself: what is below lifts no more."""
 
     def root(self) -> Group:
         """Reads the whole file except `known_good`."""
@@ -90,7 +92,9 @@ class Parser:
             if key in names(model):
                 own[key] = self._field(node, model, key, where)
             elif lifts and key in LIFTABLE:
-                lifted[key] = self._leaf(node, Recipe, key, where)
+                self._lifted = True
+                lifted[key] = self._field(node, Recipe, key, where)
+                self._lifted = False
             elif model is Recipe and key in STUDY_FIELDS:
                 self._error(key_node, where, "is set by the study (flags, timing), not by the space; remove it")
             else:
@@ -160,7 +164,7 @@ class Parser:
         return Branches(branches)
 
     def _branch(self, entries: Entries, model: Model, path: str) -> Branch:
-        return Branch(*self._part(entries, model, path, lifts=True))
+        return Branch(*self._part(entries, model, path, lifts=not self._lifted))
 
     def _branch_name(self, node: yaml.Node, models: dict[str, Model], path: str) -> str | None:
         value = self._plain(node)

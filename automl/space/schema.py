@@ -57,11 +57,14 @@ class _Builder:
         return self.leaf(schema)
 
     def part(self, name: str) -> Schema:
-        """A class of the recipe; in a branch, the plain fields of the top level may stand too (they are lifted)."""
+        """A class of the recipe; in a branch, fields of the top level may stand too (they are lifted)."""
+        if name in self.defs:  # also while it is being made: an augmentation's crop could set the augmentation
+            return _ref(name)
+        self.defs[name] = {}
         part = self.parts[name]
         fields: Schema = {}
         if "name" in part["properties"]:
-            fields |= {key: self.leaf(self.top[key]) for key in sorted(LIFTABLE)}
+            fields |= {key: self.field(self.top[key]) for key in sorted(LIFTABLE)}
         fields |= {key: item if key == "name" else self.field(item) for key, item in part["properties"].items()}
         self.defs[name] = {"description": part.get("description", ""), **_object(fields)}
         return _ref(name)

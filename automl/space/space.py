@@ -80,7 +80,8 @@ class Space:
                     return {"name": taken} | draw_all(branches[taken].children, f"{name}.{taken}")
 
         def draw_all(nodes: Mapping[str, Node], name: str) -> dict[str, Any]:
-            known = {} if self_blend or name != "augmentation" else {"self_blend": 0}
+            of_images = name.rpartition(".")[2] == "augmentation"
+            known = {"self_blend": 0} if of_images and not self_blend else {}
             return {key: draw(node, f"{name}.{key}") for key, node in nodes.items() if key not in known} | known
 
         values: dict[str, Any] = {}

@@ -1,42 +1,44 @@
 """Views: how a video or a sound becomes images.
 
-`frame`, `face` and `motion` look at the pictures of a video, `mel` and `audio_features` at its sound. A view is chosen
-by its `name`, in YAML as in a search space: `{name: face, count: 8, margin: 1.3}`.
+The parameters of each view, by which a recipe and a search space name it, are in `automl.recipe.views`; what makes its
+images is here, one module a view. The same file and parameters give the same images each time.
 """
 
-from typing import Annotated, Any
+import json
+from pathlib import Path
+from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from automl.data.views.audio_features import AudioFeatures
-from automl.data.views.base import NothingToSee, View, ViewImages
-from automl.data.views.face import Face
-from automl.data.views.frame import Frame
-from automl.data.views.mel import Mel
-from automl.data.views.motion import Motion
+from automl.data.faces import model_digest
+from automl.data.views.audio_features import features_picture
+from automl.data.views.base import NothingToSee, Pixels, ViewImages, stacked
+from automl.data.views.face import face_images
+from automl.data.views.frame import frame_images
+from automl.data.views.mel import mel_picture
+from automl.data.views.motion import motion_images
+from automl.data.views.sound import Samples, parts
 from automl.errors import SpecError
-from automl.recipe import describe_errors
+from automl.recipe import (
+    AudioFeatures,
+    ClipView,
+    Face,
+    FaceChoices,
+    Frame,
+    Mel,
+    Motion,
+    SoundView,
+    View,
+    ViewPart,
+    describe_errors,
+)
 
-__all__ = [
-    "AudioFeatures",
-    "Face",
-    "Frame",
-    "Mel",
-    "Motion",
-    "NothingToSee",
-    "View",
-    "ViewChoice",
-    "ViewImages",
-    "make_view",
-]
+__all__ = ["NothingToSee", "ViewImages", "make_view", "sound_picture", "view_images", "view_key"]
 
-ViewChoice = Annotated[Frame | Face | Motion | Mel | AudioFeatures, Field(discriminator="name")]
-"""Any view; `name` says which."""
-
-_ADAPTER: TypeAdapter[ViewChoice] = TypeAdapter(ViewChoice)
+_ADAPTER: TypeAdapter[View] = TypeAdapter(View)
 
 
-def make_view(values: dict[str, Any]) -> ViewChoice:
+def make_view(values: dict[str, Any]) -> View:
     """Makes a view of its name and parameters.
 
     Args:
@@ -49,3 +51,60 @@ def make_view(values: dict[str, Any]) -> ViewChoice:
         return _ADAPTER.validate_python(values)
     except ValidationError as exc:
         raise SpecError(describe_errors(exc, "view")) from exc
+
+
+def view_key(view: ViewPart) -> str:
+    """All parameters that decide the pixels, in one line, the same in every process: it names the cache's entry."""
+    left_out = {"normalize"}
+    if isinstance(view, Motion) and view.of == "frame":  # then what is said of faces decides nothing
+        left_out |= set(FaceChoices.model_fields) - set(ClipView.model_fields)
+    values = view.model_dump(mode="json", exclude=left_out)
+    if "face_model" in values:
+        values["face_model"] = model_digest(values["face_model"])
+    return json.dumps({"version": view.version, **values}, sort_keys=True)
+
+
+def view_images(view: ViewPart, path: Path, size: int) -> ViewImages:
+    """Makes the images of a file.
+
+    Args:
+        view: Any view of clips.
+        path: A video or sound file.
+        size: Pixels of each side of the images.
+
+    Returns:
+        At least one image. The same file gives the same images.
+
+    Raises:
+        NothingToSee: If the file holds nothing for this view.
+        DataError: If the file cannot be read.
+    """
+    match view:
+        case Frame():
+            return frame_images(view, path, size)
+        case Face():
+            return face_images(view, path, size)
+        case Motion():
+            return motion_images(view, path, size)
+        case SoundView():
+            return _sound_images(view, path, size)
+    raise TypeError(f"not a view of clips: {view!r}")
+
+
+def _sound_images(view: SoundView, path: Path, size: int) -> ViewImages:
+    """A picture of each part of a clip's sound."""
+    images, times = [], []
+    for time, samples in parts(path, view.sample_rate_hz, view.seconds, view.count):
+        images.append(sound_picture(view, samples, size))
+        times.append(time)
+    return stacked(images, times, [])
+
+
+def sound_picture(view: SoundView, samples: Samples, size: int) -> Pixels:
+    """Draws one part of a sound; see `mel_picture`."""
+    match view:
+        case Mel():
+            return mel_picture(view, samples, size)
+        case AudioFeatures():
+            return features_picture(view, samples, size)
+    raise TypeError(f"not a view of sound: {view!r}")

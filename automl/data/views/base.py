@@ -1,15 +1,8 @@
-"""What a view is: a way to turn one media file into a few square images.
+"""What all views of clips share: their images, what they say of a clip with nothing for them, and cutting squares."""
 
-Everything after (cache, augmentation, backbone, trial) knows only the images. A view is a small pydantic model, so
-that its parameters can be searched over, written to YAML and read again; it gives the same images each time.
-"""
-
-import json
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +10,8 @@ from PIL import Image
 
 from automl.data.media import AudioStream, VideoStream, probe_media
 from automl.errors import DataError
-from automl.recipe import Part
 
-__all__ = ["NothingToSee", "Pixels", "View", "ViewImages", "probe_sound", "probe_video", "square", "stacked"]
+__all__ = ["NothingToSee", "Pixels", "ViewImages", "probe_sound", "probe_video", "square", "stacked"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -45,43 +37,6 @@ class ViewImages:
 
     def __len__(self) -> int:
         return len(self.pixels)
-
-
-class View(Part, ABC):
-    """A way to turn a media file into images. Subclasses name themselves in `name` and say what they do in `images`.
-
-    Attributes:
-        media: What a file must hold for this view: pictures that move, or sound.
-        version: Raised when the same file and parameters give other pixels; part of `key`.
-    """
-
-    media: ClassVar[Literal["image", "video", "sound"]]
-    version: ClassVar[int] = 1
-
-    @property
-    def key(self) -> str:
-        """All parameters in one line, the same in every process: it names the view's entry in the cache."""
-        return json.dumps({"version": self.version, **self._key_parts()}, sort_keys=True)
-
-    @abstractmethod
-    def images(self, path: Path, size: int) -> ViewImages:
-        """Makes the images of a file.
-
-        Args:
-            path: A video or sound file.
-            size: Pixels of each side of the images.
-
-        Returns:
-            At least one image. The same file gives the same images.
-
-        Raises:
-            NothingToSee: If the file holds nothing for this view.
-            DataError: If the file cannot be read.
-        """
-
-    def _key_parts(self) -> dict[str, object]:
-        """What decides the pixels, as JSON can hold it."""
-        return self.model_dump(mode="json")
 
 
 def probe_video(path: Path) -> VideoStream:

@@ -1,16 +1,14 @@
 """The `face` view: the faces of a video, each followed over the frames and cut out upright."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
-
-from automl.data.faces import FoundFace, crop_face, detector, follow, model_digest
+from automl.data.faces import FoundFace, crop_face, detector, follow
 from automl.data.media import Frames, read_frames
-from automl.data.views.base import NothingToSee, View, ViewImages, probe_video, square, stacked
+from automl.data.views.base import NothingToSee, ViewImages, probe_video, square, stacked
 from automl.data.views.frame import distinct
+from automl.recipe import Face, FaceChoices
 
-__all__ = ["MOST_FACES", "READ_SIDE", "Face", "FaceChoices", "chosen_faces"]
+__all__ = ["MOST_FACES", "READ_SIDE", "chosen_faces", "face_images"]
 
 MOST_FACES = 4
 """People at most whose faces are taken from a clip with `which: all`."""
@@ -19,54 +17,18 @@ READ_SIDE = 1080
 """Pixels of the short side that frames are read with, at most: 64 frames of an 8K clip would fill the memory."""
 
 
-class FaceChoices(View):
-    """The parameters of views that look for faces.
-
-    Attributes:
-        which: `largest`: the person whose face fills most of the pictures, followed through the clip. `all`: up to
-            four people, each an image of its own.
-        margin: Side of the cut-out square over the side of the detector's box, which goes from forehead to chin.
-        upright: Whether faces are turned so that their eyes are level.
-        when_none: What becomes of a frame in which no face was found. `skip`: left out, and a clip without any face
-            raises `NothingToSee`. `frame`: the middle of the whole frame is taken. `refuse`: one such frame is enough
-            for `NothingToSee`.
-        face_model: Path of a YuNet ONNX file; None: the one that comes with the `media` extra. The key has the file's
-            digest in the path's place.
-    """
-
-    media: ClassVar[Literal["image", "video", "sound"]] = "video"
-    which: Literal["largest", "all"] = "largest"
-    margin: Annotated[float, Field(ge=1, le=3)] = 1.3
-    upright: bool = True
-    when_none: Literal["skip", "frame", "refuse"] = "skip"
-    face_model: str | None = None
-
-    def _key_parts(self) -> dict[str, object]:
-        return {**super()._key_parts(), "face_model": model_digest(self.face_model)}
-
-
-class Face(FaceChoices):
-    """Faces: found, followed over the frames, turned upright, cut out with a margin.
-
-    Attributes:
-        count: Frames that are looked at, in the middle of equal parts of the clip.
-    """
-
-    name: Literal["face"] = "face"
-    count: Annotated[int, Field(ge=1, le=64)] = 8
-
-    def images(self, path: Path, size: int) -> ViewImages:
-        """See `View.images`."""
-        probe_video(path)
-        frames, notes = distinct(read_frames(path, count=self.count, size=READ_SIDE), self.count)
-        chosen, said = chosen_faces(frames, self, path)
-        images, times = [], []
-        for pixels, time, faces in zip(frames.pixels, frames.times_seconds.tolist(), chosen, strict=True):
-            for face in faces:
-                cut = square(pixels, size) if face is None else crop_face(pixels, face, size, self.margin, self.upright)
-                images.append(cut)
-                times.append(time)
-        return stacked(images, times, [*notes, *said])
+def face_images(view: Face, path: Path, size: int) -> ViewImages:
+    """Makes the images of the `face` view; see `automl.data.views.view_images`."""
+    probe_video(path)
+    frames, notes = distinct(read_frames(path, count=view.count, size=READ_SIDE), view.count)
+    chosen, said = chosen_faces(frames, view, path)
+    images, times = [], []
+    for pixels, time, faces in zip(frames.pixels, frames.times_seconds.tolist(), chosen, strict=True):
+        for face in faces:
+            cut = square(pixels, size) if face is None else crop_face(pixels, face, size, view.margin, view.upright)
+            images.append(cut)
+            times.append(time)
+    return stacked(images, times, [*notes, *said])
 
 
 def chosen_faces(frames: Frames, choices: FaceChoices, path: Path) -> tuple[list[list[FoundFace | None]], list[str]]:

@@ -1,48 +1,30 @@
 """The `frame` view: whole frames of a video."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 
 from automl.data.media import Frames, iterate_frames, read_frames
-from automl.data.views.base import Pixels, View, ViewImages, probe_video, square, stacked
+from automl.data.views.base import Pixels, ViewImages, probe_video, square, stacked
+from automl.recipe import Frame
 
-__all__ = ["Frame", "distinct", "scene_times"]
+__all__ = ["distinct", "frame_images", "scene_times"]
 
 _THUMBNAIL = 32  # pixels of the short side of what is compared to find scene changes
 _LOOKS_PER_SECOND = 5.0
 
 
-class Frame(View):
-    """Whole frames: the middle square of each, resized.
-
-    Attributes:
-        count: Frames of a clip; a clip with fewer gives those it has.
-        placement: `even`: in the middle of equal parts of the clip. `scenes`: in the middle of scenes, the longest
-            first; with fewer scenes than frames, the longest parts are halved. `scenes` decodes the whole clip.
-        min_change: With `scenes`: the mean absolute difference of neighbouring thumbnails, as a share of white, that
-            begins a new scene. 0.106 is 27 of 255, the default of PySceneDetect's content detector, which
-            compares in HSV.
-    """
-
-    name: Literal["frame"] = "frame"
-    media: ClassVar[Literal["image", "video", "sound"]] = "video"
-    count: Annotated[int, Field(ge=1, le=64)] = 8
-    placement: Literal["even", "scenes"] = "even"
-    min_change: Annotated[float, Field(gt=0, le=1)] = 0.106
-
-    def images(self, path: Path, size: int) -> ViewImages:
-        """See `View.images`."""
-        video = probe_video(path)
-        if self.placement == "even":
-            frames = read_frames(path, count=self.count, size=size)
-        else:
-            stride = max(1, round((video.frames_per_second or 25) / _LOOKS_PER_SECOND))
-            frames = read_frames(path, times_seconds=scene_times(path, self.count, self.min_change, stride), size=size)
-        frames, notes = distinct(frames, self.count)
-        return stacked([square(pixels, size) for pixels in frames.pixels], list(frames.times_seconds), notes)
+def frame_images(view: Frame, path: Path, size: int) -> ViewImages:
+    """Makes the images of the `frame` view; see `automl.data.views.view_images`."""
+    video = probe_video(path)
+    if view.placement == "even":
+        frames = read_frames(path, count=view.count, size=size)
+    else:
+        stride = max(1, round((video.frames_per_second or 25) / _LOOKS_PER_SECOND))
+        times = scene_times(path, view.count, view.min_change, stride)
+        frames = read_frames(path, times_seconds=times, size=size)
+    frames, notes = distinct(frames, view.count)
+    return stacked([square(pixels, size) for pixels in frames.pixels], list(frames.times_seconds), notes)
 
 
 def distinct(frames: Frames, count: int) -> tuple[Frames, list[str]]:

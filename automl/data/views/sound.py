@@ -1,82 +1,17 @@
-"""What the views of sound share: cutting a clip into parts, and drawing rows of numbers over time as a picture."""
+"""What the views of sound share: cutting a clip into parts."""
 
-from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
 
 from automl.data.media import NoSound, read_sound
-from automl.data.views.base import NothingToSee, Pixels, View, ViewImages, probe_sound, stacked
+from automl.data.views.base import NothingToSee, probe_sound
 
-__all__ = ["Samples", "SoundView", "parts"]
+__all__ = ["Samples", "parts"]
 
 Samples = npt.NDArray[np.float32]
-
-
-class SoundView(View):
-    """A view of sound: a picture of each part of a clip, time from left to right.
-
-    A clip shorter than a part is repeated until it fills it, as Jung et al. (AASIST, ICASSP 2022) pad: an empty margin
-    would tell the clip's length, not its sound. Silence gives pictures too.
-
-    Attributes:
-        count: Parts of a clip at most, evenly placed from its beginning to its end; never more than it takes to
-            cover the clip.
-        seconds: Of sound in one picture.
-        sample_rate_hz: All sound is resampled to it first, so that recordings of different rates can be compared.
-        window_seconds: Of sound that one column of the spectrogram is computed from.
-        hop_seconds: From one column to the next.
-    """
-
-    media: ClassVar[Literal["image", "video", "sound"]] = "sound"
-    count: Annotated[int, Field(ge=1, le=64)] = 4
-    seconds: Annotated[float, Field(ge=0.5, le=60)] = 4.0
-    sample_rate_hz: Annotated[int, Field(ge=4000, le=48_000)] = 16_000
-    window_seconds: Annotated[float, Field(ge=0.005, le=0.5)] = 0.064
-    hop_seconds: Annotated[float, Field(ge=0.001, le=0.1)] = 0.016
-
-    @model_validator(mode="after")
-    def _check_hop(self) -> Self:
-        if self.hop_seconds > self.window_seconds:
-            raise ValueError(
-                f"hop_seconds {self.hop_seconds} leaves sound out between windows of {self.window_seconds} s;"
-                " at most window_seconds"
-            )
-        return self
-
-    @property
-    def window(self) -> int:
-        """Samples of a window, an even number."""
-        return 2 * round(self.window_seconds * self.sample_rate_hz / 2)
-
-    @property
-    def hop(self) -> int:
-        """Samples from one window to the next."""
-        return max(1, round(self.hop_seconds * self.sample_rate_hz))
-
-    def images(self, path: Path, size: int) -> ViewImages:
-        """See `View.images`."""
-        images, times = [], []
-        for time, samples in parts(path, self.sample_rate_hz, self.seconds, self.count):
-            images.append(self.picture(samples, size))
-            times.append(time)
-        return stacked(images, times, [])
-
-    @abstractmethod
-    def picture(self, samples: Samples, size: int) -> Pixels:
-        """Draws one part.
-
-        Args:
-            samples: Shape (n,), dtype float32, in [-1, 1], at `sample_rate_hz`.
-            size: Pixels of each side of the picture.
-
-        Returns:
-            Shape (size, size, 3), dtype uint8.
-        """
 
 
 def parts(path: Path, sample_rate_hz: int, seconds: float, count: int) -> Iterator[tuple[float, Samples]]:

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from automl.data.views import Frame
+from automl.data.views import view_images
 from automl.data.views.base import square
+from automl.recipe import Frame
 from tests.data.views.clips import write_clip
 
 
@@ -12,28 +13,28 @@ def plain(value, count):
 
 def test_even_frames_are_those_in_the_middle_of_equal_parts(tmp_path):
     frames = [np.full((32, 48, 3), 10 * number, dtype=np.uint8) for number in range(20)]
-    found = Frame(count=4).images(write_clip(tmp_path / "x.mkv", frames), 16)
+    found = view_images(Frame(count=4), write_clip(tmp_path / "x.mkv", frames), 16)
     assert found.times_seconds == pytest.approx([0.2, 0.7, 1.2, 1.7])
     assert found.pixels.mean(axis=(1, 2, 3)) == pytest.approx([20, 70, 120, 170], abs=2)
 
 
 def test_scenes_get_a_frame_each_however_short(tmp_path):
     path = write_clip(tmp_path / "x.mkv", [*plain(20, 30), *plain(120, 6), *plain(220, 6)])
-    found = Frame(count=3, placement="scenes").images(path, 16)
+    found = view_images(Frame(count=3, placement="scenes"), path, 16)
     assert found.pixels.mean(axis=(1, 2, 3)) == pytest.approx([20, 120, 220], abs=3)
-    even = Frame(count=3).images(path, 16)
+    even = view_images(Frame(count=3), path, 16)
     assert even.pixels.mean(axis=(1, 2, 3)).round().tolist() != found.pixels.mean(axis=(1, 2, 3)).round().tolist()
 
 
 def test_one_scene_is_cut_into_parts(tmp_path):
     path = write_clip(tmp_path / "x.mkv", plain(100, 20))
-    times = Frame(count=4, placement="scenes").images(path, 16).times_seconds
+    times = view_images(Frame(count=4, placement="scenes"), path, 16).times_seconds
     assert len(times) == 4
     assert np.diff(times).min() > 0.3
 
 
 def test_a_clip_of_fewer_frames_says_so(tmp_path):
-    found = Frame(count=8).images(write_clip(tmp_path / "x.mkv", plain(100, 3)), 16)
+    found = view_images(Frame(count=8), write_clip(tmp_path / "x.mkv", plain(100, 3)), 16)
     assert len(found) == 3
     assert "3 frames instead of 8" in found.notes[0]
 

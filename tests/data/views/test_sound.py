@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from automl.data.views import AudioFeatures, Mel
+from automl.data.views import sound_picture, view_images
 from automl.data.views.audio_features import FEATURES, features
 from automl.data.views.mel import log_mel
 from automl.data.views.sound import parts
+from automl.recipe import AudioFeatures, Mel
 from tests.data.views.clips import SOUND_RATE, moving_face, tone, write_clip
 
 
@@ -14,7 +15,7 @@ def row_of(picture):
 
 
 def test_low_tones_are_below_high_ones():
-    low, high = (Mel().picture(tone(4, hertz), 128) for hertz in (300, 4000))
+    low, high = (sound_picture(Mel(), tone(4, hertz), 128) for hertz in (300, 4000))
     assert 0 < row_of(low) < row_of(high) < 1
 
 
@@ -26,7 +27,10 @@ def test_the_scale_is_absolute_decibels_of_full_amplitude():
 
 def test_loudness_is_seen_only_where_wanted():
     full, loudest = (
-        [int(Mel(reference=reference, range_db=100).picture(tone(4, 1000, level), 64).max()) for level in (0.5, 0.05)]
+        [
+            int(sound_picture(Mel(reference=reference, range_db=100), tone(4, 1000, level), 64).max())
+            for level in (0.5, 0.05)
+        ]
         for reference in ("full", "loudest")
     )
     assert full[0] - full[1] == pytest.approx(51, abs=2)
@@ -36,7 +40,7 @@ def test_loudness_is_seen_only_where_wanted():
 
 @pytest.mark.parametrize("view", [Mel(), AudioFeatures()])
 def test_silence_is_a_picture(view, tmp_path):
-    found = view.images(write_clip(tmp_path / "x.wav", sound=np.zeros(8000, np.float32)), 64)
+    found = view_images(view, write_clip(tmp_path / "x.wav", sound=np.zeros(8000, np.float32)), 64)
     assert len(found) == 1
     if view.name == "mel":
         assert (found.pixels == 0).all()
@@ -60,7 +64,7 @@ def test_a_video_is_heard_as_its_sound_alone(tmp_path):
     sound = tone(1.2, 700)
     both = write_clip(tmp_path / "x.mkv", moving_face(12), sound)
     alone = write_clip(tmp_path / "x.wav", sound=sound)
-    pictures = [Mel(seconds=1.0, count=1).images(path, 64).pixels for path in (both, alone)]
+    pictures = [view_images(Mel(seconds=1.0, count=1), path, 64).pixels for path in (both, alone)]
     assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 2
 
 
@@ -78,7 +82,7 @@ def test_features_of_a_tone_are_those_of_its_pitch():
 
 def test_the_seven_bands_lie_one_under_the_other():
     size = 70
-    quiet, loud = (AudioFeatures().picture(tone(4, 500, level), size)[..., 0] for level in (0.005, 0.5))
+    quiet, loud = (sound_picture(AudioFeatures(), tone(4, 500, level), size)[..., 0] for level in (0.005, 0.5))
     bands = {name: slice(10 * i, 10 * i + 10) for i, name in enumerate(FEATURES)}
     assert loud[bands["rms"]].mean() - quiet[bands["rms"]].mean() == pytest.approx(40 / 80 * 255, abs=4)
     assert np.abs(loud[bands["chroma_stft"]].astype(int) - quiet[bands["chroma_stft"]]).mean() < 4

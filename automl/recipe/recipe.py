@@ -1,0 +1,107 @@
+"""The recipe as a whole."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from automl.errors import RecipeError
+from automl.files import load_yaml, write_text
+from automl.recipe.augmentation import Augmentation
+from automl.recipe.learning import AdamW, CrossEntropy, Loss, Mixing, NoMixing, OneCycle, Optimizer, Schedule
+from automl.recipe.part import Part, describe_errors
+from automl.recipe.views import Aggregate, Mean, View, WholeImage
+
+__all__ = ["Numerics", "Recipe"]
+
+
+class Numerics(Part):
+    """How the arithmetic is done on one device; timed, not searched."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Images per forward pass; the effective batch is reached by accumulation. None: the whole batch at once."""
+    grad_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass (Chen et al. 2016): less memory, a third more time.
+    Some of timm's models cannot, which is an error."""
+
+
+class Recipe(Part):
+    """Every hyperparameter of one training run. Fractions of the run are of its optimizer steps."""
+
+    backbone: Annotated[str, Field(min_length=1)]
+    pretrained: bool = True
+    view: View = WholeImage()
+    aggregate: Aggregate = Mean()
+    """How a clip's score follows from those of its images."""
+    image_size: Annotated[int, Field(ge=16, le=2048)] = 224
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0
+    augmentation: Augmentation = Augmentation()
+    mixing: Mixing = NoMixing()
+    loss: Loss = CrossEntropy()
+    optimizer: Optimizer = AdamW()
+    schedule: Schedule = OneCycle()
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    head_lr_factor: Annotated[float, Field(gt=0, le=100)] = 1.0
+    clip_norm: Annotated[float, Field(ge=0)] = 0
+    """Largest gradient norm; 0: no clipping."""
+    freeze_epochs: Annotated[float, Field(ge=0)] = 0
+    """Epochs at the start in which only the head learns."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Decay of the exponential moving average of the weights; 0: none."""
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """Images per optimizer step (the effective batch)."""
+    epochs: Annotated[float, Field(gt=0)] = 5
+    seed: int = 0
+    numerics: Numerics = Numerics()
+
+    @model_validator(mode="after")
+    def _augmentation_fits_the_view(self) -> Self:
+        if self.view.media != "sound" and (wrong := self.augmentation.of_sound):
+            raise ValueError(f"augmentation.{wrong[0]} is for views of sound, and the view is {self.view.name}")
+        if self.view.media != "video" and self.augmentation.codec:
+            raise ValueError(f"augmentation.codec is for views of video, and the view is {self.view.name}")
+        return self
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any], source: str = "recipe") -> "Recipe":
+        """Validates a nested mapping.
+
+        Args:
+            values: Keys as in this class.
+            source: What to call it in an error (a file, a trial).
+
+        Raises:
+            RecipeError: With every mistake, one a line.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as exc:
+            raise RecipeError(describe_errors(exc, source)) from exc
+
+    @classmethod
+    def load(cls, path: Path) -> "Recipe":
+        """Reads a recipe from a YAML file, or from the JSON that `automl export` writes, which is YAML as well.
+
+        Raises:
+            RecipeError: If the file cannot be read or has a mistake.
+        """
+        values = load_yaml(path, RecipeError)
+        if isinstance(values, dict) and "recipe" in values:  # beside it: what the input and the outputs are
+            values = values["recipe"]
+        if not isinstance(values, dict):
+            raise RecipeError(f"{path}: a recipe is a mapping of names to values, got {type(values).__name__}")
+        return cls.from_mapping(values, str(path))
+
+    def to_yaml(self) -> str:
+        """Writes the recipe as YAML that `load` reads back to an equal recipe."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False)
+
+    def save(self, path: Path, header: str = "") -> None:
+        """Writes the recipe to a YAML file; each line of `header` becomes a comment above it."""
+        comment = "".join(f"# {line}\n" for line in header.splitlines())
+        write_text(path, comment + self.to_yaml())
