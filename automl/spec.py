@@ -53,13 +53,16 @@ class DataSpec(Section):
 
     path: Path | None = None
     """A folder or a label file; None: the embedded demo."""
-    format: Literal["auto", "folder", "table", "ffdi", "demo"] = "auto"
+    format: Literal["auto", "folder", "table", "ffdi", "ffdv", "demo"] = "auto"
+    """`ffdi` and `ffdv` are one layout, of images and of videos."""
     file_column: str | None = None
-    """Column of the label file that names the image; None: recognised."""
+    """Column of the label file that names the file; None: recognised."""
     label_column: str | None = None
     group_column: str | None = None
     """Column whose samples stay together (same person, clip, photo); None: recognised by the name `group`."""
     split_column: str | None = None
+    groups: Path | None = None
+    """A table of file names and groups, beside the labels; None: `groups.csv` in the data's folder, if it is there."""
     real_class: str | None = None
     """Class of genuine images, which self-blending may forge; None: the class named `real`, if any."""
     positive_class: str | None = None
@@ -104,8 +107,9 @@ class StudySpec(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     """The folder under `runs/`; None: the data's name."""
     data: DataSpec = DataSpec()
-    space: str = "image"
-    """A search space shipped with automl (`image`, `demo`), or a YAML file."""
+    space: str = "auto"
+    """A search space shipped with automl (`image`, `video`, `audio`, `demo`), or a YAML file; `auto`: the shipped one
+    for the kind of the data's files."""
     budget: Budget = Budget()
     pool: PoolSpec = PoolSpec()
     metric: Literal["auto", "auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "tpr_at_fpr", "eer"] = "auto"

@@ -45,9 +45,9 @@ VIEWS = [
 
 
 @st.composite
-def recipes(draw):
-    """Any recipe; of what excludes each other, one."""
-    view = draw(st.sampled_from(VIEWS))
+def recipes(draw, views=VIEWS):
+    """Any recipe through one of these views; of what excludes each other, one."""
+    view = draw(st.sampled_from(views))
     fields = {name: values_of(f.annotation, f.metadata) for name, f in Augmentation.model_fields.items()}
     for name in ("time_mask", "frequency_mask", "time_shift", "noise", "gain"):
         if view.media != "sound":
@@ -60,6 +60,7 @@ def recipes(draw):
 
 CHOSEN = ("view", "augmentation")
 RECIPES = recipes()
+IMAGE_RECIPES = recipes(VIEWS[:1])
 FIXTURE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 
 

@@ -1,5 +1,6 @@
 """The flags that say how samples are read and split, as every command has them."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,6 +9,7 @@ __all__ = [
     "FileColumn",
     "Format",
     "GroupColumn",
+    "Groups",
     "HoldoutFraction",
     "LabelColumn",
     "PositiveClass",
@@ -24,12 +26,15 @@ def _option(help: str) -> Any:
     return typer.Option(help=help, rich_help_panel=_PANEL)
 
 
-Format = Annotated[str | None, _option("auto (default), folder, table, ffdi, demo.")]
+Format = Annotated[str | None, _option("auto (default), folder, table, ffdi, ffdv, demo.")]
 FileColumn = Annotated[str | None, _option("Label file: column of file names.")]
 LabelColumn = Annotated[str | None, _option("Label file: column of labels.")]
 GroupColumn = Annotated[str | None, _option("Label file: samples of one group stay together.")]
+Groups = Annotated[
+    Path | None, _option("Table of file names and groups that stay together (default: groups.csv beside the data).")
+]
 SplitColumn = Annotated[str | None, _option("Label file: column that names the split.")]
-RealClass = Annotated[str | None, _option("Class of genuine images, which self-blending may forge.")]
+RealClass = Annotated[str | None, _option("Class of what is genuine, which self-blending may forge.")]
 PositiveClass = Annotated[str | None, _option("Class whose probability is predicted.")]
 ValidationFraction = Annotated[float | None, _option("Where no set is given (default 0.2).")]
 HoldoutFraction = Annotated[float | None, _option("Kept out, to score on in the end (default 0.1).")]

@@ -11,7 +11,10 @@ __all__ = ["predict"]
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder that automl train wrote: a model, or an ensemble.")],
     data: Annotated[
-        Path, typer.Option(help="Folder of images, FFDI root (its testset/), label file or sample submission.")
+        Path,
+        typer.Option(
+            help="Folder of images or clips, FFDI or FFDV root (its testset/), label file or sample submission."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("submission.csv"),
     tta: Annotated[str, typer.Option(help="Test-time augmentation: none, flip, 5crop.")] = "none",
@@ -24,7 +27,7 @@ def predict(
     ] = None,
     file_column: Annotated[str | None, typer.Option(help="Label file: column of file names.")] = None,
 ) -> None:
-    """Predict images into a CSV file to submit. Labels in the label file do not count.
+    """Predict images or clips into a CSV file to submit, a row each. Labels in the label file do not count.
 
     Example: automl predict models/ffdi --data ffdi/testset --out submission.csv --tta flip
     """

@@ -93,11 +93,12 @@ class SearchProgress:
 
 def _look(result: SearchResult, deadline: float | None, stopping: bool) -> Live:
     study = result.study
-    running = {}
+    running, doing = {}, list[str]()
     for path in (result.folder.path / "workers").glob("*.json"):
         try:
             progress = json.loads(path.read_text(encoding="utf-8"))
             running[int(progress["trial"])] = float(progress["epoch"])
+            doing += [f"trial {progress['trial']} {progress['doing']}"] if "doing" in progress else []
         except (OSError, ValueError, KeyError):
             continue  # the worker has just ended
     maximize = study.direction.name == "MAXIMIZE"
@@ -109,4 +110,5 @@ def _look(result: SearchResult, deadline: float | None, stopping: bool) -> Live:
         trials=result.trials_wanted,
         seconds_left=None if deadline is None else deadline - time.time(),
         stopping=stopping,
+        doing=tuple(doing),
     )

@@ -28,14 +28,18 @@ def search(
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Trials of the study (default 50).")] = None,
     timeout: Annotated[str | None, typer.Option(help="When the study ends at the latest: 8h30m, 40m, 90s.")] = None,
-    spec: Annotated[str | None, typer.Option(help="Study spec: a YAML file or a shipped name (default, ffdi).")] = None,
+    spec: Annotated[
+        str | None, typer.Option(help="Study spec: a YAML file or a shipped name (default, ffdi, ffdv).")
+    ] = None,
     runs: Annotated[Path, typer.Option(help="Folder for what is written: RUNS/STUDY/.")] = Path("runs"),
     name: Annotated[str | None, typer.Option(help="Name of the study (default: the data's).")] = None,
     confirm: Annotated[
         int,
         typer.Option(min=0, help="Best recipes to train again at the end, if there is time left; 0: none."),
     ] = 3,
-    space: Annotated[str | None, typer.Option(help="Search space: a YAML file or a shipped name.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Search space: a YAML file, image, video or audio (default: by the data).")
+    ] = None,
     metric: Annotated[
         str | None, typer.Option(help="auc, accuracy, balanced_accuracy, f1, log_loss, tpr_at_fpr, eer.")
     ] = None,
@@ -76,6 +80,7 @@ def search(
     file_column: data_flags.FileColumn = None,
     label_column: data_flags.LabelColumn = None,
     group_column: data_flags.GroupColumn = None,
+    groups: data_flags.Groups = None,
     split_column: data_flags.SplitColumn = None,
     real_class: data_flags.RealClass = None,
     positive_class: data_flags.PositiveClass = None,
@@ -119,6 +124,7 @@ def search(
             file_column=file_column,
             label_column=label_column,
             group_column=group_column,
+            groups=groups,
             split_column=split_column,
             real_class=real_class,
             positive_class=positive_class,

@@ -6,6 +6,8 @@ Built on torchvision.transforms.v2. What is chosen for speed, with times in ms f
 - It is resized as a uint8 tensor in channels-last strides with antialiasing (0.3; as a PIL image: 1.1).
 - The policies run on a PIL image (AutoAugment 0.6, RandAugment 1.7, TrivialAugment 0.8; on a tensor 1.3, 3.2, 1.9),
   except AugMix, whose mixing is faster on a tensor (6; 8).
+- H.264 is written and read in memory by PyAV, on one thread (3; JPEG: 0.8).
+- Pictures of sound: what is done to them are a few tensor operations (shift, gain 0.1 each, masks 0.2, noise 1.1).
 - An operation of probability 0 is not built at all.
 
 Images stay uint8: normalisation is the training loop's, on the device, and a quarter of the bytes travel.
@@ -14,8 +16,10 @@ Self-blending changes the label, so it is the data set's (`automl.data.self_blen
 """
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, cast
 
 import numpy as np
@@ -27,6 +31,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from automl import recipe
+from automl.data.media import require
 from automl.errors import RecipeError
 
 __all__ = ["Pixels", "Transform", "eval_transform", "train_transform"]
@@ -43,6 +48,15 @@ Step = Callable[[torch.Tensor], torch.Tensor]
 MEAN = (124, 116, 104)
 """ImageNet's mean colour: what is erased or moved out of the picture is about zero once normalised."""
 
+CODEC_CRF = (23, 40)
+"""Best and worst quality of the video codec, as x264 counts it; those of FaceForensics++ (Rössler et al. 2019)."""
+
+NOISE_DB = (-60.0, -15.0)
+"""Level of the faintest and of the loudest floor of noise; 0 is white."""
+
+SOUND_RANGE_DB = 80.0
+"""From black to white of a picture of sound: the default of `recipe.Mel`."""
+
 INTERPOLATIONS = {
     "nearest": v2.InterpolationMode.NEAREST,
     "bilinear": v2.InterpolationMode.BILINEAR,
@@ -54,8 +68,8 @@ INTERPOLATIONS = {
 def train_transform(augmentation: recipe.Augmentation, image_size: int, interpolation: str = "bicubic") -> Transform:
     """Makes the transformation of one training image.
 
-    The order: crop, flips, geometry, colour, policy, then what a file goes through on its way (blur, scaling, JPEG),
-    then erasing.
+    The order: crop, flips, geometry, colour, policy, sound (shift, gain, noise), then what a file goes through on its
+    way (blur, scaling, video codec, JPEG), then masks and erasing.
 
     Args:
         augmentation: What to do, and how likely.
@@ -68,6 +82,7 @@ def train_transform(augmentation: recipe.Augmentation, image_size: int, interpol
 
     Raises:
         RecipeError: If the interpolation is unknown.
+        DataError: If the video codec is asked for and PyAV is not installed.
     """
     steps = [
         *_sometimes(augmentation.horizontal_flip, F.horizontal_flip),
@@ -76,9 +91,12 @@ def train_transform(augmentation: recipe.Augmentation, image_size: int, interpol
         *_color(augmentation.color),
         *_sometimes(augmentation.grayscale, v2.Grayscale(num_output_channels=3)),
         *_policy(augmentation.policy),
+        *_sound(augmentation),
         *_sometimes(augmentation.blur, v2.RandomChoice([v2.GaussianBlur(kernel) for kernel in (3, 5, 7)])),
         *_sometimes(augmentation.downscale, _DownUp(augmentation.downscale_min, image_size)),
+        *_codec(augmentation.codec),
         *_sometimes(augmentation.jpeg, _Jpeg(augmentation.jpeg_min_quality)),
+        *_masks(augmentation.time_mask, augmentation.frequency_mask),
         *_sometimes(augmentation.erasing, v2.RandomErasing(p=1, value=MEAN)),
     ]
     return _Pipeline(_window(augmentation.crop, random=True), image_size, _mode(interpolation), tuple(steps))
@@ -241,6 +259,40 @@ class _Jpeg:
         return _from_pil(Image.open(file))
 
 
+def _codec(probability: float) -> list[Step]:
+    if probability:
+        require("av")  # missing, it is missed here and not in the loader's processes
+    return _sometimes(probability, _H264(*CODEC_CRF))
+
+
+@dataclass(frozen=True)
+class _H264:
+    """Writes and reads the image as the only frame of a video: an intra frame of libx264, yuv420p.
+
+    `zerolatency`, because x264's lookahead gives few bits to a frame that no other one refers to: 4 dB at crf 23.
+    """
+
+    best_crf: int
+    worst_crf: int
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        av = require("av")
+        _, height, width = x.shape
+        even = np.pad(x.permute(1, 2, 0).numpy(), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        encoder = av.CodecContext.create("libx264", "w")
+        encoder.width, encoder.height, encoder.pix_fmt = even.shape[1], even.shape[0], "yuv420p"
+        encoder.time_base, encoder.thread_count = Fraction(1, 25), 1
+        crf = self.best_crf + _randint(self.worst_crf - self.best_crf)
+        encoder.options = {"crf": str(crf), "preset": "veryfast", "tune": "zerolatency"}
+        decoder = av.CodecContext.create("h264", "r")
+        decoder.thread_count = 1
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even)).reformat(format="yuv420p", threads=1)
+        packets = [*encoder.encode(frame), *encoder.encode(None)]
+        (frame,) = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
+        decoded = frame.reformat(format="rgb24", threads=1).to_ndarray()
+        return torch.from_numpy(decoded[:height, :width]).permute(2, 0, 1)
+
+
 def _to_pil(x: torch.Tensor) -> Image.Image:
     return Image.fromarray(x.permute(1, 2, 0).contiguous().numpy())
 
@@ -273,3 +325,82 @@ def _mode(interpolation: str) -> v2.InterpolationMode:
     except KeyError:
         known = ", ".join(INTERPOLATIONS)
         raise RecipeError(f"unknown interpolation {interpolation!r}: use one of {known}") from None
+
+
+# --- steps for pictures of sound: time from left to right, low tones at the bottom, white is loud -----------------
+
+
+def _sound(augmentation: recipe.Augmentation) -> list[Step]:
+    return [
+        *([_TimeShift(augmentation.time_shift)] if augmentation.time_shift else []),
+        *([_Gain(augmentation.gain)] if augmentation.gain else []),
+        *_sometimes(augmentation.noise, _Noise(*NOISE_DB)),
+    ]
+
+
+@dataclass(frozen=True)
+class _TimeShift:
+    """Moves the sound in time; what leaves on one side enters on the other."""
+
+    share: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        most = int(self.share * x.shape[2])
+        return x.roll(_randint(2 * most) - most, 2)
+
+
+@dataclass(frozen=True)
+class _Gain:
+    """Makes the sound louder or fainter: decibels are steps of brightness."""
+
+    share: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        steps = round((2 * torch.rand(()).item() - 1) * self.share * 255)
+        return (x.to(torch.int16) + steps).clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """Adds the power of steady noise that is equally loud in every band, of a level uniform in decibels.
+
+    The spectrogram of Gaussian noise is the square of Gaussian numbers, averaged where bands and windows overlap. Here
+    3 px of frequency and 2 of time are, so the power is chi-square distributed with 6 degrees of freedom. It fluctuates
+    by 2.7 dB, and neighbours correlate by 0.7 and 0.5; white noise in the `mel` view's 224 px pictures: 2.8 dB (from
+    3.5 at the bottom to 1.5 at the top), 0.8 and 0.5. That white noise also gets 10 dB louder towards the top, because
+    the bands get wider, is left out: noise outdoors and indoors falls with frequency.
+    """
+
+    faintest_db: float
+    loudest_db: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        _, height, width = x.shape
+        level_db = self.faintest_db + (self.loudest_db - self.faintest_db) * torch.rand(()).item()
+        power = torch.randn(height + 2, width + 1).square()
+        power = power[:, 1:] + power[:, :-1]
+        power = (power[2:] + power[1:-1] + power[:-2]) * (10 ** (level_db / 10) / 6)  # (H, W), white is 1
+        step = SOUND_RANGE_DB / 255 * math.log(10) / 10  # of brightness, in the natural logarithm of power
+        total = ((x.float() - 255) * step).exp() + power  # logaddexp: four times as slow
+        return (total.log() / step + 255).round().clamp(max=255).to(torch.uint8)
+
+
+def _masks(time: float, frequency: float) -> list[Step]:
+    return [_Masks(time, frequency)] if time or frequency else []
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """Blanks two bands of time and two of frequency with the picture's mean (SpecAugment, arXiv:1904.08779)."""
+
+    time: float
+    frequency: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        mean = x.float().mean((1, 2), keepdim=True).round().to(torch.uint8)  # (3, 1, 1)
+        masked = x.clone()
+        for share, axis in ((self.time, 2), (self.frequency, 1)):
+            for _ in range(2):
+                width = _randint(int(share * x.shape[axis]))
+                masked.narrow(axis, _randint(x.shape[axis] - width), width).copy_(mean)
+        return masked

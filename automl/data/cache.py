@@ -1,15 +1,15 @@
-"""Decode once: every image of a data set, resized, in one memory-mapped file that all trials and workers share.
+"""Decode once: the images of a data set through a view, in one memory-mapped file that all trials and workers share.
 
 A cache is a folder under `automl.files.cache_dir() / "images"`, named after the files (path, size, modification time)
-and the parameters that made it, so that a changed file or another size makes another folder:
+and the size and view that made it, so that a changed file or another view makes another folder:
 
     images.bin    the pixels, uint8, one image after the other, in the order of the sorted paths
-    index.npy     offset, height, width of each image: written last, its presence means complete
-    unreadable.json   position and reason of each file that could not be decoded
+    index.npy     offset, height, width, number of each file's images: written last, its presence means complete
+    unreadable.json   position and reason of each file that gave no image
     journal.jsonl     what images.bin holds so far; only while it is built
     lock              held by the process that builds
 
-Images are decoded in threads: Pillow releases the interpreter lock while it decodes and resizes, and threads need no
+Files are decoded in threads: Pillow and FFmpeg release the interpreter lock while they decode, and threads need no
 `if __name__ == "__main__"` in the user's script and import nothing again, as processes would.
 """
 
@@ -33,18 +33,21 @@ import numpy as np
 from automl.data.decode import LONGEST, image_size, read_pixels, shrunk
 from automl.data.samples import Dataset
 from automl.data.splits import check_counts
+from automl.data.views import view_images, view_key
 from automl.errors import AutomlError, DataError
 from automl.files import cache_dir, write_atomically, write_text
 from automl.quantities import format_bytes
+from automl.recipe import ClipView, ViewPart, WholeImage
 
 __all__ = ["Cache", "build_cache", "cpu_threads", "in_threads"]
 
-_VERSION = 1  # raise it when the same file gives other pixels
+_VERSION = 2  # raise it when the same file gives other pixels
 _BATCH = 128  # images, and
 _BATCH_SECONDS = 2.0  # seconds between two entries of the journal: what a kill may lose
-_INDEX = np.dtype([("offset", "<i8"), ("height", "<i4"), ("width", "<i4")])
+_INDEX = np.dtype([("offset", "<i8"), ("height", "<i4"), ("width", "<i4"), ("count", "<i4")])
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
+_PLAIN = WholeImage()
 R = TypeVar("R")
 
 
@@ -55,13 +58,13 @@ class Cache:
     Attributes:
         folder: Where it lies.
         size: Pixels of the short side, at most.
-        readable: One bool per row of the data set: whether its image could be decoded.
-        unreadable: (name, reason) of the samples that could not.
+        counts: One int per row of the data set: the images of its file, 0 if it gave none.
+        unreadable: (name, reason) of the samples that gave none.
     """
 
     folder: Path
     size: int
-    readable: np.ndarray
+    counts: np.ndarray
     unreadable: list[tuple[str, str]]
     _rows: np.ndarray = field(repr=False)  # index entry of each row, dtype _INDEX
     _pixels: np.ndarray = field(repr=False)  # (bytes,) uint8
@@ -69,23 +72,31 @@ class Cache:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def image(self, row: int) -> np.ndarray:
-        """The image of one row of the data set.
+    @property
+    def readable(self) -> np.ndarray:
+        """One bool per row of the data set: whether its file gave an image."""
+        found: np.ndarray = self.counts > 0
+        return found
+
+    def image(self, row: int, number: int = 0) -> np.ndarray:
+        """An image of one row of the data set.
 
         Args:
             row: Position in `Dataset.samples`.
+            number: Which of its images, less than `counts[row]`.
 
         Returns:
             A read-only view, shape (height, width, 3), dtype uint8, RGB; the short side is `size` or, for a smaller
-            image, its own.
+            image file, its own.
 
         Raises:
-            DataError: If that file could not be decoded.
+            DataError: If there is no such image.
         """
-        offset, height, width = self._rows[row].item()
-        if height == 0:
-            raise DataError(f"sample {row} could not be decoded; leave out the rows where Cache.readable is False")
-        return self._pixels[offset : offset + height * width * 3].reshape(height, width, 3)
+        offset, height, width, count = self._rows[row].item()
+        if not 0 <= number < count:
+            raise DataError(f"sample {row} has {count} images, and no number {number}; see Cache.counts")
+        begin, size = offset + number * height * width * 3, height * width * 3
+        return self._pixels[begin : begin + size].reshape(height, width, 3)
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_pixels"}
@@ -95,7 +106,7 @@ class Cache:
         self._pixels = _map_pixels(self.folder)
 
 
-def build_cache(dataset: Dataset, size: int, progress: Progress | None = None) -> Cache:
+def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, view: ViewPart = _PLAIN) -> Cache:
     """Decodes what is not decoded yet and opens the result; instant when nothing is left to do.
 
     An interrupted build goes on where it stopped. Of several processes that ask for the same images, one decodes and
@@ -104,25 +115,29 @@ def build_cache(dataset: Dataset, size: int, progress: Progress | None = None) -
     Args:
         dataset: The samples.
         size: Pixels of the short side; larger images are shrunk (bicubic, antialiased), smaller ones stay as they are.
-            A long side of more than twice the short one is cut off equally at both ends.
-        progress: Called from this thread with (images done, images in all).
+            A long side of more than twice the short one is cut off equally at both ends. Views of clips make squares of
+            this size.
+        progress: Called from this thread with (files done, files in all).
+        view: What makes a file images.
 
     Raises:
-        DataError: If no image can be decoded, or fewer than two of a class in train or in validation.
+        DataError: If no file gives an image, or too few of a class: of image files, fewer than two in train or in
+            validation; of clips, which can be scored without an image, in train.
         AutomlError: If the disk is too full, or the cache's folder cannot be written.
     """
     paths, positions = np.unique(dataset.samples["path"].to_numpy(dtype=str), return_inverse=True)
     files = [str(path) for path in paths]
-    folder = cache_dir() / "images" / _key(files, size)
+    maker = _Maker(view, size)
+    folder = cache_dir() / "images" / _key(files, maker)
     if not (folder / "index.npy").exists():
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder / "lock"):
                 if not (folder / "index.npy").exists():
-                    _build(folder, files, size, progress)
+                    _build(folder, files, maker, progress)
         except OSError as exc:
-            raise _cannot_write(folder, exc, _need_bytes(files, size)) from exc
-    return _open(folder, size, positions, dataset)
+            raise _cannot_write(folder, exc, maker.need_bytes(files)) from exc
+    return _open(folder, maker, positions, dataset)
 
 
 def cpu_threads() -> int:
@@ -155,9 +170,45 @@ def in_threads(function: Callable[[T], R], items: Iterable[T], ahead: int) -> It
                 future.cancel()
 
 
-def _key(files: Sequence[str], size: int) -> str:
+@dataclass(frozen=True)
+class _Maker:
+    """What makes images of a file."""
+
+    view: ViewPart
+    size: int
+
+    @property
+    def key(self) -> str:
+        """What decides the pixels."""
+        return f"{_VERSION} {self.size} {view_key(self.view) if isinstance(self.view, ClipView) else LONGEST}"
+
+    def images(self, file: str) -> np.ndarray | str:
+        """Decodes one file; returns its images, shape (K, height, width, 3) uint8, or why there are none."""
+        try:
+            if isinstance(self.view, ClipView):
+                return view_images(self.view, Path(file), self.size).pixels
+            return read_pixels(file, self.size)[None]
+        except DataError as exc:
+            return str(exc).removeprefix(f"cannot read {file}: ").removeprefix(f"{file}: ")
+
+    def need_bytes(self, files: Sequence[str]) -> int:
+        """Estimates the pixels of all files in bytes; of image files from the headers of up to 64 of them."""
+        if isinstance(self.view, ClipView):
+            return len(files) * self.view.count * self.size**2 * 3
+        some = files[:: max(1, len(files) // 64)]
+        total = 0
+        for file in some:
+            try:
+                width, height = shrunk(*image_size(file), self.size)
+            except DataError:
+                continue
+            total += width * height * 3
+        return total * len(files) // max(1, len(some))
+
+
+def _key(files: Sequence[str], maker: _Maker) -> str:
     """Names a cache after its files, their sizes and times, and the parameters."""
-    digest = hashlib.sha256(f"{_VERSION} {size} {LONGEST}".encode())
+    digest = hashlib.sha256(maker.key.encode())
     for file in files:
         try:
             stat = os.stat(file)  # noqa: PTH116 - twice as fast as Path.stat
@@ -177,10 +228,10 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _open(folder: Path, size: int, positions: np.ndarray, dataset: Dataset) -> Cache:
+def _open(folder: Path, maker: _Maker, positions: np.ndarray, dataset: Dataset) -> Cache:
     """Opens a complete cache for the rows of a data set."""
     rows = np.load(folder / "index.npy", allow_pickle=False)[positions]
-    readable = rows["height"] > 0
+    readable = rows["count"] > 0
     unreadable = []
     if not readable.all():
         reasons = json.loads((folder / "unreadable.json").read_text(encoding="utf-8"))
@@ -188,10 +239,23 @@ def _open(folder: Path, size: int, positions: np.ndarray, dataset: Dataset) -> C
         unreadable = [(str(names[i]), reasons[str(positions[i])]) for i in np.flatnonzero(~readable)]
     if not readable.any():
         shown = "\n".join(f"  {name}: {reason}" for name, reason in unreadable[:5])
-        raise DataError(f"none of the {len(rows)} images of {dataset.root} can be read; the first ones:\n{shown}")
+        what = f"is anything for the view {maker.view.name}" if isinstance(maker.view, ClipView) else "can be read"
+        raise DataError(f"none of the {len(rows)} {dataset.media}s of {dataset.root} {what}; the first ones:\n{shown}")
     if not readable.all() and (dataset.samples["split"] == "train").any():  # images to predict have no train split
+        _check_readable(maker.view, dataset, readable)
+    return Cache(folder, maker.size, rows["count"].astype(np.int64), unreadable, rows, _map_pixels(folder))
+
+
+def _check_readable(view: ViewPart, dataset: Dataset, readable: np.ndarray) -> None:
+    """Raises DataError if what gave images is too little to train on and, of image files, to validate on."""
+    if not isinstance(view, ClipView):
         check_counts(dataset.samples[readable], dataset.classes)
-    return Cache(folder, size, readable, unreadable, rows, _map_pixels(folder))
+        return
+    try:
+        check_counts(dataset.samples[readable], dataset.classes, ("train",))
+    except DataError as exc:
+        few = f"{int(readable.sum())} of {len(readable)} {dataset.media}s have something for the view {view.name}"
+        raise DataError(f"{few}; {exc}") from exc
 
 
 def _map_pixels(folder: Path) -> np.ndarray:
@@ -199,17 +263,19 @@ def _map_pixels(folder: Path) -> np.ndarray:
     return np.memmap(folder / "images.bin", dtype=np.uint8, mode="r").view(np.ndarray)
 
 
-def _build(folder: Path, files: Sequence[str], size: int, progress: Progress | None) -> None:
+def _build(folder: Path, files: Sequence[str], maker: _Maker, progress: Progress | None) -> None:
     """Decodes the files that the journal does not have yet, then writes the index."""
     index = np.zeros(len(files), dtype=_INDEX)
     reasons: dict[str, str] = {}
     done, end = _resume(folder, index, reasons)
-    _check_space(folder, files[done:], size)
+    need, free = maker.need_bytes(files[done:]), disk_usage(folder).free
+    if need > free:  # told before hours of decoding
+        raise OSError(errno.ENOSPC, f"{format_bytes(free)} are free")
     with (folder / "images.bin").open("r+b" if done else "wb") as pixels:
         pixels.truncate(end)  # what was written after the last journal entry
         pixels.seek(end)
         with (folder / "journal.jsonl").open("a" if done else "w", encoding="utf-8") as journal:
-            _append(files, done, size, pixels, journal, index, reasons, progress)
+            _append(files, done, maker, pixels, journal, index, reasons, progress)
     write_text(folder / "unreadable.json", json.dumps(reasons))
     with write_atomically(folder / "index.npy") as temporary, temporary.open("wb") as handle:
         np.save(handle, index)
@@ -219,7 +285,7 @@ def _build(folder: Path, files: Sequence[str], size: int, progress: Progress | N
 def _append(
     files: Sequence[str],
     done: int,
-    size: int,
+    maker: _Maker,
     pixels: Any,
     journal: Any,
     index: np.ndarray,
@@ -229,15 +295,17 @@ def _append(
     """Decodes the files from position `done` on and writes them in order; fills `index` and `reasons`."""
     lines: list[str] = []
     written = time.monotonic()
-    for position, result in enumerate(_decode_all(files[done:], size), start=done):
+    # in order, and never more than a few files' images are held
+    decoded = in_threads(maker.images, files[done:], ahead=4 * cpu_threads())
+    for position, result in enumerate(decoded, start=done):
         if isinstance(result, str):
             reasons[str(position)] = result
-            lines.append(json.dumps([0, 0, 0, result]))
+            lines.append(json.dumps([0, 0, 0, 0, result]))
         else:
-            height, width, _ = result.shape
-            index[position] = (pixels.tell(), height, width)
-            lines.append(json.dumps([pixels.tell(), height, width]))
-            pixels.write(result.data)
+            count, height, width, _ = result.shape
+            index[position] = (pixels.tell(), height, width, count)
+            lines.append(json.dumps([pixels.tell(), height, width, count]))
+            pixels.write(np.ascontiguousarray(result).data)
         late = time.monotonic() - written > _BATCH_SECONDS
         if late or len(lines) == _BATCH or position == len(files) - 1:
             # the pixels reach the disk before the journal says so: true after a kill, and after a power cut
@@ -265,52 +333,19 @@ def _resume(folder: Path, index: np.ndarray, reasons: dict[str, str]) -> tuple[i
     with journal.open("rb") as handle:
         for line in handle:
             try:
-                offset, height, width, *reason = json.loads(line)
+                offset, height, width, count, *reason = json.loads(line)
             except ValueError:
                 break
-            after = offset + height * width * 3
+            after = offset + count * height * width * 3
             if done == len(index) or not line.endswith(b"\n") or after > available:
                 break
-            index[done] = (offset, height, width)
+            index[done] = (offset, height, width, count)
             if reason:
                 reasons[str(done)] = reason[0]
             done, end, complete = done + 1, max(end, after), complete + len(line)
     with journal.open("r+b") as handle:
         handle.truncate(complete)
     return done, end
-
-
-def _decode_all(files: Sequence[str], size: int) -> Iterator[np.ndarray | str]:
-    """Decodes in parallel; yields pixels or a reason, in order, and never holds more than a few images."""
-    return in_threads(lambda file: _decode(file, size), files, ahead=4 * cpu_threads())
-
-
-def _decode(file: str, size: int) -> np.ndarray | str:
-    """Decodes one file; returns pixels of shape (height, width, 3) uint8, or why there are none."""
-    try:
-        return read_pixels(file, size)
-    except DataError as exc:
-        return str(exc).removeprefix(f"cannot read {file}: ")
-
-
-def _need_bytes(files: Sequence[str], size: int) -> int:
-    """Estimates the pixels of all files in bytes from the headers of up to 64 of them."""
-    some = files[:: max(1, len(files) // 64)]
-    total = 0
-    for file in some:
-        try:
-            width, height = shrunk(*image_size(file), size)
-        except DataError:
-            continue
-        total += width * height * 3
-    return total * len(files) // max(1, len(some))
-
-
-def _check_space(folder: Path, files: Sequence[str], size: int) -> None:
-    """Raises before hours of decoding if the result cannot fit."""
-    need, free = _need_bytes(files, size), disk_usage(folder).free
-    if need > free:
-        raise OSError(errno.ENOSPC, f"{format_bytes(free)} are free")
 
 
 def _cannot_write(folder: Path, exc: OSError, need_bytes: int) -> AutomlError:

@@ -1,9 +1,11 @@
 """Recognising how a data set is laid out, and listing its samples.
 
-Three layouts: an *image folder* (one folder per class, with or without train/val/test folders around them), a *label
-file* (see `automl.data.label_file`), and the *FFDI layout* of the competition:
+Three layouts of images, videos or sounds: a *folder* (one folder per class, with or without train/val/test folders
+around them), a *label file* (see `automl.data.label_file`), and the competitions' *FFDI layout* (of videos: FFDV):
 
     trainset/  trainset_label.txt    valset/  valset_label.txt    testset/ (no labels: ignored)
+
+Which samples belong together (`groups.csv`) may stand beside any of them; see `automl.data.groups`.
 """
 
 import os
@@ -15,13 +17,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from automl.data.decode import EXTENSIONS
+from automl.data.groups import GROUPS_FILE, with_groups
+from automl.data.kinds import ENDINGS, Medium, endings_for, is_media, medium_of
 from automl.data.label_file import SPLIT_NAMES, LabelFile, Row, listing, names_files, read_label_file
 from automl.data.table import TABLES, printable
 from automl.errors import DataError
 from automl.spec import DataSpec
 
-__all__ = ["FFDI_SETS", "Listing", "contents", "is_image", "list_samples"]
+__all__ = ["FFDI_SETS", "Listing", "contents", "list_samples"]
 
 FFDI_SETS = {"trainset": "train", "valset": "validation", "testset": "holdout"}
 """The folders of the FFDI layout, and what automl calls these splits."""
@@ -37,19 +40,21 @@ class Listing:
     format: str
     table: pd.DataFrame
     problems: tuple[str, ...]
+    media: Medium
+    """What kind of files they all are."""
 
 
 def list_samples(spec: DataSpec) -> Listing:
-    """Lists the labelled images of a data set.
+    """Lists the labelled files of a data set.
 
     Args:
         spec: Where they are; `format` and the column flags override what is recognised.
 
     Returns:
-        One row per image, sorted by path.
+        One row per file, sorted by path.
 
     Raises:
-        DataError: If the layout cannot be told, or there are no labelled images, or a file has two labels.
+        DataError: If the layout cannot be told, or there are no labelled files, or a file has two labels.
     """
     if spec.path is None or spec.format == "demo":
         from automl.data.demo import demo_dataset  # late: it draws the demo with scikit-image
@@ -62,8 +67,11 @@ def list_samples(spec: DataSpec) -> Listing:
             raise DataError(f"no such file or folder: {root}")
         layout = _recognise(root, spec)
         found = _READERS[layout](root, spec)
-    table, problems = _checked(root, found)
-    return Listing(root.resolve(), layout, table, (*found.problems, *problems))
+    table, media, problems = _checked(root, found)
+    table["group"], said = with_groups(table, root, spec.groups)
+    if layout == "ffdi" and media == "video":
+        layout = "ffdv"
+    return Listing(root.resolve(), layout, table, (*found.problems, *problems, *said), media)
 
 
 def _recognise(root: Path, spec: DataSpec) -> str:
@@ -73,12 +81,12 @@ def _recognise(root: Path, spec: DataSpec) -> str:
             raise DataError(f"{root} is a file; --format {spec.format} needs a folder")
         return "table"
     if spec.format != "auto":
-        return spec.format
+        return "ffdi" if spec.format == "ffdv" else spec.format
     if _ffdi_label_file(root, "trainset") and (root / "trainset").is_dir():
         return "ffdi"
     files = _label_files(root)
     # without class folders, a label file that names nothing is still what was meant: its error says what is wrong
-    if any(names_files(file) for file in files) or (files and not any(any(_images(f)) for f in _folders(root))):
+    if any(names_files(file) for file in files) or (files and not any(any(_media_files(f)) for f in _folders(root))):
         return "table"
     return "folder"
 
@@ -132,7 +140,7 @@ def _from_folder(root: Path, spec: DataSpec) -> LabelFile:  # noqa: ARG001 - eve
     for folder in splits:
         found, warned = _class_folders(root, folder, SPLIT_NAMES[folder.name.lower()])
         rows, problems = rows + found, problems + warned
-    other = [folder.name for folder in folders if folder not in splits and any(_images(folder))]
+    other = [folder.name for folder in folders if folder not in splits and any(_media_files(folder))]
     problems += [f"{name}/ is no split and is left out" for name in other]
     return LabelFile(tuple(rows), tuple(problems))
 
@@ -141,35 +149,30 @@ _READERS = {"ffdi": _from_ffdi, "table": _from_table, "folder": _from_folder}
 
 
 def _class_folders(root: Path, parent: Path, split: str) -> tuple[list[Row], list[str]]:
-    """Lists the images below each class folder of `parent`."""
+    """Lists the files below each class folder of `parent`."""
     rows: list[Row] = []
     problems: list[str] = []
     for folder in _folders(parent):
-        every = list(_images(folder))
+        every = list(_media_files(folder))
         paths = [path for path in every if printable(os.path.relpath(path, root))]
         if odd := [ascii(os.path.relpath(path, root)) for path in sorted(set(every) - set(paths))]:
             problems.append(f"{len(odd)} names are not printable and are left out, rename them: {listing(odd)}")
         if not every:
-            problems.append(f"{folder.relative_to(root)}/ holds no images")
+            problems.append(f"{folder.relative_to(root)}/ holds no images, videos or sounds")
         for path in paths:
             rows.append(Row(os.path.abspath(path), os.path.relpath(path, root), folder.name, "", split))  # noqa: PTH100
-    if loose := [path.name for path in parent.iterdir() if path.is_file() and is_image(path.name)]:
+    if loose := [path.name for path in parent.iterdir() if path.is_file() and is_media(path.name)]:
         problems.append(
-            f"{len(loose)} images of {parent.name}/ lie in no class folder and are left out: {listing(loose)}"
+            f"{len(loose)} files of {parent.name}/ lie in no class folder and are left out: {listing(loose)}"
         )
     return rows, problems
 
 
-def _images(folder: Path) -> Iterable[str]:
-    """Yields the images below a folder; hidden files and folders are none."""
+def _media_files(folder: Path) -> Iterable[str]:
+    """Yields the images, videos and sounds below a folder; hidden files and folders are none."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(parent, name) for name in sorted(files) if is_image(name))  # noqa: PTH118
-
-
-def is_image(name: str) -> bool:
-    """Whether a name, not a hidden one, ends like an image."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
+        yield from (os.path.join(parent, name) for name in sorted(files) if is_media(name))  # noqa: PTH118
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -184,9 +187,10 @@ def _ffdi_label_file(root: Path, folder: str) -> Path | None:
 
 
 def _label_files(root: Path) -> list[Path]:
-    """The files of a folder that may be label files; a competition's sample submission is none."""
+    """The files of a folder that may be label files; a competition's sample submission is none, nor are the groups."""
     files = [path for path in root.iterdir() if path.suffix.lower() in TABLES and path.is_file()]
-    return sorted(path for path in files if not path.name.startswith(".") and "submission" not in path.name.lower())
+    named = [path for path in files if not path.name.startswith(".") and "submission" not in path.name.lower()]
+    return sorted(path for path in named if path.name.lower() != GROUPS_FILE)
 
 
 def _split_of(file: Path) -> str:
@@ -195,11 +199,10 @@ def _split_of(file: Path) -> str:
     return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "")
 
 
-def _checked(root: Path, found: LabelFile) -> tuple[pd.DataFrame, list[str]]:
-    """Makes the table of samples: one row per file, labels in one spelling; raises where that cannot be."""
+def _checked(root: Path, found: LabelFile) -> tuple[pd.DataFrame, Medium, list[str]]:
+    """Makes the table of samples: one row per file of one kind, labels in one spelling; raises where that cannot be."""
     table = pd.DataFrame([vars(row) for row in found.rows], columns=list(Row.__dataclass_fields__), dtype=str)
-    if not any(is_image(path) for path in table["path"]):
-        raise DataError(f"{root}: no labelled images{_what_else(root)}")
+    table, media, problems = _of_one_kind(root, table)
     table["label"] = _one_spelling(table["label"])
     for column, what in (("label", "more than one label"), ("split", "more than one split")):
         kinds = table.groupby("path")[column].nunique()
@@ -207,12 +210,30 @@ def _checked(root: Path, found: LabelFile) -> tuple[pd.DataFrame, list[str]]:
             names = [os.path.relpath(path, root if root.is_dir() else root.parent) for path in bad]
             raise DataError(f"{root}: {len(names)} files have {what}: {listing(names)}; leave one row for each")
     unique = table.drop_duplicates("path")
-    problems = []
     if repeated := len(table) - len(unique):
         problems.append(
             f"{repeated} duplicate rows are counted once: {listing(table['name'][table.duplicated('path')].tolist())}"
         )
-    return unique.sort_values("path", ignore_index=True), problems
+    return unique.sort_values("path", ignore_index=True), media, problems
+
+
+def _of_one_kind(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, Medium, list[str]]:
+    """Keeps the files of the kind that most are of; those of unknown endings are left in: what they are shows later.
+
+    Raises:
+        DataError: If none is of a known kind.
+    """
+    kinds = [medium_of(path) for path in table["path"]]
+    counts = Counter(kind for kind in kinds if kind is not None)
+    if not counts:
+        raise DataError(f"{root}: no labelled images, videos or sounds{_what_else(root)}")
+    media = max(counts, key=lambda kind: counts[kind])
+    others = [kind is not None and kind != media for kind in kinds]
+    if not any(others):
+        return table, media, []
+    names = table["name"][others].tolist()
+    said = f"{len(names)} files are no {media}s, as most are, and are left out: {listing(names)}"
+    return table[[not other for other in others]].reset_index(drop=True), media, [said]
 
 
 def _one_spelling(labels: "pd.Series[str]") -> "pd.Series[str]":
@@ -223,12 +244,12 @@ def _one_spelling(labels: "pd.Series[str]") -> "pd.Series[str]":
 
 
 def _what_else(root: Path) -> str:
-    """What lies in a folder that has no images, for the message."""
+    """What lies in a folder that has no media files, for the message."""
     if root.is_file():
-        return f"; images end in {', '.join(sorted(EXTENSIONS))}"
+        return f"; they end in {endings_for(tuple(ENDINGS))}"
     return (
-        f"; the folder holds {contents(root)}. Give an image folder (one folder per class), a label file, "
-        "or the FFDI layout (trainset/ with trainset_label.txt)"
+        f"; the folder holds {contents(root)}. Give a folder of one folder per class, a label file, "
+        "or the FFDI or FFDV layout (trainset/ with trainset_label.txt)"
     )
 
 

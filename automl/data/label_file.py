@@ -1,4 +1,4 @@
-"""Label files: a CSV, TSV or TXT table with any column names that says which image has which label.
+"""Label files: a CSV, TSV or TXT table with any column names that says which file has which label.
 
 The file column is the one whose values are files (Windows' backslashes are understood); the label column is the one
 that is left, or the one named so, or the only one with few distinct values.
@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from automl.data.decode import EXTENSIONS
+from automl.data.kinds import is_media
 from automl.data.table import Table, open_table
 from automl.errors import DataError
 from automl.spec import DataSpec
 
 __all__ = [
+    "GROUP_NAMES",
     "LABEL_NAMES",
     "SPLIT_NAMES",
     "Below",
@@ -41,7 +42,9 @@ SPLIT_NAMES = {
 LABEL_NAMES = ("label", "labels", "target", "class", "class_name", "category", "y", "is_fake", "fake")
 """What people call the label column, in lower case."""
 
-_GROUP_NAMES = ("group", "group_id", "groups")
+GROUP_NAMES = ("group", "group_id", "groups")
+"""What people call the column of what stays together, in lower case."""
+
 _SPLIT_COLUMNS = ("split", "subset")
 _PROBE_ROWS = 200  # rows looked at to recognise the file column
 _SHOWN = 5  # names listed in a message
@@ -97,7 +100,7 @@ def read_label_file(file: Path, spec: DataSpec, folder: Path | None = None) -> L
     Args:
         file: The label file.
         spec: Its column flags override what is recognised.
-        folder: Where the images lie; None: the label file's folder or the folder in it that has most of them.
+        folder: Where the files lie; None: the label file's folder or the folder in it that has most of them.
 
     Returns:
         The rows whose file exists and that have a label.
@@ -113,7 +116,7 @@ def read_label_file(file: Path, spec: DataSpec, folder: Path | None = None) -> L
     bases = [folder] if folder else _bases(file)
     file_column, base = _file_column(file, columns, bases, spec)
     split_column = _named(file, columns, spec.split_column, "--split-column", _SPLIT_COLUMNS)
-    group_column = _named(file, columns, spec.group_column, "--group-column", _GROUP_NAMES)
+    group_column = _named(file, columns, spec.group_column, "--group-column", GROUP_NAMES)
     taken = (file_column, split_column, group_column)
     label_column = _label_column(file, {k: v for k, v in columns.items() if k not in taken}, spec, file_column)
     names = columns[file_column]
@@ -221,7 +224,7 @@ def _file_column(file: Path, columns: dict[str, list[str]], bases: list[Path], s
             hits[column, base] = sum(_find(base, value) is not None for value in values)
     found = [column for column in candidates if any(hits[column, base] for base in bases)]
     if not found:  # then the message is about missing files, not about the column
-        found = [column for column in candidates if _names_images(columns[column])] or ([wanted] if wanted else [])
+        found = [column for column in candidates if _names_media(columns[column])] or ([wanted] if wanted else [])
     if len(found) == 1:
         return found[0], max(bases, key=lambda base: hits[found[0], base])
     looked = ", ".join(str(base) for base in bases[:_SHOWN])
@@ -258,9 +261,9 @@ def _named(file: Path, columns: Iterable[str], wanted: str | None, flag: str, kn
     raise DataError(f"{file}: {flag} {wanted!r} is not one of its columns: {', '.join(names)}{hint}")
 
 
-def _names_images(values: Sequence[str]) -> bool:
-    """Whether most values end like image files."""
-    return sum(Path(value).suffix.lower() in EXTENSIONS for value in values) > len(values) / 2
+def _names_media(values: Sequence[str]) -> bool:
+    """Whether most values end like media files."""
+    return sum(map(is_media, values)) > len(values) / 2
 
 
 def _find(base: Path, name: str) -> str | None:

@@ -2,6 +2,9 @@
 
 What a sample looks like in an epoch depends only on (seed, epoch, sample), and what a batch holds only on
 (seed, step): a resumed run sees exactly the images it would have seen, however many processes load them.
+
+A clip is one sample, whatever number of images its view makes of it: in training it shows one of them an epoch, each
+once before any comes again; in evaluation it shows them all.
 """
 
 import os
@@ -25,10 +28,13 @@ __all__ = ["ImageData", "evaluation_size"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
+_MEASURED = 2000  # samples that the channels' statistics are taken of
+_LEAST_STD = 1 / 255  # of pictures that are nearly all of one colour
+
 
 @dataclass(frozen=True)
 class ImageData:
-    """The readable samples of a data set, as `training.fit` wants them."""
+    """The samples of a data set through a view, as `training.fit` wants them."""
 
     samples: Samples
     cache: Cache
@@ -46,12 +52,34 @@ class ImageData:
         return self.samples.positive
 
     def rows(self, split: str) -> np.ndarray:
-        """Row numbers (int64) of the readable samples of a split."""
-        chosen = (self.samples.samples["split"] == split).to_numpy() & self.cache.readable
+        """Row numbers (int64) of the samples of a split.
+
+        To train on, samples need an image. To be scored, clips do not: whatever the view, all of them are.
+        """
+        chosen = (self.samples.samples["split"] == split).to_numpy()
+        if split == "train" or self.samples.media == "image":
+            chosen = chosen & self.cache.readable
         rows = np.flatnonzero(chosen)
         if not len(rows):
-            raise DataError(f"no readable image in the {split} split of {self.samples.root}")
+            raise DataError(f"no readable {self.samples.media} in the {split} split of {self.samples.root}")
         return rows
+
+    def counts(self, split: str) -> np.ndarray:
+        """Images (int64) of each of `rows(split)`."""
+        found: np.ndarray = self.cache.counts[self.rows(split)]
+        return found
+
+    def channel_statistics(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Mean and standard deviation of each channel, in [0, 1]: of one image each of some training samples."""
+        rows = self.rows("train")
+        some = rows[:: max(1, len(rows) // _MEASURED)]
+        sums = np.zeros((2, 3))
+        for row in some:
+            pixels = self.cache.image(int(row), int(self.cache.counts[row]) // 2) / 255.0
+            sums += pixels.mean(axis=(0, 1)), (pixels**2).mean(axis=(0, 1))
+        mean, square = sums / len(some)
+        std = np.sqrt(np.maximum(square - mean**2, _LEAST_STD**2))
+        return (float(mean[0]), float(mean[1]), float(mean[2])), (float(std[0]), float(std[1]), float(std[2]))
 
     def labels(self, split: str) -> np.ndarray:
         """Labels (int64) of `rows(split)`."""
@@ -80,7 +108,7 @@ class ImageData:
     def evaluation_batches(
         self, recipe: Recipe, preprocessing: Preprocessing, split: str, batch_size: int
     ) -> Iterable[Batch]:
-        """Yields a split once, in order, without augmentation, at `evaluation_size`; else as `train_batches`."""
+        """Yields a split's images, in order, without augmentation, at `evaluation_size`; else as `train_batches`."""
         images = _EvaluationImages(self, recipe, preprocessing, split)
         return DataLoader(images, batch_size=batch_size, **self._loading())
 
@@ -139,17 +167,27 @@ class _TrainImages(Dataset[Batch]):
         seeds = np.random.SeedSequence([self._seed, epoch, position])
         # Not torch.manual_seed, which would reseed the GPU as well.
         torch.default_generator.manual_seed(int(seeds.generate_state(1)[0]))
-        image, label = self._cache.image(int(self._rows[position])), int(self._labels[position])
+        row, label = int(self._rows[position]), int(self._labels[position])
+        image = self._cache.image(row, self._number(int(self._cache.counts[row]), epoch, position))
         if self._blend and label == self._real:
             random = np.random.default_rng(seeds)
             if random.random() < self._blend:
                 image, label = self_blend(image, random), self._fake
         return self._transform(image), torch.tensor(label)
 
+    def _number(self, count: int, epoch: int, position: int) -> int:
+        """Which of its images a sample shows in an epoch: another order of them in each round."""
+        if count == 1:
+            return 0
+        order = np.random.default_rng([self._seed, position, epoch // count]).permutation(count)
+        return int(order[epoch % count])
+
 
 class _EvaluationImages(Dataset[Batch]):
     def __init__(self, data: ImageData, recipe: Recipe, preprocessing: Preprocessing, split: str) -> None:
-        self._cache, self._rows, self._labels = data.cache, data.rows(split), data.labels(split)
+        self._cache, counts = data.cache, data.counts(split)
+        self._rows, self._labels = np.repeat(data.rows(split), counts), np.repeat(data.labels(split), counts)
+        self._numbers = np.concatenate([np.arange(count) for count in counts])
         size = evaluation_size(recipe, preprocessing, data.cache.size)
         self._transform = eval_transform(recipe.augmentation, size, preprocessing.interpolation)
 
@@ -157,7 +195,7 @@ class _EvaluationImages(Dataset[Batch]):
         return len(self._rows)
 
     def __getitem__(self, position: int) -> Batch:
-        image = self._transform(self._cache.image(int(self._rows[position])))
+        image = self._transform(self._cache.image(int(self._rows[position]), int(self._numbers[position])))
         return image, torch.tensor(int(self._labels[position]))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from automl.data.formats import list_samples
+from automl.data.kinds import Medium
 from automl.data.splits import check_counts, shuffle_labels, split_samples
 from automl.errors import SpecError
 from automl.spec import DataSpec
@@ -29,15 +30,16 @@ class Dataset:
 
     Attributes:
         root: The folder or the label file that was read.
-        format: How it was understood: `folder`, `table`, `ffdi` or `demo`.
+        format: How it was understood: `folder`, `table`, `ffdi`, `ffdv` or `demo`.
         samples: One row per media file, index 0..n-1 sorted by path, with the columns path (str, absolute), name (str,
             as in the label file, or relative to the root), label (int, index into `classes`), group (str; a sample
             that belongs to no group is its own, named by its path), split (`train`, `validation`, `holdout`).
         classes: Names of the classes, in the order of their labels.
-        real_class: Label of the genuine images, which self-blending may forge; None if no class is known to be.
+        real_class: Label of the genuine samples, which self-blending may forge; None if no class is known to be.
         positive: Label of the class whose probability is predicted, when there are two classes.
         problems: Warnings, one line each.
         name: A short name for the study's folder.
+        media: What kind of files the samples are: `image`, `video` or `sound`.
     """
 
     root: Path
@@ -48,6 +50,7 @@ class Dataset:
     positive: int
     problems: tuple[str, ...]
     name: str
+    media: Medium = "image"
 
     @property
     def grouped(self) -> bool:
@@ -56,7 +59,7 @@ class Dataset:
 
 
 def open_dataset(spec: DataSpec, seed: int) -> Dataset:
-    """Understands a data set, checks it and splits it; no image is decoded.
+    """Understands a data set, checks it and splits it; nothing is decoded.
 
     Args:
         spec: Where it is; flags override what is recognised.
@@ -66,7 +69,7 @@ def open_dataset(spec: DataSpec, seed: int) -> Dataset:
         The samples.
 
     Raises:
-        DataError: If it cannot be understood or used: no images, missing files, one class only, too few samples.
+        DataError: If it cannot be understood or used: no media files, missing ones, one class only, too few samples.
         SpecError: If a flag names a class that does not exist.
     """
     found = list_samples(spec)
@@ -88,6 +91,7 @@ def open_dataset(spec: DataSpec, seed: int) -> Dataset:
         positive=_positive(classes, spec, real),
         problems=(*found.problems, *problems),
         name="demo" if found.format == "demo" else _short_name(found.root),
+        media=found.media,
     )
 
 
@@ -118,14 +122,14 @@ def _class_index(classes: tuple[str, ...], name: str, flag: str) -> int:
 
 
 def _real_class(classes: tuple[str, ...], spec: DataSpec, layout: str) -> int | None:
-    """The label of the genuine images, None if unknown."""
+    """The label of the genuine samples, None if unknown."""
     if spec.real_class is not None:
         return _class_index(classes, spec.real_class, "--real-class")
     named = [i for i, name in enumerate(classes) if name.lower() in _REAL]
     if len(named) == 1:
         return named[0]
     # the competition documents target 1 = fake; elsewhere 0 may be anything
-    return 0 if layout == "ffdi" and classes == ("0", "1") else None
+    return 0 if layout in ("ffdi", "ffdv") and classes == ("0", "1") else None
 
 
 def _positive(classes: tuple[str, ...], spec: DataSpec, real: int | None) -> int:

@@ -8,7 +8,7 @@ per class nearer to their targets.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -59,26 +59,29 @@ def split_samples(table: pd.DataFrame, spec: DataSpec, seed: int) -> tuple[pd.Se
     return splits, problems
 
 
-def check_counts(table: pd.DataFrame, classes: tuple[str, ...]) -> None:
+def check_counts(
+    table: pd.DataFrame, classes: tuple[str, ...], splits: Sequence[str] = ("train", "validation")
+) -> None:
     """Checks that training and validating are possible.
 
     Args:
         table: Columns label (int) and split.
         classes: The classes' names.
+        splits: Where each class must have two samples.
 
     Raises:
-        DataError: If there is one class only, or a class has fewer than two samples in train or in validation.
+        DataError: If there is one class only, or a class has fewer than two samples in one of the splits.
     """
     if len(classes) < 2:
         raise DataError(f"all samples are of one class, {classes[0]!r}; a classifier needs at least two")
     few = []
-    for split in ("train", "validation"):
+    for split in splits:
         counts = Counter(table.loc[table["split"] == split, "label"].tolist())
         few += [f"class {name!r} has {counts[i]} in {split}" for i, name in enumerate(classes) if counts[i] < _LEAST]
     if few:
         more = f" and {len(few) - _SHOWN} more" if len(few) > _SHOWN else ""
         raise DataError(
-            f"at least {_LEAST} samples of each class are needed in train and in validation: "
+            f"at least {_LEAST} samples of each class are needed in {' and in '.join(splits)}: "
             f"{'; '.join(few[:_SHOWN])}{more}. Add samples, or take the class out; samples of one group "
             "cannot be on both sides"
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from automl.data.decode import EXTENSIONS
+from automl.data.kinds import is_media
 from automl.errors import DataError
 
 __all__ = ["TABLES", "Table", "open_table", "printable"]
@@ -58,7 +58,7 @@ class Table:
 def open_table(file: Path, least: int = 2) -> Table:
     """Recognises encoding, separator and header of a text table.
 
-    Without a header (a cell of the first line ends like an image file) the columns are called column_1, column_2, …
+    Without a header (a cell of the first line ends like a media file) the columns are called column_1, column_2, …
 
     Args:
         file: The table.
@@ -85,7 +85,7 @@ def printable(text: str) -> bool:
 def _headed(table: Table) -> Table:
     """Fills in the names of the columns from the first row."""
     first = next(_parse(table.file, table.encoding, table.separator))
-    if any(Path(cell).suffix.lower() in EXTENSIONS for cell in first):
+    if any(map(is_media, first)):
         return replace(table, header=tuple(f"column_{i}" for i in range(1, len(first) + 1)), headed=False)
     header = [cell or f"column_{i}" for i, cell in enumerate(first, start=1)]
     if repeated := sorted({name for name in header if header.count(name) > 1}):

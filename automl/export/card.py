@@ -6,8 +6,8 @@ follow Mitchell et al. 2019, "Model Cards for Model Reporting". Names of classes
 
 import re
 import string
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -16,7 +16,10 @@ from automl.export.folder import Input, Labels
 from automl.quantities import format_bytes, format_seconds
 from automl.recipe import Part, Recipe
 
-__all__ = ["model_card", "weights_licence"]
+if TYPE_CHECKING:
+    from automl.search.view_ensemble import ViewEnsemble
+
+__all__ = ["ensemble_card", "model_card", "weights_licence"]
 
 _HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0"})
 """Those of timm's weights that the hub knows by these identifiers; any other is `other` with its name."""
@@ -69,6 +72,38 @@ def model_card(
         if lines:
             parts.append("\n".join(([f"## {title}", ""] if title else []) + lines) + "\n")
     return "\n".join(parts)
+
+
+def ensemble_card(found: "ViewEnsemble", data: str, learned: Sequence[str]) -> str:
+    """Writes the card of views that are joined; each member has a card of its own.
+
+    Args:
+        found: The members, their weights and scores.
+        data: The name of the data set.
+        learned: The splits that the members of this folder were trained on.
+
+    Returns:
+        The text of `README.md`; it ends with a newline.
+    """
+    header, *rows = found.rows()
+    views = ", ".join(member.view for member in found.members)
+    lines = [
+        f"# {_text(views)} of {_text(data)}, joined",
+        "",
+        "A fusion of the views of a clip: each member is the best recipe of a view, and a clip's score is a logistic "
+        "regression on the members' log-odds (`fusion.json`). A view that sees nothing of a clip, such as a silent "
+        f"one, adds nothing. The members learned from {' + '.join(learned)}.",
+        "",
+        *_table(header, rows),
+        "",
+        *(f"- {_text(line)}" for line in found.lines()),
+        "- The scores are of members that learned from the training split alone.",
+        "",
+        "```sh",
+        "automl predict FOLDER --data clips/ --out submission.csv",
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def weights_licence(backbone: str) -> str:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automl.errors import AutomlError, StudyError, WeightsError
+from automl.errors import AutomlError, RecipeError, StudyError, WeightsError
 from automl.export.folder import Input, Labels, ModelFolder, read_members
 from automl.files import write_text
 from automl.leaderboard.ranking import check_name
@@ -77,7 +77,8 @@ class Source:
         """How a file becomes the network's input; where no model folder says it, the backbone's own is looked up."""
         if self.model is not None:
             return self.model.input
-        return _input(self.recipe, self.decode_size) if self.facts is not None else None
+        known = self.facts is not None and getattr(self.recipe.view, "normalize", "pretraining") == "pretraining"
+        return _input(self.recipe, self.decode_size) if known else None
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,11 @@ def export(
     if check_data is not None and format not in _GRAPHS:
         raise AutomlError(f"--check-data compares networks; --format {format} writes a recipe, leave it out")
     source = find_source(what, runs)
+    if format in ("python", "timm") and source.recipe.view.media != "image":
+        raise RecipeError(
+            f"--format {format} trains on image files, and this recipe looks at clips through the view "
+            f"{source.recipe.view.name}: train it with automl train; onnx and torch write the trained network"
+        )
     if format in _GRAPHS:
         return _graph(source, format, out, check_data)
     text = _text(source, format)

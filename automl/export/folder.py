@@ -7,7 +7,8 @@
     metrics.json          what it scored, on what, with intervals
     README.md             the model card
 
-An ensemble is a folder with `ensemble.json` (the weight of each member) and one model folder per member below it.
+An ensemble is a folder with `ensemble.json` (the weight of each member) and one model folder per member below it. Where
+the members' scores are not averaged but joined as evidence, `fusion.json` says how (`search.fusion`).
 Nothing in it is a pickle, and nothing that could run code is loaded.
 """
 
@@ -21,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from automl.errors import WeightsError
 from automl.files import write_atomically, write_text
 from automl.recipe import Recipe, describe_errors
+from automl.search.fusion import Fusion
 from automl.training.checkpoint import weights_on_cpu
 
 if TYPE_CHECKING:
@@ -28,9 +30,18 @@ if TYPE_CHECKING:
 
     from automl.training.model import Preprocessing
 
-__all__ = ["Input", "Labels", "ModelFolder", "read_members", "read_model", "write_ensemble", "write_model"]
+__all__ = [
+    "Input",
+    "Labels",
+    "ModelFolder",
+    "read_fusion",
+    "read_members",
+    "read_model",
+    "write_ensemble",
+    "write_model",
+]
 
-_WEIGHTS, _RECIPE, _INPUT, _LABELS, _METRICS, _CARD, _ENSEMBLE = (
+_WEIGHTS, _RECIPE, _INPUT, _LABELS, _METRICS, _CARD, _ENSEMBLE, _FUSION = (
     "model.safetensors",
     "recipe.yaml",
     "preprocessing.json",
@@ -38,6 +49,7 @@ _WEIGHTS, _RECIPE, _INPUT, _LABELS, _METRICS, _CARD, _ENSEMBLE = (
     "metrics.json",
     "README.md",
     "ensemble.json",
+    "fusion.json",
 )
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".tar", ".joblib")
 
@@ -141,13 +153,19 @@ def write_model(
     return ModelFolder(folder, recipe, inputs, labels, metrics)
 
 
-def write_ensemble(folder: Path, weights: dict[str, float]) -> None:
-    """Makes a folder of model folders an ensemble.
+def write_ensemble(folder: Path, weights: dict[str, float], fusion: Fusion | None = None, card: str = "") -> None:
+    """Makes a folder of model folders an ensemble; `ensemble.json` goes last.
 
     Args:
         folder: Holds one model folder per member.
         weights: The share of each member in the mean of the probabilities, by the name of its folder; they sum to 1.
+        fusion: Joins the scores instead; its views are the names of the folders.
+        card: Text of a `README.md`; "" for none.
     """
+    if fusion is not None:
+        write_text(folder / _FUSION, json.dumps(asdict(fusion), indent=2) + "\n")
+    if card:
+        write_text(folder / _CARD, card)
     write_text(folder / _ENSEMBLE, json.dumps(weights, indent=2) + "\n")
 
 
@@ -173,6 +191,24 @@ def read_members(path: Path) -> list[tuple[ModelFolder, float]]:
     if len({member.labels.classes for member, _ in members}) > 1:
         raise WeightsError(f"{path}: the members of the ensemble predict different classes")
     return members
+
+
+def read_fusion(path: Path) -> Fusion | None:
+    """Reads what joins the scores of an ensemble; None where they are averaged.
+
+    Raises:
+        WeightsError: If it is damaged, or its views are not the members.
+    """
+    if not (path / _ENSEMBLE).is_file() or not (path / _FUSION).is_file():
+        return None
+    fusion: Fusion = _read_json(path / _FUSION, Fusion)
+    members = _read_json(path / _ENSEMBLE, dict[str, float])
+    if fusion.weights.keys() != members.keys():
+        raise WeightsError(
+            f"{path / _FUSION} joins {', '.join(fusion.weights)}, but {_ENSEMBLE} names {', '.join(members)}; "
+            "write the folder again: automl ensemble"
+        )
+    return fusion
 
 
 def read_model(path: Path) -> ModelFolder:

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from automl.data.augment import eval_transform
-from automl.data.decode import EXTENSIONS, read_pixels
+from automl.data.kinds import is_media
 from automl.errors import AutomlError, DataError, WeightsError
 from automl.export.folder import ModelFolder
+from automl.export.scoring import Source, media_of
 from automl.files import write_atomically, write_text
 from automl.recipe import Numerics
 from automl.training.evaluate import Normalize
@@ -250,32 +250,35 @@ def _noise(model: ModelFolder) -> Iterator[Tensor]:
 
 
 def _real(model: ModelFolder, data: Path) -> Iterator[Tensor]:
-    """Batches of the readable images below a folder, up to 200 evenly spread, the first of one image.
+    """Batches of images of the readable files below a folder, up to 200 files evenly spread, the first of one image.
 
     Raises:
         DataError: If there is none.
     """
-    paths = sorted(str(path.absolute()) for path in data.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    media = media_of([model.recipe.view])
+    paths = sorted(str(path.absolute()) for path in data.rglob("*") if is_media(path.name, media))
     if not paths:
-        raise DataError(f"no images in {data} to compare on; give a folder of images with --check-data")
+        raise DataError(
+            f"no {' or '.join(media)} files in {data} to compare on; give a folder of them with --check-data"
+        )
     paths = paths[:: -(-len(paths) // _REAL_IMAGES)]
-    transform = eval_transform(model.recipe.augmentation, model.input.image_size, model.input.interpolation)
+    source = Source.of(model, "none")
     normalize, problems = _normalize(model), list[str]()
 
     def readable() -> Iterator[Tensor]:
         for path in paths:
             try:
-                pixels = read_pixels(path, model.input.decode_size)
+                images, _ = source(path)  # (K, 1, 3, S, S)
             except DataError as exc:
                 problems.append(str(exc).removeprefix("cannot read "))
             else:
-                yield transform(pixels)
+                yield from images[:, 0]
 
     images = readable()
     first = next(images, None)
     if first is None:  # now, before the work
         shown = "\n".join(f"  {problem}" for problem in problems[:5])
-        raise DataError(f"none of the {len(paths)} images of {data} can be read; the first ones:\n{shown}")
+        raise DataError(f"none of the {len(paths)} files of {data} can be read; the first ones:\n{shown}")
     batches = chain([[first]], iter(lambda: list(islice(images, _BATCH)), []))
     return (normalize(torch.stack(batch)) for batch in batches)
 

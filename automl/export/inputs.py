@@ -1,4 +1,4 @@
-"""What to predict: the images below a folder, or the files that a label file or a sample submission names.
+"""What to predict: the files of a kind below a folder, or those that a label file or a sample submission names.
 
 A first pass counts and checks, a second one yields, and neither keeps what it has seen: a million files need no more
 memory than a thousand. Even the names of a folder are sorted on the disk.
@@ -7,14 +7,14 @@ memory than a thousand. Even the names of a folder are sorted on the disk.
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from automl.data.decode import EXTENSIONS
-from automl.data.formats import FFDI_SETS, contents, is_image
+from automl.data.formats import FFDI_SETS, contents
+from automl.data.kinds import Medium, endings_for, is_media
 from automl.data.label_file import LABEL_NAMES, Below, find_files, leads_out, listing
 from automl.data.table import Table, open_table, printable
 from automl.errors import DataError
@@ -22,8 +22,8 @@ from automl.export.folder import Labels
 
 __all__ = ["Inputs", "Item", "open_inputs"]
 
-_FILE_COLUMN = "img_name"
 _PREDICTION_COLUMN = "y_pred"
+_IMAGES: tuple[Medium, ...] = ("image",)
 _SHOWN = 5  # names kept for a message
 
 
@@ -58,26 +58,30 @@ class Inputs:
 
 
 @contextmanager
-def open_inputs(path: Path, labels: Labels, file_column: str | None = None) -> Iterator[Inputs]:
+def open_inputs(
+    path: Path, labels: Labels, file_column: str | None = None, media: Collection[Medium] = _IMAGES
+) -> Iterator[Inputs]:
     """Understands what is to be predicted, counts it and checks every name.
 
     Args:
-        path: A folder of images (names relative to it, sorted), the FFDI root (its testset/), or a label file, with
+        path: A folder of files (names relative to it, sorted), the FFDI root (its testset/), or a label file, with
             labels, which do not count, or without (the file's order, duplicates too).
         labels: The model's; they name the file column of a folder, and tell labels from a submission's placeholders.
         file_column: Column of the label file that names the files; for a folder, what that column is to be called.
             None: recognised, or as in training.
+        media: The kinds of files that the model looks at; a label file may name others, which then cannot be read.
 
     Raises:
         DataError: If there is nothing to predict, a column is missing, or a name leads out of the label file's folder.
     """
     path = path.expanduser()
-    called = labels.file_column or _FILE_COLUMN
+    called = labels.file_column or ("img_name" if "image" in media else "file_name")
     if path.is_dir():
         root, problems = _folder_to_predict(path)
-        with _sorted_on_disk(_names_below(root)) as (count, names):
+        with _sorted_on_disk(_names_below(root, media)) as (count, names):
             if not count:
-                raise DataError(f"no images in {root}; it holds {contents(root)}, and images end in {_endings()}")
+                what, endings = f"{' or '.join(media)} files", endings_for(media)
+                raise DataError(f"no {what} in {root}; it holds {contents(root)}, and they end in {endings}")
             base = os.path.abspath(root)  # noqa: PTH100
             yield Inputs(
                 root,
@@ -88,8 +92,8 @@ def open_inputs(path: Path, labels: Labels, file_column: str | None = None) -> I
                 lambda: (Item(name, f"{base}/{name}") for name in names()),
             )
     elif path.is_file():
-        if is_image(path.name):
-            raise DataError(f"{path} is an image; give its folder, or a label file that names the images")
+        if is_media(path.name):
+            raise DataError(f"{path} is one file; give its folder, or a label file that names what to predict")
         yield _from_table(_open(path), labels, called, file_column)
     else:
         raise DataError(f"no such file or folder: {path}")
@@ -110,8 +114,8 @@ def _folder_to_predict(path: Path) -> tuple[Path, tuple[str, ...]]:
     return path / "testset", (f"only testset/ of {path} is predicted{', not ' if others else ''}{', '.join(others)}",)
 
 
-def _names_below(root: Path) -> Iterator[str]:
-    """Yields the images below a folder, relative to it, unsorted; hidden and linked folders are left out."""
+def _names_below(root: Path, media: Collection[Medium]) -> Iterator[str]:
+    """Yields the files of some kinds below a folder, relative to it, unsorted; not hidden or linked folders."""
     folders = [""]
     while folders:
         folder = folders.pop()
@@ -124,7 +128,7 @@ def _names_below(root: Path) -> Iterator[str]:
                     name = f"{folder}/{entry.name}" if folder else entry.name
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(name)
-                    elif is_image(entry.name) and not entry.is_dir():
+                    elif is_media(entry.name, media) and not entry.is_dir():
                         yield _printed(root, name)
         except OSError as exc:
             raise DataError(f"cannot read {root / folder}: {exc.strerror or exc}") from exc
@@ -152,10 +156,6 @@ def _sorted_on_disk(names: Iterable[str]) -> Iterator[tuple[int, Callable[[], It
         except sqlite3.Error as exc:
             raise DataError(f"cannot sort the names on the disk: {exc}; SQLITE_TMPDIR names a larger one") from exc
         yield count, lambda: (name for (name,) in database.execute("SELECT name FROM names ORDER BY name"))
-
-
-def _endings() -> str:
-    return ", ".join(sorted(EXTENSIONS))
 
 
 # --- label files ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from automl.files import write_text
 __all__ = ["Place"]
 
 _RECORD, _FINISHED = "training.json", ("model.safetensors", "ensemble.json")
-_MODEL = ("recipe.yaml", "preprocessing.json", "labels.json", "metrics.json", "README.md")
+_MODEL = ("recipe.yaml", "preprocessing.json", "labels.json", "metrics.json", "README.md", "fusion.json")
 
 
 class Place:
@@ -31,6 +31,14 @@ class Place:
     def finished(self) -> bool:
         """Whether a whole model is there."""
         return any((self.folder / name).is_file() for name in _FINISHED)
+
+    def check(self, *, overwrite: bool) -> None:
+        """Makes sure, before hours of work, that `begin` will not refuse the folder; raises what it would raise."""
+        begun = self._record() is not None
+        if self.finished and not begun and not overwrite:
+            raise self._holds_a_model()
+        if not self.finished and not begun:
+            self._check_empty()
 
     def begin(self, record: dict[str, Any], *, overwrite: bool) -> bool:
         """Takes the folder for a training, or finds that it is taken.
@@ -53,18 +61,18 @@ class Place:
             if begun is not None and not differences(begun, record):
                 self.end()
                 return True
-            raise WeightsError(f"{self.folder} holds a finished model; choose another --out, or --overwrite it")
+            raise self._holds_a_model()
         if begun is not None and (differing := differences(begun, record)):
             raise WeightsError(
                 f"{self.folder} holds an unfinished training of something else (it differs in {', '.join(differing)}); "
                 "choose another --out, or --overwrite it"
             )
+        if begun is None:
+            self._check_empty()
         try:
-            if begun is None and self.folder.exists() and any(self.folder.iterdir()):
-                raise WeightsError(f"{self.folder} is not empty and holds no model of automl; choose another --out")
             write_text(self.folder / _RECORD, json.dumps(record, indent=2) + "\n")
         except OSError as exc:
-            raise WeightsError(f"cannot write {self.folder}: {exc.strerror or exc}; choose another --out") from exc
+            raise self._cannot_write(exc) from exc
         return False
 
     def end(self) -> None:
@@ -72,6 +80,19 @@ class Place:
         self.checkpoint.unlink(missing_ok=True)
         shutil.rmtree(self.kept, ignore_errors=True)
         (self.folder / _RECORD).unlink(missing_ok=True)
+
+    def _check_empty(self) -> None:
+        try:
+            if self.folder.exists() and any(self.folder.iterdir()):
+                raise WeightsError(f"{self.folder} is not empty and holds no model of automl; choose another --out")
+        except OSError as exc:
+            raise self._cannot_write(exc) from exc
+
+    def _holds_a_model(self) -> WeightsError:
+        return WeightsError(f"{self.folder} holds a finished model; choose another --out, or --overwrite it")
+
+    def _cannot_write(self, exc: OSError) -> WeightsError:
+        return WeightsError(f"cannot write {self.folder}: {exc.strerror or exc}; choose another --out")
 
     def _record(self) -> dict[str, Any] | None:
         path = self.folder / _RECORD

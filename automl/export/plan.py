@@ -23,6 +23,7 @@ from automl.search.facts import Facts, digest
 from automl.search.folder import StudyFolder
 from automl.search.pool import PoolEntry, hub_reachable
 from automl.search.study import find_study
+from automl.search.views import SPACES
 from automl.space import load_space
 from automl.spec import StudySpec
 from automl.training.metrics import default_metric
@@ -189,7 +190,8 @@ def decode_size(recipe: Recipe, facts: Facts | None) -> int:
 
     It is the study's, else the shipped search space's largest image size; the recipe's own where that is larger.
     """
-    usual = facts.cache_size if facts is not None else int(load_space("image").bounds("image_size")[1])
+    shipped = SPACES[recipe.view.media]
+    usual = facts.cache_size if facts is not None else int(load_space(shipped).bounds("image_size")[1])
     return max(usual, recipe.image_size)
 
 
@@ -211,7 +213,7 @@ def confirmed_scores(confirmation: Confirmation, recipe: Recipe) -> dict[str, An
 
 def file_column(dataset: Dataset) -> str:
     """The column of the training label file that names the files; "" where there is no label file."""
-    if dataset.format not in ("table", "ffdi"):
+    if dataset.format not in ("table", "ffdi", "ffdv"):
         return ""
     names, root = set(dataset.samples["name"]), dataset.root
     for file in [root] if root.is_file() else sorted(path for path in root.iterdir() if path.suffix.lower() in TABLES):

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from automl.data.kinds import Medium
 from automl.data.table import TABLES
 from automl.errors import DataError
 from automl.export.folder import Labels, ModelFolder, read_members
+from automl.export.fused import join_of
 from automl.export.inputs import Inputs, Item, open_inputs
-from automl.export.scoring import Member, Score, Scorer
+from automl.export.scoring import Join, Member, Score, Scorer, media_of
 from automl.files import write_atomically
 from automl.recipe import Recipe
 
@@ -58,9 +60,9 @@ class Model:
         model.predict(["a.jpg", "b.jpg"], tta="flip")
     """
 
-    def __init__(self, path: Path, members: Sequence[Member]) -> None:
+    def __init__(self, path: Path, members: Sequence[Member], join: Join | None = None) -> None:
         """`load` makes one."""
-        self.path, self._members = path, tuple(members)
+        self.path, self._members, self._join = path, tuple(members), join
 
     def __repr__(self) -> str:
         backbones = ", ".join(member.folder.recipe.backbone for member in self._members)
@@ -70,6 +72,11 @@ class Model:
     def labels(self) -> Labels:
         """What the outputs mean."""
         return self._first.labels
+
+    @property
+    def media(self) -> tuple[Medium, ...]:
+        """The kinds of files it looks at: of a video, a model of sound looks at the sound."""
+        return media_of(member.folder.recipe.view for member in self._members)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -95,10 +102,10 @@ class Model:
         tta: str = "none",
         batch_size: int | None = None,
     ) -> "pd.DataFrame":
-        """Predicts images.
+        """Predicts images, or clips where that is what the model looks at.
 
         Args:
-            paths: A folder (all images below it), a label file, one image, or any number of images.
+            paths: A folder (all such files below it), a label file, one file, or any number of files.
             tta: Test-time augmentation: none, flip or 5crop (`automl.export.tta`).
             batch_size: Images in a forward pass, at most; None: what fits.
 
@@ -115,7 +122,7 @@ class Model:
 
         scorer = self.scorer(tta, batch_size)
         table, unreadable = [], []
-        for score in scorer.score(_items(paths, self.labels)):
+        for score in scorer.score(_items(paths, self.labels, self.media)):
             table.append([score.item.path or score.item.name, *score.probabilities.tolist()])
             if score.problem:
                 unreadable.append(_told(score))
@@ -129,7 +136,7 @@ class Model:
 
     def scorer(self, tta: str = "none", batch_size: int | None = None) -> Scorer:
         """What scores a stream of files; arguments as in `predict`."""
-        return Scorer(self._members, tta, batch_size)
+        return Scorer(self._members, tta, batch_size, self._join)
 
     @property
     def _first(self) -> ModelFolder:
@@ -150,9 +157,10 @@ def load(path: str | Path, device: str = "auto") -> Model:
     from automl.search.api import find_devices  # late: it brings Optuna
 
     folder = Path(path).expanduser()
-    members = read_members(folder)
+    found = read_members(folder)
     wanted = find_devices(device)[0]
-    return Model(folder, [Member(member, weight, wanted) for member, weight in members])
+    members = [Member(member, weight, wanted) for member, weight in found]
+    return Model(folder, members, join_of(folder, members))
 
 
 def predict(
@@ -188,7 +196,7 @@ def predict(
     """
     scorer = model.scorer(tta, batch_size)
     _check_out(data, out)
-    with open_inputs(data, model.labels, file_column) as inputs:
+    with open_inputs(data, model.labels, file_column, model.media) as inputs:
         columns = _columns(model, inputs, column)
         for problem in inputs.problems:
             reporter.say(f"warning: {problem}")
@@ -202,19 +210,19 @@ def predict(
                 writer.writerow([score.item.name, *chosen.tolist()])
                 unreadable += bool(score.problem)
                 if score.problem and unreadable <= _NAMED:
-                    reporter.say(f"warning: unreadable, gets the training prior: {_told(score)}")
+                    reporter.say(f"warning: gets the training prior: {_told(score)}")
                 progress(done, len(inputs))
     if unreadable:
         reporter.say(f"warning: {_prior_given(unreadable, len(inputs))}")
     return Predicted(out, columns, len(inputs), unreadable)
 
 
-def _items(paths: str | Path | Iterable[str | Path], labels: Labels) -> Iterator[Item]:
+def _items(paths: str | Path | Iterable[str | Path], labels: Labels, media: tuple[Medium, ...]) -> Iterator[Item]:
     """Lists what a notebook asks for."""
     if isinstance(paths, str | Path):
         path = Path(paths).expanduser()
         if path.is_dir() or path.suffix.lower() in TABLES:
-            with open_inputs(path, labels) as inputs:
+            with open_inputs(path, labels, media=media) as inputs:
                 for problem in inputs.problems:
                     warnings.warn(problem, stacklevel=2)
                 yield from inputs
@@ -264,4 +272,4 @@ def _told(score: Score) -> str:
 
 
 def _prior_given(unreadable: int, rows: int) -> str:
-    return f"{unreadable} of {rows} files cannot be read and have the training prior as their prediction"
+    return f"{unreadable} of {rows} files cannot be read, or show nothing, and have the training prior as prediction"

@@ -1,7 +1,7 @@
 """From a stream of files to a stream of probabilities, with bounded memory and the batch size that fits.
 
-Threads decode ahead of the networks; at most two batches and a few images are held. Each file goes through the pixels
-of training's evaluation: `data.decode.read_pixels`, then the crop of `export.tta`.
+Threads decode ahead of the networks; at most two batches and a few files are held. Each file goes through what
+training's evaluation does: `data.decode.read_pixels` or its view, then the crop of `export.tta`, and the aggregate.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,23 @@ from torch import Tensor, nn
 
 from automl.data.cache import cpu_threads, in_threads
 from automl.data.decode import read_pixels
+from automl.data.kinds import Medium
+from automl.data.views import view_images
 from automl.errors import AutomlError, DataError, SpecError, WeightsError
-from automl.export.folder import Input, ModelFolder
+from automl.export.folder import ModelFolder
 from automl.export.inputs import Item
 from automl.export.tta import TTA, Variants, variants
+from automl.recipe import ClipView, View
+from automl.training.aggregate import aggregate
 from automl.training.backoff import attempted
 from automl.training.evaluate import Normalize
 from automl.training.numerics import autocast
 
-__all__ = ["Backoff", "Member", "Score", "Scorer"]
+__all__ = ["Backoff", "Join", "Member", "Score", "Scorer", "Source", "media_of", "weighted_mean"]
 
 _GPU_BATCH, _LARGEST_GPU_BATCH, _CPU_BATCH = 64, 512, 32
 
-Prepared = tuple[Item, "list[Tensor] | str"]
+Prepared = tuple[Item, "list[Tensor | str]"]
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,9 @@ class Score:
 
     item: Item
     probabilities: "np.ndarray[Any, Any]"
-    """(classes,) float64; the training prior where the file could not be read."""
+    """(classes,) float64; the training prior where the file shows nothing."""
     problem: str = ""
-    """Why it could not."""
+    """Why it shows nothing."""
 
 
 class Backoff:
@@ -100,11 +105,6 @@ class Member:
         network: nn.Module = folder.load().to(self.device, memory_format=self._normalize.layout)  # type: ignore[call-overload]
         self._network = network
 
-    def variants(self, tta: str) -> Variants:
-        """How its images are cut out of a decoded file."""
-        inputs: Input = self.folder.input
-        return variants(tta, self.folder.recipe.augmentation, inputs.image_size, inputs.interpolation)
-
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
         """From (B, 3, S, S) uint8 to (B, classes) float64 on the CPU."""
@@ -113,35 +113,94 @@ class Member:
         found: Tensor = logits.double().softmax(dim=1).cpu()
         return found
 
+    def score(self, probabilities: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        """The score (classes,) of a file, by those of its images (K, classes)."""
+        return aggregate(self.folder.recipe.aggregate, probabilities, self.folder.labels.positive)
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a file becomes the images a network sees; equal ones give equal images."""
+
+    view: View
+    decode_size: int
+    variants: Variants
+
+    @classmethod
+    def of(cls, model: ModelFolder, tta: str) -> "Source":
+        """What a model wants, with test-time augmentation (`TTA`).
+
+        Raises:
+            SpecError: If there is no such augmentation.
+        """
+        recipe, inputs = model.recipe, model.input
+        cut = variants(tta, recipe.augmentation, inputs.image_size, inputs.interpolation)
+        return cls(recipe.view, inputs.decode_size, cut)
+
+    @property
+    def images(self) -> int:
+        """Images of a file, about."""
+        return TTA[self.variants.tta] * getattr(self.view, "count", 1)
+
+    def __call__(self, path: str) -> tuple[Tensor, "np.ndarray[Any, Any]"]:
+        """Reads a file.
+
+        Returns:
+            Its images through the view and their variants, (K, V, 3, S, S) uint8; and the time of each of the K in
+            seconds, 0 for an image file.
+
+        Raises:
+            DataError: If it cannot be read, or shows nothing.
+        """
+        if not isinstance(self.view, ClipView):
+            return self.variants(read_pixels(path, self.decode_size))[None], np.zeros(1)
+        found = view_images(self.view, Path(path), self.decode_size)
+        return torch.stack([self.variants(pixels) for pixels in found.pixels]), found.times_seconds
+
+
+def media_of(views: Iterable[View]) -> tuple[Medium, ...]:
+    """The kinds of files that a model looks at, by the views of its members: sound is in videos, too."""
+    wanted = {view.media for view in views}
+    return ("sound", "video") if wanted == {"sound"} else tuple(sorted(wanted - {"sound"}))
+
 
 class Scorer:
-    """Scores files with one network, or with the weighted mean of several."""
+    """Scores files with one network, or with several."""
 
-    def __init__(self, members: Sequence[Member], tta: str = "none", batch_size: int | None = None) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        tta: str = "none",
+        batch_size: int | None = None,
+        join: "Join | None" = None,
+    ) -> None:
         """Prepares to score.
 
         Args:
             members: At least one; all on one device, with the same classes.
             tta: A key of `TTA`.
             batch_size: Images in a forward pass, at most; None: what fits.
+            join: Makes one score of the members'; None: their weighted mean, of those that see something in a file.
 
         Raises:
             SpecError: If there is no such augmentation, or no such batch.
         """
         if batch_size is not None and batch_size < 1:
             raise SpecError(f"--batch-size is at least 1, got {batch_size}")
-        found = [(member.folder.input.decode_size, member.variants(tta)) for member in members]
+        found = [Source.of(member.folder, tta) for member in members]
         self._sources = list(dict.fromkeys(found))  # members that see the same images share them
         self._members = [(member, self._sources.index(source)) for member, source in zip(members, found, strict=True)]
-        self._images_per_file = TTA[tta]
+        self._images_per_file = max(source.images for source in self._sources)
         on_gpu = members[0].device.type == "cuda"
         size = batch_size or (_GPU_BATCH if on_gpu else _CPU_BATCH)
         self._backoff = Backoff(size, _LARGEST_GPU_BATCH if on_gpu and batch_size is None else size)
+        weights = np.array([member.weight for member in members])
+        self._join = join or (lambda scores: weighted_mean(scores, weights))
         priors = [member.weight * np.array(member.folder.labels.prior, dtype=np.float64) for member in members]
         self._prior: np.ndarray[Any, Any] = np.sum(priors, axis=0)
 
     def score(self, items: Iterable[Item]) -> Iterator[Score]:
-        """Yields one score per item, in order; an item whose file cannot be read gets the training prior.
+        """Yields one score per item, in order; an item that no member sees anything in gets the training prior.
 
         Raises:
             WeightsError: If a network's outputs are not finite.
@@ -157,34 +216,53 @@ class Scorer:
         return max(1, self._backoff.size // self._images_per_file)
 
     def _prepare(self, item: Item) -> Prepared:
-        """Decodes one file and cuts the images of every source out of it, each (K, 3, S, S) uint8."""
+        """Reads one file as each source wants it: its images (K, V, 3, S, S) uint8, or why there are none."""
         if not item.path:
-            return item, "no such file"
-        try:
-            pixels = {size: read_pixels(item.path, size) for size in {size for size, _ in self._sources}}
-        except DataError as exc:
-            return item, str(exc).removeprefix(f"cannot read {item.path}: ")
-        return item, [cut(pixels[size]) for size, cut in self._sources]
+            return item, ["no such file"] * len(self._sources)
+        found: list[Tensor | str] = []
+        for source in self._sources:
+            try:
+                found.append(source(item.path)[0])
+            except DataError as exc:
+                found.append(str(exc).removeprefix(f"cannot read {item.path}: ").removeprefix(f"{item.path}: "))
+        return item, found
 
     def _score(self, batch: list[Prepared]) -> Iterator[Score]:
-        """Scores what could be read, and puts the prior where nothing could."""
-        readable = [images for _, images in batch if not isinstance(images, str)]
-        means = iter(self._probabilities(readable)) if readable else iter(())
-        for item, images in batch:
-            if isinstance(images, str):
-                yield Score(item, self._prior, images)
+        """Scores what shows something, and puts the prior where nothing does."""
+        scores = np.stack([self._scores(member, batch, source) for member, source in self._members])  # (M, N, classes)
+        seen = ~np.isnan(scores).all(axis=(0, 2))
+        joined = iter(self._join(scores[:, seen])) if seen.any() else iter(())
+        for (item, images), shown in zip(batch, seen, strict=True):
+            if shown:
+                yield Score(item, next(joined))
             else:
-                yield Score(item, next(means))
+                yield Score(item, self._prior, next(why for why in images if isinstance(why, str)))
 
-    def _probabilities(self, files: list[list[Tensor]]) -> "np.ndarray[Any, Any]":
-        """The weighted mean (N, classes) over members and images."""
-        total: Tensor | None = None
-        for member, source in self._members:
-            images = torch.stack([file[source] for file in files])
-            found = self._backoff(member.probabilities, images.flatten(0, 1))
-            mean = member.weight * found.reshape(len(files), len(images[0]), -1).mean(dim=1)
-            total = mean if total is None else total + mean
-            if not bool(torch.isfinite(mean).all()):
-                raise WeightsError(f"{member.folder.path}: the network's outputs are not finite; train it again")
-        assert total is not None  # noqa: S101 - there is a member
-        return total.numpy()
+    def _scores(self, member: Member, batch: list[Prepared], source: int) -> "np.ndarray[Any, Any]":
+        """A member's scores (N, classes) of a batch of files; NaN where a file shows it nothing."""
+        files = [images[source] for _, images in batch]
+        readable = [images for images in files if not isinstance(images, str)]
+        found = np.full((len(files), len(member.folder.labels.classes)), np.nan)
+        if not readable:
+            return found
+        flat = torch.cat([images.flatten(0, 1) for images in readable])
+        probabilities = self._backoff(member.probabilities, flat)
+        if not bool(torch.isfinite(probabilities).all()):
+            raise WeightsError(f"{member.folder.path}: the network's outputs are not finite; train it again")
+        parts = iter(torch.split(probabilities, [len(images) * images.shape[1] for images in readable]))
+        for row, images in enumerate(files):
+            if not isinstance(images, str):
+                variants = next(parts).reshape(len(images), images.shape[1], -1)
+                found[row] = member.score(variants.mean(dim=1).numpy())
+        return found
+
+
+Join = Callable[["np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
+"""From the scores of M members for N files, (M, N, classes), NaN where a member sees nothing, to (N, classes)."""
+
+
+def weighted_mean(scores: "np.ndarray[Any, Any]", weights: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """The mean over the members that see something in a file; a `Join` for given weights (M,)."""
+    shares = np.where(np.isnan(scores[..., 0]), 0.0, weights[:, None])  # (M, N)
+    mean: np.ndarray[Any, Any] = np.einsum("mn,mnc->nc", shares, np.nan_to_num(scores)) / shares.sum(axis=0)[:, None]
+    return mean

@@ -43,6 +43,8 @@ _OFF: dict[str, Any] = {
     "augmentation.jpeg": 0,
     "augmentation.downscale": 0,
     "augmentation.self_blend": 0,
+    **{f"augmentation.{n}": 0 for n in ("codec", "time_mask", "frequency_mask", "time_shift", "noise", "gain")},
+    "view.name": "image",
     "loss.class_weights": "none",
     "loss.alpha": 0,
     "head_lr_factor": 1,
@@ -56,6 +58,7 @@ _GOVERNED_BY = {
     **{f"augmentation.affine.{n}": "augmentation.affine.probability" for n in ("name", "rotate_degrees")},
     **{f"augmentation.affine.{n}": "augmentation.affine.probability" for n in ("shear_degrees", "translate")},
     "augmentation.color.hue": "augmentation.color.probability",
+    **{f"aggregate.{n}": "view.name" for n in ("name", "trim", "share")},  # an image file is one image
 }
 """What does nothing where another value is off."""
 

@@ -21,6 +21,7 @@ from automl.export.soup import Best, Last, Soup
 from automl.quantities import format_seconds
 from automl.search.api import Quiet, Reporter, find_devices
 from automl.search.interrupts import interrupts
+from automl.search.views import describe_view
 from automl.training.allocator import keep_freed_memory
 from automl.training.cadence import EIGHTHS
 from automl.training.distributed import current_team, joined
@@ -28,7 +29,8 @@ from automl.training.evaluate import split_probabilities
 from automl.training.fit import Diverged, Evaluation, OutOfMemory, Parked, Snapshot, fit, total_steps
 from automl.training.interval import metric_interval
 from automl.training.metrics import all_metrics
-from automl.training.model import Preprocessing, make_model, preprocessing
+from automl.training.model import Preprocessing, make_model
+from automl.training.protocol import expected_input
 
 __all__ = ["Silent", "Wishes", "train", "train_plan"]
 
@@ -162,8 +164,8 @@ class _Training:
     def run(self) -> ModelFolder:
         """Trains, scores and writes."""
         self._describe()
-        with self.reporter.bar("decoding images") as progress:
-            cache = build_cache(self.plan.dataset, self.plan.decode_size, progress)
+        with self.reporter.bar(f"decoding {describe_view(self.recipe.view)}") as progress:
+            cache = build_cache(self.plan.dataset, self.plan.decode_size, progress, self.recipe.view)
         samples = self.plan.samples()
         data = ImageData(samples, cache, loaders=0 if self.device == "cpu" else 4)
         if self.device == "cpu":
@@ -174,7 +176,7 @@ class _Training:
         with interrupts(self._stop), _failures():
             network = self._fit(data)
         model = make_model(self.recipe, data.classes)
-        expects = preprocessing(model)
+        expects = expected_input(model, self.recipe, data)
         size = evaluation_size(self.recipe, expects, cache.size)
         inputs = Input(self.plan.decode_size, size, expects.mean, expects.std, expects.interpolation)
         labels = labels_of(samples, data)
@@ -289,7 +291,7 @@ class _Training:
         except DataError as exc:  # a given test set of one class
             self.reporter.say(f"warning: the {split} split is not scored: {exc}")
             return None
-        spread = f"95 % interval {interval.low:.4f} to {interval.high:.4f}, {len(labels)} images"
+        spread = f"95 % interval {interval.low:.4f} to {interval.high:.4f}, {len(labels)} {data.samples.media}s"
         self.reporter.say(f"{split} {self.plan.metric} {interval.value:.4f} ({spread})")
         values = {"value": interval.value, "low": interval.low, "high": interval.high, "n": len(labels), "all": every}
         return {"source": "this model", **values}

@@ -171,6 +171,12 @@ class _Noise:
     def labels(self, split: str) -> "np.ndarray[Any, Any]":  # noqa: ARG002
         return np.arange(self.classes)
 
+    def counts(self, split: str) -> "np.ndarray[Any, Any]":
+        return np.ones_like(self.labels(split))
+
+    def channel_statistics(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        return (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
     def batch_size(self, recipe: Recipe) -> int:
         return recipe.batch_size
 

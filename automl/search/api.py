@@ -11,11 +11,11 @@ import optuna
 
 from automl.data import Cache, build_cache, open_dataset
 from automl.data.samples import SPLITS, Dataset
-from automl.errors import AutomlError, SpecError, StudyError
+from automl.errors import AutomlError, DataError, SpecError, StudyError
 from automl.files import write_atomically
 from automl.memory.budget import budget_bytes
 from automl.quantities import format_bytes, format_seconds
-from automl.recipe import Recipe
+from automl.recipe import Recipe, View
 from automl.search.confirmation import Confirmation, load_confirmation
 from automl.search.facts import Facts, digest, find_facts, load_facts, store_facts
 from automl.search.folder import StudyFolder, study_name
@@ -23,6 +23,7 @@ from automl.search.interrupts import interrupts
 from automl.search.rows import trials_table
 from automl.search.study import best_trial, freeze, open_storage, open_study, recipe_of, stored_spec
 from automl.search.supervisor import Supervisor
+from automl.search.views import check_views, describe_view, space_name
 from automl.space import load_space
 from automl.spec import StudySpec, merge
 from automl.training.metrics import direction
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Reporter", "SearchResult", "find_devices", "open_result", "search"]
+
+
+_NAMED = 5  # files that gave no image, and are named
 
 
 class Reporter(Protocol):
@@ -215,7 +219,8 @@ class _Search:
     def _ground(self, dataset: Dataset, folder: StudyFolder, devices: tuple[str, ...]) -> tuple[Facts, optuna.Study]:
         """The facts and the study: found and made, or recalled and opened."""
         spec = self.spec.model_copy(update={"name": folder.name})
-        space = load_space(spec.space)
+        space = load_space(space_name(spec.space, dataset.media))
+        views = check_views(space, dataset)
         try:
             study = open_study(folder, self.spec.storage)
         except StudyError:
@@ -228,7 +233,7 @@ class _Search:
             self.reporter.say(f"continuing study {folder.name}: {done} of {spec.budget.trials} trials are done")
         else:
             memory = budget_bytes(spec.budget.gpu_mem, devices)  # one that cannot be given waits for no decoding
-            cache = self._decode(dataset, int(space.bounds("image_size")[1]))
+            cache = self._decode(dataset, int(space.bounds("image_size")[1]), views)
             facts = find_facts(spec, dataset, cache, space, devices, memory, self.reporter.say)
             folder.create()
             study = freeze(folder, spec, _direction(facts), store_facts(facts, folder))
@@ -236,14 +241,36 @@ class _Search:
             _enqueue_known_good(study, facts)
         return facts, study
 
-    def _decode(self, dataset: Dataset, size: int) -> Cache:
-        with self.reporter.bar("decoding images") as progress:
-            cache = build_cache(dataset, size, progress)
-        for name, reason in cache.unreadable[:5]:
-            self.reporter.say(f"warning: unreadable, skipped: {name} ({reason})")
-        if len(cache.unreadable) > 5:
-            self.reporter.say(f"warning: {len(cache.unreadable)} unreadable files in all; automl data lists them")
-        return cache
+    def _decode(self, dataset: Dataset, size: int, views: list[View]) -> Cache:
+        """Decodes each view as the first trials want it, so that what is wrong is told before anything is trained.
+
+        Raises:
+            DataError: If no view shows enough to train on.
+        """
+        caches: list[Cache] = []
+        for view in views:
+            try:
+                with self.reporter.bar(f"decoding {describe_view(view)}") as progress:
+                    caches.append(build_cache(dataset, size, progress, view))
+            except DataError as exc:
+                if len(views) == 1 or (view is views[-1] and not caches):
+                    raise
+                self.reporter.say(f"warning: view {view.name} is of no use: {exc}")
+                continue
+            self._tell_unreadable(caches[-1], "" if view.media == "image" else f"view {view.name}: ")
+        return caches[0]
+
+    def _tell_unreadable(self, cache: Cache, where: str) -> None:
+        """Names the first files that gave no image."""
+        for name, reason in cache.unreadable[:_NAMED]:
+            self.reporter.say(f"warning: {where or 'unreadable, skipped: '}{name} ({reason})")
+        if len(cache.unreadable) > _NAMED:
+            what = (
+                "clips without an image, which are scored by the shares of the classes,"
+                if where
+                else "unreadable files"
+            )
+            self.reporter.say(f"warning: {where}{len(cache.unreadable)} {what} in all")
 
     def _stop(self, supervisor: Supervisor) -> Callable[[], None]:
         """What Ctrl-C does: first a wish, then an order."""

@@ -14,6 +14,7 @@ import optuna
 import pandas as pd
 
 from automl.data import Cache
+from automl.data.kinds import Medium
 from automl.data.samples import Dataset
 from automl.errors import PoolError, StudyError
 from automl.files import write_atomically
@@ -64,7 +65,7 @@ def find_facts(
     Args:
         spec: The study's spec.
         dataset: The data, understood and split.
-        cache: Its images, decoded.
+        cache: Its images, decoded; of several views, those of one of them.
         space: What may vary.
         devices: What the study trains on; backbones are timed on the first.
         memory: How much of the GPU's memory it may take; kept when the study is continued, whatever is free then.
@@ -157,10 +158,12 @@ class _Described:
     positive: int
     problems: list[str]
     name: str
+    media: Medium = "image"
 
     @classmethod
     def of(cls, d: Dataset) -> "_Described":
-        return cls(str(d.root), d.format, list(d.classes), d.real_class, d.positive, list(d.problems), d.name)
+        plain = str(d.root), d.format, list(d.classes), d.real_class, d.positive, list(d.problems), d.name
+        return cls(*plain, media=d.media)
 
     def dataset(self, samples: pd.DataFrame) -> Dataset:
         return Dataset(
@@ -172,6 +175,7 @@ class _Described:
             positive=self.positive,
             problems=tuple(self.problems),
             name=self.name,
+            media=self.media,
         )
 
 

@@ -84,6 +84,11 @@ class StudyFolder:
         """What that found."""
         return self.path / "confirm.json"
 
+    @property
+    def ensemble(self) -> Path:
+        """What joining the views found."""
+        return self.path / "ensemble.json"
+
     def retraining(self, trial: int, seed: int) -> Path:
         """The folder of one of a trial's retrainings: its checkpoint, weights and predictions."""
         return self.path / "confirm" / f"{trial:04d}-{seed}"

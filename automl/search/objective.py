@@ -12,7 +12,7 @@ import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from automl.data.loader import ImageData
-from automl.errors import AutomlError, MemoryBudgetError, RecipeError
+from automl.errors import AutomlError, DataError, MemoryBudgetError, RecipeError
 from automl.files import write_text
 from automl.memory import largest_micro_batch
 from automl.quantities import format_bytes
@@ -21,6 +21,7 @@ from automl.search.device_memory import DeviceLost
 from automl.search.folder import StudyFolder
 from automl.search.pool import Pool, PoolEntry
 from automl.search.telling import Telling
+from automl.search.views import Views, describe_view
 from automl.space import Space
 from automl.spec import StudySpec
 from automl.training.cadence import VALIDATION_SHARE
@@ -48,7 +49,7 @@ class Objective:
     metric: str
     space: Space
     pool: Pool
-    data: ImageData
+    views: Views
     folder: StudyFolder
     device: str
     memory_bytes: int | None
@@ -71,8 +72,8 @@ class Objective:
             DeviceLost: If this process cannot use its device any more; the trial stays running as well.
         """
         try:
-            recipe, entry = self._recipe(trial, frozen)
-            result = self._fit(trial, frozen, recipe, entry)
+            recipe, entry, data = self._recipe(trial, frozen)
+            result = self._fit(trial, frozen, recipe, entry, data)
         except (Parked, KeyboardInterrupt):
             raise
         except optuna.TrialPruned as exc:
@@ -95,13 +96,14 @@ class Objective:
 
     # --- the recipe ---------------------------------------------------------------------------------------------
 
-    def _recipe(self, trial: Trial, frozen: FrozenTrial) -> tuple[Recipe, PoolEntry]:
-        """Draws the recipe, or recalls it when the trial is taken up again."""
+    def _recipe(self, trial: Trial, frozen: FrozenTrial) -> tuple[Recipe, PoolEntry, ImageData]:
+        """Draws the recipe, or recalls it when the trial is taken up again; and the samples through its view."""
         if "recipe" in frozen.user_attrs:
             recipe = Recipe.from_mapping(json.loads(frozen.user_attrs["recipe"]))
-            return recipe, next(e for e in self.pool.entries if e.backbone == recipe.backbone)
+            known = next(e for e in self.pool.entries if e.backbone == recipe.backbone)
+            return recipe, known, self._data(trial, recipe)
         values = self.space.suggest(
-            trial, backbones=len(self.pool.entries), self_blend=self.data.samples.real_class is not None
+            trial, backbones=len(self.pool.entries), self_blend=self.views.dataset.real_class is not None
         )
         chosen = values["backbone"]
         entry = self.pool.entries[chosen] if isinstance(chosen, int) else self.pool.named(chosen)
@@ -111,20 +113,41 @@ class Objective:
         trial.set_user_attr("host", socket.gethostname())
         given = {"backbone": entry.backbone, "pretrained": entry.weights is not None, "seed": self.spec.seed}
         recipe = Recipe.from_mapping(values | given, f"trial {trial.number}")
-        recipe = self._within_time(recipe, entry)
+        trial.set_user_attr("view", recipe.view.name)
+        data = self._data(trial, recipe)
+        recipe = self._within_time(recipe, entry, data)
         recipe = recipe.model_copy(update={"numerics": entry.timing.numerics()})
         recipe = self._within_memory(recipe, entry)
         trial.set_user_attr("recipe", recipe.model_dump_json())
         trial.set_user_attr("image_size", recipe.image_size)
         trial.set_user_attr("epochs", recipe.epochs)
-        return recipe, entry
+        return recipe, entry, data
 
-    def _within_time(self, recipe: Recipe, entry: PoolEntry) -> Recipe:
+    def _data(self, trial: Trial, recipe: Recipe) -> ImageData:
+        """The samples through the recipe's view, decoded first where no trial had that view before.
+
+        Raises:
+            optuna.TrialPruned: If the view shows too little to train on.
+            Parked: If it was told to stop meanwhile.
+        """
+
+        def progress(done: int, total: int) -> None:
+            what = f"decoding {describe_view(recipe.view)}, {done} of {total}"
+            self.on_progress({"trial": trial.number, "epoch": 0.0, "doing": what})
+            if self.should_stop(True):
+                raise Parked
+
+        try:
+            return self.views.data(recipe.view, progress)
+        except DataError as exc:
+            raise optuna.TrialPruned(f"view {recipe.view.name}: {_first_line(exc)}") from exc
+
+    def _within_time(self, recipe: Recipe, entry: PoolEntry, data: ImageData) -> Recipe:
         """Shortens a recipe that would take longer than a trial may, or than there is time left."""
         limit = min(self.trial_seconds or float("inf"), 0.9 * self.seconds_left())
         timing = entry.timing.at(recipe.image_size)
-        epoch = len(self.data.labels("train")) * timing.train_seconds
-        validation = len(self.data.labels("validation")) * timing.evaluation_seconds
+        epoch = len(data.labels("train")) * timing.train_seconds
+        validation = int(data.counts("validation").sum()) * timing.evaluation_seconds
         # Validations take a share of the training time, but at least one of them is made.
         epochs = min(limit / (epoch * (1 + VALIDATION_SHARE)), (limit - validation) / epoch)
         if epochs >= recipe.epochs:
@@ -140,7 +163,7 @@ class Objective:
         """
         if self.memory_bytes is None or entry.fits_all:
             return recipe
-        micro = largest_micro_batch(recipe, self.data.classes, entry.limit_for(self.memory_bytes))
+        micro = largest_micro_batch(recipe, len(self.views.dataset.classes), entry.limit_for(self.memory_bytes))
         if micro == 0:
             limit = format_bytes(self.memory_bytes)
             raise MemoryBudgetError(
@@ -153,13 +176,13 @@ class Objective:
 
     # --- training -----------------------------------------------------------------------------------------------
 
-    def _fit(self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, entry: PoolEntry) -> Fit:
+    def _fit(self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, entry: PoolEntry, data: ImageData) -> Fit:
         """Trains, telling how it goes."""
         telling = Telling(trial, frozen, recipe, self.metric, self.on_progress)
         try:
             return fit(
                 recipe,
-                self.data,
+                data,
                 weights=entry.find(),
                 device=self.device,
                 checkpoint=self.folder.trial(trial.number) / "checkpoint.pt",

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,11 @@ from automl.recipe import Recipe
 from automl.training.checkpoint import weights_on_cpu
 from automl.training.evaluate import split_probabilities
 from automl.training.fit import fit
-from automl.training.model import Weights, make_model, preprocessing
+from automl.training.model import Weights, make_model
+from automl.training.protocol import expected_input
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Retraining"]
 
@@ -102,8 +107,8 @@ class Retraining:
             raise WeightsError(f"cannot write to {self.folder}: {exc.strerror or exc}; is the disk full?") from exc
         self._checkpoint.unlink(missing_ok=True)
 
-    def predict(self, data: ImageData, split: str, device: str) -> Floats:
-        """Probabilities (N, C) of a split by the trained weights.
+    def load(self, classes: int) -> "nn.Module":
+        """The network with the trained weights.
 
         Raises:
             WeightsError: If the weights are gone or do not fit.
@@ -111,10 +116,21 @@ class Retraining:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        model = make_model(self.recipe, data.classes)
+        model = make_model(self.recipe, classes)
         try:
             model.load_state_dict(load_file(self.weights))
         except (RuntimeError, SafetensorError, OSError) as exc:
             raise WeightsError(f"cannot load {self.weights}: {str(exc).strip().splitlines()[0]}") from exc
-        found: Floats = split_probabilities(model, self.recipe, data, split, preprocessing(model), device)
+        return model
+
+    def predict(self, data: ImageData, split: str, device: str) -> Floats:
+        """Probabilities (N, C) of a split by the trained weights.
+
+        Raises:
+            WeightsError: If the weights are gone or do not fit.
+        """
+        model = self.load(data.classes)
+        found: Floats = split_probabilities(
+            model, self.recipe, data, split, expected_input(model, self.recipe, data), device
+        )
         return found

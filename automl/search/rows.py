@@ -34,6 +34,7 @@ class TrialRow:
     """From its start to its end, pauses included."""
     reason: str
     known_good: str
+    view: str = "image"
     out_of_memory: int = 0
     """How often memory ran out; up to two times the trial goes on with smaller micro-batches."""
 
@@ -78,6 +79,7 @@ def _row(trial: FrozenTrial, maximize: bool, state: str) -> TrialRow:
         seconds=trial.duration.total_seconds() if trial.duration else None,
         reason=attrs.get("error") or attrs.get("reason") or "",
         known_good=attrs.get("known_good", ""),
+        view=attrs.get("view", "image"),
         out_of_memory=len(attrs.get("out_of_memory", ())),
     )
 

@@ -18,8 +18,6 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from automl.data import build_cache
-from automl.data.loader import ImageData
 from automl.errors import StudyError
 from automl.files import write_text
 from automl.quantities import format_bytes
@@ -28,6 +26,7 @@ from automl.search.facts import load_facts
 from automl.search.folder import StudyFolder, lock
 from automl.search.objective import Objective, Outcome
 from automl.search.study import finished, make_pruner, make_sampler, stored_spec
+from automl.search.views import Views
 from automl.training.fit import Parked
 
 __all__ = ["FAILURES_IN_A_ROW", "Stop", "work"]
@@ -121,15 +120,13 @@ def _objective(
     spec = stored_spec(study)
     facts = load_facts(study, folder)
     limit_bytes = memory.begin(facts.memory_bytes)
-    cache = build_cache(facts.dataset, facts.cache_size)
-    data = ImageData(facts.dataset, cache, loaders=0 if device == "cpu" else 4)
     study.pruner = make_pruner(spec)
     objective = Objective(
         spec=spec,
         metric=facts.metric,
         space=facts.space,
         pool=facts.pool,
-        data=data,
+        views=Views(facts, device),
         folder=folder,
         device=device,
         memory_bytes=facts.memory_bytes,

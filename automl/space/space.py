@@ -165,9 +165,30 @@ class Space:
                 return tuple(str(option) for option in options)
         return ()
 
+    def views(self) -> list[dict[str, Any]]:
+        """The views it can draw, each as a recipe has it, with the first or least of what varies in it."""
+        node = self.root.children["view"]
+        assert isinstance(node, Branches)  # noqa: S101 - a view is nothing else
+        return [
+            {"name": name} | {key: _first(child) for key, child in branch.children.items()}
+            for name, branch in node.branches.items()
+        ]
+
     def parameters(self) -> Iterator[tuple[str, Node]]:
         """Yields every parameter a sampler may meet: its Optuna name and its node."""
         yield from _parameters(self.root, "")
+
+
+def _first(node: Node) -> Any:
+    """What a plain node can draw: the first or the least of it."""
+    match node:
+        case Constant(value):
+            return value
+        case Float(low) | Int(low):
+            return low
+        case Choice(options) | Ordered(options):
+            return options[0]
+    raise SpaceError(f"not a plain value: {node}")
 
 
 def _values(node: Node) -> list[float]:

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from automl.errors import MemoryBudgetError
+from automl.training.aggregate import clip_scores
 from automl.training.backoff import attempted, give_back
 from automl.training.numerics import autocast
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from automl.recipe import Numerics, Recipe
     from automl.training.model import Preprocessing
     from automl.training.protocol import Data
@@ -46,7 +46,10 @@ def split_probabilities(
     batch_size: int | None = None,
     on_smaller: Callable[[int, int], None] = lambda _tried, _smaller: None,
 ) -> "np.ndarray[Any, Any]":
-    """Predicts a whole split. Where memory runs out, the images that did not fit are repeated, half as many at once.
+    """Predicts a whole split: its images, and from them its samples by the recipe's aggregate.
+
+    Where memory runs out, the images that did not fit are repeated, half as many at once. A sample without an image,
+    such as a clip without sound, has the shares of the classes in training.
 
     Args:
         model: Is moved to the device, and left in evaluation mode.
@@ -59,7 +62,7 @@ def split_probabilities(
         on_smaller: Told each time (images that did not fit, images that are tried next). What it raises ends it.
 
     Returns:
-        Probabilities (N, classes) float64.
+        Probabilities (N, classes) float64, of each sample.
 
     Raises:
         MemoryBudgetError: If the memory does not hold the network and one image.
@@ -69,7 +72,11 @@ def split_probabilities(
     model = model.to(device).to(memory_format=normalize.layout)
     size = batch_size or numerics.micro_batch_size or data.batch_size(recipe)
     batches = data.evaluation_batches(recipe, preprocessing, split, size)
-    return _probabilities(model, batches, normalize, numerics.precision, on_smaller)
+    found = _probabilities(model, batches, normalize, numerics.precision, on_smaller)
+    counts = data.counts(split)
+    shares = np.bincount(data.labels("train"), minlength=data.classes) if (counts == 0).any() else np.zeros(0)
+    prior = shares / max(1, shares.sum())
+    return clip_scores(recipe.aggregate, found, counts, data.positive, prior)
 
 
 @torch.inference_mode()

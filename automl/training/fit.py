@@ -25,10 +25,10 @@ from automl.training.evaluate import Normalize, split_probabilities
 from automl.training.losses import make_loss, soft_targets
 from automl.training.metrics import all_metrics
 from automl.training.mixing import make_mixing
-from automl.training.model import Weights, make_model, preprocessing
+from automl.training.model import Weights, make_model
 from automl.training.numerics import autocast
 from automl.training.optimizers import freeze_backbone, make_optimizer
-from automl.training.protocol import Data, Diverged, Evaluation, Fit, Parked, Snapshot
+from automl.training.protocol import Data, Diverged, Evaluation, Fit, Parked, Snapshot, expected_input
 from automl.training.schedules import lr_factor, set_learning_rates
 
 __all__ = ["Data", "Diverged", "Evaluation", "Fit", "OutOfMemory", "Parked", "Snapshot", "fit", "total_steps"]
@@ -154,7 +154,7 @@ class _Run:
         recipe = self.recipe
         torch.manual_seed(recipe.seed)
         model = make_model(recipe, self.data.classes, self.weights)
-        self.preprocessing = preprocessing(model)
+        self.preprocessing = expected_input(model, recipe, self.data)
         self.normalize = Normalize(self.preprocessing, recipe.numerics, self.device)
         self.model = self.team.synchronised(model.to(self.device).to(memory_format=self.normalize.layout))
         self.buffers = Buffers(self.model)
@@ -180,7 +180,7 @@ class _Run:
         """The eighth by the step at which the run is looked at."""
         if self.evaluated is None:
             return eighth_steps(self.total)
-        images = [len(self.data.labels(split)) for split in ("train", self.evaluated)]
+        images = len(self.data.labels("train")), int(self.data.counts(self.evaluated).sum())
         return evaluation_steps(self.total, self.recipe.epochs, *images)
 
     def batches(self) -> Iterable[tuple[Tensor, Tensor]]:

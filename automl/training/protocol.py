@@ -1,18 +1,18 @@
 """What a training is given, and what it hands back."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
-from automl.recipe import Recipe
-from automl.training.model import Preprocessing
+from automl.recipe import ClipView, Recipe
+from automl.training.model import Preprocessing, preprocessing
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Data", "Diverged", "Evaluation", "Fit", "Parked", "Snapshot"]
+__all__ = ["Data", "Diverged", "Evaluation", "Fit", "Parked", "Snapshot", "expected_input"]
 
 
 class Parked(Exception):  # noqa: N818 - not an error: the run stopped at a checkpoint and can go on
@@ -24,13 +24,21 @@ class Diverged(Exception):  # noqa: N818 - a result of the recipe, not an error 
 
 
 class Data(Protocol):
-    """What the loop needs of a data set; `automl.data.loader.ImageData` is one."""
+    """What the loop needs of a data set; `automl.data.loader.ImageData` is one.
+
+    `labels` are those of samples, of which `counts` says how many images each has in evaluation; in training each
+    shows one image an epoch. `channel_statistics` are mean and standard deviation of the training images, in [0, 1].
+    """
 
     @property
     def classes(self) -> int: ...  # noqa: D102
     @property
     def positive(self) -> int: ...  # noqa: D102
     def labels(self, split: str) -> "np.ndarray[Any, Any]": ...  # noqa: D102
+    def counts(self, split: str) -> "np.ndarray[Any, Any]": ...  # noqa: D102
+    def channel_statistics(  # noqa: D102
+        self,
+    ) -> tuple[tuple[float, float, float], tuple[float, float, float]]: ...
     def batch_size(self, recipe: Recipe) -> int: ...  # noqa: D102
     def steps_per_epoch(self, recipe: Recipe) -> int: ...  # noqa: D102
     def train_batches(  # noqa: D102
@@ -39,6 +47,21 @@ class Data(Protocol):
     def evaluation_batches(  # noqa: D102
         self, recipe: Recipe, preprocessing: Preprocessing, split: str, batch_size: int
     ) -> Iterable[tuple[Tensor, Tensor]]: ...
+
+
+def expected_input(model: nn.Module, recipe: Recipe, data: Data) -> Preprocessing:
+    """What a network learns to expect of its input.
+
+    Args:
+        model: The recipe's.
+        recipe: Its view says whether channels are normalised as for the backbone's weights or by the training images.
+        data: Has the training images.
+    """
+    found = preprocessing(model)
+    if isinstance(recipe.view, ClipView) and recipe.view.normalize == "dataset":
+        mean, std = data.channel_statistics()
+        return replace(found, mean=mean, std=std)
+    return found
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ COMMANDS = [
     ["search"],
     ["best"],
     ["confirm"],
+    ["ensemble"],
     ["train"],
     ["predict"],
     ["export"],

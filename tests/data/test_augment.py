@@ -1,12 +1,16 @@
 import pickle
+import sys
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from automl import recipe
+from automl.data import augment
 from automl.data.augment import eval_transform, train_transform
-from automl.errors import RecipeError
+from automl.errors import DataError, RecipeError
 
 EVERYTHING = {
     "vertical_flip": 0.5,
@@ -17,6 +21,12 @@ EVERYTHING = {
     "jpeg": 0.5,
     "downscale": 0.5,
     "erasing": 0.5,
+    "codec": 0.5,
+    "time_shift": 0.2,
+    "gain": 0.1,
+    "noise": 0.5,
+    "time_mask": 0.2,
+    "frequency_mask": 0.2,
 }
 ALONE = [
     {"vertical_flip": 1},
@@ -30,6 +40,12 @@ ALONE = [
     {"downscale": 1, "downscale_min": 0.3},
     {"erasing": 1},
     {"grayscale": 1, "erasing": 1},
+    {"codec": 1},
+    {"time_shift": 0.3},
+    {"gain": 0.3},
+    {"noise": 1},
+    {"time_mask": 0.3},
+    {"frequency_mask": 0.3},
     {"policy": {"name": "auto"}},
     {"policy": {"name": "rand", "operations": 3, "magnitude": 15}},
     {"policy": {"name": "trivial"}},
@@ -140,3 +156,174 @@ def test_every_interpolation_of_timm_works(image, interpolation):
 def test_unknown_interpolation_names_the_known_ones():
     with pytest.raises(RecipeError, match=r"'cubic'.*bicubic, lanczos|'cubic'.*bilinear"):
         train_transform(augmentation(), 32, "cubic")
+
+
+# --- video codec ------------------------------------------------------------------------------------------------
+
+
+def psnr(x, y):
+    return 10 * torch.log10(255**2 / (x.float() - y.float()).square().mean()).item()
+
+
+@pytest.mark.parametrize("side", [16, 33, 80])
+def test_the_codec_changes_the_image_a_little(image, side):
+    square = image[:side, :side]
+    coded = train_transform(augmentation(codec=1), side)(square)
+    assert coded.shape == (3, side, side)
+    assert coded.is_contiguous()
+    assert 20 < psnr(coded, eval_transform(augmentation(), side)(square)) < 50
+
+
+def test_the_codec_keeps_colors_and_position():
+    image = np.full((45, 45, 3), (40, 110, 190), dtype=np.uint8)
+    image[:, 30:] = (200, 90, 60)
+    coded = train_transform(augmentation(codec=1), 45)(image).float()
+    assert coded[:, :, :28].mean((1, 2)).tolist() == pytest.approx([40, 110, 190], abs=4)
+    assert coded[:, :, 32:].mean((1, 2)).tolist() == pytest.approx([200, 90, 60], abs=4)
+
+
+def test_the_worse_the_codec_the_further_away(image, monkeypatch):
+    square = image[:, :80, :1].repeat(3, axis=2)  # gray: in color, halving the colors' resolution costs most
+    plain = eval_transform(augmentation(), 80)(square)
+    near = []
+    for crf in (23, 30, 40):
+        monkeypatch.setattr(augment, "CODEC_CRF", (crf, crf))
+        near.append(psnr(train_transform(augmentation(codec=1), 80)(square), plain))
+    assert near[0] > near[1] + 1 > near[2] + 2
+
+
+def test_the_codecs_quality_is_drawn(image):
+    transform = train_transform(augmentation(codec=1), 80)
+    assert len({transform(image[:, :80]).numpy().tobytes() for _ in range(12)}) > 4
+
+
+def test_the_codec_is_silent(image, capfd):
+    train_transform(augmentation(codec=1), 33)(image)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_pyav_the_codec_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    train_transform(augmentation(), 32)
+    with pytest.raises(DataError, match=r"automl-timm\[media\]"):
+        train_transform(augmentation(codec=0.1), 32)
+
+
+# --- pictures of sound ------------------------------------------------------------------------------------------
+
+SEEDS = st.integers(0, 2**32)
+SIDES = st.integers(16, 41)
+SHARES = st.floats(0.01, 1)
+
+
+def spectrogram(seed, side):
+    """(S, S, 3) uint8: gray, every pixel at random and none near the mean, which is about 128."""
+    rng = np.random.default_rng(seed)
+    gray = rng.integers(0, 90, (side, side)) + 165 * rng.integers(0, 2, (side, side))
+    return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def before_and_after(seed, picture, **values):
+    """Both as (S, S) int64; what is done to gray pictures must leave them gray."""
+    torch.manual_seed(seed)
+    after = train_transform(augmentation(**values), len(picture))(picture)
+    assert after.dtype == torch.uint8
+    assert (after == after[:1]).all()
+    return torch.from_numpy(picture[..., 0]).long(), after[0].long()
+
+
+@given(SEEDS, SIDES, SHARES)
+def test_time_shift_rolls_by_at_most_its_share(seed, side, share):
+    before, after = before_and_after(seed, spectrogram(seed, side), time_shift=share)
+    most = int(share * side)
+    assert any(torch.equal(before.roll(pixels, 1), after) for pixels in range(-most, most + 1))
+
+
+def test_time_shift_goes_everywhere():
+    picture = np.zeros((20, 20, 3), dtype=np.uint8)
+    picture[:, 10] = 255
+    transform = train_transform(augmentation(time_shift=0.2), 20)
+    assert {int(transform(picture)[0, 0].argmax()) for _ in range(200)} == set(range(6, 15))
+
+
+@given(SEEDS, SIDES, st.floats(0.01, 0.5))
+def test_gain_is_one_offset_for_all_pixels(seed, side, share):
+    before, after = before_and_after(seed, spectrogram(seed, side), gain=share)
+    offsets = (after - before)[(after > 0) & (after < 255)].unique()
+    assert len(offsets) == 1
+    assert abs(offsets) <= round(share * 255)
+    assert torch.equal((before + offsets).clamp(0, 255), after)
+
+
+def test_gain_goes_both_ways():
+    transform = train_transform(augmentation(gain=0.2), 16)
+    levels = [int(transform(np.full((16, 16, 3), 100, dtype=np.uint8))[0, 0, 0]) for _ in range(200)]
+    assert 49 <= min(levels) < 65
+    assert 135 < max(levels) <= 151
+    assert len(set(levels)) > 30
+
+
+@given(SEEDS, SIDES)
+def test_noise_never_darkens_and_lifts_what_is_quiet_most(seed, side):
+    ramp = np.linspace(0, 255, side).astype(np.uint8)
+    before, after = before_and_after(seed, np.repeat(np.tile(ramp, (side, 1))[..., None], 3, axis=2), noise=1)
+    lifted = (after - before).float().mean(0)  # of each column, dark to bright
+    assert (after >= before).all()
+    assert lifted[0] > 20  # black is 80 dB below white, the faintest noise 60
+    assert lifted[-1] < 15
+    assert lifted[: side // 4].mean() > lifted[side // 4 : -side // 4].mean() >= lifted[-side // 4 :].mean()
+
+
+def test_noise_adds_power(monkeypatch):
+    """Sound of -40 dB under noise of -40 dB: 3 dB more, within what noise fluctuates."""
+    monkeypatch.setattr(augment, "NOISE_DB", (-40.0, -40.0))
+    black, equal = (np.full((64, 64, 3), level, dtype=np.uint8) for level in (0, 128))
+    transform = train_transform(augmentation(noise=1), 64)
+    torch.manual_seed(0)
+    alone, both = (10 ** ((transform(picture).double() / 255 * 80 - 80) / 10) for picture in (black, equal))
+    assert alone.mean().item() == pytest.approx(1e-4, rel=0.15)
+    assert both.mean().item() == pytest.approx(2e-4, rel=0.15)
+    assert 2 < (10 * alone.log10()).std() < 3.5
+
+
+def test_noise_of_a_probability_leaves_some_pictures_alone():
+    transform = train_transform(augmentation(noise=0.5), 16)
+    untouched = [not transform(np.zeros((16, 16, 3), dtype=np.uint8)).any() for _ in range(200)]
+    assert 60 < sum(untouched) < 140
+
+
+def runs(blank):
+    """Lengths of the runs of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], blank, [False]])))
+    return edges[1::2] - edges[::2]
+
+
+@given(SEEDS, SIDES, st.floats(0.01, 0.49), st.floats(0.01, 0.49))  # less than half: never the whole picture
+def test_masks_blank_two_bands_of_each_axis_and_nothing_else(seed, side, time, frequency):
+    before, after = before_and_after(seed, spectrogram(seed, side), time_mask=time, frequency_mask=frequency)
+    mean = round(before.float().mean().item())
+    columns, rows = ((after == mean).all(axis).numpy() for axis in (0, 1))
+    for blank, share in ((columns, time), (rows, frequency)):
+        assert len(runs(blank)) <= 2
+        assert blank.sum() <= 2 * int(share * side)
+        if len(runs(blank)) == 2:
+            assert max(runs(blank)) <= int(share * side)
+    elsewhere = ~(torch.from_numpy(columns)[None, :] | torch.from_numpy(rows)[:, None])
+    assert torch.equal(after[elsewhere], before[elsewhere])
+
+
+@settings(max_examples=30)
+@given(SEEDS, st.sampled_from(["time_mask", "frequency_mask"]))
+def test_a_mask_of_one_axis_leaves_the_other(seed, name):
+    before, after = before_and_after(seed, spectrogram(seed, 32), **{name: 0.25})
+    changed = (before != after).numpy()
+    axis = 0 if name == "time_mask" else 1
+    assert np.array_equal(changed.all(axis), changed.any(axis))
+
+
+def test_masks_reach_everywhere_and_every_width():
+    picture = spectrogram(0, 20)
+    transform = train_transform(augmentation(time_mask=0.2), 20)
+    blanked = [(transform(picture)[0] != torch.from_numpy(picture[..., 0])).all(0).numpy() for _ in range(200)]
+    assert np.any(blanked, axis=0).all()
+    assert {int(blank.sum()) for blank in blanked} == set(range(9))

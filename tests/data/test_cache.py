@@ -190,7 +190,7 @@ def test_processes_building_at_once_and_killed_ones_leave_a_sound_cache(tmp_path
 def test_a_full_disk_is_foreseen(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**9, 10**9 - 1000, 1000)
     monkeypatch.setattr(cache_module, "disk_usage", lambda _: usage)
-    monkeypatch.setattr(cache_module, "_decode", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(cache_module, "read_pixels", lambda *_: pytest.fail("decoded"))
     with pytest.raises(AutomlError, match=r"need about 12\.1kB in .*images.*1kB are free.*AUTOML_CACHE"):
         build_cache(dataset(pictures(tmp_path)), 16)
 

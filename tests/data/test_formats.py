@@ -80,15 +80,15 @@ def test_an_unlabelled_test_folder_is_left_out(tmp_path):
     images(tmp_path / "test", ["a.jpg", "b.jpg"])
     found = read(tmp_path, holdout_fraction=0)
     assert len(found.samples) == 20
-    assert any("2 images of test/" in problem for problem in found.problems)
+    assert any("2 files of test/" in problem for problem in found.problems)
 
 
 def test_no_images_and_one_class_are_errors(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read(tmp_path / "nowhere")
-    (tmp_path / "video").mkdir()
-    (tmp_path / "video" / "x.mp4").touch()
-    with pytest.raises(DataError, match=r"no labelled images.*1 \.mp4"):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "x.doc").touch()
+    with pytest.raises(DataError, match=r"no labelled images, videos or sounds.*1 \.doc"):
         read(tmp_path)
     images(tmp_path / "cat", ["a.jpg", "b.jpg", "c.jpg"])
     with pytest.raises(DataError, match="one class"):

@@ -191,8 +191,8 @@ def test_nothing_to_predict(tmp_path):
     with pytest.raises(DataError, match="no such file or folder"):
         read(tmp_path / "nowhere")
     (tmp_path / "x.mp4").touch()
-    with pytest.raises(DataError, match=r"no images in .*it holds 1 \.mp4"):
+    with pytest.raises(DataError, match=r"no image files in .*it holds 1 \.mp4"):
         read(tmp_path)
     images(tmp_path, ["a.png"])
-    with pytest.raises(DataError, match="is an image; give its folder"):
+    with pytest.raises(DataError, match="is one file; give its folder"):
         read(tmp_path / "a.png")

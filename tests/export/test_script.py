@@ -28,7 +28,7 @@ from automl.recipe import Recipe
 from automl.training.fit import fit
 from automl.training.metrics import compute
 from automl.training.schedules import lr_factor
-from tests.test_recipe import values_of
+from tests.test_recipe import IMAGE_RECIPES
 
 CLASSES = ("real", "fake")
 FULL = parts.Augmentation(
@@ -72,7 +72,7 @@ BALANCED = PLAIN.model_copy(
 )
 IMPORTS = {"argparse", "concurrent", "csv", "io", "math", "pathlib", "typing", "numpy", "timm", "torch", "torchvision"}
 IMPORTS |= {"PIL", "safetensors"}
-RECIPES = st.builds(lambda recipe: recipe.model_copy(update={"backbone": "test_vit"}), values_of(Recipe))
+RECIPES = st.builds(lambda recipe: recipe.model_copy(update={"backbone": "test_vit"}), IMAGE_RECIPES)
 
 
 def text_of(recipe, real_class=0, **values):

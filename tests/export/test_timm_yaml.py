@@ -23,7 +23,7 @@ from automl.export.timm_yaml import timm_yaml
 from automl.recipe import Recipe
 from automl.space import load_space
 from automl.training.schedules import lr_factor
-from tests.test_recipe import values_of
+from tests.test_recipe import IMAGE_RECIPES
 
 LABELS = Labels(("real", "fake: #2"), 1, (0.5, 0.5))
 BACKBONES = ("test_vit", "test_byobnet.r160_in1k", "deit_tiny_distilled_patch16_224")
@@ -32,7 +32,7 @@ TRAIN_PY = os.environ.get("TIMM_TRAIN_PY", "")
 
 RECIPES = st.builds(
     lambda recipe, backbone, epochs: recipe.model_copy(update={"backbone": backbone, "epochs": epochs}),
-    values_of(Recipe),
+    IMAGE_RECIPES,
     st.sampled_from(BACKBONES),
     st.floats(0.1, 50),
 )

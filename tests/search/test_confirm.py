@@ -16,6 +16,7 @@ from automl.data.loader import ImageData
 from automl.errors import SpecError, StudyError
 from automl.recipe import Numerics, Recipe
 from automl.search import confirm as module
+from automl.search import retrainer
 from automl.search.confirm import confirm, load_confirmation, what_fits
 from automl.search.facts import load_facts
 from automl.search.folder import lock
@@ -88,7 +89,7 @@ def untrained(monkeypatch):
 
     monkeypatch.setattr(Retraining, "train", train)
     monkeypatch.setattr(Retraining, "predict", predict)
-    monkeypatch.setattr(module, "metric_interval", partial(metric_interval, repeats=40))
+    monkeypatch.setattr(retrainer, "metric_interval", partial(metric_interval, repeats=40))
     return asked
 
 

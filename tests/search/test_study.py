@@ -22,6 +22,7 @@ from automl.search.study import (
     stored_storage,
     studies,
 )
+from automl.search.views import space_name
 from automl.space import load_space, parse_space
 from automl.spec import StudySpec, shipped_names
 from automl.training.cadence import EIGHTHS
@@ -393,6 +394,7 @@ def test_a_lock_is_exclusive_and_goes_with_its_holder(tmp_path):
 @pytest.mark.parametrize("name", shipped_names())
 def test_every_shipped_study_loads_with_its_space(name):
     spec = StudySpec.load(name)
-    space = load_space(spec.space)
-    assert list(space.parameters())
-    assert len(space.enqueued({"best": 0, "fastest": 0})) == len(space.known_good) > 0
+    for media in ("image", "video", "sound"):
+        space = load_space(space_name(spec.space, media))
+        assert list(space.parameters())
+        assert len(space.enqueued({"best": 0, "fastest": 0})) == len(space.known_good) > 0
