@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 
 from rich.console import Console
@@ -48,11 +48,24 @@ class SearchProgress:
         self._console.file.flush()
 
     def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-        """A progress bar on a terminal, in the place of the table."""
+        """A progress bar on a terminal, in the place of the table; a line a minute in a log."""
+        if not self._console.is_terminal:
+            return nullcontext(self._lines(what))
         if self._live is not None:
             self._live.stop()
             self._live = None
         return progress_bar(what)
+
+    def _lines(self, what: str) -> Callable[[int, int], None]:
+        told = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            if time.monotonic() - told >= _LINE_SECONDS:
+                told = time.monotonic()
+                self.say(f"{what}: {done} of {total}")
+
+        return tell
 
     def tick(self, result: SearchResult, deadline: float | None, stopping: bool) -> None:
         """Looks into the storage every few seconds and shows what changed."""

@@ -190,6 +190,10 @@ class _Maker:
             return read_pixels(file, self.size)[None]
         except DataError as exc:
             return str(exc).removeprefix(f"cannot read {file}: ").removeprefix(f"{file}: ")
+        except Exception as exc:  # a broken clip makes decoders raise nearly anything, and must not end a night's work
+            if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return f"{type(exc).__name__}: {next(iter(str(exc).strip().splitlines()), 'no message')}"
 
     def need_bytes(self, files: Sequence[str]) -> int:
         """Estimates the pixels of all files in bytes; of image files from the headers of up to 64 of them."""

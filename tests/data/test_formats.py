@@ -334,3 +334,53 @@ def test_shuffled_labels(tmp_path):
     assert plain.samples["split"].equals(shuffled.samples["split"])
     assert counts(plain) == counts(shuffled)
     assert not plain.samples["label"].equals(shuffled.samples["label"])
+
+
+# --- videos and sounds
+
+
+def files(folder, names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
+def test_folders_of_sounds(tmp_path):
+    for name in ("real", "fake"):
+        files(tmp_path / name, [f"{k}.{ending}" for k, ending in enumerate(["wav", "FLAC", "mp3", "ogg", "m4a"] * 3)])
+    found = read(tmp_path)
+    assert (found.format, found.media, len(found.samples)) == ("folder", "sound", 30)
+    assert found.classes[found.real_class] == "real"
+    assert found.classes[found.positive] == "fake"
+
+
+def test_what_most_files_are_counts_and_the_others_are_named(tmp_path):
+    for name in ("real", "fake"):
+        files(tmp_path / name, [f"{k}.mp4" for k in range(10)])
+    files(tmp_path / "real", ["poster.jpg", "track.wav"])
+    found = read(tmp_path)
+    assert (found.media, len(found.samples)) == ("video", 20)
+    assert found.problems == (
+        "2 files are no videos, as most are, and are left out: 'real/poster.jpg', 'real/track.wav'",
+    )
+
+
+def test_a_label_file_of_videos_without_a_header(tmp_path):
+    names = [f"c{k}.mov" for k in range(20)]
+    files(tmp_path / "clips", names)
+    found = read(table(tmp_path, [], [(name, k % 2) for k, name in enumerate(names)]))
+    assert (found.format, found.media, len(found.samples)) == ("table", "video", 20)
+
+
+def test_groups_csv_is_no_label_file(tmp_path):
+    for name in ("real", "fake"):
+        files(tmp_path / name, [f"{name}{k}.mp4" for k in range(10)])
+    table(
+        tmp_path,
+        ["name", "group"],
+        [(f"{n}{k}.mp4", k // 2) for n in ("real", "fake") for k in range(10)],
+        "groups.csv",
+    )
+    found = read(tmp_path)
+    assert (found.format, found.media) == ("folder", "video")
+    assert found.samples["group"].nunique() == 5
