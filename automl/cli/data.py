@@ -15,7 +15,7 @@ from rich.table import Table
 from automl.cli import data_flags
 
 if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
-    from automl.data.summary import Duplicate, Summary
+    from automl.data.summary import Clips, Duplicate, Summary
 
 __all__ = ["data", "progress_bar"]
 
@@ -24,25 +24,30 @@ _SHOWN = 10  # files listed of each kind
 
 def data(
     path: Annotated[
-        Path | None, typer.Argument(help="Image folder, label file or FFDI folder. Default: the embedded demo.")
+        Path | None,
+        typer.Argument(help="Folder or label file of images, videos or sounds. Default: the embedded demo."),
     ] = None,
     format: data_flags.Format = None,
     file_column: data_flags.FileColumn = None,
     label_column: data_flags.LabelColumn = None,
     group_column: data_flags.GroupColumn = None,
+    groups: data_flags.Groups = None,
     split_column: data_flags.SplitColumn = None,
     real_class: data_flags.RealClass = None,
     positive_class: data_flags.PositiveClass = None,
     validation_fraction: data_flags.ValidationFraction = None,
     holdout_fraction: data_flags.HoldoutFraction = None,
     seed: Annotated[int, typer.Option(help="Chooses the splits that are not given.")] = 0,
+    near_copies: Annotated[
+        bool, typer.Option(help="Look for videos and sounds that are nearly the same in two splits: decodes them.")
+    ] = True,
 ) -> None:
     """Show what automl understands of a data set, and what is wrong with it.
 
     Example: automl data photos/ --holdout-fraction 0
     """
     from automl.data.samples import open_dataset
-    from automl.data.summary import summarise
+    from automl.data.summary import summarise, with_near_copies
     from automl.spec import StudySpec
 
     keys = data_flags.data_keys(
@@ -51,6 +56,7 @@ def data(
         file_column=file_column,
         label_column=label_column,
         group_column=group_column,
+        groups=groups,
         split_column=split_column,
         real_class=real_class,
         positive_class=positive_class,
@@ -62,10 +68,11 @@ def data(
     with progress_bar("reading") as progress:
         summary = summarise(dataset, progress)
     console = Console(soft_wrap=True)
-    if console.is_terminal:
-        _show_rich(summary, console)
-    else:
-        sys.stdout.write("".join(f"{line}\n" for line in [*_facts(summary), *_counts(summary), *_warnings(summary)]))
+    _show_facts(summary, console)  # before what takes longer
+    if near_copies and dataset.media != "image":
+        with progress_bar("comparing") as progress:
+            summary = with_near_copies(summary, dataset, progress)
+    _show(_warnings(summary), console, style="yellow")
 
 
 @contextmanager
@@ -78,10 +85,22 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _show_rich(summary: "Summary", console: Console) -> None:
-    """Prints a summary with a table and colours."""
-    for line in _facts(summary):
-        console.print(line, markup=False, highlight=False)
+def _show(lines: list[str], console: Console, style: str | None = None) -> None:
+    """Prints lines, with a colour on a terminal."""
+    if console.is_terminal:
+        for line in lines:
+            console.print(line, style=style, markup=False, highlight=False)
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+
+
+def _show_facts(summary: "Summary", console: Console) -> None:
+    """Prints what is known of a data set, and how many samples there are: on a terminal in a table."""
+    _show(_facts(summary), console)
+    if not console.is_terminal:
+        _show(_counts(summary), console)
+        return
     names = [] if _many(summary) else [escape(name) for name in summary.classes]
     table = Table("split", *names, "samples")
     if summary.groups:
@@ -93,8 +112,6 @@ def _show_rich(summary: "Summary", console: Console) -> None:
         cells += [summary.groups[split]] if summary.groups else []
         table.add_row(split, *map(str, cells))
     console.print(table)
-    for line in _warnings(summary):
-        console.print(line, style="yellow", markup=False, highlight=False)
 
 
 def _many(summary: "Summary") -> bool:
@@ -113,6 +130,30 @@ def _facts(summary: "Summary") -> list[str]:
         (narrow, width, wide), (low, height, high) = summary.sizes.width, summary.sizes.height
         lines.append(f"width: {narrow} to {wide} pixels, median {width}")
         lines.append(f"height: {low} to {high} pixels, median {height}")
+    return lines + (_clips(summary.clips) if summary.clips else [])
+
+
+def _clips(clips: "Clips") -> list[str]:
+    """The lines about videos and sounds."""
+    lines = []
+    if clips.seconds:
+        shortest, median, longest = clips.seconds
+        lines.append(f"duration: {shortest:.2f} to {longest:.2f} s, median {median:.2f}")
+    if clips.frames_per_second:
+        slowest, fastest = clips.frames_per_second
+        lines.append(f"frame rate: {slowest:.4g} to {fastest:.4g} frames a second")
+    if clips.variable_rate:
+        lines.append(f"variable frame rate: {clips.variable_rate} of {clips.pictures} clips")
+    if clips.rotated:
+        lines.append(f"rotated: {clips.rotated} of {clips.pictures} clips; they are turned upright")
+    if 0 < clips.pictures < clips.count:
+        lines.append(f"pictures: in {clips.pictures} of {clips.count} clips")
+    if clips.sound:
+        rates = ", ".join(f"{rate} Hz" for rate in clips.sample_rates_hz[:6])
+        more = ", …" if len(clips.sample_rates_hz) > 6 else ""
+        lines.append(f"sound: in {clips.sound} of {clips.count} clips, {rates}{more}")
+    elif clips.count:
+        lines.append("sound: none")
     return lines
 
 
@@ -132,12 +173,20 @@ def _warnings(summary: "Summary") -> list[str]:
     """What is wrong, one line each; "no problems found" if nothing is."""
     lines = [f"warning: {problem}" for problem in summary.problems]
     lines += _few([f"unreadable: {name}: {reason}" for name, reason in summary.unreadable])
-    lines += _few([f"leak: {_describe(copy)}: the same image in {' and '.join(copy.splits)}" for copy in summary.leaks])
+    what = "image" if summary.clips is None else "clip"
     lines += _few(
-        [f"conflict: {_describe(copy)}: the same image as {' and as '.join(copy.labels)}" for copy in summary.conflicts]
+        [f"leak: {_describe(copy)}: the same {what} in {' and '.join(copy.splits)}" for copy in summary.leaks]
+    )
+    lines += _few([f"leak: {copy.sentence}" for copy in summary.near_copies])
+    lines += _few(
+        [
+            f"conflict: {_describe(copy)}: the same {what} as {' and as '.join(copy.labels)}"
+            for copy in summary.conflicts
+        ]
     )
     if summary.copies:
-        lines.append(f"note: {summary.copies} images are copies of another one of their class and split")
+        lines.append(f"note: {summary.copies} {what}s are copies of another one of their class and split")
+    lines += [f"note: {note}" for note in summary.notes]
     return lines or ["no problems found"]
 
 

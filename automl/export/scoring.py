@@ -263,6 +263,8 @@ Join = Callable[["np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
 
 def weighted_mean(scores: "np.ndarray[Any, Any]", weights: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
     """The mean over the members that see something in a file; a `Join` for given weights (M,)."""
-    shares = np.where(np.isnan(scores[..., 0]), 0.0, weights[:, None])  # (M, N)
+    sees = ~np.isnan(scores[..., 0])  # (M, N)
+    shares = np.where(sees, weights[:, None], 0.0)
+    shares = np.where(shares.sum(axis=0) > 0, shares, sees)  # only members that count nothing see something
     mean: np.ndarray[Any, Any] = np.einsum("mn,mnc->nc", shares, np.nan_to_num(scores)) / shares.sum(axis=0)[:, None]
     return mean

@@ -3,7 +3,9 @@
 Colours are Okabe & Ito's, or Cividis, which colour-blind people can tell apart and which are ordered in grey as well.
 """
 
-from typing import Any
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +14,26 @@ from automl.data.media import require
 from automl.report.clip import Curve, Pictures, Sound
 from automl.report.clock import Clock
 
-__all__ = ["features_figure", "mel_figure", "similarity_figure"]
+__all__ = [
+    "MemberScores",
+    "Scores",
+    "features_figure",
+    "highest",
+    "mel_figure",
+    "scores_figure",
+    "similarity_figure",
+]
 
 Figure = Any  # plotly.graph_objects.Figure: Plotly has no types
+Floats = npt.NDArray[np.float64]
 
 _BLUE, _ORANGE, _GRAY = "#0072B2", "#D55E00", "#777777"
+_PANEL = 260  # pixels
 _LABELS, _LABEL_SHARE = 8, 0.08  # unusual points with their time beside them; the width of that, of the panel's
+_HIGHEST = 3  # moments of a member that are named
+_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of members; then again from the first
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
+_GAP = 2.5  # usual steps of time from which a line is broken; times are those of frames, so one step may be two
 _TICKS_HZ = (0, 250, 500, 1000, 2000, 4000, 8000, 16_000)
 _TONES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
 _LOUDNESS_DB = (-100, 0)
@@ -39,26 +55,113 @@ _TITLES = {
 }
 
 
-def similarity_figure(pictures: Pictures, clock: Clock) -> Figure:
-    """How like each frame, and each face, is to the one before it, with the unusual marked.
+class MemberScores(Protocol):
+    """What one member of a model says of a clip: the part of `export.moments.MemberMoments` that is shown."""
+
+    @property
+    def name(self) -> str:
+        """That of its view, unlike the others'."""
+
+    @property
+    def network(self) -> str:
+        """Of the backbone."""
+
+    @property
+    def weight(self) -> float:
+        """Its share in the clip's score."""
+
+    @property
+    def medium(self) -> str:
+        """What it looks at: `video` or `sound`."""
+
+    @property
+    def times_seconds(self) -> Floats:
+        """Shape (K,), ascending; K is 0 if it sees nothing."""
+
+    @property
+    def seconds_each(self) -> Floats:
+        """Shape (K,): how much of the clip is scored, around each time; 0 of a frame."""
+
+    @property
+    def probabilities(self) -> Floats:
+        """Shape (K,)."""
+
+    @property
+    def made_of(self) -> str:
+        """What its score is made of, such as `mean of 8 images`."""
+
+    @property
+    def score(self) -> float | None:
+        """Its probability for the clip; None if it sees nothing."""
+
+    @property
+    def problem(self) -> str:
+        """Why it sees nothing."""
+
+
+class Scores(Protocol):
+    """What a model says of a clip: the part of `export.moments.ClipMoments` that is shown."""
+
+    @property
+    def class_name(self) -> str:
+        """The class whose probability is shown."""
+
+    @property
+    def score(self) -> float | None:
+        """Of the clip; None if no member sees anything."""
+
+    @property
+    def prior(self) -> float:
+        """What `automl predict` says then."""
+
+    @property
+    def members(self) -> Sequence[MemberScores]:
+        """At least one."""
+
+
+def similarity_figure(pictures: Pictures, clock: Clock, scores: Scores | None = None) -> Figure:
+    """How like each frame, and each face, is to the one before it, with the unusual marked; and a model's scores.
 
     Args:
         pictures: What was found in the clip.
         clock: The unit of the time axis.
+        scores: What a model says of the clip; None, or scores without any moment, are not drawn.
 
     Returns:
-        A figure of one panel, or of two over the same time if there are faces.
+        A figure of one to three panels over the same time.
     """
     curves = {"Neighbouring frames": pictures.frame_curve}
     if not np.isnan(pictures.face_curve.similarity).all():
         curves["Neighbouring face crops"] = pictures.face_curve
-    figure = _panels(list(curves), [260] * len(curves), clock)
+    titles = [*curves] if scores is None or scores.score is None else [*curves, _scores_title(scores)]
+    figure = _panels(titles, [_PANEL] * len(titles), clock)
     for row, curve in enumerate(curves.values(), start=1):
         _draw_curve(figure, row, curve, clock)
         figure.update_yaxes(title_text="similarity (SSIM)", row=row, col=1)
     figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1, "xanchor": "right"})
     figure.update_layout(margin_t=60)
+    if scores is not None and len(titles) > len(curves):
+        _draw_scores(figure, len(titles), scores, clock)
     return figure
+
+
+def scores_figure(scores: Scores, clock: Clock) -> Figure:
+    """What a model says of the moments of a clip, alone: of a sound file, which has no similarities.
+
+    Args:
+        scores: What it says; some member must see something.
+        clock: The unit of the time axis.
+    """
+    figure = _panels([_scores_title(scores)], [_PANEL], clock)
+    figure.update_layout(margin_t=60)
+    _draw_scores(figure, 1, scores, clock)
+    return figure
+
+
+def highest(member: MemberScores) -> list[int]:
+    """The places of the moments with the highest scores, the highest first; none near another."""
+    order = np.argsort(-member.probabilities, kind="stable").tolist()
+    return _apart(member.times_seconds, order, _HIGHEST)
 
 
 def mel_figure(sound: Sound, clock: Clock) -> Figure:
@@ -144,17 +247,93 @@ def _draw_curve(figure: Figure, row: int, curve: Curve, clock: Clock) -> None:
 
 
 def _labelled(curve: Curve, far: npt.NDArray[np.intp]) -> list[int]:
-    """Which unusual points have their time beside them.
+    """Which unusual points have their time beside them: the farthest from the median whose texts do not overlap."""
+    order = far[np.argsort(-np.abs(curve.similarity[far] - curve.median), kind="stable")].tolist()
+    return _apart(curve.times_seconds, order, _LABELS)
 
-    The farthest from the median, and none so near another one that the texts would overlap.
-    """
+
+def _apart(times_seconds: Floats, order: Iterable[int], most: int) -> list[int]:
+    """The first places of an order, without those so near one before that texts beside them would overlap."""
     chosen: list[int] = []
-    near = _LABEL_SHARE * (curve.times_seconds[-1] - curve.times_seconds[0])
-    for place in far[np.argsort(-np.abs(curve.similarity[far] - curve.median), kind="stable")].tolist():
-        gaps = [abs(curve.times_seconds[place] - curve.times_seconds[other]) for other in chosen]
-        if len(chosen) < _LABELS and min(gaps, default=np.inf) > near:
+    for place in order:
+        gaps = [abs(times_seconds[place] - times_seconds[other]) for other in chosen]
+        if len(chosen) < most and min(gaps, default=np.inf) > _LABEL_SHARE * (times_seconds[-1] - times_seconds[0]):
             chosen.append(place)
     return chosen
+
+
+def _scores_title(scores: Scores) -> str:
+    """The title of the panel of scores; Plotly reads tags in texts."""
+    return f"Score of the model: probability of class {html.escape(scores.class_name, quote=False)}"
+
+
+def _draw_scores(figure: Figure, row: int, scores: Scores, clock: Clock) -> None:
+    """One panel of scores: a line a member, its highest moments ringed, and the clip's score across."""
+    for number, member in enumerate(scores.members):
+        if len(member.times_seconds):
+            colour, symbol = _COLOURS[number % len(_COLOURS)], _SYMBOLS[number % len(_SYMBOLS)]
+            _draw_member(figure, row, member, clock, {"color": colour, "symbol": symbol, "size": 6})
+            if member.medium == "video":
+                _ring(figure, row, member, clock, colour, named=len(scores.members) == 1)
+    dashed = {"color": "black", "width": 1.2, "dash": "dash"}
+    figure.add_hline(y=scores.score, row=row, col=1, line=dashed)
+    text = f"clip score<br>{scores.score:.3f}"
+    beside = {"x": 1.005, "xref": "x domain", "xanchor": "left", "align": "left", "showarrow": False}
+    figure.add_annotation(y=scores.score, text=text, row=row, col=1, **beside)
+    top = figure.get_subplot(row, 1).yaxis.domain[1]
+    figure.update_layout(legend2={"orientation": "h", "y": top, "yanchor": "bottom", "x": 1, "xanchor": "right"})
+    figure.update_yaxes(title_text="probability", range=[-0.06, 1.06], dtick=0.25, row=row, col=1)
+
+
+def _draw_member(figure: Figure, row: int, member: MemberScores, clock: Clock, marker: dict[str, Any]) -> None:
+    """The scores of one member over time; a bar is the time that a picture of sound shows."""
+    times, values, each = member.times_seconds, member.probabilities, member.seconds_each
+    spans = [
+        clock.text(time)
+        if not wide
+        else f"{(time - wide / 2) / clock.unit_seconds:.2f} to {clock.text(time + wide / 2)}"
+        for time, wide in zip(times.tolist(), each.tolist(), strict=True)
+    ]
+    steps = np.diff(times)
+    several = bool((steps == 0).any())  # several faces of a frame: no line goes through them
+    usual = np.median(steps) if len(steps) else np.inf
+    holes = np.flatnonzero(steps > _GAP * usual) + 1 if not several else np.empty(0, dtype=np.intp)
+    name = html.escape(member.name, quote=False)
+    line = _graph().Scatter(
+        name=name,
+        legend="legend2",
+        legendgroup=f"member {name}",
+        showlegend=True,
+        x=_shown(np.insert(times, holes, times[holes]), clock),
+        y=np.insert(values, holes, np.nan),
+        customdata=np.insert(np.array(spans, dtype=object), holes, ""),
+        mode="markers" if several else "lines+markers",
+        line={"width": 1.5, "color": marker["color"]},
+        marker=marker,
+        hovertemplate="%{customdata}: %{y:.3f}",
+    )
+    if each.any():
+        line.error_x = {"array": np.insert(each, holes, 0) / 2 / clock.unit_seconds, "thickness": 1, "width": 4}
+    figure.add_trace(line, row=row, col=1)
+
+
+def _ring(figure: Figure, row: int, member: MemberScores, clock: Clock, colour: str, *, named: bool) -> None:
+    """Rings around the highest moments of a member; `named`, with their times, which of several would overlap."""
+    places = highest(member)
+    values = member.probabilities[places]
+    rings = _graph().Scatter(
+        x=_shown(member.times_seconds[places], clock),
+        y=values,
+        text=[clock.text(member.times_seconds[place]) for place in places],
+        mode="markers+text" if named else "markers",
+        textposition=["bottom center" if value > 0.92 else "top center" for value in values],
+        marker={"size": 13, "symbol": "circle-open", "color": colour, "line": {"width": 2}},
+        legendgroup=f"member {html.escape(member.name, quote=False)}",
+        showlegend=False,
+        hoverinfo="skip",
+        cliponaxis=False,
+    )
+    figure.add_trace(rings, row=row, col=1)
 
 
 def _add(figure: Figure, row: int, name: str, values: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ rendered by `inspect.html.jinja`; everything a file says of itself is escaped.
 import base64
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from automl.errors import DataError
 from automl.files import write_atomically, write_text
 from automl.report.clip import COMPARED_SIDE, LEAST_CHANGE, LEAST_PAIRS, MOST_Z, Clip, look
 from automl.report.clock import Clock
-from automl.report.figures import features_figure, mel_figure, similarity_figure
+from automl.report.figures import Scores, features_figure, highest, mel_figure, scores_figure, similarity_figure
 from automl.report.sheet import contact_sheet
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Inspection:
     Attributes:
         page: The HTML file.
         sheet: The PNG file; None of a sound file.
-        lines: Plain sentences: the notes, and the times of what is unusual.
+        lines: Plain sentences: the notes, the times of what is unusual, and what a model says.
     """
 
     page: Path
@@ -49,7 +50,13 @@ class Inspection:
     lines: tuple[str, ...]
 
 
-def inspect_clip(path: Path, folder: Path, frames: int = 64, face_model: str | None = None) -> Inspection:
+def inspect_clip(
+    path: Path,
+    folder: Path,
+    frames: int = 64,
+    face_model: str | None = None,
+    score: Callable[[Path, int], Scores] | None = None,
+) -> Inspection:
     """Writes the page and the contact sheet of a video or a sound file.
 
     Args:
@@ -57,6 +64,7 @@ def inspect_clip(path: Path, folder: Path, frames: int = 64, face_model: str | N
         folder: Where to write; made if it is missing, files of an earlier call are replaced.
         frames: How many are compared, at least 2, evenly placed.
         face_model: A YuNet ONNX file. None: that of the `media` extra.
+        score: From the path and `frames` to what a model says of the clip. None: no model is asked.
 
     Raises:
         DataError: If the file is an image or cannot be read, or the folder cannot be written.
@@ -65,9 +73,10 @@ def inspect_clip(path: Path, folder: Path, frames: int = 64, face_model: str | N
     if folder.exists() and not folder.is_dir():
         raise DataError(f"cannot write into {folder}: it is a file; name another folder with --out")
     clip = look(path, frames, face_model)
+    scores = None if score is None else score(path, frames)
     clock = Clock.of(_seconds(clip))
     sheet = None if clip.pictures is None else contact_sheet(clip.pictures, clock)
-    page = _render(clip, sheet, clock)
+    page = _render(clip, sheet, clock, scores)
     try:
         write_text(folder / PAGE, page)
         if sheet is not None:
@@ -77,7 +86,7 @@ def inspect_clip(path: Path, folder: Path, frames: int = 64, face_model: str | N
         if exc.errno in _DISK_FULL:
             raise
         raise DataError(f"cannot write into {folder}: {exc.strerror}; name another folder with --out") from exc
-    lines = (*clip.notes, *_unusual(clip, clock).values())
+    lines = (*clip.notes, *_unusual(clip, clock).values(), *_said(scores, clock))
     return Inspection(folder / PAGE, None if sheet is None else folder / SHEET, lines)
 
 
@@ -99,11 +108,32 @@ def _unusual(clip: Clip, clock: Clock) -> dict[str, str]:
     return said
 
 
-def _render(clip: Clip, sheet: Image.Image | None, clock: Clock) -> str:
+def _said(scores: Scores | None, clock: Clock) -> list[str]:
+    """Sentences on what a model says: of the clip, and by each member the highest moments or why there are none."""
+    if scores is None:
+        return []
+    if scores.score is None:
+        given = f"automl predict gives class {scores.class_name} its share in training, {scores.prior:.3f}"
+        said = [f"The model sees nothing in this clip: {given}."]
+    else:
+        said = [f"Score of the clip, the probability of class {scores.class_name}: {scores.score:.3f}."]
+    for member in scores.members:
+        times, values = member.times_seconds, member.probabilities
+        if member.problem:
+            said.append(f"{member.name} sees nothing in this clip: {member.problem}.")
+        elif member.medium == "video":
+            moments = [f"{values[place]:.3f} at {clock.text(times[place])}" for place in highest(member)]
+            said.append(f"Highest probability of class {scores.class_name} by {member.name}: {', '.join(moments)}.")
+    return said
+
+
+def _render(clip: Clip, sheet: Image.Image | None, clock: Clock, scores: Scores | None = None) -> str:
     """The whole page."""
     figures: dict[str, str] = {}
     if clip.pictures is not None and len(clip.pictures.frames) > 1:
-        figures["similarity"] = _html(similarity_figure(clip.pictures, clock))
+        figures["similarity"] = _html(similarity_figure(clip.pictures, clock, scores))
+    elif scores is not None and scores.score is not None:
+        figures["scores"] = _html(scores_figure(scores, clock))
     if clip.sound is not None:
         figures["mel"] = _html(mel_figure(clip.sound, clock))
         figures["features"] = _html(features_figure(clip.sound, clock))
@@ -112,6 +142,8 @@ def _render(clip: Clip, sheet: Image.Image | None, clock: Clock) -> str:
         facts=_facts(clip.info),
         notes=clip.notes,
         unusual=_unusual(clip, clock),
+        said=_said(scores, clock),
+        scores=scores,
         figures=figures,
         sheet=None if sheet is None else _jpeg(sheet),
         clip=clip,

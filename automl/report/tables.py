@@ -40,6 +40,8 @@ class Live:
     trials: int
     seconds_left: float | None
     stopping: bool = False
+    doing: tuple[str, ...] = ()
+    """What workers do that is no training yet, in words."""
 
 
 def best_first(rows: list[TrialRow], maximize: bool) -> list[TrialRow]:
@@ -55,10 +57,11 @@ def live_table(live: Live, height: int = 12) -> RenderableType:
         live: What is happening.
         height: Rows of trials at most.
     """
-    table = _trial_table(live.metric)
+    table, viewed = _trial_table(live.metric, live.rows), _viewed(live.rows)
     best = best_first(live.rows, live.maximize)[:1]
     for row in live.rows[-height:]:
-        table.add_row(*_cells(row, live.running.get(row.number)), style="bold" if row in best else _STYLES[row.state])
+        cells = _cells(row, viewed, live.running.get(row.number))
+        table.add_row(*cells, style="bold" if row in best else _STYLES[row.state])
     return Group(table, Text(progress_line(live)))
 
 
@@ -70,6 +73,7 @@ def progress_line(live: Live) -> str:
         parts.append(f"best {live.metric} {best[0].value:.4f} (trial {best[0].number}, {best[0].backbone})")
     if live.seconds_left is not None:
         parts.append(f"{format_seconds(max(0.0, live.seconds_left))} left")
+    parts += live.doing
     if live.stopping:
         parts.append("stopping after this epoch; Ctrl-C again stops now")
     return " · ".join(parts)
@@ -78,7 +82,8 @@ def progress_line(live: Live) -> str:
 def trial_line(row: TrialRow, metric: str) -> str:
     """A trial that ended, in one line of a log."""
     value = f" {metric} {row.value:.4f}" if row.value is not None else ""
-    what = f" {row.backbone}" + (f" {row.image_size} px" if row.image_size else "")
+    seen = f"{row.view}, " if row.view != "image" else ""
+    what = f" {seen}{row.backbone}" + (f" {row.image_size} px" if row.image_size else "")
     length = f" {row.epochs:.3g} epochs" if row.epochs and row.state == "complete" else ""
     took = f" in {format_seconds(row.seconds)}" if row.seconds else ""
     short = f", out of memory {row.out_of_memory} ×" if row.out_of_memory else ""
@@ -88,9 +93,9 @@ def trial_line(row: TrialRow, metric: str) -> str:
 
 def top_table(rows: list[TrialRow], metric: str, maximize: bool, count: int = 5) -> Table:
     """The best complete trials."""
-    table = _trial_table(metric)
+    table, viewed = _trial_table(metric, rows), _viewed(rows)
     for row in best_first(rows, maximize)[:count]:
-        table.add_row(*_cells(row))
+        table.add_row(*_cells(row, viewed))
     return table
 
 
@@ -168,17 +173,24 @@ def _kind(row: TrialRow) -> str:
     return f"{row.state}: {row.reason or 'no reason given'}"
 
 
-def _trial_table(metric: str) -> Table:
+def _viewed(rows: list[TrialRow]) -> bool:
+    """Whether the trials look at clips, through views that differ."""
+    return any(row.view != "image" for row in rows)
+
+
+def _trial_table(metric: str, rows: list[TrialRow]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("trial", "backbone", "px", "epoch", metric, "state", "time"):
-        table.add_column(name, justify="left" if name in ("backbone", "state") else "right", no_wrap=True)
+    left = ("view", "backbone", "state")
+    for name in ("trial", *(["view"] if _viewed(rows) else []), "backbone", "px", "epoch", metric, "state", "time"):
+        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
     return table
 
 
-def _cells(row: TrialRow, epochs_done: float | None = None) -> list[str]:
+def _cells(row: TrialRow, viewed: bool, epochs_done: float | None = None) -> list[str]:
     done = row.epochs_done if epochs_done is None else epochs_done
     return [
         f"{row.number}" + ("*" if row.known_good else ""),
+        *([row.view] if viewed else []),
         row.backbone,
         str(row.image_size or ""),
         f"{done:.2f}/{row.epochs:.3g}" if row.epochs else "",

@@ -2,13 +2,16 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from automl.cli.data import data
+from automl.cli.data import _clips, data
+from automl.data.summary import Clips
 from automl.errors import DataError, SpecError
+from tests.data.views.clips import tone, write_clip
 
 app = typer.Typer()
 app.command()(data)
@@ -81,6 +84,94 @@ def test_mistakes_are_automl_errors(folder):
 def test_the_command_is_light_to_import():
     code = "import sys, automl.cli.data; print(sorted({'torch', 'pandas', 'numpy', 'PIL'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Two classes with given splits, and videos of different colours, one of them with sound."""
+    for number, place in enumerate(f"{split}/{name}" for split in ("train", "val") for name in ("fake", "real")):
+        (tmp_path / place).mkdir(parents=True)
+        for k in range(3):
+            sound = tone(0.5) if place == "val/real" and k == 0 else None
+            write_clip(tmp_path / place / f"{k}.mkv", scene(3 * number + k, 5 + k), sound)
+    return tmp_path
+
+
+def scene(seed, count):
+    colours = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    picture = np.array(Image.fromarray(colours).resize((80 + count, 60), Image.Resampling.BICUBIC))
+    return [picture[:, k : k + 80] for k in range(count)]
+
+
+def test_the_lines_of_videos(clips):
+    found = run(clips, "--holdout-fraction", 0)
+    assert found.exit_code == 0
+    assert found.stdout.splitlines() == [
+        f"data: {clips}",
+        "format: folder",
+        "classes: 2 (fake, real)",
+        "positive class: fake",
+        "real class: real",
+        "width: 80 to 80 pixels, median 80",
+        "height: 60 to 60 pixels, median 60",
+        "duration: 0.50 to 0.70 s, median 0.60",
+        "frame rate: 10 to 10 frames a second",
+        "sound: in 1 of 12 clips, 16000 Hz",
+        "train: 6 samples (fake 3, real 3)",
+        "validation: 6 samples (fake 3, real 3)",
+        "no problems found",
+    ]
+
+
+def test_what_is_wrong_with_videos(clips):
+    shutil.copy(clips / "train/fake/0.mkv", clips / "val/fake/exact.mkv")
+    shutil.copy(clips / "train/fake/2.mkv", clips / "train/fake/harmless.mkv")
+    write_clip(clips / "val/real/near.mkv", [frame[::2, ::2] for frame in scene(4, 6)])
+    (clips / "train/fake/bad.mp4").write_text("no video")
+    lines = run(clips, "--holdout-fraction", 0).stdout.splitlines()[12:]
+    assert lines[0].startswith("unreadable: train/fake/bad.mp4: ")
+    assert lines[1:] == [
+        "leak: train/fake/0.mkv = val/fake/exact.mkv: the same clip in train and validation",
+        "leak: train/real/1.mkv ~ val/real/near.mkv: nearly the same clip in train and validation",
+        "note: 1 clips are copies of another one of their class and split",
+    ]
+
+
+def test_near_copies_need_not_be_looked_for(clips):
+    write_clip(clips / "val/real/near.mkv", [frame[::2, ::2] for frame in scene(4, 6)])
+    assert run(clips, "--no-near-copies").stdout.splitlines()[-1] == "no problems found"
+
+
+def test_videos_on_a_terminal(clips, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    write_clip(clips / "val/real/near.mkv", [frame[::2, ::2] for frame in scene(4, 6)])
+    out = run(clips, "--holdout-fraction", 0).output
+    assert "duration: 0.50 to 0.70 s, median 0.60" in out
+    assert "│ validation │    3 │    4 │       7 │" in out
+    assert "leak: train/real/1.mkv ~ val/real/near.mkv: nearly the same clip in train and validation" in out
+
+
+def test_odd_clips_are_counted():
+    clips = Clips(5, (0.5, 3723.0, 40000.0), (24, 59.94), 2, 1, 4, 4, tuple(range(8000, 48_001, 5000)))
+    assert _clips(clips) == [
+        "duration: 0.50 to 40000.00 s, median 3723.00",
+        "frame rate: 24 to 59.94 frames a second",
+        "variable frame rate: 2 of 4 clips",
+        "rotated: 1 of 4 clips; they are turned upright",
+        "pictures: in 4 of 5 clips",
+        "sound: in 4 of 5 clips, 8000 Hz, 13000 Hz, 18000 Hz, 23000 Hz, 28000 Hz, 33000 Hz, …",
+    ]
+    assert _clips(Clips(2, None, None, 0, 0, 2, 0, ())) == ["sound: none"]
+    assert _clips(Clips(0, None, None, 0, 0, 0, 0, ())) == []
+
+
+def test_groups_are_read_from_a_table(clips, tmp_path_factory):
+    table = tmp_path_factory.mktemp("elsewhere") / "people.csv"
+    table.write_text(
+        "file,group\n" + "".join(f"train/{name}/{k}.mkv,{k}\n" for name in ("fake", "real") for k in range(3))
+    )
+    out = run(clips, "--holdout-fraction", 0, "--groups", table, "--no-near-copies").stdout
+    assert "train: 6 samples in 3 groups (fake 3, real 3)" in out
 
 
 @pytest.mark.shared

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 
@@ -8,7 +9,9 @@ from typer.testing import CliRunner
 
 from automl.cli import main
 from automl.cli.inspect import inspect
+from automl.recipe import Frame
 from tests.data.views.clips import background, tone, write_clip
+from tests.export.conftest import write
 
 APP = typer.Typer()
 APP.command()(inspect)
@@ -61,6 +64,48 @@ def test_what_cannot_be_shown_is_one_line_and_exit_code_2(tmp_path, monkeypatch,
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"Error: {said}")
+
+
+def test_the_scores_of_a_model_are_printed_and_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "a.mkv", [background()] * 6, tone(0.6))
+    write(tmp_path / "model", view=Frame(count=2))
+    result = CliRunner().invoke(APP, ["a.mkv", "--frames", "3", "--model", "model", "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    *_, score, highest, page, _ = result.stdout.splitlines()
+    assert re.fullmatch(r"Score of the clip, the probability of class fake: 0\.\d{3}\.", score)
+    assert re.fullmatch(r"Highest probability of class fake by frame: (0\.\d{3} at 0\.\d0 s(, |\.)){3}", highest)
+    text = (tmp_path / page).read_text(encoding="utf-8")
+    assert "Score of the model: probability of class fake" in text
+    assert "clip score" in text
+    assert "<td>mean of 2 images</td>" in text
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("images", "images was trained on image files"),
+        ("nothing", "no model in nothing: it has no model.safetensors"),
+        ("a.mkv", "a.mkv is a file; give the folder that automl train wrote"),
+    ],
+)
+def test_a_model_that_cannot_be_asked_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, model, said):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "a.mkv", [background()] * 2)
+    write(tmp_path / "images")
+    monkeypatch.setattr(main, "app", APP)
+    monkeypatch.setattr(sys, "argv", ["automl", "a.mkv", "--model", model])
+    with pytest.raises(SystemExit) as caught:
+        main.run()
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"Error: {said}")
+    assert not (tmp_path / "inspect").exists()
+
+
+def test_the_help_names_the_model():
+    result = CliRunner().invoke(APP, ["--help"], env={"COLUMNS": "120", "NO_COLOR": "1"})
+    assert re.search(r"--model +DIR +Folder that automl train wrote", result.stdout)
 
 
 def test_torch_is_not_needed():

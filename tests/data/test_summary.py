@@ -1,12 +1,16 @@
 import shutil
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from automl.data import copies
 from automl.data.samples import open_dataset
-from automl.data.summary import summarise
+from automl.data.summary import summarise, with_near_copies
+from automl.errors import DataError
 from automl.spec import DataSpec
+from tests.data.views.clips import SOUND_RATE, tone, write_clip
 
 
 @pytest.fixture
@@ -78,3 +82,121 @@ def test_groups_are_counted(tmp_path):
     (tmp_path / "labels.csv").write_text("file,label,group\n" + lines)
     found = summary(tmp_path)
     assert sum(found.groups.values()) == 10
+
+
+# --- videos and sounds ------------------------------------------------------------------------------------------------
+
+
+def scene(seed, count):
+    """Frames of a smooth picture of colours that moves, (60, 80, 3) each."""
+    colours = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    picture = np.array(Image.fromarray(colours).resize((80 + count, 60), Image.Resampling.BICUBIC))
+    return [picture[:, k : k + 80] for k in range(count)]
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Two classes with given splits and videos of growing length, one of them with sound."""
+    for number, place in enumerate(f"{split}/{name}" for split in ("train", "val") for name in ("fake", "real")):
+        (tmp_path / place).mkdir(parents=True)
+        for k in range(3):
+            sound = tone(0.5) if place == "val/real" and k == 0 else None
+            write_clip(tmp_path / place / f"{k}.mkv", scene(3 * number + k, 5 + k), sound)
+    return tmp_path
+
+
+def compared(folder, progress=None):
+    dataset = open_dataset(DataSpec(path=folder, holdout_fraction=0), 0)
+    return with_near_copies(summarise(dataset), dataset, progress)
+
+
+def test_the_facts_of_videos(clips):
+    seen = []
+    found = summary(clips, lambda done, total: seen.append((done, total)))
+    assert found.sizes.width == (80, 80, 80)
+    assert found.sizes.height == (60, 60, 60)
+    assert seen[-1] == (12, 12)
+    assert found.clips.seconds == pytest.approx((0.5, 0.6, 0.7), abs=0.01)
+    assert found.clips.frames_per_second == pytest.approx((10, 10))
+    assert (found.clips.count, found.clips.pictures, found.clips.sound) == (12, 12, 1)
+    assert (found.clips.variable_rate, found.clips.rotated) == (0, 0)
+    assert found.clips.sample_rates_hz == (SOUND_RATE,)
+    assert (found.unreadable, found.leaks, found.conflicts, found.copies) == ((), (), (), 0)
+    assert found.near_copies == found.notes == ()
+
+
+def test_the_facts_of_sounds(tmp_path):
+    for k in range(12):
+        (tmp_path / ("a" if k % 2 else "b")).mkdir(exist_ok=True)
+        write_clip(tmp_path / ("a" if k % 2 else "b") / f"{k}.wav", sound=tone(0.5 + 0.1 * k, 200 + 50 * k))
+    found = summary(tmp_path)
+    assert found.sizes is None
+    assert found.clips.seconds == pytest.approx((0.5, 1.05, 1.6))
+    assert found.clips.frames_per_second is None
+    assert (found.clips.count, found.clips.pictures, found.clips.sound) == (12, 0, 12)
+    assert found.leaks == ()
+
+
+def test_images_have_no_facts_of_clips(folder):
+    found = compared(folder)
+    assert found == summary(folder)
+    assert found.clips is None
+
+
+def test_a_clip_that_cannot_be_read_is_told(clips):
+    (clips / "train/real/3.mp4").write_text("no video")
+    (clips / "train/real/4.mkv").touch()
+    found = summary(clips)
+    assert [name for name, _ in found.unreadable] == ["train/real/3.mp4", "train/real/4.mkv"]
+    assert all(reason and "\n" not in reason and str(clips) not in reason for _, reason in found.unreadable)
+    assert found.clips.count == 12
+
+
+def test_no_clip_can_be_read(tmp_path):
+    for k in range(12):
+        (tmp_path / ("a" if k % 2 else "b")).mkdir(exist_ok=True)
+        (tmp_path / ("a" if k % 2 else "b") / f"{k}.mp4").write_text("no video")
+    found = compared(tmp_path)
+    assert len(found.unreadable) == 12
+    assert (found.clips.count, found.clips.seconds, found.sizes) == (0, None, None)
+    assert (found.near_copies, found.leaks, found.copies) == ((), (), 0)
+
+
+def test_near_copies_are_found_and_exact_ones_are_not_told_twice(clips):
+    shutil.copy(clips / "train/real/0.mkv", clips / "val/real/exact.mkv")
+    write_clip(clips / "val/real/near.mkv", [frame[::2, ::2] for frame in scene(4, 6)])
+    seen = []
+    found = compared(clips, lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (14, 14)
+    (leak,) = found.leaks
+    assert leak.names == ("train/real/0.mkv", "val/real/exact.mkv")
+    (near,) = found.near_copies
+    assert near.names == ("train/real/1.mkv", "val/real/near.mkv")
+    assert found.notes == ()
+
+
+def test_a_near_copy_of_exact_copies_is_told(clips):
+    shutil.copy(clips / "train/real/1.mkv", clips / "val/real/exact.mkv")
+    write_clip(clips / "val/real/near.mkv", [frame[::2, ::2] for frame in scene(4, 6)])
+    (near,) = compared(clips).near_copies
+    assert near.names == ("train/real/1.mkv", "val/real/exact.mkv", "val/real/near.mkv")
+
+
+def test_what_was_not_compared_is_noted(clips, monkeypatch):
+    monkeypatch.setattr(copies, "_MOST_PAIRS", 1)
+    assert compared(clips).notes == ("with 12 clips, only the middle image of each was compared to find near copies",)
+
+
+def test_without_a_cache_the_rest_is_still_shown(clips, monkeypatch):
+    (clips / "file").touch()
+    monkeypatch.setenv("AUTOML_CACHE", str(clips / "file"))
+    found = compared(clips)
+    (note,) = found.notes
+    assert note.startswith("near copies were not looked for: ")
+    assert found.clips.count == 12
+
+
+def test_what_is_missing_to_read_clips_is_told(clips, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(DataError, match=r"automl-timm\[media\]"):
+        summary(clips)

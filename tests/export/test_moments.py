@@ -70,7 +70,7 @@ def test_a_frame_without_a_face_leaves_a_hole_in_the_curve(tmp_path, talk):
 
 
 def test_where_more_images_show_nothing_those_of_the_training_are_the_curve(tmp_path, empty, monkeypatch):
-    monkeypatch.setattr(module, "_denser", lambda view, count: Mel())
+    monkeypatch.setattr(module, "_denser", lambda *_: Mel())
     members = open_members(write(tmp_path / "model", view=Frame(count=2)).path, "cpu")
     assert len(clip_moments(members, empty, 16).members[0].probabilities) == 2
 

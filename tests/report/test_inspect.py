@@ -1,5 +1,6 @@
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from automl.report import clip as clip_module
 from automl.report import inspect as module
 from automl.report.clip import Clip, compare, look
 from automl.report.clock import Clock
-from automl.report.figures import features_figure, mel_figure, similarity_figure
+from automl.report.figures import features_figure, highest, mel_figure, scores_figure, similarity_figure
 from automl.report.inspect import inspect_clip
 from tests.data.views.clips import background, moving_face, tone, write_clip
 
@@ -209,3 +210,123 @@ def test_a_folder_that_is_a_file_is_refused_before_anything_is_decoded(tmp_path)
 def test_minutes_from_ten_minutes_on():
     assert Clock.of(599).text(90) == "90.00 s"
     assert Clock.of(600).text(90) == "1.50 min"
+
+
+# --- what a model says --------------------------------------------------------------------------------------------
+
+
+def says(times=(), values=(), each=0.0, name="face", medium="video", problem=""):
+    return SimpleNamespace(
+        name=name,
+        network="tiny",
+        weight=0.5,
+        medium=medium,
+        times_seconds=np.array(times, dtype=float),
+        seconds_each=np.full(len(times), each),
+        probabilities=np.array(values, dtype=float),
+        made_of="mean of 2 images",
+        score=None if problem else 0.625,
+        problem=problem,
+    )
+
+
+def model_of(*members, class_name="fake", score: float | None = 0.625):
+    return SimpleNamespace(class_name=class_name, score=score, prior=0.25, members=members)
+
+
+def test_the_scores_are_a_panel_below_the_similarities_over_the_same_time(seen):
+    face, mel = says([0, 0.5, 1, 1.5], [0.1, 0.9, 0.4, 0.3]), says([0.8], [0.5], 1.6, "mel", "sound")
+    figure = similarity_figure(seen.pictures, CLOCK, model_of(face, mel))
+    alone = similarity_figure(seen.pictures, CLOCK)
+    assert len(alone.data) == sum(trace.legend != "legend2" and trace.yaxis != "y3" for trace in figure.data)
+    assert (figure.layout.xaxis.matches, figure.layout.xaxis3.title.text) == ("x3", "time (s)")
+    line, rings, sound = (trace for trace in figure.data if trace.yaxis == "y3")
+    assert (line.name, sound.name) == ("face", "mel")
+    assert list(line.x) == [0, 0.5, 1, 1.5]
+    assert list(line.y) == [0.1, 0.9, 0.4, 0.3]
+    assert list(line.customdata) == ["0.00 s", "0.50 s", "1.00 s", "1.50 s"]
+    assert list(sound.customdata) == ["0.00 to 1.60 s"]
+    assert list(sound.error_x.array) == [0.8]
+    assert list(rings.x) == [0.5, 1, 1.5]
+    texts = [annotation.text for annotation in figure.layout.annotations]
+    assert "Score of the model: probability of class fake" in texts
+    assert "clip score<br>0.625" in texts
+    assert [shape.y0 for shape in figure.layout.shapes] == [0.625]
+
+
+def test_the_line_of_a_member_is_broken_where_it_sees_nothing():
+    times = [*range(5), *range(9, 12)]
+    line = scores_figure(model_of(says(times, [0.5] * 8)), CLOCK).data[0]
+    assert len(line.x) == 9
+    assert np.flatnonzero(np.isnan(line.y)).tolist() == [5]
+    one = scores_figure(model_of(says([3], [0.5])), CLOCK).data[0]
+    assert list(one.y) == [0.5]
+
+
+def test_several_faces_of_a_frame_are_not_joined():
+    line = scores_figure(model_of(says([0, 0, 1, 1], [0.1, 0.9, 0.2, 0.8])), CLOCK).data[0]
+    assert line.mode == "markers"
+    assert len(line.x) == 4
+
+
+def test_the_highest_moments_are_not_beside_each_other():
+    member = says(range(101), [0.5] * 101)
+    member.probabilities[[20, 21, 60, 90, 95]] = 0.9, 0.91, 0.95, 0.7, 0.6
+    assert highest(member) == [60, 21, 90]
+
+
+def test_the_page_shows_what_the_model_says_and_who_sees_nothing(talk, tmp_path):
+    asked = []
+    members = says([0.1, 1.2], [0.25, 0.75]), says(name="mel", medium="sound", problem="it has no sound track")
+    done = inspect_clip(talk, tmp_path, 4, score=lambda *given: asked.append(given) or model_of(*members))
+    assert asked == [(talk, 4)]
+    page = done.page.read_text(encoding="utf-8")
+    said = (
+        "Score of the clip, the probability of class fake: 0.625.",
+        "Highest probability of class fake by face: 0.750 at 1.20 s, 0.250 at 0.10 s.",
+        "mel sees nothing in this clip: it has no sound track.",
+    )
+    assert done.lines[-3:] == said
+    assert all(f"<p>{sentence}</p>" in page for sentence in said)
+    assert "clip score\\u003cbr\\u003e0.625" in page
+    assert "<td>mean of 2 images</td>" in page
+    assert page.count("<td>tiny</td>") == 1
+    assert page.index("Neighbouring frames and faces compared") < page.index("<h2>Score of the model</h2>")
+    assert page.index("<h2>Score of the model</h2>") < page.index("<h2>Frames</h2>") < page.index("<h2>Sound</h2>")
+    assert "Score of the model" not in inspect_clip(talk, tmp_path, 4).page.read_text(encoding="utf-8")
+
+
+def test_what_a_model_says_of_a_sound_file_is_a_figure_of_its_own(tmp_path):
+    path = write_clip(tmp_path / "a.wav", sound=tone(0.3))
+    mel = says([0.15], [0.5], 0.3, "mel", "sound")
+    page = inspect_clip(path, tmp_path / "out", score=lambda *_: model_of(mel)).page.read_text(encoding="utf-8")
+    assert page.count("Plotly.newPlot(") == 3 + page.split("</script>")[0].count("Plotly.newPlot(")
+    assert "The figure has a point" in page
+    assert "Highest probability" not in page
+
+
+def test_a_model_that_sees_nothing_has_one_line_and_no_figure(talk, tmp_path):
+    blind = model_of(says(problem="no face found in 4 of 4 frames"), score=None)
+    done = inspect_clip(talk, tmp_path, 4, score=lambda *_: blind)
+    assert done.lines[-2:] == (
+        "The model sees nothing in this clip: automl predict gives class fake its share in training, 0.250.",
+        "face sees nothing in this clip: no face found in 4 of 4 frames.",
+    )
+    page = done.page.read_text(encoding="utf-8")
+    assert "Neighbouring face crops" in page
+    assert "clip score" not in page
+    assert "<td>tiny</td>" not in page
+
+
+def test_the_name_of_a_class_is_escaped(seen):
+    name = "</script><b onclick='x'>%{y}&amp;"
+    model = model_of(says([0, 1], [0.1, 0.9], name="<i>face"), class_name=name)
+    own = module._render(seen, None, CLOCK, model)
+    own = own[own.rindex("</head>") :]
+    assert "<b onclick" not in own
+    assert "<i>face" not in own
+    assert "&lt;/script&gt;&lt;b onclick" in own
+    figure = scores_figure(model, CLOCK)  # Plotly makes tags of what looks like one
+    shown = [annotation.text for annotation in figure.layout.annotations] + [trace.name or "" for trace in figure.data]
+    assert not any("<b " in text or "<i" in text for text in shown)
+    assert "%{y}&" not in "".join(trace.hovertemplate or "" for trace in figure.data)
