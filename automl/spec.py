@@ -63,6 +63,8 @@ class DataSpec(Section):
     split_column: str | None = None
     groups: Path | None = None
     """A table of file names and groups, beside the labels; None: `groups.csv` in the data's folder, if it is there."""
+    face_model: Path | None = None
+    """YuNet ONNX file that views find faces with; None: the one that comes with the `media` extra."""
     real_class: str | None = None
     """Class of genuine images, which self-blending may forge; None: the class named `real`, if any."""
     positive_class: str | None = None

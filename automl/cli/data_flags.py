@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 __all__ = [
+    "FaceModel",
     "FileColumn",
     "Format",
     "GroupColumn",
@@ -33,6 +34,7 @@ GroupColumn = Annotated[str | None, _option("Label file: samples of one group st
 Groups = Annotated[
     Path | None, _option("Table of file names and groups that stay together (default: groups.csv beside the data).")
 ]
+FaceModel = Annotated[Path | None, _option("YuNet ONNX file to find faces with (default: the one that pip installed).")]
 SplitColumn = Annotated[str | None, _option("Label file: column that names the split.")]
 RealClass = Annotated[str | None, _option("Class of what is genuine, which self-blending may forge.")]
 PositiveClass = Annotated[str | None, _option("Class whose probability is predicted.")]

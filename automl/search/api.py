@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import optuna
 
 from automl.data import Cache, build_cache, open_dataset
+from automl.data.copies import near_copies
 from automl.data.samples import SPLITS, Dataset
 from automl.errors import AutomlError, DataError, SpecError, StudyError
 from automl.files import write_atomically
@@ -23,7 +24,7 @@ from automl.search.interrupts import interrupts
 from automl.search.rows import trials_table
 from automl.search.study import best_trial, freeze, open_storage, open_study, recipe_of, stored_spec
 from automl.search.supervisor import Supervisor
-from automl.search.views import check_views, describe_view, space_name
+from automl.search.views import check_views, describe_view, space_name, with_face_model
 from automl.space import load_space
 from automl.spec import StudySpec, merge
 from automl.training.metrics import direction
@@ -220,7 +221,7 @@ class _Search:
         """The facts and the study: found and made, or recalled and opened."""
         spec = self.spec.model_copy(update={"name": folder.name})
         space = load_space(space_name(spec.space, dataset.media))
-        views = check_views(space, dataset)
+        views = [with_face_model(view, spec.data.face_model) for view in check_views(space, dataset)]
         try:
             study = open_study(folder, self.spec.storage)
         except StudyError:
@@ -234,6 +235,7 @@ class _Search:
         else:
             memory = budget_bytes(spec.budget.gpu_mem, devices)  # one that cannot be given waits for no decoding
             cache = self._decode(dataset, int(space.bounds("image_size")[1]), views)
+            self._tell_copies(dataset)
             facts = find_facts(spec, dataset, cache, space, devices, memory, self.reporter.say)
             folder.create()
             study = freeze(folder, spec, _direction(facts), store_facts(facts, folder))
@@ -260,17 +262,26 @@ class _Search:
             self._tell_unreadable(caches[-1], "" if view.media == "image" else f"view {view.name}: ")
         return caches[0]
 
+    def _tell_copies(self, dataset: Dataset) -> None:
+        """Warns of clips that are nearly the same in two splits: the validation would measure memory."""
+        if dataset.media == "image":
+            return
+        with self.reporter.bar("comparing the clips of the splits") as progress:
+            found = near_copies(dataset, progress)
+        for copy in found[:_NAMED]:
+            self.reporter.say(f"warning: leak: {copy.sentence}")
+        if len(found) > _NAMED:
+            self.reporter.say(f"warning: {len(found)} such leaks in all; automl data lists them")
+
     def _tell_unreadable(self, cache: Cache, where: str) -> None:
         """Names the first files that gave no image."""
         for name, reason in cache.unreadable[:_NAMED]:
             self.reporter.say(f"warning: {where or 'unreadable, skipped: '}{name} ({reason})")
         if len(cache.unreadable) > _NAMED:
             what = (
-                "clips without an image, which are scored by the shares of the classes,"
-                if where
-                else "unreadable files"
+                "clips show it nothing, and are scored by the classes' shares" if where else "unreadable files in all"
             )
-            self.reporter.say(f"warning: {where}{len(cache.unreadable)} {what} in all")
+            self.reporter.say(f"warning: {where}{len(cache.unreadable)} {what}")
 
     def _stop(self, supervisor: Supervisor) -> Callable[[], None]:
         """What Ctrl-C does: first a wish, then an order."""

@@ -21,7 +21,7 @@ from automl.search.device_memory import DeviceLost
 from automl.search.folder import StudyFolder
 from automl.search.pool import Pool, PoolEntry
 from automl.search.telling import Telling
-from automl.search.views import Views, describe_view
+from automl.search.views import Views, describe_view, with_face_model
 from automl.space import Space
 from automl.spec import StudySpec
 from automl.training.cadence import VALIDATION_SHARE
@@ -113,7 +113,9 @@ class Objective:
         trial.set_user_attr("host", socket.gethostname())
         given = {"backbone": entry.backbone, "pretrained": entry.weights is not None, "seed": self.spec.seed}
         recipe = Recipe.from_mapping(values | given, f"trial {trial.number}")
-        trial.set_user_attr("view", recipe.view.name)
+        view = with_face_model(recipe.view, self.spec.data.face_model)
+        recipe = recipe.model_copy(update={"view": view})
+        trial.set_user_attr("view", view.name)
         data = self._data(trial, recipe)
         recipe = self._within_time(recipe, entry, data)
         recipe = recipe.model_copy(update={"numerics": entry.timing.numerics()})

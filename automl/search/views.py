@@ -1,6 +1,7 @@
 """A study's samples through its views: each view is decoded when it is first asked for, once, for all processes."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from automl.data import Cache, build_cache
 from automl.data.kinds import Medium
@@ -8,11 +9,11 @@ from automl.data.loader import ImageData
 from automl.data.samples import Dataset
 from automl.data.views import make_view
 from automl.errors import SpaceError
-from automl.recipe import View, ViewPart
+from automl.recipe import FaceChoices, View, ViewPart
 from automl.search.facts import Facts
 from automl.space import Space
 
-__all__ = ["SPACES", "Views", "check_views", "describe_view", "space_name"]
+__all__ = ["SPACES", "Views", "check_views", "describe_view", "space_name", "with_face_model"]
 
 SPACES: dict[Medium, str] = {"image": "image", "video": "video", "sound": "audio"}
 """The shipped search space for each kind of files."""
@@ -74,6 +75,13 @@ def check_views(space: Space, dataset: Dataset) -> list[View]:
                 f"give --space {SPACES[dataset.media]}, or leave out --space"
             )
     return found
+
+
+def with_face_model(view: View, face_model: Path | None) -> View:
+    """The view with the study's face detector, where it looks for faces and names none itself."""
+    if face_model is None or not isinstance(view, FaceChoices) or view.face_model is not None:
+        return view
+    return view.model_copy(update={"face_model": str(face_model.expanduser().absolute())})
 
 
 def describe_view(view: ViewPart) -> str:
