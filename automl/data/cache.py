@@ -31,13 +31,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from automl.data.decode import LONGEST, image_size, read_pixels, shrunk
+from automl.data.media import require
 from automl.data.samples import Dataset
 from automl.data.splits import check_counts
 from automl.data.views import view_images, view_key
 from automl.errors import AutomlError, DataError
 from automl.files import cache_dir, write_atomically, write_text
 from automl.quantities import format_bytes
-from automl.recipe import ClipView, ViewPart, WholeImage
+from automl.recipe import ClipView, FaceChoices, ViewPart, WholeImage
 
 __all__ = ["Cache", "build_cache", "cpu_threads", "in_threads"]
 
@@ -125,6 +126,7 @@ def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, v
             validation; of clips, which can be scored without an image, in train.
         AutomlError: If the disk is too full, or the cache's folder cannot be written.
     """
+    _require(view)
     paths, positions = np.unique(dataset.samples["path"].to_numpy(dtype=str), return_inverse=True)
     files = [str(path) for path in paths]
     maker = _Maker(view, size)
@@ -138,6 +140,16 @@ def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, v
         except OSError as exc:
             raise _cannot_write(folder, exc, maker.need_bytes(files)) from exc
     return _open(folder, maker, positions, dataset)
+
+
+def _require(view: ViewPart) -> None:
+    """Raises DataError, once and not for each file, if a package that a view needs is not installed."""
+    if isinstance(view, ClipView):
+        require("av")
+        if view.media == "sound":
+            require("librosa")
+        if isinstance(view, FaceChoices):
+            require("cv2")
 
 
 def cpu_threads() -> int:
