@@ -310,6 +310,8 @@ class _Decoder:
     def _seek(self, timestamp: int) -> None:
         """Goes to a keyframe from which the frame at `timestamp` can be decoded; `_ahead` is its first frame."""
         before, self._current, target, step = self._keyframe, None, timestamp, 1
+        if before is None:
+            self._meet()
         while True:
             first = self._jump(target)
             start = first.pts if first.pts is not None else first.dts
@@ -325,6 +327,18 @@ class _Decoder:
             # the index counts in decoding order: the keyframe it gave may be shown after `timestamp`
             target = min(target, first.dts if first.dts is not None else target) - step
             step *= 8  # without an index there may be none for long
+
+    def _meet(self) -> None:
+        """Shows the decoder the first packet, where what follows cannot be decoded without it.
+
+        x264 writes its version into the first packet alone, and versions before 151 wrote 4:4:4 in a way of their own
+        (FFmpeg, h264_cabac.c: `x264_build`): decoded from a later keyframe, such a video is green and grey.
+        """
+        context = self._stream.codec_context
+        if context.name == "h264" and "444" in (context.pix_fmt or ""):
+            first = next(self._packets, None)
+            if first is not None and first.size:
+                decoded(first)
 
     def _jump(self, target: int) -> "Packet[VideoStream]":
         """Seeks, and returns the keyframe packet that is decoded next."""

@@ -1,12 +1,26 @@
+import re
+
+import av
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from skimage.data import astronaut
 
 from automl.data.media import iterate_frames, read_frames
 from automl.data.media import video as video_module
 from automl.errors import DataError
-from tests.data.media.clips import FRAMES, HEIGHT, RATE, WIDTH, number_of, numbers_of, tone, write_sound, write_video
+from tests.data.media.clips import (
+    FRAMES,
+    HEIGHT,
+    RATE,
+    WIDTH,
+    number_of,
+    numbers_of,
+    tone,
+    write_sound,
+    write_video,
+)
 from tests.data.media.conftest import KINDS
 
 
@@ -164,3 +178,22 @@ def test_frames_of_a_real_clip_are_those_of_reading_everything(shared):
         expected = max((entry for entry in whole if entry[0] <= t), key=lambda entry: entry[0])
         assert time == expected[0]
         assert (pixels == expected[1]).all()
+
+
+def test_video_of_an_old_x264_is_the_same_after_a_seek(tmp_path):
+    """Its version, which says how 4:4:4 is to be decoded, stands in the first packet alone."""
+    new, old = tmp_path / "new.mp4", tmp_path / "old.mp4"
+    photograph = astronaut()
+    with av.open(str(new), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"crf": "23", "g": "5"})
+        stream.width, stream.height, stream.pix_fmt = 256, 192, "yuv444p"
+        for number in range(FRAMES):
+            pixels = np.ascontiguousarray(photograph[3 * number :, 5 * number :][:192, :256])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+        container.mux(stream.encode())
+    version = re.search(rb"x264 - core \d{3}", new.read_bytes())
+    assert version is not None
+    old.write_bytes(new.read_bytes().replace(version[0], b"x264 - core 148"))
+    one, other = ([pixels for _, pixels in iterate_frames(path)] for path in (new, old))
+    assert (one[16] != other[16]).any(), "the decoder takes it for an old one"
+    assert (read_frames(old, [1.6]).pixels[0] == other[16]).all()
