@@ -11,6 +11,7 @@ from automl.cli.backbones import backbones
 from automl.cli.confirm import confirm
 from automl.cli.data import data
 from automl.cli.doctor import doctor
+from automl.cli.ensemble import ensemble
 from automl.cli.export import export
 from automl.cli.inspect import inspect
 from automl.cli.leaderboard import leaderboard_app
@@ -36,6 +37,7 @@ for command in (
     search,
     best,
     confirm,
+    ensemble,
     train,
     predict,
     export,

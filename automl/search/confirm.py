@@ -7,31 +7,25 @@ made by the mean of their validation scores, and the chosen one alone is scored 
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from shutil import rmtree
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from automl.data import build_cache
-from automl.data.loader import ImageData
 from automl.errors import DataError, SpecError, StudyError
 from automl.quantities import format_seconds
 from automl.recipe import Numerics, Recipe
 from automl.search.api import Quiet, Reporter, find_devices
 from automl.search.confirmation import Candidate, Confirmation, load_confirmation, store_confirmation
-from automl.search.facts import Facts, load_facts
 from automl.search.folder import StudyFolder, lock
 from automl.search.interrupts import interrupts
+from automl.search.retrainer import Planned, Retrainer
 from automl.search.retraining import Retraining
 from automl.search.study import open_study, recipe_of, stored_spec
-from automl.training.allocator import give_freed_memory_back, keep_freed_memory
-from automl.training.cadence import VALIDATION_SHARE
-from automl.training.fit import Diverged, Parked
-from automl.training.interval import Interval, describe_method, metric_interval
-from automl.training.metrics import all_metrics, compute, direction
+from automl.training.fit import Parked
+from automl.training.interval import Interval, describe_method
+from automl.training.metrics import compute, direction
 
 __all__ = ["Confirmation", "confirm", "load_confirmation", "what_fits"]
 
@@ -109,55 +103,30 @@ def what_fits(seconds: Sequence[Sequence[float]], seconds_left: float) -> tuple[
     return 0, 0
 
 
-@dataclass
-class _Confirming:
+class _Confirming(Retrainer):
     """One call of `confirm`."""
-
-    study: optuna.Study
-    folder: StudyFolder
-    device: str
-    deadline: float
-    reporter: Reporter
-    facts: Facts = field(init=False)
-    data: ImageData = field(init=False)
-    stopping: bool = False
-    pace: float = 1.0
-    """Seconds the trainings took, by those predicted."""
-
-    def stop(self) -> None:
-        """What Ctrl-C does: first a wish, then an order."""
-        if self.stopping:
-            raise KeyboardInterrupt
-        self.stopping = True
 
     def confirm(self, top: int, seeds: int, times_scored: int) -> Confirmation | None:
         say = self.reporter.say
-        self.facts = load_facts(self.study, self.folder)
         trials = self._best(top)
         if not trials:
             raise StudyError(f"study {self.folder.name} has no complete trial to confirm; continue it: automl search")
-        with self.reporter.bar("decoding images") as progress:
-            cache = build_cache(self.facts.dataset, self.facts.cache_size, progress)
-        self.data = ImageData(self.facts.dataset, cache, loaders=0 if self.device == "cpu" else 4)
+        self.open(trials)
         planned = self._plan(trials, seeds)
         if not planned:
             return None
-        if times_scored and self._holdout_rows():
+        if times_scored and self.holdout_rows():
             say("warning: the holdout was looked at before; it is no longer unseen, and its score flatters a little")
-        if self.device == "cpu":
-            keep_freed_memory()
         try:
-            candidates = self._evidence(trials, self._train(planned))
-            if not candidates or self.stopping:
-                say(f"nothing was chosen yet; {self.folder.command('confirm')} goes on where this stopped")
-                return None
-            return self._conclude(candidates, times_scored)
+            with self.memory():
+                candidates = self._evidence(trials, self.train_all(planned))
+                if not candidates or self.stopping:
+                    say(f"nothing was chosen yet; {self.folder.command('confirm')} goes on where this stopped")
+                    return None
+                return self._conclude(candidates, times_scored)
         except Parked:
             say(f"stopped; {self.folder.command('confirm')} goes on where this stopped")
             return None
-        finally:
-            if self.device == "cpu":
-                give_freed_memory_back()
 
     # --- what to train ----------------------------------------------------------------------------------------------
 
@@ -170,17 +139,16 @@ class _Confirming:
             found.setdefault(_without_luck(recipe_of(trial)), trial)
         return list(found.values())[:top]
 
-    def _plan(self, trials: list[FrozenTrial], seeds: int) -> list[tuple[Retraining, float]]:
+    def _plan(self, trials: list[FrozenTrial], seeds: int) -> list[Planned]:
         """What there is time for, with the seconds predicted: one seed of every recipe, then the next."""
         first = stored_spec(self.study).seed + 1  # the search's own seed won; that is not held for the recipe's merit
-        rows = [[self._retraining(trial, (first + k) % 2**32) for k in range(seeds)] for trial in trials]
-        predicted = [self._seconds(trial) for trial in trials]
-        labels = self.data.labels("validation")
+        rows = [[self.retraining(trial, (first + k) % 2**32) for k in range(seeds)] for trial in trials]
+        predicted = [self.seconds(trial) for trial in trials]
         costs = [
-            [0.0 if again.validation(labels) is not None else _MARGIN * seconds for again in row]
+            [0.0 if self.is_done(again) else _MARGIN * seconds for again in row]
             for row, seconds in zip(rows, predicted, strict=True)
         ]
-        left = max(0.0, self.deadline - time.time())
+        left = self.seconds_left
         recipes, each = what_fits(costs, left)
         if (recipes, each) == (0, 0):
             self.reporter.say(
@@ -196,65 +164,6 @@ class _Confirming:
             f"about {format_seconds(total)} of training"
         )
         return [(rows[i][k], predicted[i]) for k in range(each) for i in range(recipes)]
-
-    def _retraining(self, trial: FrozenTrial, seed: int) -> Retraining:
-        recipe = recipe_of(trial).model_copy(update={"seed": seed})
-        return Retraining(trial.number, recipe, self.folder.retraining(trial.number, seed))
-
-    def _seconds(self, trial: FrozenTrial) -> float:
-        """How long the trial trained or, where that was not noted, how long the backbone's timing says."""
-        if noted := trial.user_attrs.get("fit_seconds"):
-            return float(noted)
-        recipe = recipe_of(trial)
-        entry = self.facts.pool.named(recipe.backbone)
-        if entry is None:
-            return 0.0
-        images = recipe.epochs * len(self.data.labels("train"))
-        return images * entry.timing.at(recipe.image_size).train_seconds * (1 + VALIDATION_SHARE)
-
-    # --- training ---------------------------------------------------------------------------------------------------
-
-    def _train(self, planned: list[tuple[Retraining, float]]) -> list[Retraining]:
-        """Trains one after the other; returns those that are done, without recipes that diverged."""
-        labels, done, broken = self.data.labels("validation"), list[Retraining](), set[int]()
-        for number, (again, seconds) in enumerate(planned, start=1):
-            what = f"{number} of {len(planned)}: trial {again.trial}, {again.recipe.backbone}, seed {again.recipe.seed}"
-            if again.trial in broken:
-                continue
-            if again.validation(labels) is None:
-                if done and self.pace * seconds > self.deadline - time.time():
-                    self.reporter.say(f"{what}: no time left for it")
-                    break
-                try:
-                    self._train_one(again, seconds, what)
-                except Parked:
-                    self.reporter.say(f"{what}: parked")
-                    break
-                except Diverged as exc:
-                    self.reporter.say(f"{what}: {exc}; the recipe is out")
-                    broken.add(again.trial)
-                    continue
-            done.append(again)
-            found = again.validation(labels)
-            if found is None:
-                raise StudyError(f"cannot read {again.predictions} again; is the disk full?")
-            value = compute(self.facts.metric, labels, found, self.data.positive)
-            self.reporter.say(f"{what}: validation {self.facts.metric} {value:.4f}")
-        if not self.stopping and planned and broken >= {again.trial for again, _ in planned}:
-            raise StudyError("every recipe diverged with a fresh seed; none can be confirmed")
-        return [again for again in done if again.trial not in broken]
-
-    def _train_one(self, again: Retraining, seconds: float, what: str) -> None:
-        self.reporter.say(f"{what}: about {format_seconds(self.pace * seconds)}")
-        entry = self.facts.pool.named(again.recipe.backbone)
-        began, anew = time.monotonic(), not again.begun
-        with self.reporter.bar(what) as progress:
-            again.train(self.data, entry.find() if entry else None, self.device, progress, self._should_stop)
-        if seconds and anew:  # what was resumed took less than the whole
-            self.pace = max(0.5, (time.monotonic() - began) / seconds)
-
-    def _should_stop(self, _at_checkpoint: bool) -> bool:
-        return self.stopping or time.time() > self.deadline
 
     # --- choosing ---------------------------------------------------------------------------------------------------
 
@@ -289,7 +198,7 @@ class _Confirming:
         sign = 1 if direction(self.facts.metric) == "maximize" else -1
         chosen = max(range(len(candidates)), key=lambda i: (sign * candidates[i][0].mean, -i))
         candidate, row = candidates[chosen]
-        validation, validation_metrics = self._score("validation", [self._validation(again)[1] for again in row])
+        validation, validation_metrics = self.score("validation", [self._validation(again)[1] for again in row])
         holdout, holdout_metrics, note = self._holdout(row)
         better = (lambda value: sign * (value - holdout.value)) if holdout else lambda _: None
         confirmation = Confirmation(
@@ -302,9 +211,9 @@ class _Confirming:
             search_value=candidate.search_value,
             optimism=better(candidate.search_value),
             validation_optimism=better(candidate.mean),
-            interval_method=describe_method(self._groups("holdout" if holdout else "validation")),
+            interval_method=describe_method(self.groups("holdout" if holdout else "validation")),
             validation_samples=len(self.data.rows("validation")),
-            holdout_samples=self._holdout_rows(),
+            holdout_samples=self.holdout_rows(),
             holdout_note=note,
             times_scored=times_scored + (holdout is not None),
             candidates=tuple(candidate for candidate, _ in candidates),
@@ -317,31 +226,17 @@ class _Confirming:
 
     def _holdout(self, row: list[Retraining]) -> tuple[Interval | None, dict[str, float], str]:
         """The chosen recipe's score on the holdout, or why there is none."""
-        if not self._holdout_rows():
+        if not self.holdout_rows():
             return None, {}, "holdout: no readable sample was set aside (--holdout-fraction of automl search)"
         for again in row:
             if not again.weights.is_file():  # another recipe was chosen before, and these were dropped
                 rmtree(again.folder)
-                self._train_one(again, 0.0, f"the weights of trial {again.trial}, seed {again.recipe.seed}, again")
+                self.train_one(again, 0.0, f"the weights of trial {again.trial}, seed {again.recipe.seed}, again")
         try:
-            models = [again.predict(self.data, "holdout", self.device) for again in row]
-            return *self._score("holdout", models), ""
+            models = [again.predict(self.views.data(again.recipe.view), "holdout", self.device) for again in row]
+            return *self.score("holdout", models), ""
         except DataError as exc:
             return None, {}, f"score on the holdout: {exc}"
-
-    def _score(self, split: str, models: list[Any]) -> tuple[Interval, dict[str, float]]:
-        """The metric of a split with its interval, and all metrics: means over the models."""
-        labels, positive = self.data.labels(split), self.data.positive
-        every = [all_metrics(labels, probabilities, positive) for probabilities in models]
-        means = {name: float(np.mean([metrics[name] for metrics in every])) for name in every[0]}
-        return metric_interval(self.facts.metric, labels, models, positive, self._groups(split)), means
-
-    def _groups(self, split: str) -> Any:
-        return self.facts.dataset.samples["group"].to_numpy()[self.data.rows(split)]
-
-    def _holdout_rows(self) -> int:
-        chosen = (self.facts.dataset.samples["split"] == "holdout").to_numpy() & self.data.cache.readable
-        return int(chosen.sum())
 
 
 def _count(number: int, what: str) -> str:
