@@ -42,9 +42,11 @@ def inspect(
     with Console(stderr=True).status("looking"):
         score = None
         if model is not None:
+            from automl.export.fused import join_of
             from automl.export.moments import clip_moments, open_members
 
-            score = partial(clip_moments, open_members(model, device))
+            members = open_members(model, device)
+            score = partial(clip_moments, members, join=join_of(model.expanduser(), members))
         folder = out or Path("inspect") / clip.name
         done = inspect_clip(clip, folder, frames, str(face_model) if face_model else None, score)
     for line in done.lines:

@@ -200,16 +200,19 @@ def show_result(result: "SearchResult") -> None:
         if best and best[0].number not in [candidate.trial for candidate in confirmation.candidates]:
             again = f"{folder.command('confirm')} --again"
             console.print(f"trial {best[0].number} is not in it; {again} takes it in", markup=False, soft_wrap=True)
-    show_next(folder, has_best=bool(best), confirmed=confirmation is not None)
+    views = {row.view for row in rows if row.state == "complete"}
+    show_next(folder, has_best=bool(best), confirmed=confirmation is not None, views=len(views))
 
 
-def show_next(folder: "StudyFolder", *, has_best: bool, confirmed: bool) -> None:
+def show_next(folder: "StudyFolder", *, has_best: bool, confirmed: bool, views: int = 1) -> None:
     """Prints the commands that come after a search or a confirmation."""
     from rich.console import Console
 
     steps = [(folder.command("best"), "this summary again")]
     if has_best and not confirmed:
         steps.append((folder.command("confirm"), "the best recipes with fresh seeds, and one look at the holdout"))
+    if views > 1:
+        steps.append((folder.command("ensemble"), f"the best recipes of the {views} views, joined"))
     if has_best:
         steps.append((folder.command("train"), f"a model of the {'confirmed' if confirmed else 'best'} recipe"))
         predict = f"automl predict models/{folder.name} --data DIR --out submission.csv"

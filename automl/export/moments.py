@@ -18,7 +18,7 @@ from torch import Tensor
 
 from automl.errors import DataError, SpecError, WeightsError
 from automl.export.folder import read_members
-from automl.export.scoring import Backoff, Member, Source, weighted_mean
+from automl.export.scoring import Backoff, Join, Member, Source, weighted_mean
 from automl.recipe import ClipView, FaceChoices, Frame, SoundView
 
 __all__ = ["MOST_IMAGES", "ClipMoments", "MemberMoments", "clip_moments", "open_members"]
@@ -125,7 +125,7 @@ def open_members(path: Path, device: str = "auto") -> list[Member]:
     return [Member(folder, weight, wanted) for folder, weight in members]
 
 
-def clip_moments(members: Sequence[Member], clip: Path, count: int) -> ClipMoments:
+def clip_moments(members: Sequence[Member], clip: Path, count: int, join: Join | None = None) -> ClipMoments:
     """Scores a clip and moments of it.
 
     Args:
@@ -133,6 +133,7 @@ def clip_moments(members: Sequence[Member], clip: Path, count: int) -> ClipMomen
         clip: A video or sound file.
         count: Images that the curve of each member is made of: at most `MOST_IMAGES`, and no fewer than the view was
             trained with. Sound is cut into no more parts than cover the clip.
+        join: Makes one score of the members' (`export.fused.join_of`); None: their weighted mean.
 
     Returns:
         The scores; of a member that sees nothing, why.
@@ -144,7 +145,8 @@ def clip_moments(members: Sequence[Member], clip: Path, count: int) -> ClipMomen
     look = cache(lambda source: _look(source, clip))  # members that see the same images share them
     scored = [_score(member, look, count) for member in members]
     scores, weights = np.stack([one.score for one in scored]), np.array([member.weight for member in members])
-    joined = None if np.isnan(scores).all() else weighted_mean(scores[:, None], weights)[0]
+    join = join or (lambda scores: weighted_mean(scores, weights))
+    joined = None if np.isnan(scores).all() else join(scores[:, None])[0]
     labels = members[0].folder.labels
     shown = labels.positive if joined is None or len(joined) == 2 else int(joined.argmax())
     prior = sum(member.weight * member.folder.labels.prior[shown] for member in members)

@@ -5,9 +5,11 @@ import torch
 from automl.errors import SpecError, WeightsError
 from automl.export import moments as module
 from automl.export.folder import write_ensemble
+from automl.export.fused import join_of
 from automl.export.moments import clip_moments, open_members
 from automl.export.predict import load
 from automl.recipe import Face, Frame, Maximum, Mel
+from automl.search.fusion import Fusion
 from tests.data.views.clips import background, moving_face, tone, write_clip
 from tests.export.conftest import write
 
@@ -126,3 +128,16 @@ def test_outputs_that_are_not_finite_are_an_error(tmp_path, empty):
         torch.nn.init.constant_(parameter, float("nan"))
     with pytest.raises(WeightsError, match="not finite"):
         clip_moments([member], empty, 2)
+
+
+def test_a_fusion_joins_as_in_predict(tmp_path, talk):
+    """What `automl ensemble` wrote is not averaged."""
+    views = {"frame": Frame(count=2), "mel": Mel(count=1, seconds=0.5)}
+    for name, view in views.items():
+        write(tmp_path / "both" / name, view=view)
+    fusion = Fusion({"frame": 2.0, "mel": 0.5}, {"frame": 0.3, "mel": 1.0}, {"frame": 0.1, "mel": -0.2}, 0.4)
+    write_ensemble(tmp_path / "both", fusion.shares(), fusion)
+    members = open_members(tmp_path / "both", "cpu")
+    found = clip_moments(members, talk, 4, join_of(tmp_path / "both", members))
+    assert found.score == pytest.approx(predicted(tmp_path / "both", talk), abs=1e-6)
+    assert found.score != pytest.approx(clip_moments(members, talk, 4).score, abs=1e-3)
