@@ -20,13 +20,13 @@ from automl.search.retraining import Retraining
 from tests.export.test_predict import Ear
 from tests.search.clips_study import (  # noqa: F401 - fixtures
     MUTE,
-    Told,
     fresh,
     joined,
     shared_study,
     untrained,
 )
 from tests.search.conftest import begun, images  # noqa: F401 - fixtures
+from tests.search.told import Told
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A tiny study of clips through two views, and its views joined: made once for a process of tests, then copied."""
 
 import shutil
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -22,30 +21,12 @@ from automl.spec import StudySpec
 from automl.training.interval import metric_interval
 from tests.data.views.clips import tone, write_clip
 from tests.search.conftest import SPACE, entry
+from tests.search.told import Told
 
 SPLITS = {"train": 8, "validation": 8, "holdout": 8}
 MUTE = ("validation0.mkv", "holdout0.mkv", "holdout3.mkv")
 FRAME, MEL = Frame(count=2), Mel(count=1, seconds=0.5)
 NAME = "clips"
-
-
-class Told:
-    """A reporter that remembers."""
-
-    def __init__(self):
-        self.lines = []
-
-    def say(self, line):
-        self.lines.append(line)
-
-    def bar(self, what):
-        return nullcontext(lambda _done, _all: None)
-
-    def tick(self, result, deadline, stopping):
-        pass
-
-    def __contains__(self, part):
-        return any(part in line for line in self.lines)
 
 
 def write_clips(root, classes=2):

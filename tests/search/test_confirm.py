@@ -23,29 +23,11 @@ from automl.search.folder import lock
 from automl.search.retraining import Retraining
 from automl.training.fit import Diverged
 from automl.training.interval import metric_interval
+from tests.search.told import Told
 
 RECIPE = Recipe(
     backbone="test_byobnet.r160_in1k", pretrained=False, image_size=32, batch_size=8, epochs=1, learning_rate=2e-3
 )
-
-
-class Told:
-    """A reporter that remembers."""
-
-    def __init__(self):
-        self.lines = []
-
-    def say(self, line):
-        self.lines.append(line)
-
-    def bar(self, what):
-        return nullcontext(lambda _done, _all: None)
-
-    def tick(self, result, deadline, stopping):
-        pass
-
-    def __contains__(self, part):
-        return any(part in line for line in self.lines)
 
 
 @pytest.fixture

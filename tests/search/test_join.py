@@ -23,7 +23,6 @@ from tests.search.clips_study import (  # noqa: F401 - fixtures
     MEL,
     NAME,
     TRIALS,
-    Told,
     fresh,
     joined,
     make_study,
@@ -33,6 +32,7 @@ from tests.search.clips_study import (  # noqa: F401 - fixtures
     write_clips,
 )
 from tests.search.test_confirm import searched  # noqa: F401 - a fixture
+from tests.search.told import Told
 
 
 def join(folder, told=None, **given):

@@ -17,7 +17,7 @@ from automl.search.folder import StudyFolder
 from automl.spec import DataSpec
 from tests.data.media import clips as media
 from tests.data.views.clips import tone, write_clip
-from tests.search.clips_study import Told
+from tests.search.told import Told
 
 SPACE = """
 backbone: {pool: {}}
