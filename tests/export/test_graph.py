@@ -97,7 +97,7 @@ def test_compared_on_real_images(model, tmp_path, pictures):
 @pytest.mark.parametrize("name", ["empty", "nowhere"])
 def test_no_images_to_compare_on(model, tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=f"no images in .*{name}"):
+    with pytest.raises(DataError, match=f"no image files in .*{name}"):
         export_torch(model, tmp_path / "out.pt2", tmp_path / name)
     assert not (tmp_path / "out.pt2").exists()
 
@@ -106,7 +106,7 @@ def test_no_readable_image_to_compare_on(model, tmp_path):
     (tmp_path / "pictures").mkdir()
     for name in ("a.png", "b.jpg"):
         (tmp_path / "pictures" / name).write_text("no image")
-    with pytest.raises(DataError, match=r"none of the 2 images of .*pictures can be read.*\n.*a.png: not an image"):
+    with pytest.raises(DataError, match=r"none of the 2 files of .*pictures can be read.*\n.*a.png: not an image"):
         export_torch(model, tmp_path / "out.pt2", tmp_path / "pictures")
     assert not (tmp_path / "out.pt2").exists()
 

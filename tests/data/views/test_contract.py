@@ -189,7 +189,7 @@ def sound_views(draw):
     )
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(view=sound_views(), size=st.integers(16, 96), kind=st.sampled_from(["silence", "noise", "tone"]))
 def test_any_parameters_of_sound_give_a_picture_without_warnings(view, size, kind):
     wanted = round(view.seconds * view.sample_rate_hz)
