@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="mobilenetv2_100")
     parser.add_argument("--space", default="video")
     parser.add_argument("--image-size", type=int, default=160)
+    parser.add_argument("--views", nargs="+", help="only these")
     args = parser.parse_args()
 
     from dataclasses import replace
@@ -29,6 +30,7 @@ def main() -> None:
 
     from automl.data import build_cache, open_dataset
     from automl.data.loader import ImageData
+    from automl.errors import DataError
     from automl.space import load_space
     from automl.spec import DataSpec
     from automl.training.model import find_weights
@@ -38,8 +40,14 @@ def main() -> None:
     weights = find_weights(args.backbone, args.weights_dir, hub=False)
     seen: dict[str, np.ndarray] = {}
     for recipe in recipes(load_space(args.space), args.backbone, args.image_size):
+        if args.views and recipe.view.name not in args.views:
+            continue
         began, scores = time.monotonic(), np.zeros(len(labels))
-        cache = build_cache(dataset, 256, view=recipe.view)
+        try:
+            cache = build_cache(dataset, 256, view=recipe.view)
+        except DataError as exc:
+            print(f"{recipe.view.name:15} of no use: {exc}", flush=True)
+            continue
         decoded = time.monotonic() - began
         for group in sorted(set(groups)):
             samples = dataset.samples.assign(split=np.where(groups == group, "validation", "train"))
