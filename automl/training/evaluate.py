@@ -71,9 +71,11 @@ def split_probabilities(
     normalize = Normalize(preprocessing, numerics, torch.device(device))
     model = model.to(device).to(memory_format=normalize.layout)
     size = batch_size or numerics.micro_batch_size or data.batch_size(recipe)
-    batches = data.evaluation_batches(recipe, preprocessing, split, size)
-    found = _probabilities(model, batches, normalize, numerics.precision, on_smaller)
     counts = data.counts(split)
+    found = np.zeros((0, data.classes))
+    if counts.any():  # else no clip of the split shows the view anything
+        batches = data.evaluation_batches(recipe, preprocessing, split, size)
+        found = _probabilities(model, batches, normalize, numerics.precision, on_smaller)
     shares = np.bincount(data.labels("train"), minlength=data.classes) if (counts == 0).any() else np.zeros(0)
     prior = shares / max(1, shares.sum())
     return clip_scores(recipe.aggregate, found, counts, data.positive, prior)

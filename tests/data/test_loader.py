@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,8 @@ from automl.data.loader import ImageData
 from automl.data.samples import Dataset
 from automl.errors import DataError
 from automl.recipe import Augmentation, Frame, Recipe
-from automl.training.model import Preprocessing
+from automl.training.evaluate import split_probabilities
+from automl.training.model import Preprocessing, make_model
 from tests.data.views.clips import tone, write_clip
 
 SIZE = 16
@@ -84,3 +87,13 @@ def test_channels_are_measured_on_the_training_images(data):
 def test_a_split_without_samples_is_an_error(data):
     with pytest.raises(DataError, match="no readable video in the holdout split"):
         data.rows("holdout")
+
+
+def test_a_split_in_which_a_view_sees_nothing_is_scored_by_the_shares(data):
+    mute = replace(data.samples, samples=data.samples.samples.assign(split=["train"] * 4 + ["other"] * 2 + ["holdout"]))
+    through = ImageData(mute, data.cache)
+    found = split_probabilities(make_model(RECIPE, 2), RECIPE, through, "holdout", PLAIN, "cpu")
+    assert found.tolist() == [[0.5, 0.5]]
+    scored = split_probabilities(make_model(RECIPE, 2), RECIPE, data, "validation", PLAIN, "cpu")
+    assert scored.shape == (3, 2)
+    assert scored[2].tolist() == [0.5, 0.5]
