@@ -1,6 +1,7 @@
 """What confirming a study found, as it lies in the study's folder: `confirmed.yaml` and `confirm.json`."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -10,7 +11,9 @@ from automl.recipe import Recipe, describe_errors
 from automl.search.folder import StudyFolder
 from automl.training.interval import Interval
 
-__all__ = ["Candidate", "Confirmation", "load_confirmation", "store_confirmation"]
+__all__ = ["Candidate", "Confirmation", "load_confirmation", "load_found", "store_confirmation"]
+
+Found = TypeVar("Found", bound=BaseModel)
 
 
 class Candidate(BaseModel):
@@ -92,15 +95,28 @@ def load_confirmation(folder: StudyFolder) -> Confirmation | None:
     Raises:
         StudyError: If the file is damaged.
     """
-    path = folder.confirmation
+    return load_found(folder.confirmation, Confirmation, "confirm again")
+
+
+def load_found(path: Path, kind: type[Found], again: str) -> Found | None:
+    """Reads what was found about a study; None if there is no such file.
+
+    Args:
+        path: A JSON file in the study's folder.
+        kind: What is in it.
+        again: What to do when it is damaged, once it is deleted.
+
+    Raises:
+        StudyError: If it is damaged.
+    """
     try:
-        return Confirmation.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as exc:
         raise StudyError(f"cannot read {path}: {exc.strerror}") from exc
     except ValidationError as exc:
-        raise StudyError(f"{describe_errors(exc, str(path))}\nit is damaged: delete it and confirm again") from exc
+        raise StudyError(f"{describe_errors(exc, str(path))}\nit is damaged: delete it and {again}") from exc
 
 
 def store_confirmation(folder: StudyFolder, confirmation: Confirmation) -> None:

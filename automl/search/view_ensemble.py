@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from automl.errors import StudyError
 from automl.files import write_text
-from automl.recipe import Recipe, describe_errors
+from automl.recipe import Recipe
+from automl.search.confirmation import load_found
 from automl.search.folder import StudyFolder
 from automl.search.fusion import Fusion
 from automl.training.interval import Interval
@@ -112,17 +112,7 @@ def load_view_ensemble(folder: StudyFolder) -> ViewEnsemble | None:
     Raises:
         StudyError: If the file is damaged.
     """
-    path = folder.ensemble
-    try:
-        return ViewEnsemble.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except OSError as exc:
-        raise StudyError(f"cannot read {path}: {exc.strerror}") from exc
-    except ValidationError as exc:
-        raise StudyError(
-            f"{describe_errors(exc, str(path))}\nit is damaged: delete it and join the views again"
-        ) from exc
+    return load_found(folder.ensemble, ViewEnsemble, "join the views again")
 
 
 def store_view_ensemble(folder: StudyFolder, ensemble: ViewEnsemble) -> None:
