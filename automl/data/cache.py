@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from automl.data.decode import LONGEST, image_size, read_pixels, shrunk
+from automl.data.decode import LONGEST, image_size, read_pixels, reason_alone, shrunk
 from automl.data.media import require
 from automl.data.samples import Dataset
 from automl.data.splits import check_counts
@@ -201,7 +201,7 @@ class _Maker:
                 return view_images(self.view, Path(file), self.size).pixels
             return read_pixels(file, self.size)[None]
         except DataError as exc:
-            return str(exc).removeprefix(f"cannot read {file}: ").removeprefix(f"{file}: ")
+            return reason_alone(exc, file)
         except Exception as exc:  # a broken clip makes decoders raise nearly anything, and must not end a night's work
             if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from automl.errors import DataError
 
-__all__ = ["EXTENSIONS", "LONGEST", "image_size", "read_pixels", "read_rgb", "shrunk"]
+__all__ = ["EXTENSIONS", "LONGEST", "image_size", "read_pixels", "read_rgb", "reason_alone", "shrunk"]
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 """Endings of image files, in lower case."""
@@ -112,6 +112,11 @@ def image_size(path: str | Path) -> tuple[int, int]:
             return (height, width) if orientation in _SIDEWAYS else (width, height)
     except Exception as exc:
         raise DataError(f"cannot read {path}: {_reason(exc)}") from exc
+
+
+def reason_alone(exc: DataError, path: str | Path) -> str:
+    """What an error says of a file, without its path: for a list in which the file is named already."""
+    return str(exc).removeprefix(f"cannot read {path}: ").removeprefix(f"{path}: ")
 
 
 def _refuse_bomb(image: Image.Image) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from automl.data.decode import reason_alone
 from automl.errors import DataError, SpecError, WeightsError
 from automl.export.folder import read_members
 from automl.export.scoring import Backoff, Join, Member, Source, weighted_mean
@@ -159,7 +160,7 @@ def _look(source: Source, clip: Path) -> _Seen:
     try:
         return _Seen(*source(str(clip)))
     except DataError as exc:  # as in `Scorer`: what cannot be read shows nothing
-        problem = str(exc).removeprefix(f"cannot read {clip}: ").removeprefix(f"{clip}: ")
+        problem = reason_alone(exc, clip)
         return _Seen(torch.empty(0), np.empty(0), problem)
 
 

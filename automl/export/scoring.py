@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from automl.data.cache import cpu_threads, in_threads
-from automl.data.decode import read_pixels
+from automl.data.decode import read_pixels, reason_alone
 from automl.data.kinds import Medium
 from automl.data.views import view_images
 from automl.errors import AutomlError, DataError, SpecError, WeightsError
@@ -224,7 +224,7 @@ class Scorer:
             try:
                 found.append(source(item.path)[0])
             except DataError as exc:
-                found.append(str(exc).removeprefix(f"cannot read {item.path}: ").removeprefix(f"{item.path}: "))
+                found.append(reason_alone(exc, item.path))
         return item, found
 
     def _score(self, batch: list[Prepared]) -> Iterator[Score]:

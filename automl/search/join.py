@@ -218,11 +218,9 @@ class _Joining(Retrainer):
         found = {}
         for view, again in done.items():
             data = self.views.data(again.recipe.view)
-            counts, scores = data.counts(split), np.zeros(2)
-            if counts.any():
-                stored = again.validation(data.labels(split)) if split == "validation" else None
-                scores = again.predict(data, split, self.device) if stored is None else stored
-            found[view] = np.where(counts[:, None] > 0, scores, np.nan)
+            stored = again.validation(data.labels(split)) if split == "validation" else None
+            scores = again.predict(data, split, self.device) if stored is None else stored
+            found[view] = np.where(data.counts(split)[:, None] > 0, scores, np.nan)
         return found
 
     def _taught(self, again: Retraining) -> NDArray[np.int64]:
