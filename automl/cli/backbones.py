@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["backbones"]
 
-DESCENDING = ("score", "imagenet", "a", "a_clean", "r", "r_clean", "real", "sketch", "v2")
+DESCENDING = ("score", "score_listed", "imagenet", "a", "a_clean", "r", "r_clean", "real", "sketch", "v2")
 """Columns whose best value is the highest; the others sort upwards."""
 
 DISPENSABLE = ("gmacs", "imagenet", "family", "licence", "gap_a", "gap_r")
@@ -37,6 +37,14 @@ def backbones(
     board: Annotated[
         str, typer.Option(help="Boards to score by, with weights if you like: a,r,sketch or a=2,r=1.")
     ] = "a,r",
+    at: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PIXELS",
+            help="Score each model for training at this size: its row nearest to it, corrected for the rest.",
+        ),
+    ] = None,
     max_params: Annotated[float | None, typer.Option(help="Most parameters, in millions.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the evaluated image in pixels, exactly.")] = None,
     family: Annotated[str | None, typer.Option(help="timm's module name: convnext, efficientnet, eva …")] = None,
@@ -54,14 +62,14 @@ def backbones(
     Example: automl backbones 'convnext*' --gpu-mem 16GB --licence commercial --sort params_m
     """
     from automl.errors import PoolError
-    from automl.leaderboard import emptied_by, filters, load_table, parse_boards, rank
+    from automl.leaderboard import emptied_by, filters, load_table, parse_boards, rank, rank_at
     from automl.leaderboard.ranking import check_name
     from automl.memory import CONTEXT_BYTES
     from automl.memory.facts import KINDS, table_bytes
     from automl.quantities import parse_bytes
 
     boards = parse_boards(board)
-    table = rank(load_table(), boards)
+    table = rank(load_table(), boards) if at is None else rank_at(load_table(), at, boards)
     masks = filters(table, names or ("*",), max_params, image_size, family, licence)
     if gpu_mem is not None:
         check_name("precision", precision, KINDS)
@@ -81,6 +89,7 @@ def backbones(
     else:
         _print_table(shown, list(boards))
     _print_footer(len(shown), len(ordered), to_stderr=as_csv)
+    _print_size_footer(at, boards, to_stderr=as_csv)
     if gpu_mem is not None:
         _print_memory_footer(shown, precision, batch_size, to_stderr=as_csv)
 
@@ -118,6 +127,8 @@ def _columns(boards: list[str], available: list[str]) -> dict[str, tuple[str, in
     """Title and decimals (None: text) by column, in the order shown."""
     columns: dict[str, tuple[str, int | None]] = {"model": ("model", None), "image_size": ("size", 0)}
     columns["score"] = ("score", 2)
+    if "score_listed" in available:
+        columns["score_listed"] = ("listed", 2)
     for board in boards:
         columns[board] = (board, 1)
         if board in ("a", "r"):
@@ -145,6 +156,21 @@ def _print_footer(shown: int, matching: int, *, to_stderr: bool) -> None:
     more = "" if shown == matching else f", {shown:,} shown (--limit 0: all)"
     typer.echo(
         f"\n{matching:,} rows match{more}. Source: {said.source}, {said.date}; licence: {said.licence}.", err=to_stderr
+    )
+
+
+def _print_size_footer(at: int | None, boards: dict[str, float], *, to_stderr: bool) -> None:
+    """Which image size the scores are of, and how they came there."""
+    from automl.leaderboard import load_table, rank, size_slope
+
+    if at is None:
+        typer.echo("Scores are of the listed image size; --at PIXELS compares at one size.", err=to_stderr)
+        return
+    slope = size_slope(rank(load_table(), boards))
+    typer.echo(
+        f"Scores are for training at {at} pixels: each model's nearest row, corrected by {slope:.2f} a doubling, the "
+        "median of networks trained at two sizes. All other columns are of the listed size.",
+        err=to_stderr,
     )
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
+from automl.backbones.timm_model import check_backbone
 from automl.recipe import Optimizer, Recipe, Sgd
-from automl.training.model import check_backbone
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from automl import recipe as parts
+from automl.backbones.timm_model import check_backbone
 from automl.errors import RecipeError
 from automl.export.folder import Labels
 from automl.export.timm_options import DATA_OPTIONS, OptionLines, plain
 from automl.recipe import Recipe
-from automl.training.model import check_backbone
 
 __all__ = ["timm_yaml"]
 

@@ -6,7 +6,7 @@
 Nothing here imports timm or torch except `refresh_table`; pandas is imported when a function needs it.
 """
 
-from automl.leaderboard.ranking import DEFAULT_BOARDS, parse_boards, rank
+from automl.leaderboard.ranking import DEFAULT_BOARDS, parse_boards, rank, rank_at, siblings, size_slope
 from automl.leaderboard.refresh import compile_table, refresh_table
 from automl.leaderboard.selection import emptied_by, filters, select
 from automl.leaderboard.table import BOARDS, COLUMNS, SHIPPED, Provenance, load_table, provenance
@@ -24,6 +24,9 @@ __all__ = [
     "parse_boards",
     "provenance",
     "rank",
+    "rank_at",
     "refresh_table",
     "select",
+    "siblings",
+    "size_slope",
 ]

@@ -1,34 +1,17 @@
 """timm models whose tensors have shapes and no data."""
 
-import warnings
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from automl.backbones.timm_model import build_on_meta
 
 __all__ = ["build_shapes", "drop_data"]
 
-INITIALISERS = frozenset(
-    getattr(torch.ops.aten, name).default for name in ("normal_", "uniform_", "erfinv_", "clamp_", "clamp_min_")
-)
-"""What fills weights with numbers nobody will look at, at great cost for a large model."""
-
-
-class _SkipInitialisation(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        return args[0] if func in INITIALISERS else func(*args, **(kwargs or {}))
-
 
 def build_shapes(backbone: str, classes: int, image_size: int, drop_path: float = 0) -> nn.Module:
-    """Builds a timm model without initialising it, on the meta device where its code allows that.
+    """Builds a timm model whose tensors need not hold anything.
 
     Args:
         backbone: timm's name of the architecture.
@@ -39,33 +22,8 @@ def build_shapes(backbone: str, classes: int, image_size: int, drop_path: float 
     Raises:
         Exception: Whatever timm raises for a combination it cannot build.
     """
-    options: dict[str, Any] = {"img_size": image_size}
-    if drop_path:
-        options["drop_path_rate"] = drop_path
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # old names of models, sizes that only pretrained weights mind
-        try:
-            with torch.device("meta"), _SkipInitialisation():  # type: ignore[no-untyped-call]
-                return _create(backbone, classes, options)
-        except Exception:  # code that looks at values while it builds; what is truly wrong is raised below
-            with _SkipInitialisation():  # type: ignore[no-untyped-call]
-                return _create(backbone, classes, options)
-
-
-def _create(backbone: str, classes: int, options: dict[str, Any]) -> nn.Module:
-    import timm
-
-    options = dict(options)
-    while True:
-        try:
-            model: nn.Module = timm.create_model(backbone, pretrained=False, num_classes=classes, **options)
-        except TypeError as exc:  # timm's architectures say only in this way which options they take
-            refused = next((name for name in options if f"'{name}'" in str(exc)), None)
-            if refused is None:
-                raise
-            del options[refused]
-        else:
-            return model
+    wanted = {"img_size": image_size, "drop_path_rate": drop_path}
+    return build_on_meta(backbone, wanted, num_classes=classes)[0]
 
 
 def drop_data(model: nn.Module, memory_format: torch.memory_format = torch.contiguous_format) -> None:

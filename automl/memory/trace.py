@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from automl.backbones.timm_model import check_backbone
 from automl.errors import RecipeError
 from automl.memory.allocator import Event
 from automl.memory.attention import cuda_kernels
@@ -22,7 +23,6 @@ from automl.memory.cache import Step
 from automl.memory.envelope import KNOTS, Envelope, build_envelope
 from automl.memory.shapes import build_shapes, drop_data
 from automl.memory.tracker import Tracker
-from automl.training.model import check_backbone
 from automl.training.optimizers import freeze_backbone
 
 __all__ = ["TRACED_BATCHES", "built", "envelopes_of", "trace_envelope", "trace_envelopes", "trace_model"]
@@ -112,22 +112,47 @@ def _trace(
         average = [torch.empty_like(tensor) for tensor in weights] if step.ema else []
         optimizer = _warm_optimizer(model, step) if step.training else None
         before = _lasting(tracker.take())
-        passes: dict[str, list[list[Event]]] = {}
-        for precision in precisions:
-            for batch in batches:
-                first = tracker.born
-                _pass(model, step, batch, DTYPES[precision])
-                passes.setdefault(precision, []).append(_renumbered(tracker.take(), first))
-                last = (precision, batch) == (precisions[-1], batches[-1])
-                if not last and optimizer is not None and not step.accumulates:
-                    optimizer.zero_grad(set_to_none=True)
-                    tracker.take()
+        passes, seen = _passes(model, step, batches, precisions, optimizer, tracker)
+        if any(len({_order(part) for part in parts}) > 1 for parts in passes.values()):
+            # A first pass left something behind that later ones find: the indices of ConViT, in evaluation the biases
+            # of LeViT. The passes are made again, as the steps after the first are.
+            before = _lasting([*before, *seen, *_without_gradients(optimizer, step, tracker)])
+            passes, _ = _passes(model, step, batches, precisions, optimizer, tracker)
         first = tracker.born
         if optimizer is not None and step.kernel != "fused":
             optimizer.step()
         after = tracker.take()
     del average
     return {name: [_stitched(before, part, after, first) for part in parts] for name, parts in passes.items()}
+
+
+def _passes(
+    model: nn.Module,
+    step: Step,
+    batches: Sequence[int],
+    precisions: Sequence[str],
+    optimizer: torch.optim.Optimizer | None,
+    tracker: Tracker,
+) -> tuple[dict[str, list[list[Event]]], list[Event]]:
+    """The events of a pass for each precision and batch size, renumbered; and all events, as they were logged."""
+    passes: dict[str, list[list[Event]]] = {}
+    seen: list[Event] = []
+    for precision in precisions:
+        for batch in batches:
+            seen += _without_gradients(optimizer, step, tracker)
+            first = tracker.born
+            _pass(model, step, batch, DTYPES[precision])
+            events = tracker.take()
+            seen += events
+            passes.setdefault(precision, []).append(_renumbered(events, first))
+    return passes, seen
+
+
+def _without_gradients(optimizer: torch.optim.Optimizer | None, step: Step, tracker: Tracker) -> list[Event]:
+    """Drops the last pass's gradients, unless they are accumulated; what happens then."""
+    if optimizer is not None and not step.accumulates:
+        optimizer.zero_grad(set_to_none=True)
+    return tracker.take()
 
 
 _PASS, _AFTER = 10**7, 10**8
@@ -138,6 +163,11 @@ def _lasting(events: list[Event]) -> list[Event]:
     """Without the storages that died again: what the optimizer's first step needs is seen in a later one."""
     dead = {storage for storage, change in events if change < 0}
     return [event for event in events if event.storage not in dead]
+
+
+def _order(events: list[Event]) -> tuple[tuple[int, bool], ...]:
+    """What the traces of a step at two batch sizes have in common: everything but the sizes."""
+    return tuple((storage, change > 0) for storage, change in events)
 
 
 def _renumbered(events: list[Event], first: int) -> list[Event]:

@@ -1,19 +1,18 @@
 """Backbones: made by timm, with weights from a folder, the hub's cache or the hub."""
 
-import difflib
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from automl.backbones.heads import start_from_zero
+from automl.backbones.timm_model import check_backbone, create_model, drops_paths, first_mismatch
 from automl.errors import RecipeError, WeightsError
 from automl.recipe import Recipe
-from automl.training.optimizers import head_modules
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-__all__ = ["Preprocessing", "Weights", "check_backbone", "find_weights", "make_model", "preprocessing"]
+__all__ = ["Preprocessing", "Weights", "find_weights", "forget_weights", "load_weights", "make_model", "preprocessing"]
 
 
 @dataclass(frozen=True)
@@ -83,56 +82,64 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
         A module that maps (B, 3, image_size, image_size) float images to (B, classes) logits.
 
     Raises:
-        RecipeError: If timm has no such backbone, or cannot build it at this image size.
+        RecipeError: If timm has no such backbone, cannot build it at this image size, or it lacks what the recipe asks
+            for: stochastic depth, gradient checkpointing.
         WeightsError: If the weights cannot be loaded or do not belong to the backbone.
     """
     from safetensors import SafetensorError
 
     check_backbone(recipe.backbone)
-    overlay = {"file": str(weights.path)} if weights is not None and weights.path else None
-    wanted: dict[str, Any] = {"img_size": recipe.image_size}
-    if recipe.drop_path:
-        wanted["drop_path_rate"] = recipe.drop_path
+    # A drop path of 0 is said as well: some architectures have another default.
+    wanted: dict[str, Any] = {"img_size": recipe.image_size, "drop_path_rate": recipe.drop_path}
+    always: dict[str, Any] = {"pretrained": weights is not None, "num_classes": classes}
     try:
-        model = _create(
-            recipe.backbone,
-            wanted,
-            pretrained=weights is not None,
-            num_classes=classes,
-            pretrained_cfg_overlay=overlay,
-        )
+        if weights is not None and weights.path is not None:
+            always["pretrained_cfg_overlay"] = {"state_dict": load_weights(weights.path)}
+        model, _ = create_model(recipe.backbone, wanted, **always)
+        forget_weights(model)
         if weights is not None and weights.path is not None:
             _check_keys(model, weights.path)
-        _quiet_head(model)
-        if recipe.numerics.grad_checkpointing:
-            model.set_grad_checkpointing(True)  # type: ignore[operator]  # an AssertionError where timm's model cannot
-        return model
     except (RuntimeError, OSError, KeyError, ValueError, AssertionError, SafetensorError) as exc:
-        first_line = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
+        reason = first_mismatch(exc)
         if weights is not None:
             where = weights.path or f"the {weights.source}"
-            raise WeightsError(f"cannot load weights of {recipe.backbone} from {where}: {first_line}") from exc
-        raise RecipeError(f"cannot build {recipe.backbone} at {recipe.image_size} px: {first_line}") from exc
+            raise WeightsError(
+                f"cannot load weights of {recipe.backbone} from {where} at {recipe.image_size} px: {reason}"
+            ) from exc
+        raise RecipeError(f"cannot build {recipe.backbone} at {recipe.image_size} px: {reason}") from exc
+    start_from_zero(model, classes)
+    if recipe.drop_path and not drops_paths(model):
+        raise RecipeError(f"{recipe.backbone} has no stochastic depth: drop_path must be 0, got {recipe.drop_path}")
+    if recipe.numerics.grad_checkpointing:
+        try:
+            model.set_grad_checkpointing(True)  # type: ignore[operator]
+        except AssertionError as exc:
+            raise RecipeError(
+                f"{recipe.backbone} has no gradient checkpointing: numerics.grad_checkpointing must be false"
+            ) from exc
+    return model
 
 
-def check_backbone(backbone: str) -> None:
-    """Makes sure that timm has an architecture.
+def load_weights(path: Path) -> "dict[str, Tensor]":
+    """Reads a safetensors file.
 
-    Args:
-        backbone: A timm name, with or without its weights tag.
+    timm is given the tensors, not the file: some of its configurations say that a file is NumPy's (ViT augreg, BiT,
+    hybrids), and timm before 1.0.31 then reads any file so.
 
     Raises:
-        RecipeError: If not, with the nearest names.
+        SafetensorError: If it is no such file.
     """
-    import timm
-    from timm.models import split_model_name_tag
+    from safetensors.torch import load_file
 
-    architecture = split_model_name_tag(backbone)[0]
-    if _is_known(architecture):
-        return
-    near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`automl backbones` lists those it has"
-    raise RecipeError(f"timm has no backbone {backbone!r}; {hint}")
+    return load_file(path)
+
+
+def forget_weights(model: "nn.Module") -> None:
+    """Removes the pretrained tensors from the configuration that timm keeps in a model: copies would copy them."""
+    for name in ("pretrained_cfg", "default_cfg"):
+        configuration = getattr(model, name, None)
+        if isinstance(configuration, dict):
+            configuration.pop("state_dict", None)
 
 
 def preprocessing(model: "nn.Module") -> Preprocessing:
@@ -142,41 +149,6 @@ def preprocessing(model: "nn.Module") -> Preprocessing:
     cfg = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     fixed = bool(getattr(model, "pretrained_cfg", {}).get("fixed_input_size", False))
     return Preprocessing(tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"], fixed)
-
-
-def _create(backbone: str, wanted: dict[str, Any], **always: Any) -> "nn.Module":
-    """Calls timm; arguments that this architecture does not take (`img_size` of a convnet) are left out."""
-    import timm
-
-    wanted = dict(wanted)
-    while True:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # timm warns of its own deprecated names
-                model: nn.Module = timm.create_model(backbone, **wanted, **always)
-            return model
-        except TypeError as exc:
-            refused = [name for name in wanted if name in str(exc)]
-            if not refused:
-                raise
-            for name in refused:
-                del wanted[name]
-
-
-def _quiet_head(model: "nn.Module") -> None:
-    """Makes a new classifier start from zero: equal probabilities, a loss of log(classes).
-
-    Several of timm's families scale a classifier's initial weights by 1/√classes, which is made for a thousand
-    classes: with two, mobilenetv2_100 begins with a loss of 4 to 9 and spends its first epoch unlearning it.
-    """
-    from torch import nn
-
-    for head in head_modules(model):
-        for module in head.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.zeros_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
 
 
 def _is_known(architecture: str) -> bool:

@@ -20,10 +20,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from automl.backbones.heads import head_modules
 from automl.files import cache_dir, write_text
 from automl.recipe import Numerics, Recipe
 from automl.training.model import make_model
-from automl.training.optimizers import head_modules, make_optimizer
+from automl.training.optimizers import make_optimizer
 
 __all__ = ["Timing", "autocast", "best_numerics"]
 

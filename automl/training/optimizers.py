@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from automl.backbones.heads import head_modules
 from automl.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from automl.recipe import Recipe
 
-__all__ = ["freeze_backbone", "head_modules", "make_optimizer"]
+__all__ = ["freeze_backbone", "make_optimizer"]
 
 _FROZEN = "automl_frozen_names"
 
@@ -90,12 +91,6 @@ def freeze_backbone(model: nn.Module, frozen: bool) -> None:
     for module in model.modules():
         if isinstance(module, _BatchNorm) and id(module) not in kept:
             module.eval()
-
-
-def head_modules(model: nn.Module) -> tuple[nn.Module, ...]:
-    """The model's classifier; two of them in distilled models (DeiT, LeViT)."""
-    classifier: Any = model.get_classifier()  # type: ignore[operator]
-    return tuple(classifier) if isinstance(classifier, tuple | list) else (classifier,)
 
 
 def _parameter_groups(recipe: "Recipe", model: nn.Module) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ def test_piped_output_is_plain_and_whole():
     assert "\x1b" not in output
     assert "│" not in output
     assert "…" not in output
-    assert len(output.splitlines()) == 1 + 1557 + 2
+    assert len(output.splitlines()) == 1 + 1557 + 3
     assert max(map(len, output.splitlines()[1:-1])) < 200
 
 
@@ -70,6 +70,45 @@ def test_a_score_does_not_depend_on_the_filters():
     everything = rows("--limit", "0").set_index(["model", "image_size"])["score"]
     family = rows("--family", "resnet", "--limit", "0").set_index(["model", "image_size"])["score"]
     assert (everything[family.index] == family).all()
+
+
+def test_at_one_size_a_model_has_one_row_and_its_score_is_corrected():
+    assert "1,267 rows match" in call("--at", "256").stdout
+    ranked = rows("--at", "256", "--limit", "1000")
+    assert ranked["model"].is_unique
+    assert ranked["score"].is_monotonic_decreasing
+    raised = ranked["score"] - ranked["score_listed"]
+    assert (raised[ranked["score_image_size"] < 256] > 0).all()
+    assert (raised[ranked["score_image_size"] == 256] == 0).all()
+    assert (raised[ranked["score_image_size"] > 256] < 0).all()
+    assert (ranked["image_size"] == ranked["score_image_size"]).all()
+    listed = rows("--limit", "1500").set_index(["model", "image_size"])["score"].to_dict()
+    kept = zip(ranked["model"], ranked["image_size"], ranked["score_listed"], strict=True)
+    assert all(listed[model, size] == score for model, size, score in kept)
+
+
+def test_at_one_size_filters_and_boards_hold():
+    ranked = rows("vit_*", "--at", "224", "--board", "sketch", "--gpu-mem", "16GB", "--max-params", "100")
+    assert ranked["model"].str.startswith("vit_").all()
+    assert (ranked["gpu_gb"] <= 16).all()
+    assert ranked["score"].is_monotonic_decreasing
+
+
+def test_the_footer_says_which_size_the_scores_are_of():
+    listed, corrected = call("--limit", "2").stdout, call("--limit", "2", "--at", "256").stdout
+    assert listed.splitlines()[-1] == "Scores are of the listed image size; --at PIXELS compares at one size."
+    assert "listed" not in listed.splitlines()[0]
+    assert "listed" in corrected.splitlines()[0]
+    assert corrected.splitlines()[-1].startswith(
+        "Scores are for training at 256 pixels: each model's nearest row, corrected by 0.49 a doubling"
+    )
+    printed = call("--csv", "--at", "256", "--limit", "2")
+    assert "training at 256" in printed.stderr
+    assert "training at 256" not in printed.stdout
+
+
+def test_a_listed_score_sorts_downwards():
+    assert rows("--at", "256", "--sort", "score_listed")["score_listed"].is_monotonic_decreasing
 
 
 @pytest.mark.parametrize(

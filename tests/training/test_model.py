@@ -5,6 +5,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from automl.backbones.timm_model import drops_paths
 from automl.errors import RecipeError, WeightsError
 from automl.recipe import Numerics, Recipe
 from automl.training import model as model_module
@@ -119,7 +120,7 @@ def test_an_image_size_that_the_backbone_refuses_is_told(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("image size 50 must be divisible by 32\nmore")
 
-    monkeypatch.setattr(model_module, "_create", refuse)
+    monkeypatch.setattr(model_module, "create_model", refuse)
     with pytest.raises(RecipeError, match=r"cannot build test_vit at 50 px: image size 50 must be divisible by 32$"):
         make_model(recipe_of("test_vit", 50), 2)
 
@@ -151,5 +152,48 @@ def test_gradient_checkpointing_is_switched_on_and_changes_no_gradient():
 
 
 def test_a_model_without_gradient_checkpointing_is_told():
-    with pytest.raises(RecipeError, match="checkpointing not supported"):
+    with pytest.raises(
+        RecipeError, match=r"dla34 has no gradient checkpointing: numerics.grad_checkpointing must be false"
+    ):
         make_model(recipe_of("dla34", numerics=Numerics(grad_checkpointing=True)), 2)
+
+
+@pytest.mark.parametrize("backbone", ["vgg11", "repghostnet_050"])
+def test_a_drop_path_that_the_backbone_does_not_have_is_an_error(backbone):
+    with pytest.raises(RecipeError, match=rf"{backbone} has no stochastic depth: drop_path must be 0, got 0.2"):
+        make_model(recipe_of(backbone, drop_path=0.2), 2)
+
+
+def test_a_drop_path_of_zero_is_zero_where_timm_has_another_default():
+    assert drops_paths(timm.create_model("nest_tiny_jx", img_size=64))
+    assert not drops_paths(make_model(recipe_of("nest_tiny_jx", 64), 2))
+
+
+def test_weights_of_another_image_size_name_the_first_tensor(tmp_path):
+    """levit's attention biases are as many as there are positions; the first line of torch's error names none."""
+    state = timm.create_model("levit_128s").state_dict()
+    path = tmp_path / "levit_128s.safetensors"
+    save_file({name: value.clone() for name, value in state.items()}, path)
+    with pytest.raises(
+        WeightsError, match=r"at 64 px: size mismatch for \S*attention_bias\S*: copying a param .* \(and \d+ more\)$"
+    ):
+        make_model(recipe_of("levit_128s", 64), 2, Weights("file", path))
+
+
+def test_weights_whose_configuration_says_numpy_are_read_as_safetensors(tmp_path, monkeypatch):
+    """timm before 1.0.31 says so of 45 models (ViT augreg, BiT, hybrids), whatever file it is given."""
+    state = timm.create_model("vit_tiny_patch16_224", img_size=32).state_dict()
+    path = tmp_path / "vit_tiny_patch16_224.safetensors"
+    save_file({name: value.clone() for name, value in state.items()}, path)
+    cfg = timm.get_pretrained_cfg("vit_tiny_patch16_224")
+    monkeypatch.setattr(cfg, "custom_load", True)
+    monkeypatch.setattr("timm.models.get_pretrained_cfg", lambda *_, **__: cfg)
+    model = make_model(recipe_of("vit_tiny_patch16_224", 32), 2, Weights("file", path))
+    assert torch.equal(model.state_dict()["blocks.0.attn.qkv.weight"], state["blocks.0.attn.qkv.weight"])
+
+
+def test_the_configuration_of_a_model_does_not_hold_its_weights(tmp_path):
+    path, _ = weights_of(tmp_path)
+    model = make_model(recipe_of(), 2, Weights("file", path))
+    assert not model.pretrained_cfg.get("state_dict")
+    assert not model.default_cfg.get("state_dict")

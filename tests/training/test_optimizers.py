@@ -6,9 +6,10 @@ import timm
 import torch
 from torch import nn
 
+from automl.backbones.heads import head_modules
 from automl.errors import RecipeError
 from automl.recipe import Adam, AdamW, Lion, NAdamW, Recipe, Sgd
-from automl.training.optimizers import freeze_backbone, head_modules, make_optimizer
+from automl.training.optimizers import freeze_backbone, make_optimizer
 
 OPTIMIZERS = [Sgd(), Sgd(momentum=0, nesterov=True), Sgd(nesterov=False), Adam(), AdamW(beta2=0.95), NAdamW(), Lion()]
 MODELS = ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"]

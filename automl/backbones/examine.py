@@ -1,0 +1,172 @@
+"""Finds out what a timm architecture can do, on tensors without data: no weights are needed, and no GPU.
+
+The weights of an architecture have the shapes of the network that timm builds by default. So a network of another image
+size is built and given those, as timm would load them (with its own resizing of position embeddings), and then run.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from automl.backbones.capabilities import Capabilities
+from automl.backbones.timm_model import (
+    SkipInitialisation,
+    build_on_meta,
+    check_backbone,
+    create_model,
+    drops_paths,
+    first_mismatch,
+)
+
+__all__ = ["examine", "outputs_of"]
+
+_CLASSES = 2
+_REASON_CHARACTERS = 160
+
+
+def examine(backbone: str, sizes: Iterable[int]) -> Capabilities:
+    """Finds out what a backbone can do.
+
+    Args:
+        backbone: A timm name, with or without its weights tag.
+        sizes: Image sizes to try, besides that of its weights.
+
+    Returns:
+        Its capabilities; where nothing can be found out, `trouble` says why.
+
+    Raises:
+        RecipeError: If timm has no such backbone.
+    """
+    from timm.models import get_pretrained_cfg
+
+    check_backbone(backbone)
+    cfg = get_pretrained_cfg(backbone)
+    arch = backbone.partition(".")[0]
+    default = get_pretrained_cfg(arch)
+    is_default = "." not in backbone or default is None or default.tag == getattr(cfg, "tag", "")
+    size = int(cfg.input_size[-1]) if cfg is not None else 224
+    with _quiet():
+        try:
+            source, _ = build_on_meta(backbone, {}, num_classes=cfg.num_classes if cfg is not None else 1000)
+            return _examined(backbone, size, is_default, source, sorted({*sizes, size}))
+        except (Exception, SystemExit) as exc:  # a model's code may raise anything
+            return Capabilities(backbone, size, is_default, trouble=_reason(exc))
+
+
+def outputs_of(model: nn.Module, image_size: int) -> Tensor:
+    """Runs a model that has no data on two images of one size, as in training; returns its logits (2, classes).
+
+    Raises:
+        Exception: Whatever its code raises for a size that it cannot take.
+    """
+    device = next(model.parameters()).device
+    model.train()
+    with torch.no_grad(), torch.device(device):
+        logits: Any = model(torch.empty(2, 3, image_size, image_size, device=device))
+    while isinstance(logits, tuple | list):  # a distilled model's first head
+        logits = logits[0]
+    if not isinstance(logits, Tensor) or logits.shape != (2, _CLASSES):
+        raise ValueError(f"its outputs are not of the shape (2, {_CLASSES})")
+    return logits
+
+
+def _examined(backbone: str, weights_size: int, is_default: bool, source: nn.Module, sizes: list[int]) -> Capabilities:
+    runs, loads, why_not, takes_size = [], [], "", False
+    one: nn.Module | None = None  # that serves all sizes
+    for size in sizes:
+        try:
+            model = one
+            if model is None:
+                model, refused = build_on_meta(backbone, {"img_size": size}, num_classes=_CLASSES)
+                takes_size = "img_size" not in refused
+            outputs_of(model, size)
+            runs.append(size)
+            if one is None:
+                _load(backbone, size, source)
+                one = None if takes_size else model
+            loads.append(size)
+        except (Exception, SystemExit) as exc:  # a model's code may raise anything for a size it cannot take
+            why_not = why_not or f"{size} px: {_reason(exc)}"
+    model, _ = build_on_meta(backbone, {"drop_path_rate": 0.5}, num_classes=_CLASSES)
+    return Capabilities(
+        backbone=backbone,
+        weights_size=weights_size,
+        default_weights=is_default,
+        runs=tuple(runs),
+        loads=tuple(loads),
+        takes_size=takes_size,
+        drop_path=drops_paths(model),
+        grad_checkpointing=_can_checkpoint(model),
+        layer_groups=_layer_groups(model),
+        plain_head=_has_plain_head(model),
+        other_channels=_takes_one_channel(backbone),
+        why_not=why_not,
+    )
+
+
+def _load(backbone: str, size: int, source: nn.Module) -> None:
+    """Gives a network of another size the source's weights, as timm loads a checkpoint."""
+    always: dict[str, Any] = {"num_classes": _CLASSES, "pretrained": True}
+    shapes = source.state_dict()
+    try:
+        with torch.device("meta"), SkipInitialisation():  # type: ignore[no-untyped-call]
+            create_model(backbone, {"img_size": size}, **always, pretrained_cfg_overlay={"state_dict": dict(shapes)})
+    except (RuntimeError, NotImplementedError) as exc:
+        if "size mismatch" in str(exc):
+            raise
+        # Code that looks at the values of weights while it resizes them.
+        weights = {name: torch.zeros(shape.shape, dtype=shape.dtype) for name, shape in shapes.items()}
+        create_model(backbone, {"img_size": size}, **always, pretrained_cfg_overlay={"state_dict": weights})
+
+
+def _can_checkpoint(model: nn.Module) -> bool:
+    try:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AssertionError, AttributeError):
+        return False
+    return True
+
+
+def _layer_groups(model: nn.Module) -> int:
+    """Learning rates that layer-wise decay makes of one."""
+    from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
+
+    groups: list[Mapping[str, Any]] = param_groups_layer_decay(model, 0.01, layer_decay=0.5)
+    return len({group["lr_scale"] for group in groups})
+
+
+def _has_plain_head(model: nn.Module) -> bool:
+    head = model.get_classifier()  # type: ignore[operator]
+    return all(isinstance(getattr(head, name, None), Tensor) for name in ("weight", "bias"))
+
+
+def _takes_one_channel(backbone: str) -> bool:
+    try:
+        build_on_meta(backbone, {}, num_classes=_CLASSES, in_chans=1)
+    except Exception:  # whatever its code raises
+        return False
+    return True
+
+
+def _reason(exc: BaseException) -> str:
+    text = first_mismatch(exc) if isinstance(exc, Exception) else type(exc).__name__
+    return " ".join(text.split())[:_REASON_CHARACTERS]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of models, and the lines that timm logs for every load."""
+    logger = logging.getLogger("timm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
