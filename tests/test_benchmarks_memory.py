@@ -3,10 +3,16 @@
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from automl.errors import RecipeError
+from automl.memory import Envelope, envelope_of
+from automl.memory.probe import Measurement, StepMemory
+from automl.recipe import Recipe
 
 FOLDER = Path(__file__).parents[1] / "studies" / "benchmarks" / "memory"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -172,8 +178,9 @@ def row(comparing: ModuleType, predicted: int, allocated: int, backbone: str = "
         "allocated": allocated,
         "predicted_needed": 110,
         "reserved": 100,
-        "context": 390,
-        "process": 500,
+        "context": 360,
+        "workspace": 0,
+        "process": 470,
         "torch": "2.15.0",
         "timm": "1.0.31",
     }
@@ -193,6 +200,11 @@ def test_the_summary_names_what_must_be_explained(comparing: ModuleType) -> None
         "  underestimated: vgg11 (224 px, fp16, contiguous, adamw, batch 32) by 10.0%",
         "  not measured: big: it cannot be built",
     ]
+
+
+def test_what_libraries_keep_is_added_to_each_prediction(comparing: ModuleType) -> None:
+    one = row(comparing, 90, 100, workspace=10, predicted_needed=110, reserved=120, context=380, process=500)
+    assert [comparing.errors([one], kind) for kind in ("allocated", "reserved", "process")] == [[0.0]] * 3
 
 
 def test_what_nvml_hides_is_no_error(comparing: ModuleType) -> None:
@@ -226,6 +238,68 @@ def test_settings_go_round_the_sample(comparing: ModuleType) -> None:
     ]
     assert set(seen[:12]) == set(comparing.SETTINGS)
     assert seen[:12] == seen[12:]
+
+
+def fake_probe(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Recipe], Measurement]) -> None:
+    monkeypatch.setattr("automl.memory.probe.probe", lambda recipe, *_: answer(recipe))
+    monkeypatch.setattr("automl.memory.largest_micro_batch", lambda *_: 64)
+    monkeypatch.setattr("automl.memory.envelope_of", lambda *_, **__: Envelope(((0, 1000),), ((2, 3000), (64, 70_000))))
+
+
+def test_a_measured_backbone_is_recognised_by_its_recipe(comparing: ModuleType, monkeypatch) -> None:
+    def answer(recipe: Recipe) -> Measurement:
+        steps = (StepMemory(2, 2100, 5000, None, 0.1), StepMemory(64, 64_100, 80_000, 90_000, 0.1))
+        return Measurement("a GPU", 7000, 10**6, False, 224, "fp32", "contiguous", steps, 64, 1, workspace_bytes=100)
+
+    fake_probe(monkeypatch, answer)
+    for recipe, family in comparing.settings([(f"resnet{n}", 224, "resnet") for n in range(12)]):
+        rows = comparing.compare(recipe, family, "cuda", 10**6)
+        assert [(r.batch, r.predicted_live, r.workspace, r.context, r.process) for r in rows] == [
+            (2, 2000, 100, 7000, 0),
+            (64, 64_000, 100, 7000, 90_000),
+        ]
+        assert {r.key for r in rows} == {(rows[0].gpu, *comparing.key_of(recipe))}
+        assert comparing.errors(rows, "allocated") == [0, 0]
+    keys = [comparing.key_of(recipe) for recipe, _ in comparing.settings([("resnet18", 224, "resnet")] * 12)]
+    assert len(set(keys)) == 12
+
+
+def test_trouble_is_a_row_that_is_recognised_too(comparing: ModuleType, monkeypatch) -> None:
+    def answer(_: Recipe) -> Measurement:
+        raise RecipeError("it cannot\nbe built")
+
+    fake_probe(monkeypatch, answer)
+    ((recipe, family),) = comparing.settings([("resnet18", 224, "resnet")])
+    (told,) = comparing.compare(recipe, family, "cuda", 10**6)
+    assert (told.trouble, told.allocated, told.workspace) == ("it cannot be built", 0, 0)
+    assert told.key[1:] == comparing.key_of(recipe)
+
+
+def test_predictions_made_ahead_are_those_that_are_asked_for(comparing: ModuleType, monkeypatch) -> None:
+    recipe = comparing.recipe_of("test_byobnet", 64, "bf16", "sgd", "contiguous")
+    comparing._predict(recipe.model_dump(), 10**10)
+    monkeypatch.setattr("automl.memory.trace.trace_envelope", lambda _: pytest.fail("predicted again"))
+    for accumulates in (False, True):
+        assert envelope_of(recipe, comparing.CLASSES, accumulates=accumulates).live_at(4) > 0
+
+
+def test_a_replay_tells_what_the_allocator_adds(comparing: ModuleType) -> None:
+    predicted = envelope_of(comparing.recipe_of("test_byobnet", 64, "fp32", "adamw", "contiguous"), 2).live_at(8)
+    setting = {"image_size": 64, "precision": "fp32", "optimizer": "adamw", "batch": 8, "workspace": 64 * MIB}
+    one = row(comparing, predicted, 1, "test_byobnet", **setting)
+    blocks, segments = comparing.replayed(one, accumulates=False)
+    assert predicted + 64 * MIB <= blocks <= segments
+    assert segments % (2 * MIB) == 0
+    told = comparing.replay_summary(
+        [row(comparing, predicted, blocks, "test_byobnet", **setting, reserved=2 * segments)]
+    )
+    assert "allocated  |error| median 0.0%" in told[1]
+    assert told[3] == "  left: test_byobnet (fp32, contiguous, batch 8) allocated +0.0%, reserved -50.0%"
+
+
+def test_the_rows_that_were_measured_can_be_read(comparing: ModuleType) -> None:
+    rows = comparing.read_rows(FOLDER / "rows" / "h200.csv")
+    assert comparing.summary(rows)[0] == "56 steps of 28 backbones of 28 families"
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a GPU")

@@ -15,7 +15,7 @@ from automl.recipe import Recipe, Sgd
 
 __all__ = ["Step", "cache_path", "inference_of", "load_envelope", "save_envelope", "step_of"]
 
-METHOD = 2
+METHOD = 3
 """Raised whenever the prediction changes, so that older cache files are passed over."""
 
 

@@ -18,7 +18,7 @@ class Comparison:
     Attributes:
         recipe: With the numerics that were chosen.
         budget_bytes: For the process; None: no limit.
-        context_bytes: The CUDA context, measured or assumed.
+        context_bytes: The CUDA context, measured (without what libraries keep in the allocator) or assumed.
         whole_bytes: Predicted for the undivided batch.
         micro_batch: Images at once within the budget, a divisor of the batch; 0: not even the fewest fit.
         predicted_bytes: Predicted for that micro-batch; for the fewest images where none fit.
@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def peak_bytes(self) -> int:
-        """Measured or, where nothing was, predicted: the context and the peak of live tensors."""
+        """Measured or, where nothing was, predicted: the context, the workspaces and the peak of live tensors."""
         return self.predicted_bytes if self.step is None else self.context_bytes + self.step.allocated
 
     @property
@@ -64,27 +64,27 @@ def compare(recipe: Recipe, classes: int, device: str, budget_bytes: int | None,
     Raises:
         RecipeError: If the backbone cannot be built or trained at this image size.
     """
-    step, micro, context = None, None, CONTEXT_BYTES
+    step, micro, context, base = None, None, CONTEXT_BYTES, CONTEXT_BYTES
     why: str | None = "there is no GPU here" if device == "cpu" else "nothing tells how much memory the GPU has"
     if budget_bytes is not None:
         try:
             timed = recipe.image_size if choose else None
             found = probe(recipe, classes, device, budget_bytes, timed_image_size=timed)
-            recipe, context = measured_recipe(recipe, found), found.context_bytes
+            recipe, context, base = measured_recipe(recipe, found), found.context_bytes, found.base_bytes
             why, step, micro = None, found.largest, found.micro_batch
         except CannotProbe as exc:
             why = str(exc)
     if micro is None:
         micro = recipe.batch_size
         if budget_bytes is not None:
-            micro = largest_micro_batch(recipe, classes, budget_bytes, context_bytes=context)
+            micro = largest_micro_batch(recipe, classes, budget_bytes, context_bytes=base)
     shown = micro or envelope_of(recipe, classes).smallest_batch
-    predicted = context + _beside_context(recipe, classes, shown, live=step is not None)
-    whole = context + _beside_context(recipe, classes, recipe.batch_size, live=False)
+    predicted = base + _of_tensors(recipe, classes, shown, live=step is not None)
+    whole = base + _of_tensors(recipe, classes, recipe.batch_size, live=False)
     return Comparison(recipe, budget_bytes, context, whole, micro, predicted, step, why)
 
 
-def _beside_context(recipe: Recipe, classes: int, batch: int, *, live: bool) -> int:
+def _of_tensors(recipe: Recipe, classes: int, batch: int, *, live: bool) -> int:
     """Live tensors, as they are measured, or the segments that the allocator needs for them."""
     envelope = envelope_of(recipe, classes, accumulates=batch < recipe.batch_size)
     return envelope.live_at(batch) if live else envelope.at(batch)
@@ -97,8 +97,8 @@ def find_backbones(names: Iterable[str]) -> list[str]:
         RecipeError: If timm has no such backbone, with the nearest names.
         PoolError: If no backbone of the leaderboard matches a wildcard.
     """
+    from automl.backbones.timm_model import check_backbone
     from automl.leaderboard import emptied_by, filters, load_table, select
-    from automl.training.model import check_backbone
 
     found: dict[str, None] = {}
     for name in names:

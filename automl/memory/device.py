@@ -8,7 +8,7 @@ import torch
 
 from automl.memory.limit import limit_process
 from automl.memory.nvml import Gpu, find_gpu, read_nvml
-from automl.memory.prediction import CONTEXT_BYTES
+from automl.memory.prediction import BARE_CONTEXT_BYTES
 
 __all__ = ["CudaMemory", "Memory"]
 
@@ -25,6 +25,9 @@ class Memory(Protocol):
     def context_bytes(self) -> int:
         """What the process takes beside the allocator; asked again after a step, it counts the kernels loaded since."""
 
+    def workspace_bytes(self) -> int:
+        """What libraries keep in the allocator; asked while there is no tensor, before the first step and after it."""
+
     def limit(self, budget_bytes: int, context_bytes: int) -> None:
         """From now on an allocation that takes the process beyond the budget raises `torch.OutOfMemoryError`."""
 
@@ -35,7 +38,7 @@ class Memory(Protocol):
         """Begins new peaks."""
 
     def allocated(self) -> int:
-        """Peak of live tensors since `reset_peaks`."""
+        """Peak of live tensors since `reset_peaks`, the workspace included."""
 
     def reserved(self) -> int:
         """Peak of the allocator's segments since `reset_peaks`."""
@@ -67,9 +70,12 @@ class CudaMemory:
     def context_bytes(self) -> int:  # noqa: D102 - as in Memory
         used = self.process_bytes()
         if used is None:
-            return CONTEXT_BYTES
+            return BARE_CONTEXT_BYTES
         context = used - torch.cuda.memory_reserved(self._device)
-        return context if context >= _LEAST_CONTEXT_BYTES else CONTEXT_BYTES
+        return context if context >= _LEAST_CONTEXT_BYTES else BARE_CONTEXT_BYTES
+
+    def workspace_bytes(self) -> int:  # noqa: D102
+        return torch.cuda.memory_allocated(self._device)
 
     def limit(self, budget_bytes: int, context_bytes: int) -> None:  # noqa: D102
         limit_process(self._asked, budget_bytes, context_bytes)

@@ -9,7 +9,7 @@ sizes is interpolated, which is on the safe side: memory is a convex function of
 import contextlib
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from automl.errors import RecipeError, SpecError
 from automl.files import write_text
 from automl.memory.cache import METHOD, Step
+from automl.processes import map_in_processes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,8 +129,8 @@ def compute_facts(
     missing = [key for key in keys if key not in rows]
     progress(len(rows), len(keys))
     try:
-        for row in _computed(missing, jobs):
-            rows[row.arch, row.image_size] = row
+        for key, row in map_in_processes(_row_of, missing, jobs):
+            rows[key] = row
             progress(len(rows), len(keys))
             if len(rows) % _SAVED_EVERY == 0:
                 write_facts(rows.values(), path)
@@ -139,40 +140,8 @@ def compute_facts(
     return [rows[key] for key in keys]
 
 
-def _computed(keys: Sequence[tuple[str, int]], jobs: int) -> Iterable[Row]:
-    """The rows as they are ready, each in one of several processes."""
-    if jobs == 1 or len(keys) < 2:
-        yield from (row_of(*key) for key in keys)
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_one_thread)
-    try:
-        for future in as_completed([pool.submit(row_of, *key) for key in keys]):
-            yield future.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _one_thread() -> None:
-    """Of a process among several: there is no arithmetic to share out; it ends with its parent, however that ends."""
-    import multiprocessing
-    import os
-    import signal
-    import threading
-
-    import torch
-
-    def end_with(parent: multiprocessing.process.BaseProcess) -> None:
-        parent.join()
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=end_with, args=(parent,), daemon=True).start()
-    torch.set_num_threads(1)
+def _row_of(key: tuple[str, int]) -> Row:
+    return row_of(*key)
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------

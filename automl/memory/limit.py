@@ -14,7 +14,7 @@ def limit_process(device: str, budget_bytes: int, context_bytes: int | None = No
         device: `cuda` or `cuda:N`; on a CPU nothing is limited.
         budget_bytes: For the whole process.
         context_bytes: What the process takes beside the allocator; None: as measured on such a device, or else
-            `CONTEXT_BYTES`.
+            `BARE_CONTEXT_BYTES`. What libraries keep in the allocator is no part of it.
     """
     if not device.startswith("cuda"):
         return
@@ -26,7 +26,8 @@ def limit_process(device: str, budget_bytes: int, context_bytes: int | None = No
         context_bytes = measured(device)
     total = torch.cuda.get_device_properties(device).total_memory
     share = max(0, budget_bytes - context_bytes) / total
-    torch.cuda.set_per_process_memory_fraction(min(1.0, share), torch.device(device))
+    index = torch.device(device).index  # a device without one is refused here, and only here; None: the current one
+    torch.cuda.set_per_process_memory_fraction(min(1.0, share), index)
 
 
 def limit_for_prediction(budget_bytes: int, context_bytes: int, factor: float) -> int:
@@ -34,8 +35,9 @@ def limit_for_prediction(budget_bytes: int, context_bytes: int, factor: float) -
 
     Args:
         budget_bytes: For the whole process.
-        context_bytes: The measured context, in place of `CONTEXT_BYTES`.
-        factor: The measured memory beside the context, as a multiple of the predicted.
+        context_bytes: What was measured in place of `CONTEXT_BYTES`: the context, and what libraries keep in the
+            allocator.
+        factor: The measured memory of tensors, as a multiple of the predicted.
 
     Returns:
         Bytes, for `automl.memory.largest_micro_batch` and to be compared with `automl.memory.estimate`.

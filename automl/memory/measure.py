@@ -54,7 +54,7 @@ def measure(request: Request, memory: Memory) -> Measurement:
         RecipeError: If the backbone cannot be built, or trained at this image size.
         Exception: Whatever a step raises but `torch.OutOfMemoryError`.
     """
-    context, budget = memory.context_bytes(), request.budget_bytes
+    context, workspace, budget = memory.context_bytes(), memory.workspace_bytes(), request.budget_bytes
     memory.limit(budget, context)
     free = memory.free_bytes()
     shared = free is not None and free + _SLACK_BYTES < budget - context
@@ -75,9 +75,10 @@ def measure(request: Request, memory: Memory) -> Measurement:
     envelope, whole = envelope_of(recipe, request.classes), recipe.batch_size
     sizes = [size for size in range(envelope.smallest_batch, whole + 1) if whole % size == 0]
     if fits(sizes[0]):
-        context = max(context, memory.context_bytes())  # now with the kernels that this backbone needs
+        # Now with what the kernels of this backbone need.
+        context, workspace = max(context, memory.context_bytes()), max(workspace, memory.workspace_bytes())
         memory.limit(budget, context)
-        guess = largest_micro_batch(recipe, request.classes, budget, context_bytes=context)
+        guess = largest_micro_batch(recipe, request.classes, budget, context_bytes=context + workspace)
         micro = largest_fitting(sizes, guess, fits)
     return Measurement(
         device_name=memory.name,
@@ -91,6 +92,7 @@ def measure(request: Request, memory: Memory) -> Measurement:
         micro_batch=micro,
         accumulation=-(-whole // micro) if micro else 0,
         timing=timing,
+        workspace_bytes=workspace,
     )
 
 

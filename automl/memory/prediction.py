@@ -4,13 +4,28 @@ from automl.memory.cache import Step, inference_of, load_envelope, save_envelope
 from automl.memory.envelope import Envelope
 from automl.recipe import Recipe
 
-__all__ = ["CONTEXT_BYTES", "envelope_of", "estimate", "estimate_inference", "largest_micro_batch"]
+__all__ = [
+    "BARE_CONTEXT_BYTES",
+    "CONTEXT_BYTES",
+    "envelope_of",
+    "estimate",
+    "estimate_inference",
+    "largest_micro_batch",
+]
 
 CONTEXT_BYTES = 2200 * 2**20
-"""What a process takes on the device beside PyTorch's allocator: CUDA context, library kernels, cuDNN's workspace.
+"""What a process takes on the device beside its tensors: CUDA context, library kernels, workspaces of libraries.
 
-From timm's record of which batch sizes fitted an RTX 3090: about 2,200 MiB of its nominal 24 GiB could not be used by
-the allocator (torch 1.12, CUDA 11.3, cuDNN's benchmark mode on). Newer CUDA loads kernels lazily and needs less.
+From timm's record of which batch sizes fitted an RTX 3090: about 2,200 MiB of its nominal 24 GiB could not be used for
+tensors (torch 1.12, CUDA 11.3, cuDNN's benchmark mode on). Newer CUDA loads kernels lazily and needs less: 758 MiB were
+measured on an H200 (torch 2.11, CUDA 13.0), beside which cuBLAS keeps 64.
+"""
+
+BARE_CONTEXT_BYTES = CONTEXT_BYTES - 2 * 32 * 2**20
+"""Of `CONTEXT_BYTES`, what is beside PyTorch's allocator too: all but the workspaces of cuBLAS.
+
+PyTorch takes these from its own allocator, one for each thread that multiplies, forward and backward, and keeps them:
+32 MiB each on Hopper and Blackwell, 8.1 MiB on others (`ATen/cuda/CublasHandlePool.cpp`; `CUBLAS_WORKSPACE_CONFIG`).
 """
 
 

@@ -19,7 +19,7 @@ from automl.errors import RecipeError, WeightsError
 from automl.files import cache_dir, write_text
 from automl.memory.cache import step_of
 from automl.memory.nvml import find_gpu, read_nvml
-from automl.memory.prediction import CONTEXT_BYTES, envelope_of
+from automl.memory.prediction import BARE_CONTEXT_BYTES, envelope_of
 from automl.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ __all__ = [
     "probe",
 ]
 
-METHOD = 1
+METHOD = 2
 """Raised whenever what is measured changes, so that older cache files are passed over."""
 
 COMMAND = (sys.executable, "-m", "automl.memory.measure")
@@ -82,7 +82,7 @@ class StepMemory:
 
     Attributes:
         batch: Images per micro-batch; below the recipe's batch size, gradients were accumulated.
-        allocated: Peak of live tensors (`torch.cuda.max_memory_allocated`).
+        allocated: Peak of live tensors and of what libraries keep (`torch.cuda.max_memory_allocated`).
         reserved: Peak of what the allocator took for them (`torch.cuda.max_memory_reserved`).
         process: What NVML says the process takes, the CUDA context included; None where it does not say.
         seconds: Per image.
@@ -101,7 +101,7 @@ class Measurement:
 
     Attributes:
         device_name: Such as `Tesla P100-PCIE-16GB`.
-        context_bytes: What the process takes beside PyTorch's allocator; `CONTEXT_BYTES` where NVML does not say.
+        context_bytes: What the process takes beside PyTorch's allocator; `BARE_CONTEXT_BYTES` where NVML does not say.
         budget_bytes: What the process was limited to.
         shared: Whether others left less than the budget free, so that it may fit another time.
         image_size: Pixels per side of the measured steps.
@@ -111,6 +111,7 @@ class Measurement:
         micro_batch: The largest that fits, a divisor of the recipe's batch size; 0: none does.
         accumulation: Micro-batches per optimizer step.
         timing: The chosen numerics, where they were chosen.
+        workspace_bytes: What libraries keep in the allocator, mostly cuBLAS; a part of each step's `allocated`.
     """
 
     device_name: str
@@ -124,6 +125,12 @@ class Measurement:
     micro_batch: int
     accumulation: int
     timing: "Timing | None" = None
+    workspace_bytes: int = 0
+
+    @property
+    def base_bytes(self) -> int:
+        """What the process takes beside its tensors, as `CONTEXT_BYTES` is where nothing was measured."""
+        return self.context_bytes + self.workspace_bytes
 
     @property
     def largest(self) -> StepMemory | None:
@@ -178,7 +185,7 @@ def measured_recipe(recipe: Recipe, measurement: Measurement) -> Recipe:
 def memory_factor(recipe: Recipe, classes: int, measurement: Measurement) -> float:
     """Peak of live tensors, measured, as a multiple of the predicted, at the largest micro-batch that fits.
 
-    Smaller ones say less: what cuBLAS takes in any step is much of a small one.
+    Smaller ones say less: what kernels take for a moment in any step is much of a small one.
 
     Args:
         recipe: With the numerics that were measured (`measured_recipe`).
@@ -194,7 +201,8 @@ def memory_factor(recipe: Recipe, classes: int, measurement: Measurement) -> flo
     step = measurement.largest
     if step is None:
         return 1.0
-    return step.allocated / envelope_of(recipe, classes, accumulates=step.batch < recipe.batch_size).live_at(step.batch)
+    envelope = envelope_of(recipe, classes, accumulates=step.batch < recipe.batch_size)
+    return (step.allocated - measurement.workspace_bytes) / envelope.live_at(step.batch)
 
 
 def context_bytes(device: str) -> int:
@@ -204,15 +212,15 @@ def context_bytes(device: str) -> int:
         device: `cuda` or `cuda:N`.
 
     Returns:
-        Bytes; `CONTEXT_BYTES` where nothing was measured with this driver and torch.
+        Bytes; `BARE_CONTEXT_BYTES` where nothing was measured with this driver and torch.
     """
     key = _device_key(device)
     if key is None:
-        return CONTEXT_BYTES
+        return BARE_CONTEXT_BYTES
     try:
         return int(json.loads(_context_path(key).read_text(encoding="utf-8"))["context_bytes"])
     except (OSError, ValueError, TypeError, KeyError):
-        return CONTEXT_BYTES
+        return BARE_CONTEXT_BYTES
 
 
 # --- the process ---------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class CudaMemory:
         import torch
 
         gc.collect()
-        torch._C._cuda_clearCublasWorkspaces()  # up to 32 MiB, kept by the library rather than lost
+        torch._C._cuda_clearCublasWorkspaces()  # up to 64 MiB, kept by the library rather than lost
         torch.cuda.empty_cache()
         return torch.cuda.memory_allocated(self._device)
 

@@ -42,6 +42,7 @@ class Need:
     accumulation: int | None = None
     memory_factor: float = 1.0
     context_bytes: int = CONTEXT_BYTES
+    """What the process takes beside its tensors."""
 
 
 def largest_step(backbone: str, limits: Limits) -> Recipe:
@@ -95,7 +96,7 @@ def measure_need(backbone: str, limits: Limits, memory_bytes: int, classes: int,
         micro_batch=micro,
         accumulation=-(-limits.max_batch_size // micro) if micro else 0,
         memory_factor=factor,
-        context_bytes=found.context_bytes,
+        context_bytes=found.base_bytes,
     )
 
 
@@ -103,5 +104,5 @@ def _peak(told: Recipe, found: Measurement, predicted_bytes: int, factor: float)
     """The measured peak of the step that is told or, where another one was measured, its prediction corrected."""
     step = found.largest
     if step is not None and found.image_size == told.image_size and step.batch == told.batch_size:
-        return found.context_bytes + step.allocated
-    return found.context_bytes + int(factor * (predicted_bytes - CONTEXT_BYTES))
+        return found.context_bytes + step.allocated  # the workspace is a part of this
+    return found.base_bytes + int(factor * (predicted_bytes - CONTEXT_BYTES))

@@ -35,11 +35,15 @@ class CpuMemory:
 
     name = "a CPU"
 
-    def __init__(self, limited, context=(CONTEXT_BYTES, CONTEXT_BYTES), free=None):
+    def __init__(self, limited, context=(CONTEXT_BYTES, CONTEXT_BYTES), free=None, workspace=(0,)):
         self.limited, self.contexts, self.free, self.budgets = limited, list(context), free, []
+        self.workspaces = list(workspace)
 
     def context_bytes(self):
         return self.contexts.pop(0) if len(self.contexts) > 1 else self.contexts[0]
+
+    def workspace_bytes(self):
+        return self.workspaces.pop(0) if len(self.workspaces) > 1 else self.workspaces[0]
 
     def limit(self, budget_bytes, context_bytes):
         self.budgets.append(budget_bytes - context_bytes)
@@ -127,6 +131,21 @@ def test_a_context_that_grew_with_the_kernels_leaves_less(predicted, peaks, monk
     assert asked == [peaks[6] - 1 + ASSUMED_CONTEXT_BYTES]
     assert found.context_bytes == CONTEXT_BYTES + 1
     assert memory.budgets == [peaks[6], peaks[6] - 1]
+
+
+def test_what_libraries_keep_in_the_allocator_leaves_less_for_tensors_and_is_no_context(predicted, monkeypatch):
+    asked = []
+
+    def guess(*_, context_bytes):
+        asked.append(context_bytes)
+        return 2
+
+    monkeypatch.setattr(measure_module, "largest_micro_batch", guess)
+    found, memory = measured(PLENTY, SMALL, workspace=(1000, 3000))  # more after the first step
+    assert asked == [CONTEXT_BYTES + 3000]
+    assert (found.context_bytes, found.workspace_bytes) == (CONTEXT_BYTES, 3000)
+    assert found.base_bytes == CONTEXT_BYTES + 3000
+    assert memory.budgets == [PLENTY - CONTEXT_BYTES] * 2
 
 
 def test_a_neighbour_that_leaves_less_than_the_budget_is_noted(predicted):

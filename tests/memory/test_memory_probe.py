@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.cuda._utils import _get_device_index
 
 from automl.errors import RecipeError
 from automl.memory import CONTEXT_BYTES
@@ -15,6 +16,7 @@ from automl.memory import probe as probe_module
 from automl.memory.device import CudaMemory
 from automl.memory.envelope import Envelope
 from automl.memory.limit import limit_for_prediction, limit_process
+from automl.memory.prediction import BARE_CONTEXT_BYTES
 from automl.memory.probe import CannotProbe, Measurement, StepMemory, context_bytes, memory_factor, probe
 from automl.recipe import Recipe
 from automl.training.numerics import Timing
@@ -119,7 +121,7 @@ def test_without_nvml_it_is_measured_and_not_kept(monkeypatch, child):
     starts = child({"measurement": asdict(MEASUREMENT)})
     assert ask() == ask() == MEASUREMENT
     assert len(starts) == 2
-    assert context_bytes("cuda:0") == CONTEXT_BYTES
+    assert context_bytes("cuda:0") == BARE_CONTEXT_BYTES
 
 
 def test_a_broken_file_is_measured_anew(nvml, child, tmp_path):
@@ -127,18 +129,18 @@ def test_a_broken_file_is_measured_anew(nvml, child, tmp_path):
     ask()
     for path in (tmp_path / "cache" / "probes").iterdir():
         path.write_text("{")
-    assert context_bytes("cuda:0") == CONTEXT_BYTES
+    assert context_bytes("cuda:0") == BARE_CONTEXT_BYTES
     assert ask() == MEASUREMENT
     assert len(starts) == 2
 
 
 def test_the_context_is_known_after_a_probe(nvml, child):
     child({"measurement": asdict(MEASUREMENT)})
-    assert context_bytes("cuda:0") == CONTEXT_BYTES
+    assert context_bytes("cuda:0") == BARE_CONTEXT_BYTES
     ask()
     assert context_bytes("cuda:0") == 400_000_000
     nvml.driver = "560.1"
-    assert context_bytes("cuda:0") == CONTEXT_BYTES
+    assert context_bytes("cuda:0") == BARE_CONTEXT_BYTES
 
 
 def test_an_error_of_the_step_comes_back_with_its_type(nvml, child):
@@ -198,6 +200,9 @@ def test_the_factor_is_of_the_largest_micro_batch_that_fits(monkeypatch):
     assert memory_factor(RECIPE, 2, MEASUREMENT) == pytest.approx(2 / 1.5)
     assert memory_factor(RECIPE, 2, replace(MEASUREMENT, micro_batch=2)) == pytest.approx(1)
     assert memory_factor(RECIPE, 2, replace(MEASUREMENT, micro_batch=0)) == 1
+    kept = replace(MEASUREMENT, workspace_bytes=GB // 2)  # by libraries, which is no tensor of the step
+    assert memory_factor(RECIPE, 2, kept) == pytest.approx(1)
+    assert kept.base_bytes == 400_000_000 + GB // 2
 
 
 def test_a_corrected_limit_lets_through_what_was_measured_to_fit():
@@ -208,13 +213,21 @@ def test_a_corrected_limit_lets_through_what_was_measured_to_fit():
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """A CUDA device of 16 GB, by torch's own functions; notes the fractions that are set."""
+    """A CUDA device of 16 GB, by torch's own functions; notes the fractions that are set.
+
+    Like torch, it takes a device without an index for the current one everywhere but where the fraction is set.
+    """
     fractions = []
+
+    def set_fraction(share, device=None):
+        fractions.append((share, 0 if device is None else _get_device_index(device)))
+
     total = SimpleNamespace(total_memory=16 * GB, uuid="no GPU of NVML's")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: total)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, _: fractions.append(share))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", set_fraction)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: GB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 67_108_864)
     return fractions
 
 
@@ -224,11 +237,20 @@ def test_a_process_is_limited_context_included(cuda, nvml, child):
     limit_process("cuda:0", 2 * GB)  # less than the context
     limit_process("cuda:0", 99 * GB, GB)
     limit_process("cpu", GB)
-    assert cuda == pytest.approx([7 / 16, (8 * GB - CONTEXT_BYTES) / (16 * GB), 0, 1])
+    shares = [share for share, _ in cuda]
+    assert shares == pytest.approx([7 / 16, (8 * GB - BARE_CONTEXT_BYTES) / (16 * GB), 0, 1])
     child({"measurement": asdict(MEASUREMENT)})
     ask()
     limit_process("cuda:0", 8 * GB)
-    assert cuda[-1] == pytest.approx(7.6 / 16)
+    assert cuda[-1] == (pytest.approx(7.6 / 16), 0)
+
+
+@pytest.mark.parametrize(("device", "index"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_a_device_is_limited_with_and_without_an_index(cuda, device, index):
+    with pytest.raises(ValueError, match="specified index"):  # the fake is no more lenient than torch
+        torch.cuda.set_per_process_memory_fraction(0.5, torch.device("cuda"))
+    limit_process(device, 8 * GB, GB)
+    assert cuda == [(7 / 16, index)]
 
 
 def test_the_context_is_what_the_process_takes_beside_the_allocator(cuda, nvml, monkeypatch):
@@ -240,10 +262,12 @@ def test_the_context_is_what_the_process_takes_beside_the_allocator(cuda, nvml, 
     assert memory.name == "Tesla T4"
     assert memory.process_bytes() == 3 * GB
     assert memory.context_bytes() == 2 * GB
+    assert memory.workspace_bytes() == 67_108_864  # in the allocator, and so no part of the context
     nvml.gpus[0].unlisted_bytes -= 3 * GB  # a neighbour left: the figure is not this process's
-    assert memory.context_bytes() == CONTEXT_BYTES
+    assert memory.context_bytes() == BARE_CONTEXT_BYTES
     nvml.init_error = 9
-    assert (memory.process_bytes(), memory.context_bytes()) == (None, CONTEXT_BYTES)
+    assert (memory.process_bytes(), memory.context_bytes()) == (None, BARE_CONTEXT_BYTES)
+    assert memory.context_bytes() + memory.workspace_bytes() == CONTEXT_BYTES
 
 
 @pytest.mark.gpu
@@ -258,3 +282,13 @@ def test_a_real_probe_agrees_with_the_prediction():
     small = probe(recipe, 2, "cuda:0", found.context_bytes + found.largest.allocated * 2 // 3)
     assert 0 < small.micro_batch < 32
     assert small.largest.reserved <= found.largest.allocated * 2 // 3
+
+
+@pytest.mark.gpu
+def test_a_real_device_needs_no_index():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    recipe = Recipe(backbone="test_byobnet", image_size=64, batch_size=4)
+    found = probe(recipe, 2, "cuda", 8 * GB)
+    assert found.micro_batch == 4
+    assert 0 <= found.workspace_bytes < found.largest.allocated

@@ -24,6 +24,19 @@ class Small(nn.Module):
         return self.head(self.body(images).mean((2, 3)))
 
 
+class Remembers(Small):
+    """Makes something at its first pass that all later ones find, as ConViT does its indices."""
+
+    def __init__(self):
+        super().__init__()
+        self.remembered = None
+
+    def forward(self, images):
+        if self.remembered is None:
+            self.remembered = images.new_zeros(1000)
+        return super().forward(images + self.remembered[0])
+
+
 PARAMETER_BYTES = 4 * sum(p.numel() for p in Small().parameters())
 BUFFER_BYTES = sum(b.nbytes for b in Small().buffers())
 
@@ -49,6 +62,26 @@ def test_the_envelope_equals_a_direct_trace_at_a_third_batch_size(precision, mem
     envelope = build_envelope(first, second, (2, 3))
     assert envelope.live_at(64) == peak_live_bytes(third)
     assert envelope.at(64) == needed_bytes(third)
+
+
+@pytest.mark.parametrize("accumulates", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_what_the_first_pass_leaves_behind_is_counted_once_in_every_step(accumulates, training):
+    facts = step(accumulates=accumulates and training, training=training)
+    first, second, third = trace_model(Remembers(), facts, (2, 3, 64))
+    envelope = build_envelope(first, second, (2, 3))
+    assert len(envelope.needed) > 1  # the traces pair
+    assert envelope.live_at(64) == peak_live_bytes(third)
+    lasting = left(first) - left(trace_model(Small(), facts, (2,))[0])
+    assert lasting == 4 * 1000
+
+
+def test_of_convit_and_levit_more_images_need_more_memory():
+    training = trace_envelope(Step("convit_tiny", 32, 2, precision="fp16", optimizer="sgd"))
+    inference = trace_envelope(Step("levit_128s", 224, 2, precision="fp16", training=False))
+    for envelope in (training, inference):
+        assert len(envelope.needed) > 1
+        assert envelope.live_at(256) > 1.5 * envelope.live_at(16)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "nadamw", "lion"])

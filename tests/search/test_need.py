@@ -33,6 +33,7 @@ TIMING = Timing("bf16", "channels_last", 0.002, 0.001, 96)
 def found(micro, batch=64, **given):
     steps = (StepMemory(micro, 2 * GB, 3 * GB, None, 0.001),) if micro else ()
     values = {"device_name": "Tesla T4", "context_bytes": GB // 2, "budget_bytes": 8 * GB, "shared": False}
+    values |= {"workspace_bytes": GB // 10}  # of the 2 GB
     values |= {"image_size": 128, "precision": "bf16", "memory_format": "channels_last", "timing": TIMING}
     accumulation = batch // micro if micro else 0
     return Measurement(**(values | given), steps=steps, micro_batch=micro, accumulation=accumulation)
@@ -71,13 +72,15 @@ def test_the_largest_step_is_measured(probed):
     assert need.peak_bytes == 2 * GB + GB // 2  # live tensors and the measured context
     assert need.predicted_bytes == CONTEXT_BYTES + 64 * GB // 40
     assert need.memory_factor == 1.25
+    assert need.context_bytes == GB // 2 + GB // 10  # what is there beside tensors
 
 
 def test_a_part_of_the_largest_step_fits(probed):
     probed(found(16))
     need = measure_need("resnet18", LIMITS, 8 * GB, 2, "cuda:0")
     assert (need.fits_all, need.micro_batch) == (False, 16)
-    assert need.peak_bytes == GB // 2 + int(1.25 * (2 * GB // 40))  # the smallest step's prediction, corrected
+    # the smallest step's prediction, corrected, and what is there beside tensors
+    assert need.peak_bytes == GB // 2 + GB // 10 + int(1.25 * (2 * GB // 40))
 
 
 def test_where_nothing_of_the_largest_fits_the_smallest_is_tried(probed):
@@ -144,7 +147,7 @@ def test_a_pool_stored_before_there_were_probes_is_read(probed):
 def test_the_limit_for_predictions_is_corrected_by_what_was_measured(probed):
     probed(found(64))
     limit = build().entries[0].limit_for(8 * GB)
-    assert limit - CONTEXT_BYTES == int((8 * GB - GB // 2) / 1.25)
+    assert limit - CONTEXT_BYTES == int((8 * GB - GB // 2 - GB // 10) / 1.25)
 
 
 def test_what_does_not_fit_and_what_is_broken_is_left_out_with_its_reason(probed):

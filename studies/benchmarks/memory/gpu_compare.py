@@ -1,19 +1,25 @@
 """The predicted memory of training steps against what a GPU measures.
 
-    python studies/benchmarks/memory/gpu_compare.py [--models 66] [--minutes M] [--out rows/GPU.csv] [--summary FILE]
+    python studies/benchmarks/memory/gpu_compare.py [--models 66] [--minutes M] [--out rows/GPU.csv] [--jobs N]
+                                                    [--summary FILE] [--replay]
 
 Each backbone of a sample of the leaderboard (families in turn, sizes from the smallest to the largest) is trained for a
 few steps in a fresh process by `automl.memory.probe`, at the smallest micro-batch and at the largest predicted to fit
 half of the card (at most 128), with a precision, an optimizer and a memory format that go round the sample. A line of
 CSV is written per step; a run goes on where the last one was. `--summary` measures nothing and summarises a file.
+The predictions need no GPU and are made first, by `--jobs` processes, so that the GPU's time goes into measuring.
 
 Compared are the peak of live tensors (`torch.cuda.max_memory_allocated`), the allocator's segments
 (`max_memory_reserved`; the prediction is what it gets by with when memory is short, and with more at hand it takes
-more) and NVML's figure for the process (the prediction plus the measured context).
+more) and NVML's figure for the process (the prediction plus the measured context). What libraries keep in the
+allocator (cuBLAS's workspaces) is no tensor of the step: it is measured and added to each prediction. `--replay` traces
+each measured step again (two seconds a step, without a GPU) and hands its tensors to a model of the allocator that has
+memory without end, which tells how much of the differences the allocator explains.
 """
 
 import argparse
 import csv
+import os
 import re
 import sys
 import time
@@ -22,7 +28,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import cycle, product
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from automl.recipe import Recipe
@@ -51,6 +57,7 @@ class Row:
     predicted_needed: int
     reserved: int
     context: int
+    workspace: int
     process: int
     torch: str
     timm: str
@@ -60,6 +67,18 @@ class Row:
     def key(self) -> tuple[object, ...]:
         """What one backbone's measurement is recognised by."""
         return self.gpu, self.backbone, self.image_size, self.precision, self.memory_format, self.optimizer
+
+
+def key_of(recipe: "Recipe") -> tuple[object, ...]:
+    """What a recipe's measurement on one GPU is recognised by."""
+    numerics = recipe.numerics
+    return (
+        recipe.backbone,
+        recipe.image_size,
+        numerics.precision,
+        numerics.memory_format,
+        recipe.optimizer.name,
+    )
 
 
 def errors(rows: Iterable[Row], kind: str) -> list[float]:
@@ -72,9 +91,9 @@ def errors(rows: Iterable[Row], kind: str) -> list[float]:
     found = []
     for row in rows:
         predicted = {
-            "allocated": row.predicted_live,
-            "reserved": row.predicted_needed,
-            "process": row.predicted_needed + row.context,
+            "allocated": row.predicted_live + row.workspace,
+            "reserved": row.predicted_needed + row.workspace,
+            "process": row.predicted_needed + row.workspace + row.context,
         }[kind]
         if not row.trouble and (measured := getattr(row, kind)):
             found.append(predicted / measured - 1)
@@ -94,18 +113,73 @@ def summary(rows: Sequence[Row]) -> list[str]:
     lines = [f"{len(measured)} steps of {len(backbones)} backbones of {len({row.family for row in measured})} families"]
     for kind in ("allocated", "reserved", "process"):
         if found := errors(measured, kind):
-            size = [abs(error) for error in found]
-            lines.append(
-                f"  {kind:<10} |error| median {median(size):.1%}, p95 {quantile(size, 0.95):.1%}, largest "
-                f"{max(size):.1%}; median error {median(found):+.1%}; "
-                f"{sum(error < -UNDERESTIMATE for error in found)} underestimates over {UNDERESTIMATE:.0%}"
-            )
+            lines.append(f"  {kind:<10} {_told(found)}")
     for row in measured:
         (error,) = errors([row], "allocated")
         if error < -UNDERESTIMATE:
             setting = f"{row.image_size} px, {row.precision}, {row.memory_format}, {row.optimizer}, batch {row.batch}"
             lines.append(f"  underestimated: {row.backbone} ({setting}) by {-error:.1%}")
     return lines + [f"  not measured: {row.backbone}: {row.trouble}" for row in rows if row.trouble]
+
+
+def _told(found: Sequence[float]) -> str:
+    size = [abs(error) for error in found]
+    return (
+        f"|error| median {median(size):.1%}, p95 {quantile(size, 0.95):.1%}, largest {max(size):.1%}; "
+        f"median error {median(found):+.1%}; "
+        f"{sum(error < -UNDERESTIMATE for error in found)} underestimates over {UNDERESTIMATE:.0%}"
+    )
+
+
+def replayed(row: Row, *, accumulates: bool) -> tuple[int, int]:
+    """What the allocator makes of a measured step's tensors where it has memory without end; bytes.
+
+    Args:
+        row: The step.
+        accumulates: Whether gradients are accumulated.
+
+    Returns:
+        The peak of the blocks that it hands out, and of the segments that it takes for them.
+    """
+    from automl.memory.allocator import CachingAllocator
+    from automl.memory.cache import step_of
+    from automl.memory.envelope import events_at
+    from automl.memory.trace import TRACED_BATCHES, built, trace_model
+
+    setting = (row.backbone, row.image_size, row.precision, row.optimizer, row.memory_format)
+    step = step_of(recipe_of(*setting), CLASSES, accumulates)
+    with built(step) as model:
+        first, second = trace_model(model, step, TRACED_BATCHES)
+    allocator = CachingAllocator()
+    used = sum(allocator.allocate(row.workspace // 2).size_bytes for _ in range(2))  # of forward and backward
+    peak, blocks = used, {}
+    for storage, change_bytes in events_at(first, second, TRACED_BATCHES, row.batch):
+        if change_bytes > 0:
+            blocks[storage] = allocator.allocate(change_bytes)
+            used += blocks[storage].size_bytes
+        else:
+            block = blocks.pop(storage)
+            used -= block.size_bytes
+            allocator.release(block)
+        peak = max(peak, used)
+    return peak, allocator.peak_bytes
+
+
+def replay_summary(rows: Sequence[Row]) -> list[str]:
+    """Lines: what the allocator leaves unexplained of the differences."""
+    measured = [row for row in rows if not row.trouble]
+    largest: dict[tuple[object, ...], int] = {}
+    for row in measured:
+        largest[row.key] = max(row.batch, largest.get(row.key, 0))
+    peaks = [replayed(row, accumulates=row.batch < largest[row.key]) for row in measured]
+    allocated = [blocks / row.allocated - 1 for row, (blocks, _) in zip(measured, peaks, strict=True)]
+    reserved = [segments / row.reserved - 1 for row, (_, segments) in zip(measured, peaks, strict=True)]
+    lines = ["replayed, with memory without end", f"  allocated  {_told(allocated)}", f"  reserved   {_told(reserved)}"]
+    for row, blocks, segments in zip(measured, allocated, reserved, strict=True):
+        if min(blocks, segments) < -UNDERESTIMATE:
+            setting = f"{row.precision}, {row.memory_format}, batch {row.batch}"
+            lines.append(f"  left: {row.backbone} ({setting}) allocated {blocks:+.1%}, reserved {segments:+.1%}")
+    return lines
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -167,18 +241,47 @@ def _spread(members: Sequence[tuple[float, str, int]]) -> list[tuple[float, str,
 
 def settings(chosen: Sequence[tuple[str, int, str]]) -> Iterator[tuple["Recipe", str]]:
     """A recipe for each backbone, and its family."""
+    for (name, image_size, family), (precision, optimizer, layout) in zip(chosen, cycle(SETTINGS), strict=False):
+        yield recipe_of(name, image_size, precision, optimizer, layout), family
+
+
+def recipe_of(backbone: str, image_size: int, precision: str, optimizer: str, memory_format: str) -> "Recipe":
+    """What is trained, at the largest batch."""
     from automl.recipe import Recipe
 
-    for (name, image_size, family), (precision, optimizer, layout) in zip(chosen, cycle(SETTINGS), strict=False):
-        values = {
-            "backbone": name,
-            "image_size": image_size,
-            "pretrained": False,
-            "optimizer": {"name": optimizer},
-            "numerics": {"precision": precision, "memory_format": layout},
-            "batch_size": LARGEST_BATCH,
-        }
-        yield Recipe.from_mapping(values), family
+    values = {
+        "backbone": backbone,
+        "image_size": image_size,
+        "pretrained": False,
+        "optimizer": {"name": optimizer},
+        "numerics": {"precision": precision, "memory_format": memory_format},
+        "batch_size": LARGEST_BATCH,
+    }
+    return Recipe.from_mapping(values)
+
+
+def predict_ahead(recipes: Sequence["Recipe"], budget: int, jobs: int) -> None:
+    """Leaves the predictions that `compare` asks for in the cache; what cannot be predicted is told there."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, wait
+
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_use_one_thread) as pool:
+        wait([pool.submit(_predict, recipe.model_dump(), budget) for recipe in recipes])
+
+
+def _use_one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _predict(values: dict[str, Any], budget: int) -> None:
+    from automl.memory import envelope_of, largest_micro_batch
+    from automl.recipe import Recipe
+
+    recipe = Recipe.from_mapping(values)
+    largest_micro_batch(recipe, CLASSES, budget // 2)
+    envelope_of(recipe, CLASSES, accumulates=True)
 
 
 def compare(recipe: "Recipe", family: str, device: str, budget: int) -> list[Row]:
@@ -206,18 +309,17 @@ def compare(recipe: "Recipe", family: str, device: str, budget: int) -> list[Row
         batch = largest_micro_batch(recipe, CLASSES, budget // 2)
         recipe = recipe.model_copy(update={"batch_size": max(batch, 2)})
         measured = probe(recipe, CLASSES, device, budget)
-        rows = []
+        context, workspace, rows = measured.context_bytes, measured.workspace_bytes, []
         for step in measured.steps:
             envelope = envelope_of(recipe, CLASSES, accumulates=step.batch < recipe.batch_size)
             figures = envelope.live_at(step.batch), step.allocated, envelope.at(step.batch), step.reserved
             names = ("predicted_live", "allocated", "predicted_needed", "reserved")
-            context, process = measured.context_bytes, step.process or 0
-            sizes = dict(zip(names, figures, strict=True)) | {"context": context, "process": process}
-            rows.append(Row(**fixed, batch=step.batch, **sizes))
+            sizes = dict(zip(names, figures, strict=True)) | {"process": step.process or 0}
+            rows.append(Row(**fixed, batch=step.batch, **sizes, context=context, workspace=workspace))
         return rows
     except (AutomlError, CannotProbe) as exc:
-        zeros = ("batch", "predicted_live", "allocated", "predicted_needed", "reserved", "context", "process")
-        return [Row(**fixed, **dict.fromkeys(zeros, 0), trouble=str(exc).replace("\n", " "))]
+        zeros = dict.fromkeys((name.name for name in fields(Row) if name.type is int and name.name not in fixed), 0)
+        return [Row(**fixed, **zeros, trouble=str(exc).replace("\n", " "))]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -227,15 +329,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no measurement after this long")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "rows" / "gpu.csv")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that predict")
     parser.add_argument("--summary", type=Path, help="summarise this file and measure nothing")
+    parser.add_argument("--replay", action="store_true", help="also tell how much the allocator explains")
     given = parser.parse_args(arguments)
     if given.summary is None:
-        measure(given.models, given.minutes, given.device, given.out)
+        measure(given.models, given.minutes, given.device, given.out, given.jobs)
     rows = read_rows(given.summary or given.out)
-    print("\n".join(summary(rows)))
+    print("\n".join(summary(rows) + (replay_summary(rows) if given.replay else [])))
 
 
-def measure(models: int, minutes: float, device: str, out: Path) -> None:
+def measure(models: int, minutes: float, device: str, out: Path, jobs: int) -> None:
     """Measures a sample of the leaderboard, less what the file has."""
     import torch
 
@@ -253,18 +357,21 @@ def measure(models: int, minutes: float, device: str, out: Path) -> None:
     table = load_table()
     chosen = sample(zip(table["model"], table["image_size"], table["params_m"], strict=True), models)
     began = time.monotonic()
-    for count, (recipe, family) in enumerate(settings(chosen), 1):
-        numerics = recipe.numerics
-        name = gpu.name if gpu else device
-        numbers = recipe.image_size, numerics.precision, numerics.memory_format, recipe.optimizer.name
-        if (name, recipe.backbone, *numbers) in done:
-            continue
+    name = gpu.name if gpu else device
+    wanted = [
+        (count, recipe, family)
+        for count, (recipe, family) in enumerate(settings(chosen), 1)
+        if (name, *key_of(recipe)) not in done
+    ]
+    predict_ahead([recipe for _, recipe, _ in wanted], budget, jobs)
+    print(f"{len(wanted)} backbones predicted in {time.monotonic() - began:.0f} s", flush=True)
+    for count, recipe, family in wanted:
         if time.monotonic() - began > 60 * minutes:
             print(f"{minutes} minutes are over; the same command goes on")
             break
         rows = compare(recipe, family, device, budget)
         append(out, rows)
-        told = rows[0].trouble or ", ".join(f"batch {r.batch} {r.predicted_live / r.allocated - 1:+.1%}" for r in rows)
+        told = rows[0].trouble or ", ".join(f"batch {r.batch} {errors([r], 'allocated')[0]:+.1%}" for r in rows)
         print(f"{count}/{len(chosen)} {recipe.backbone} {recipe.image_size} px: {told}", flush=True)
 
 
