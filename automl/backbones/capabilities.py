@@ -92,12 +92,13 @@ class Capabilities:
         return self.loads if pretrained else self.runs
 
 
-def find_capabilities(backbone: str, sizes: Iterable[int] = ()) -> Capabilities:
+def find_capabilities(backbone: str, sizes: Iterable[int] = (), *, shipped: bool = True) -> Capabilities:
     """Looks an architecture up, or finds out what it can do (about a second); imports torch only for the latter.
 
     Args:
         backbone: A timm name, with or without its weights tag; the tag decides the image size of the weights.
         sizes: Image sizes to be tried, besides that of its weights; none: all of `SIZES`.
+        shipped: Whether the shipped table may answer.
 
     Returns:
         Its capabilities, with `runs` and `loads` among the sizes asked for and the weights' own size.
@@ -106,7 +107,7 @@ def find_capabilities(backbone: str, sizes: Iterable[int] = ()) -> Capabilities:
         RecipeError: If timm has no such backbone.
     """
     wanted = tuple(sorted(set(sizes) or SIZES))
-    known = shipped_capabilities(backbone)
+    known = shipped_capabilities(backbone) if shipped else None
     if known is not None and set(wanted) <= {*SIZES, known.weights_size}:
         asked = {*wanted, known.weights_size}
         return replace(known, runs=_among(known.runs, asked), loads=_among(known.loads, asked))

@@ -6,14 +6,15 @@ size is built and given those, as timm would load them (with its own resizing of
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from automl.backbones.capabilities import Capabilities
+from automl.backbones.capabilities import SIZES, Capabilities, find_capabilities
 from automl.backbones.timm_model import (
     SkipInitialisation,
     build_on_meta,
@@ -22,8 +23,9 @@ from automl.backbones.timm_model import (
     drops_paths,
     first_mismatch,
 )
+from automl.processes import map_in_processes
 
-__all__ = ["examine", "outputs_of"]
+__all__ = ["examine", "examine_all", "outputs_of"]
 
 _CLASSES = 2
 _REASON_CHARACTERS = 160
@@ -46,9 +48,7 @@ def examine(backbone: str, sizes: Iterable[int]) -> Capabilities:
 
     check_backbone(backbone)
     cfg = get_pretrained_cfg(backbone)
-    arch = backbone.partition(".")[0]
-    default = get_pretrained_cfg(arch)
-    is_default = "." not in backbone or default is None or default.tag == getattr(cfg, "tag", "")
+    is_default = _is_default(backbone)
     size = int(cfg.input_size[-1]) if cfg is not None else 224
     with _quiet():
         try:
@@ -56,6 +56,54 @@ def examine(backbone: str, sizes: Iterable[int]) -> Capabilities:
             return _examined(backbone, size, is_default, source, sorted({*sizes, size}))
         except (Exception, SystemExit) as exc:  # a model's code may raise anything
             return Capabilities(backbone, size, is_default, trouble=_reason(exc))
+
+
+def examine_all(
+    backbones: Iterable[str], jobs: int = 1, progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> list[Capabilities]:
+    """Finds out what many backbones can do at all of `SIZES`; what was found out before is recalled from the cache.
+
+    Weights of one architecture for one image size have one answer, whatever they were trained on.
+
+    Args:
+        backbones: timm names with their weights tags.
+        jobs: Processes.
+        progress: Told backbones done and backbones in all.
+
+    Returns:
+        Their capabilities, by name.
+
+    Raises:
+        RecipeError: If timm has no such backbone.
+    """
+    from timm.models import get_pretrained_cfg
+
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for name in sorted(set(backbones)):
+        check_backbone(name)
+        cfg = get_pretrained_cfg(name)
+        what = (cfg.input_size, cfg.num_classes, cfg.fixed_input_size, cfg.classifier) if cfg is not None else (name,)
+        alike.setdefault((name.partition(".")[0], *what), []).append(name)
+    found: list[Capabilities] = []
+    total = sum(map(len, alike.values()))
+    for first, row in map_in_processes(_find_out, [names[0] for names in alike.values()], jobs):
+        names = next(names for names in alike.values() if names[0] == first)
+        found += [replace(row, backbone=name, default_weights=_is_default(name)) for name in names]
+        progress(len(found), total)
+    return sorted(found, key=lambda row: row.backbone)
+
+
+def _find_out(backbone: str) -> Capabilities:
+    return find_capabilities(backbone, SIZES, shipped=False)
+
+
+def _is_default(backbone: str) -> bool:
+    """Tells whether a name's weights are those that its architecture's name stands for."""
+    from timm.models import get_pretrained_cfg
+
+    arch, _, tag = backbone.partition(".")
+    default = get_pretrained_cfg(arch)
+    return not tag or default is None or default.tag == tag
 
 
 def outputs_of(model: nn.Module, image_size: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from automl.space.fields import nearest
 from automl.space.inverse import invert
 from automl.space.nodes import Branches, Choice, Constant, Float, Group, Int, Node, Ordered, Pool
 from automl.space.parse import Parser
+from automl.space.restriction import Restriction, restrict, restrict_params, restricted_value, sizes_of
 
 if TYPE_CHECKING:  # Optuna takes half a second to import, and `automl --help` shall not pay for it
     from optuna.trial import BaseTrial
@@ -43,19 +44,29 @@ class Space:
         self.source = source
         self.text = text
 
-    def suggest(self, trial: BaseTrial, *, backbones: int, self_blend: bool) -> dict[str, Any]:
-        """Draws one point.
+    def suggest(
+        self,
+        trial: BaseTrial,
+        *,
+        backbones: int,
+        self_blend: bool,
+        restriction_of: Callable[[int | str], Restriction] = lambda _: Restriction(),
+    ) -> dict[str, Any]:
+        """Draws one point; the backbone first, and then what it can do.
 
         Args:
             trial: An Optuna trial, or a `FixedTrial`.
             backbones: How many backbones the pool holds.
             self_blend: Whether the data names a class of real images; without one there is nothing to blend.
+            restriction_of: Says what a backbone can do, by its rank or the name that the space gives it.
 
         Returns:
             A mapping shaped like `Recipe`, except that `backbone` is a rank (0: the pool's best) unless the space
             names backbones itself.
         """
         lifted: dict[str, Any] = {}
+        backbone = self.root.children["backbone"]
+        restriction = Restriction()
 
         def draw(node: Node, name: str) -> Any:
             match node:
@@ -82,12 +93,19 @@ class Space:
         def draw_all(nodes: Mapping[str, Node], name: str) -> dict[str, Any]:
             of_images = name.rpartition(".")[2] == "augmentation"
             known = {"self_blend": 0} if of_images and not self_blend else {}
-            return {key: draw(node, f"{name}.{key}") for key, node in nodes.items() if key not in known} | known
+            return {
+                key: draw_field(key, f"{name}.{key}", node) for key, node in nodes.items() if key not in known
+            } | known
 
-        values: dict[str, Any] = {}
+        def draw_field(key: str, name: str, node: Node) -> Any:
+            name, node = restrict(key, name, node, restriction)
+            return draw(node, name)
+
+        values: dict[str, Any] = {"backbone": draw(backbone, "backbone")}
+        restriction = restriction_of(values["backbone"])
         for key, node in self.root.children.items():  # what a branch may lift comes last, and only if none did
-            if key not in lifted:
-                values[key] = draw(node, key)
+            if key not in lifted and key != "backbone":
+                values[key] = draw_field(key, key, node)
         return values | lifted
 
     def params_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,17 +124,20 @@ class Space:
             raise SpaceError("\n".join(f"{self.source}: {error}" for error in errors))
         return params
 
-    def enqueued(self, ranks: Mapping[str, int]) -> list[dict[str, Any]]:
+    def enqueued(
+        self, ranks: Mapping[str, int], restriction_of: Callable[[int | str], Restriction] = lambda _: Restriction()
+    ) -> list[dict[str, Any]]:
         """Gives the known-good recipes as Optuna parameters, cheapest tier first.
 
         Args:
             ranks: The rank in the pool that each wish stands for: `{"best": 0, "fastest": 4}`. A wish that is not
                 in it is left to the sampler, and so is every wish where the space names backbones itself.
+            restriction_of: As for `suggest`. Of an image size that the backbone cannot take, the nearest is enqueued.
 
         Returns:
             One mapping for `study.enqueue_trial` per known-good recipe.
         """
-        found = []
+        found, nodes = [], dict(self.parameters())
         for good in self.known_good:
             values = {key: value for key, value in good.items() if key not in ("tier", "backbone")}
             wish = good.get("backbone", "")
@@ -124,7 +145,10 @@ class Space:
                 values["backbone"] = wish
             elif isinstance(self.root.children["backbone"], Pool) and wish in ranks:
                 values["backbone"] = ranks[wish]
-            found.append(self.params_of(values))
+            params = self.params_of(values)
+            if "backbone" in params:
+                params = restrict_params(nodes, params, restriction_of(params["backbone"]))
+            found.append(params)
         return found
 
     def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +162,9 @@ class Space:
         """
         nodes = dict(self.parameters())
         return {
-            name: node.options[value] if isinstance(node := nodes.get(name), Ordered) else value
+            name: node.options[value]
+            if isinstance(node := nodes.get(name), Ordered)
+            else restricted_value(name, value, nodes)
             for name, value in params.items()
         }
 
@@ -155,6 +181,12 @@ class Space:
         """The middle one of the values a numeric top-level parameter can have; between bounds, their mean."""
         values = _values(self.root.children.get(name, Constant(Recipe.model_fields[name].default)))
         return sorted(values)[len(values) // 2] if len(values) != 2 else sum(values) / 2
+
+    def image_sizes(self) -> tuple[int, ...]:
+        """Lists the image sizes it can draw, those that a branch sets included; of a range of many, some of them."""
+        nodes = [self.root.children.get("image_size", Constant(Recipe.model_fields["image_size"].default))]
+        nodes += [node for name, node in _fields(self.root, "") if name.endswith(".image_size")]
+        return tuple(sorted({size for node in nodes for size in sizes_of(node)}))
 
     def backbones(self) -> tuple[str, ...]:
         """The backbones the space names itself; none where it draws them from the pool."""
@@ -204,17 +236,22 @@ def _values(node: Node) -> list[float]:
 
 
 def _parameters(node: Node, name: str) -> Iterator[tuple[str, Node]]:
+    for field, value in _fields(node, name):
+        if not isinstance(value, Constant) and not (isinstance(value, Branches) and len(value.branches) == 1):
+            yield field, value
+
+
+def _fields(node: Node, name: str) -> Iterator[tuple[str, Node]]:
+    """Yields every node that is not a group, what does not vary included, with its Optuna name."""
     if isinstance(node, Group):
         for key, child in node.children.items():
-            yield from _parameters(child, f"{name}.{key}" if name else key)
-    elif isinstance(node, Branches):
-        if len(node.branches) > 1:
-            yield name, node
+            yield from _fields(child, f"{name}.{key}" if name else key)
+        return
+    yield name, node
+    if isinstance(node, Branches):
         for taken, branch in node.branches.items():
             for key, child in (branch.lifted | branch.children).items():
-                yield from _parameters(child, f"{name}.{taken}.{key}")
-    elif not isinstance(node, Constant):
-        yield name, node
+                yield from _fields(child, f"{name}.{taken}.{key}")
 
 
 def load_space(name_or_path: str) -> Space:

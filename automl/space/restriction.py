@@ -1,0 +1,104 @@
+"""What is not drawn for a backbone because it cannot do it.
+
+A parameter that a backbone does not have (stochastic depth of a VGG) would be dropped in silence, learned from by the
+sampler and reported as best; an image size at which its weights do not load would be a failed trial.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from automl.space.nodes import Choice, Constant, Int, Node, Ordered
+
+__all__ = ["Restriction", "restrict", "restrict_params", "restricted_value", "sizes_of"]
+
+_MOST_SIZES = 17
+"""Of a range of image sizes, how many are tried."""
+
+
+@dataclass(frozen=True)
+class Restriction:
+    """What a backbone can do.
+
+    Attributes:
+        image_sizes: The only image sizes it can be trained at; none: all of the space's.
+        drop_path: Whether it has stochastic depth.
+    """
+
+    image_sizes: tuple[int, ...] = ()
+    drop_path: bool = True
+
+    def nearest(self, image_size: int) -> int:
+        """Gives the nearest image size it can be trained at; of two, the smaller."""
+        return min(self.image_sizes or (image_size,), key=lambda size: (abs(size - image_size), size))
+
+
+def sizes_of(node: Node) -> tuple[int, ...]:
+    """Lists the image sizes that a node can draw; of a range of many, some from one end to the other."""
+    match node:
+        case Constant(value):
+            return (int(value),)
+        case Choice(options) | Ordered(options):
+            return tuple(sorted(int(option) for option in options))
+        case Int(low, high, _, step):
+            sizes = range(low, high + 1, step)
+            if len(sizes) <= _MOST_SIZES:
+                return tuple(sizes)
+            return tuple(sorted({sizes[round(k * (len(sizes) - 1) / (_MOST_SIZES - 1))] for k in range(_MOST_SIZES)}))
+    raise ValueError(f"no node of image sizes: {node}")
+
+
+def restrict(key: str, name: str, node: Node, restriction: Restriction) -> tuple[str, Node]:
+    """Restricts a node to what a backbone can do.
+
+    Args:
+        key: The recipe's field.
+        name: The Optuna name of the parameter.
+        node: What the space can draw.
+        restriction: What the backbone can do.
+
+    Returns:
+        The name and the node to draw. A choice among fewer image sizes has a name of its own, which says which:
+        `image_size.128_192`. So what is learned about index 1 of five sizes is not taken for index 1 of two.
+    """
+    if key == "drop_path" and not restriction.drop_path:
+        return name, Constant(0.0)
+    if key != "image_size" or not restriction.image_sizes:
+        return name, node
+    wanted = sizes_of(node)
+    usable = tuple(size for size in wanted if size in restriction.image_sizes)
+    if usable == wanted:
+        return name, node
+    if len(usable) > 1:
+        return f"{name}.{'_'.join(map(str, usable))}", Ordered(usable)
+    return name, Constant(usable[0] if usable else restriction.nearest(wanted[len(wanted) // 2]))
+
+
+def restrict_params(nodes: Mapping[str, Node], params: Mapping[str, Any], restriction: Restriction) -> dict[str, Any]:
+    """Turns the Optuna parameters of a recipe into those that draw it, or the nearest to it, for a backbone.
+
+    Args:
+        nodes: The space's parameters by Optuna name.
+        params: As `Space.params_of` gives them.
+        restriction: What the backbone can do.
+    """
+    found: dict[str, Any] = {}
+    for name, value in params.items():
+        key, node = name.rpartition(".")[2], nodes[name]
+        new_name, new_node = restrict(key, name, node, restriction)
+        if new_node is node:
+            found[name] = value
+        elif isinstance(new_node, Ordered):
+            size = int(node.options[value]) if isinstance(node, Ordered) else int(value)
+            nearest = min(new_node.options, key=lambda option: (abs(option - size), option))
+            found[new_name] = new_node.options.index(nearest)
+    return found
+
+
+def restricted_value(name: str, value: Any, nodes: Mapping[str, Node]) -> Any:
+    """Reads a parameter of fewer image sizes: `image_size.128_192: 1` is 192. Anything else is as it was."""
+    owner, _, listed = name.rpartition(".")
+    sizes = listed.split("_")
+    if owner in nodes and owner.rpartition(".")[2] == "image_size" and all(size.isdigit() for size in sizes):
+        return int(sizes[value])
+    return value
