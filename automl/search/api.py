@@ -318,7 +318,8 @@ def _enqueue_known_good(study: optuna.Study, facts: Facts) -> None:
         images = train * float(recipe["epochs"])
         affordable = facts.pool.affordable(int(recipe["image_size"]), images, facts.trial_seconds)
         ranks = {"best": 0, "fastest": facts.pool.fastest(), "affordable": affordable}
-        study.enqueue_trial(facts.space.enqueued(ranks)[number], user_attrs={"known_good": good["tier"]})
+        params = facts.space.enqueued(ranks, lambda chosen: facts.pool.chosen(chosen).restriction)[number]
+        study.enqueue_trial(params, user_attrs={"known_good": good["tier"]})
 
 
 def _write(result: SearchResult) -> None:
@@ -373,7 +374,7 @@ def _describe_pool(facts: Facts, devices: tuple[str, ...], say: Callable[[str], 
         say(
             f"pool {rank}: {entry.backbone} · score {entry.score:+.2f} · {entry.params_m:.3g}M parameters · "
             f"{entry.describe_memory(facts.memory_bytes)} · {epoch} an epoch at {timing.image_size} px · "
-            f"{timing.precision} {timing.memory_format}"
+            f"{timing.precision} {timing.memory_format}{f' · {limits}' if (limits := entry.describe_limits()) else ''}"
         )
     if devices[0] == "cpu":
         limit = f"; one trial may take {format_seconds(facts.trial_seconds)}" if facts.trial_seconds else ""

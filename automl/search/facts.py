@@ -74,15 +74,13 @@ def find_facts(
     Raises:
         PoolError: If no backbone fits.
     """
-    low, high = space.bounds("image_size")
     usable = (dataset.samples["split"] == "train").to_numpy() & cache.readable
     trial_seconds = _trial_seconds(spec, devices)
     limits = Limits(
         memory_bytes=memory.bytes,
         trial_seconds=trial_seconds,
         min_epochs=min(1.0, space.bounds("epochs")[0]),
-        min_image_size=int(low),
-        max_image_size=int(high),
+        image_sizes=space.image_sizes(),
         reference_image_size=int(space.middle("image_size")),
         max_batch_size=int(space.bounds("batch_size")[1]),
         train_images=int(usable.sum()),
@@ -100,7 +98,9 @@ def find_facts(
             raise PoolError("\n".join((f"the search space names {name}, which cannot be in the pool", *pool.notes)))
     metric = default_metric(len(dataset.classes)) if spec.metric == "auto" else spec.metric
     samples_digest = digest(dataset)
-    return Facts(dataset, space, pool, metric, cache.size, limits.memory_bytes, trial_seconds, samples_digest)
+    # A backbone that runs at a larger size alone wants larger images; whoever opens the cache decodes them.
+    cache_size = max([cache.size, *(size for entry in pool.entries for size in entry.image_sizes)])
+    return Facts(dataset, space, pool, metric, cache_size, limits.memory_bytes, trial_seconds, samples_digest)
 
 
 def store_facts(facts: Facts, folder: StudyFolder) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a backbone needs of a GPU's memory: predicted, and measured where a GPU is at hand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from automl.memory import CONTEXT_BYTES, estimate
 from automl.memory.probe import Measurement, measured_recipe, memory_factor, probe
@@ -20,12 +20,29 @@ class Limits:
     """For one trial; None: no limit."""
     min_epochs: float
     """Epochs of the shortest trial the space can draw."""
-    min_image_size: int
-    max_image_size: int
+    image_sizes: tuple[int, ...]
+    """What the space can draw, in pixels, ascending."""
     reference_image_size: int
-    """Where backbones are timed."""
+    """Where backbones are timed, and compared."""
     max_batch_size: int
     train_images: int
+
+    @property
+    def min_image_size(self) -> int:
+        """The smallest image size."""
+        return self.image_sizes[0]
+
+    @property
+    def max_image_size(self) -> int:
+        """The largest image size."""
+        return self.image_sizes[-1]
+
+    def at_sizes(self, image_sizes: tuple[int, ...]) -> "Limits":
+        """Narrows them to the image sizes of one backbone, ascending."""
+        if image_sizes == self.image_sizes:
+            return self
+        reference = min(image_sizes, key=lambda size: abs(size - self.reference_image_size))
+        return replace(self, image_sizes=image_sizes, reference_image_size=reference)
 
 
 @dataclass(frozen=True)

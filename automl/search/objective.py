@@ -12,7 +12,7 @@ import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from automl.data.loader import ImageData
-from automl.errors import AutomlError, DataError, MemoryBudgetError, RecipeError
+from automl.errors import AutomlError, DataError, MemoryBudgetError
 from automl.files import write_text
 from automl.memory import largest_micro_batch
 from automl.quantities import format_bytes
@@ -103,12 +103,12 @@ class Objective:
             known = next(e for e in self.pool.entries if e.backbone == recipe.backbone)
             return recipe, known, self._data(trial, recipe)
         values = self.space.suggest(
-            trial, backbones=len(self.pool.entries), self_blend=self.views.dataset.real_class is not None
+            trial,
+            backbones=len(self.pool.entries),
+            self_blend=self.views.dataset.real_class is not None,
+            restriction_of=lambda chosen: self.pool.chosen(chosen).restriction,
         )
-        chosen = values["backbone"]
-        entry = self.pool.entries[chosen] if isinstance(chosen, int) else self.pool.named(chosen)
-        if entry is None:
-            raise RecipeError(f"the search space names {chosen}, which is not in the pool")
+        entry = self.pool.chosen(values["backbone"])
         trial.set_user_attr("backbone", entry.backbone)
         trial.set_user_attr("host", socket.gethostname())
         given = {"backbone": entry.backbone, "pretrained": entry.weights is not None, "seed": self.spec.seed}

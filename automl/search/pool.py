@@ -12,20 +12,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from automl.backbones.capabilities import Capabilities, find_capabilities
 from automl.errors import PoolError, RecipeError, WeightsError
-from automl.leaderboard import load_table, rank, select
+from automl.leaderboard import load_table, rank_at, select
 from automl.memory import CONTEXT_BYTES, estimate
 from automl.memory.limit import limit_for_prediction
 from automl.memory.probe import CannotProbe
 from automl.quantities import format_bytes, format_seconds
 from automl.recipe import Recipe
 from automl.search.need import Limits, Need, largest_step, measure_need, smallest_step
+from automl.space import Restriction
 from automl.spec import StudySpec
 from automl.training.allocator import give_freed_memory_back, keep_freed_memory
 from automl.training.model import Weights, find_weights
 from automl.training.numerics import Timing, best_numerics
 
 __all__ = ["Limits", "Pool", "PoolEntry", "build_pool"]
+
+_SHOWN = 3
+"""Names in a message."""
 
 _SCRATCH_MAX_PARAMS = 12.0
 """Without weights the leaderboard says little, and millions of parameters more overfit more: small ones only."""
@@ -65,7 +70,16 @@ class PoolEntry:
     memory_factor: float = 1.0
     """Measured memory beside the CUDA context, as a multiple of the predicted; at least 1."""
     context_bytes: int = CONTEXT_BYTES
-    """The CUDA context, as measured; else as assumed."""
+    """The CUDA context and cuBLAS's workspaces, as measured; else as assumed."""
+    image_sizes: tuple[int, ...] = ()
+    """The only image sizes that it runs at, with its weights if it has them; none: all of the space's."""
+    drop_path: bool = True
+    """Whether it has stochastic depth."""
+
+    @property
+    def restriction(self) -> Restriction:
+        """What the search space may not draw for it."""
+        return Restriction(self.image_sizes, self.drop_path)
 
     def find(self) -> Weights | None:
         """Where the weights are."""
@@ -80,6 +94,11 @@ class PoolEntry:
             memory_bytes: The study's budget, the CUDA context included.
         """
         return limit_for_prediction(memory_bytes, self.context_bytes, self.memory_factor)
+
+    def describe_limits(self) -> str:
+        """What it cannot do of what the space can draw, in a few words for a person; mostly nothing."""
+        sizes = f"only at {', '.join(map(str, self.image_sizes))} px" if self.image_sizes else ""
+        return "; ".join(filter(None, (sizes, "" if self.drop_path else "no drop path")))
 
     def describe_memory(self, memory_bytes: int | None) -> str:
         """What it needs, in a few words for a person.
@@ -120,7 +139,10 @@ class Pool:
             images: Epochs times training images.
             limit_seconds: For one trial. A seventh of it is left for validation and for what was timed too fast.
         """
-        seconds = [entry.timing.at(image_size).train_seconds * images / 0.85 for entry in self.entries]
+        seconds = [
+            entry.timing.at(entry.restriction.nearest(image_size)).train_seconds * images / 0.85
+            for entry in self.entries
+        ]
         if limit_seconds is None:
             return sorted(range(len(seconds)), key=seconds.__getitem__)[len(seconds) // 2]
         return next((rank for rank, needed in enumerate(seconds) if needed <= limit_seconds), self.fastest())
@@ -129,6 +151,17 @@ class Pool:
         """The entry of a backbone, with or without its weights tag."""
         return next((e for e in self.entries if name in (e.backbone, e.backbone.split(".")[0])), None)
 
+    def chosen(self, chosen: int | str) -> PoolEntry:
+        """The entry that a search space draws: by its rank, or by the name that the space gives it.
+
+        Raises:
+            RecipeError: If there is none of that name.
+        """
+        entry = self.entries[chosen] if isinstance(chosen, int) else self.named(chosen)
+        if entry is None:
+            raise RecipeError(f"the search space names {chosen}, which is not in the pool")
+        return entry
+
     def to_json(self) -> list[dict[str, Any]]:
         """As plain data, to be stored with the study."""
         return [asdict(entry) for entry in self.entries]
@@ -136,7 +169,12 @@ class Pool:
     @classmethod
     def from_json(cls, rows: list[dict[str, Any]]) -> "Pool":
         """Reads what `to_json` wrote."""
-        return cls(tuple(PoolEntry(**(row | {"timing": Timing(**row["timing"])})) for row in rows))
+        return cls(tuple(map(_entry_of, rows)))
+
+
+def _entry_of(row: dict[str, Any]) -> PoolEntry:
+    sizes = tuple(row.get("image_sizes", ()))
+    return PoolEntry(**(row | {"timing": Timing(**row["timing"]), "image_sizes": sizes}))
 
 
 def build_pool(
@@ -154,9 +192,9 @@ def build_pool(
     Raises:
         PoolError: If nothing fits: names the smallest need.
     """
-    table = rank(load_table(), spec.pool.boards)
+    table = rank_at(load_table(), limits.reference_image_size, spec.pool.boards)
     table = select(table, names=spec.pool.names, max_params=spec.pool.max_params, licence=spec.pool.licence)
-    table = table[table["score"].notna()].drop_duplicates("model")
+    table = table[table["score"].notna()]
     rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
     if not rows:
         raise PoolError(f"no backbone of the leaderboard matches {', '.join(spec.pool.names)}")
@@ -164,18 +202,10 @@ def build_pool(
     if device == "cpu":
         keep_freed_memory()  # as the workers do: they would be timed too slow
     chooser = _Chooser(spec, limits, classes, device)
-    entries: list[PoolEntry] = []
-    for row, weights in candidates:
-        if len(entries) == spec.pool.size:
-            break
-        # Variety matters only where there is a choice to make.
-        relatives = sum(entry.family == row["family"] for entry in entries)
-        if relatives >= spec.pool.per_family and len(candidates) > spec.pool.size:
-            continue
-        progress(row["model"])
-        entry = chooser.look_at(row, weights)
-        if entry is not None:
-            entries.append(entry)
+    entries = _choose(chooser, candidates, progress)
+    if not entries and chooser.larger:  # nothing but what runs at a larger size alone: then that is what is wanted
+        chooser.takes_larger = True
+        entries = _choose(chooser, [(row, weights) for row, weights, _ in chooser.larger], progress)
     if device == "cpu":
         give_freed_memory_back()  # for the worker; this process trains no more
     if not entries:
@@ -186,29 +216,72 @@ def build_pool(
 Candidate = tuple[dict[str, Any], Weights | None]
 
 
+def _choose(chooser: "_Chooser", candidates: list[Candidate], progress: Callable[[str], None]) -> list[PoolEntry]:
+    """Fills the pool with the best candidates that fit, a few of each family."""
+    size, per_family = chooser.spec.pool.size, chooser.spec.pool.per_family
+    entries: list[PoolEntry] = []
+    for row, weights in candidates:
+        if len(entries) == size:
+            break
+        # Variety matters only where there is a choice to make.
+        relatives = sum(entry.family == row["family"] for entry in entries)
+        if relatives >= per_family and len(candidates) > size:
+            continue
+        progress(row["model"])
+        entry = chooser.look_at(row, weights)
+        if entry is not None:
+            entries.append(entry)
+    return entries
+
+
 def _with_weights(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Candidate], list[str]]:
-    """Keeps the backbones whose weights are within reach, or all the small ones when none is."""
+    """Keeps the backbones whose weights are within reach, or all the small ones when none is.
+
+    Raises:
+        PoolError: If there is no such folder of weights, or none is within reach where they are required, or where what
+            was named is too large to be trained from scratch unasked.
+    """
     if spec.weights_dir is not None and not spec.weights_dir.is_dir():
         raise PoolError(f"--weights-dir {spec.weights_dir} is not a folder; give one that holds safetensors files")
-    if spec.pretrained != "never":
-        reach = hub_reachable()
-        found = [(row, find_weights(row["model"], spec.weights_dir, hub=reach)) for row in rows]
-        with_weights: list[Candidate] = [(row, weights) for row, weights in found if weights is not None]
-        if with_weights:
-            missing = len(rows) - len(with_weights)
-            note = f"{missing} backbones left out: their weights are out of reach" if missing else ""
-            return with_weights, [note] if note else []
-        places = f"{spec.weights_dir}, the hub's cache or the hub" if spec.weights_dir else "the hub's cache or the hub"
-        if spec.pretrained == "require":
-            raise PoolError(f"no backbone has weights in {places}; give --weights-dir, or --pretrained never")
-        notes = [
-            f"NO PRETRAINED WEIGHTS in {places}: TRAINING FROM SCRATCH, which needs far more data and time; "
-            "give --weights-dir DIR with safetensors files named by timm architecture"
-        ]
-    else:
-        notes = []
-    small = [(row, None) for row in rows if spec.pool.max_params or row["params_m"] <= _SCRATCH_MAX_PARAMS]
-    return list(small), notes
+    named = tuple(spec.pool.names) != ("*",)
+    if spec.pretrained == "never":
+        return _small(rows, spec, every=named), []
+    reach = hub_reachable()
+    found = [(row, find_weights(row["model"], spec.weights_dir, hub=reach)) for row in rows]
+    with_weights: list[Candidate] = [(row, weights) for row, weights in found if weights is not None]
+    missing = [row["model"] for row, weights in found if weights is None]
+    hints = [_where_to_put(name) for name in missing[:_SHOWN]] if named else []
+    if with_weights:
+        note = f"{len(missing)} backbones left out: their weights are out of reach"
+        return with_weights, [note, *hints] if missing else []
+    places = f"{spec.weights_dir}, the hub's cache or the hub" if spec.weights_dir else "the hub's cache or the hub"
+    if spec.pretrained == "require":
+        advice = "give --weights-dir, or --pretrained never"
+        raise PoolError("\n".join([f"no backbone has weights in {places}; {advice}", *hints]))
+    small = _small(rows, spec)
+    if named and not small:
+        advice = "give --weights-dir, or --pretrained never to train from scratch"
+        raise PoolError("\n".join([f"{', '.join(spec.pool.names)}: no weights in {places}; {advice}", *hints]))
+    notes = [
+        f"NO PRETRAINED WEIGHTS in {places}: TRAINING FROM SCRATCH, which needs far more data and time; "
+        "give --weights-dir DIR with safetensors files named by timm architecture"
+    ]
+    return small, notes + hints
+
+
+def _small(rows: list[dict[str, Any]], spec: StudySpec, *, every: bool = False) -> list[Candidate]:
+    """What is trained from scratch: small backbones, or those that somebody chose."""
+    every = every or spec.pool.max_params is not None
+    return [(row, None) for row in rows if every or row["params_m"] <= _SCRATCH_MAX_PARAMS]
+
+
+def _where_to_put(backbone: str) -> str:
+    """Says where weights that are out of reach would be found, and what they must be called."""
+    from timm.models import get_pretrained_cfg
+
+    cfg = get_pretrained_cfg(backbone, allow_unregistered=False)
+    source = f" (on the hub: model.safetensors of {cfg.hf_hub_id})" if cfg is not None and cfg.hf_hub_id else ""
+    return f"put the weights of {backbone} into --weights-dir as {backbone}.safetensors{source}"
 
 
 class _Chooser:
@@ -221,14 +294,19 @@ class _Chooser:
         self.broken: list[str] = []
         self.did_not_fit: list[str] = []
         """Predicted to fit, tried, and out of memory."""
+        self.larger: list[tuple[dict[str, Any], Weights | None, int]] = []
+        """What runs at one image size alone, and that is larger than any of the space's."""
+        self.takes_larger = False
         self.why_predicted: str | None = None
         """Why nothing can be measured on this GPU."""
 
     def look_at(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
         """An entry, or None when the backbone does not fit."""
-        limits, backbone = self.limits, row["model"]
-        if self._too_slow(self._least_seconds(row), backbone):
+        backbone = row["model"]
+        # Before anything is built; at the space's smallest size, which may be smaller than any of the backbone's.
+        if self._too_slow(self._least_seconds(row), self.limits, backbone):
             return None
+        limits = self.limits
         least_bytes = CONTEXT_BYTES + int(_LEAST_BYTES_PER_PARAM * 1e6 * row["params_m"])
         if limits.memory_bytes is not None and least_bytes > limits.memory_bytes:
             self.too_big.append((least_bytes, backbone))
@@ -240,16 +318,22 @@ class _Chooser:
             return None
 
     def _entry(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
-        need = self._predicted(row["model"])
+        backbone = row["model"]
+        capabilities = find_capabilities(backbone, self.limits.image_sizes)
+        sizes = self._usable_sizes(row, weights, capabilities)
+        if not sizes:
+            return None
+        limits = self.limits.at_sizes(sizes)
+        need = self._predicted(backbone, limits)
         if need is not None:
-            need = self._measured(row["model"], need)
+            need = self._measured(backbone, limits, need)
         if need is None:
             return None
         timing = need.timing
         if timing is None:
-            timed = Recipe(backbone=row["model"], image_size=self.limits.reference_image_size)
+            timed = Recipe(backbone=backbone, image_size=limits.reference_image_size)
             timing = best_numerics(timed, self.classes, self.device)
-        if self._too_slow(timing.at(self.limits.min_image_size).train_seconds, row["model"]):
+        if self._too_slow(timing.at(limits.min_image_size).train_seconds, limits, backbone):
             return None
         return PoolEntry(
             backbone=row["model"],
@@ -258,22 +342,46 @@ class _Chooser:
             params_m=float(row["params_m"]),
             weights=weights.source if weights else None,
             weights_path=str(weights.path.absolute()) if weights and weights.path else None,
+            image_sizes=() if sizes == self.limits.image_sizes else sizes,
+            drop_path=capabilities.drop_path,
             **(vars(need) | {"timing": timing}),
         )
 
-    def _predicted(self, backbone: str) -> Need | None:
+    def _usable_sizes(
+        self, row: dict[str, Any], weights: Weights | None, capabilities: Capabilities
+    ) -> tuple[int, ...]:
+        """Gives the space's image sizes that a backbone runs at or, if it runs at none of them, its own.
+
+        Returns:
+            None, and that is noted, where it runs at a larger size alone.
+
+        Raises:
+            RecipeError: If it runs at no size.
+        """
+        runs, wanted = capabilities.sizes(pretrained=weights is not None), self.limits.image_sizes
+        if usable := tuple(size for size in wanted if size in runs):
+            return usable
+        if not runs:
+            raise RecipeError(f"{row['model']}: {capabilities.trouble or capabilities.why_not}")
+        own = Restriction(runs).nearest(self.limits.reference_image_size)
+        if own > wanted[-1] and not self.takes_larger:
+            self.larger.append((row, weights, own))
+            return ()
+        return (own,)
+
+    def _predicted(self, backbone: str, limits: Limits) -> Need | None:
         """The predicted need; None, and noted, where even the smallest step needs too much."""
-        limit = self.limits.memory_bytes
-        peak = estimate(largest_step(backbone, self.limits), self.classes)
+        limit = limits.memory_bytes
+        peak = estimate(largest_step(backbone, limits), self.classes)
         fits_all = limit is None or peak <= limit
         if not fits_all:
-            peak = estimate(smallest_step(backbone, self.limits), self.classes)
+            peak = estimate(smallest_step(backbone, limits), self.classes)
         if peak > (limit or peak):
             self.too_big.append((peak, backbone))
             return None
         return Need(peak, fits_all)
 
-    def _measured(self, backbone: str, predicted: Need) -> Need | None:
+    def _measured(self, backbone: str, limits: Limits, predicted: Need) -> Need | None:
         """The need by a probe; None, and noted, where not even the smallest step fits.
 
         Where no probe is possible that is noted once, and the prediction stays.
@@ -281,7 +389,6 @@ class _Chooser:
         Raises:
             RecipeError: If a step fails for another reason than memory.
         """
-        limits = self.limits
         if self.device == "cpu" or self.why_predicted is not None:
             return predicted
         if limits.memory_bytes is None:
@@ -304,8 +411,7 @@ class _Chooser:
         pixels = (self.limits.min_image_size / row["image_size"]) ** 2
         return float(3 * gmacs * pixels / (_CPU_GMACS_PER_CORE * (os.cpu_count() or 1)))
 
-    def _too_slow(self, seconds_per_image: float, backbone: str) -> bool:
-        limits = self.limits
+    def _too_slow(self, seconds_per_image: float, limits: Limits, backbone: str) -> bool:
         seconds = seconds_per_image * limits.train_images * limits.min_epochs
         if limits.trial_seconds is None or seconds <= limits.trial_seconds:
             return False
@@ -316,16 +422,18 @@ class _Chooser:
         """Who was left out, one line a reason."""
         big = [f"{name} ({format_bytes(need)})" for need, name in sorted(self.too_big)]
         slow = [f"{name} ({format_seconds(seconds)})" for seconds, name in sorted(self.too_slow)]
+        larger = [] if self.takes_larger else [f"{row['model']} ({size} px)" for row, _, size in self.larger]
         lines = []
         for reason, names in (
             ("need more GPU memory", big),
             ("out of GPU memory when tried", self.did_not_fit),
             ("too slow: shortest trial", slow),
+            (f"run at a larger image size alone than the space's {self.limits.max_image_size} px", larger),
             ("broken", self.broken),
         ):
             if names:
-                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                lines.append(f"left out, {reason}: {', '.join(names[:3])}{more}")
+                more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+                lines.append(f"left out, {reason}: {', '.join(names[:_SHOWN])}{more}")
         if self.why_predicted is not None:
             lines.append(f"memory is predicted, not measured: {self.why_predicted}")
         return lines

@@ -184,8 +184,11 @@ class Space:
 
     def image_sizes(self) -> tuple[int, ...]:
         """Lists the image sizes it can draw, those that a branch sets included; of a range of many, some of them."""
-        nodes = [self.root.children.get("image_size", Constant(Recipe.model_fields["image_size"].default))]
-        nodes += [node for name, node in _fields(self.root, "") if name.endswith(".image_size")]
+        fields = dict(_fields(self.root, ""))
+        nodes = [node for name, node in fields.items() if name.endswith(".image_size")]
+        choices = [node for node in fields.values() if isinstance(node, Branches)]
+        if not any(all("image_size" in branch.lifted for branch in node.branches.values()) for node in choices):
+            nodes.append(fields.get("image_size", Constant(Recipe.model_fields["image_size"].default)))
         return tuple(sorted({size for node in nodes for size in sizes_of(node)}))
 
     def backbones(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from automl.backbones.capabilities import Capabilities
 from automl.errors import PoolError, RecipeError
 from automl.memory import CONTEXT_BYTES
 from automl.memory.probe import CannotProbe, Measurement, StepMemory
@@ -21,8 +22,7 @@ LIMITS = Limits(
     memory_bytes=8 * GB,
     trial_seconds=None,
     min_epochs=1,
-    min_image_size=64,
-    max_image_size=128,
+    image_sizes=(64, 128),
     reference_image_size=96,
     max_batch_size=64,
     train_images=1000,
@@ -105,7 +105,10 @@ def leaderboard(monkeypatch):
         {"model": name, "image_size": 64, "family": name, "params_m": 1.0, "gmacs": 1.0, "score": 1.0} for name in names
     ]
     monkeypatch.setattr(pool_module, "load_table", lambda: pd.DataFrame(rows))
-    monkeypatch.setattr(pool_module, "rank", lambda table, _: table)
+    monkeypatch.setattr(pool_module, "rank_at", lambda table, *_: table)
+    monkeypatch.setattr(
+        pool_module, "find_capabilities", lambda name, sizes: Capabilities(name, 64, runs=sizes, loads=sizes)
+    )
     monkeypatch.setattr(pool_module, "select", lambda table, **_: table)
     monkeypatch.setattr(pool_module, "estimate", lambda *_: 4 * GB)
     monkeypatch.setattr(pool_module, "hub_reachable", lambda: True)

@@ -3,6 +3,7 @@ import json
 import pandas as pd
 import pytest
 
+from automl.backbones.capabilities import Capabilities
 from automl.errors import PoolError, RecipeError, WeightsError
 from automl.memory import CONTEXT_BYTES
 from automl.search import pool as pool_module
@@ -16,8 +17,7 @@ LIMITS = Limits(
     memory_bytes=None,
     trial_seconds=None,
     min_epochs=1,
-    min_image_size=64,
-    max_image_size=128,
+    image_sizes=(64, 128),
     reference_image_size=64,
     max_batch_size=64,
     train_images=1000,
@@ -29,6 +29,17 @@ BACKBONES = {  # name: (family, millions of parameters, bytes of the largest ste
     "small.a": ("mob", 3.0, 3 * GB, GB, 0.005),
     "tiny.a": ("mob", 1.0, 2 * GB, GB // 2, 0.001),
 }
+
+
+def can(name, runs=(64, 128), loads=None, **values):
+    """What a made-up backbone can do: everything, unless it is said otherwise."""
+    return Capabilities(name, 64, runs=runs, loads=runs if loads is None else loads, **values)
+
+
+def capabilities_are(monkeypatch, **given):
+    """Sets what some of the backbones can do, by their name without the tag."""
+    found = {f"{name}.a": can(f"{name}.a", **values) for name, values in given.items()}
+    monkeypatch.setattr(pool_module, "find_capabilities", lambda name, _: found.get(name) or can(name))
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +54,14 @@ def leaderboard(monkeypatch):
 
     def estimate(recipe, classes, *, batch_size=None):
         _, _, largest, smallest, _ = BACKBONES[recipe.backbone]
-        return largest if recipe.image_size == LIMITS.max_image_size else smallest
+        return largest if recipe.batch_size == LIMITS.max_batch_size else smallest
 
     def time(recipe, classes, device, batch_size=16):
         seconds = BACKBONES[recipe.backbone][4]
         return Timing("fp32", "contiguous", seconds, seconds / 3, recipe.image_size)
 
-    def rank(table, boards):
+    def rank_at(table, image_size, boards):
+        assert image_size == LIMITS.reference_image_size
         return table.assign(score=[2.0 - k for k in range(len(table))])
 
     def select(table, names, max_params, licence):
@@ -57,7 +69,8 @@ def leaderboard(monkeypatch):
         return kept if names == ("*",) else kept[kept["model"].isin(names)]
 
     monkeypatch.setattr(pool_module, "load_table", lambda: pd.DataFrame(rows))
-    monkeypatch.setattr(pool_module, "rank", rank)
+    monkeypatch.setattr(pool_module, "rank_at", rank_at)
+    monkeypatch.setattr(pool_module, "find_capabilities", lambda name, _: can(name))
     monkeypatch.setattr(pool_module, "select", select)
     monkeypatch.setattr(pool_module, "estimate", estimate)
     monkeypatch.setattr(pool_module, "best_numerics", time)
@@ -168,6 +181,7 @@ def test_never_asks_nobody_for_weights(monkeypatch):
     assert names(pool) == ["deep.a", "small.a", "tiny.a"]
     assert not pool.notes
     assert "big.a" in names(build(spec_of(pretrained="never", pool={"max_params": 99})))
+    assert names(build(spec_of(pretrained="never", pool={"names": ["big.a"]}))) == ["big.a"]
 
 
 def test_a_folder_of_weights_that_is_not_there_is_told(tmp_path):
@@ -191,6 +205,80 @@ def test_a_broken_backbone_is_left_out_by_name(monkeypatch):
     pool = build()
     assert names(pool) == ["deep.a", "small.a", "tiny.a"]
     assert pool.notes == ("left out, broken: cannot build big.a at 128 px, wide.a has none",)
+
+
+def test_a_backbone_keeps_the_sizes_at_which_its_weights_load(monkeypatch):
+    capabilities_are(monkeypatch, big={"loads": (64,)}, wide={"drop_path": False})
+    pool = build()
+    assert [entry.image_sizes for entry in pool.entries] == [(64,), (), (), (), ()]
+    assert [entry.drop_path for entry in pool.entries] == [True, False, True, True, True]
+    assert [entry.describe_limits() for entry in pool.entries][:3] == ["only at 64 px", "no drop path", ""]
+    scratch = build(spec_of(pretrained="never", pool={"names": ["big.a"]}))  # without weights it runs at both
+    assert [entry.image_sizes for entry in scratch.entries] == [()]
+
+
+def test_a_backbone_of_one_size_that_the_space_does_not_have_is_trained_there(monkeypatch):
+    capabilities_are(monkeypatch, big={"runs": (96,)})
+    pool = build()
+    assert pool.entries[0].image_sizes == (96,)
+    assert pool.entries[0].timing.image_size == 96
+    assert not pool.notes
+
+
+def test_a_backbone_of_a_larger_size_alone_is_left_out_unless_it_is_all_that_was_asked_for(monkeypatch):
+    capabilities_are(monkeypatch, big={"runs": (384,)})
+    pool = build()
+    assert names(pool) == ["wide.a", "deep.a", "small.a", "tiny.a"]
+    assert pool.notes == ("left out, run at a larger image size alone than the space's 128 px: big.a (384 px)",)
+    asked = build(spec_of(pool={"names": ["big.a"]}))
+    assert [entry.image_sizes for entry in asked.entries] == [(384,)]
+    assert not asked.notes
+
+
+def test_a_backbone_that_runs_at_no_size_says_why(monkeypatch):
+    capabilities_are(
+        monkeypatch, big={"runs": (), "trouble": "it needs a chip"}, wide={"runs": (), "why_not": "64 px: no"}
+    )
+    pool = build()
+    assert names(pool) == ["deep.a", "small.a", "tiny.a"]
+    assert pool.notes == ("left out, broken: big.a: it needs a chip, wide.a: 64 px: no",)
+
+
+def test_weights_of_named_backbones_that_are_out_of_reach_say_what_to_put_where(leaderboard, monkeypatch):
+    leaderboard.clear()
+    named = ["resnet50.a1_in1k", "vit_base_patch16_224.augreg_in21k"]
+    rows = [
+        {
+            "model": name,
+            "image_size": 224,
+            "a": 1.0,
+            "r": 1.0,
+            "family": "f",
+            "params_m": 25.0,
+            "gmacs": 1.0,
+            "licence": "",
+        }
+        for name in named
+    ]
+    monkeypatch.setattr(pool_module, "load_table", lambda: pd.DataFrame(rows))
+    with pytest.raises(PoolError) as caught:
+        build(spec_of(pool={"names": named}))
+    assert str(caught.value).splitlines() == [
+        "resnet50.a1_in1k, vit_base_patch16_224.augreg_in21k: no weights in the hub's cache or the hub; "
+        "give --weights-dir, or --pretrained never to train from scratch",
+        "put the weights of resnet50.a1_in1k into --weights-dir as resnet50.a1_in1k.safetensors "
+        "(on the hub: model.safetensors of timm/resnet50.a1_in1k)",
+        "put the weights of vit_base_patch16_224.augreg_in21k into --weights-dir as "
+        "vit_base_patch16_224.augreg_in21k.safetensors "
+        "(on the hub: model.safetensors of timm/vit_base_patch16_224.augreg_in21k)",
+    ]
+
+
+def test_a_recipe_of_a_known_good_size_takes_the_nearest_size_of_a_backbone(monkeypatch):
+    capabilities_are(monkeypatch, tiny={"loads": (64,)})
+    pool = build()
+    # at 128 px it would need four times as long
+    assert pool.affordable(128, 1000, limit_seconds=1.3) == 4
 
 
 def test_names_that_match_nothing():
