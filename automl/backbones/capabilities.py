@@ -22,6 +22,7 @@ from typing import Any
 
 from automl.errors import SpecError
 from automl.files import cache_dir, write_text
+from automl.recipe import Recipe
 
 __all__ = [
     "SHIPPED",
@@ -30,6 +31,7 @@ __all__ = [
     "find_capabilities",
     "load_capabilities",
     "shipped_capabilities",
+    "without_unsupported",
     "write_capabilities",
 ]
 
@@ -113,7 +115,7 @@ def find_capabilities(backbone: str, sizes: Iterable[int] = (), *, shipped: bool
         return replace(known, runs=_among(known.runs, asked), loads=_among(known.loads, asked))
     key = json.dumps([METHOD, version("timm"), backbone, wanted])
     path = cache_dir() / "capabilities" / f"{sha256(key.encode()).hexdigest()[:32]}.json"
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(OSError, ValueError, TypeError, KeyError):
         return _from_json(json.loads(path.read_text(encoding="utf-8")))
     from automl.backbones.examine import examine  # imports torch
 
@@ -121,6 +123,33 @@ def find_capabilities(backbone: str, sizes: Iterable[int] = (), *, shipped: bool
     with suppress(OSError):  # a cache that cannot be written is none
         write_text(path, json.dumps(asdict(found)))
     return found
+
+
+def without_unsupported(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+    """Takes out of a recipe what its backbone does not have: it could not be trained, and had no effect before.
+
+    Args:
+        recipe: Written by hand, or by a search of an earlier version.
+
+    Returns:
+        The recipe, and what was taken out, in words: `drop_path 0.2 (vgg11 has no stochastic depth)`.
+
+    Raises:
+        RecipeError: If timm has no such backbone.
+    """
+    wanted = recipe.drop_path > 0, recipe.numerics.grad_checkpointing
+    if not any(wanted):
+        return recipe, ()
+    can = find_capabilities(recipe.backbone)
+    without: list[str] = []
+    if wanted[0] and not can.drop_path:
+        without.append(f"drop_path {recipe.drop_path} ({recipe.backbone} has no stochastic depth)")
+        recipe = recipe.model_copy(update={"drop_path": 0.0})
+    if wanted[1] and not can.grad_checkpointing:
+        without.append(f"numerics.grad_checkpointing ({recipe.backbone} has none)")
+        numerics = recipe.numerics.model_copy(update={"grad_checkpointing": False})
+        recipe = recipe.model_copy(update={"numerics": numerics})
+    return recipe, tuple(without)
 
 
 def shipped_capabilities(backbone: str) -> Capabilities | None:

@@ -18,6 +18,9 @@ DISPENSABLE = ("gmacs", "imagenet", "family", "licence", "gap_a", "gap_r")
 
 COLUMN_GAP = 3
 
+DESCRIBED = 3
+"""Of so many backbones at most it is said what they can do."""
+
 
 def backbones(
     names: Annotated[
@@ -56,8 +59,17 @@ def backbones(
     ] = "score",
     limit: Annotated[int, typer.Option(min=0, help="Most rows to print; 0: all.")] = 20,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every column as CSV.")] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            help="Examine what matches with the installed timm, about a second each: which image sizes run and load "
+            "the weights, drop path, gradient checkpointing; and say what differs from the shipped table."
+        ),
+    ] = False,
 ) -> None:
     """Lists backbones by robustness score: standardised top-1 on ImageNet-A and -R, or the boards you choose.
+
+    Of up to three it says what they can do: image sizes, drop path, gradient checkpointing.
 
     Example: automl backbones 'convnext*' --gpu-mem 16GB --licence commercial --sort params_m
     """
@@ -81,6 +93,12 @@ def backbones(
         raise PoolError(why)
     for mask in masks.values():
         table = table[mask[table.index]]
+    if check:
+        from automl.cli.backbone_checks import check_backbones
+
+        if not check_backbones(sorted(set(table["model"]))):
+            raise typer.Exit(1)
+        return
     # A stable sort keeps rows of equal value in the order of their score.
     ordered = table.sort_values(sort, ascending=sort not in DESCENDING, kind="stable", na_position="last")
     shown = ordered.head(limit) if limit else ordered
@@ -92,6 +110,11 @@ def backbones(
     _print_size_footer(at, boards, to_stderr=as_csv)
     if gpu_mem is not None:
         _print_memory_footer(shown, precision, batch_size, to_stderr=as_csv)
+    models = list(dict.fromkeys(ordered["model"]))
+    if len(models) <= DESCRIBED:
+        from automl.cli.backbone_checks import print_capabilities
+
+        print_capabilities(models, to_stderr=as_csv)
 
 
 def _print_table(rows: "pd.DataFrame", boards: list[str]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from automl.backbones.capabilities import without_unsupported
 from automl.data import open_dataset
 from automl.data.label_file import read_table
 from automl.data.samples import Dataset, train_on
@@ -53,6 +54,8 @@ class Plan:
     """Kinds of device (`cpu`, `cuda`) that the recipe's numerics were timed on; empty: not known."""
     learned: tuple[str, ...] = ("train", "validation")
     """The splits that are trained on."""
+    without: tuple[str, ...] = ()
+    """What the recipe asked for and its backbone does not have."""
 
     def samples(self) -> Dataset:
         """The data set, with all that is trained on in its training split."""
@@ -153,6 +156,7 @@ def plan_of_study(folder: StudyFolder, recipe: Path | Recipe | None = None, weig
     if isinstance(recipe, Path):
         recipe = load_recipe(recipe)
     scores = confirmed_scores(confirmation, recipe) if confirmation else {}
+    recipe, without = without_unsupported(recipe)
     return Plan(
         name=folder.name,
         source=source,
@@ -164,6 +168,7 @@ def plan_of_study(folder: StudyFolder, recipe: Path | Recipe | None = None, weig
         scores=scores,
         made_on=_devices_of(folder),
         learned=("train", "validation", "holdout") if "holdout" in scores else ("train", "validation"),
+        without=without,
     )
 
 
@@ -228,7 +233,7 @@ def file_column(dataset: Dataset) -> str:
 
 
 def _plan_of_data(path: Path, data: dict[str, Any], weights_dir: Path | None) -> Plan:
-    recipe = load_recipe(path)
+    recipe, without = without_unsupported(load_recipe(path))
     # Splits belong to the recipe's own seed: another --seed is another training on the same samples.
     spec = StudySpec.from_mapping({"data": data, "seed": recipe.seed % 2**32}, "automl train")
     beside = _study_beside(path)
@@ -243,6 +248,7 @@ def _plan_of_data(path: Path, data: dict[str, Any], weights_dir: Path | None) ->
         weights=_weights(recipe, weights_dir, facts.pool.named(recipe.backbone) if facts else None),
         metric=default_metric(len(dataset.classes)),
         made_on=_devices_of(beside) if beside else frozenset(),
+        without=without,
     )
 
 

@@ -122,6 +122,8 @@ def train_plan(plan: Plan, wishes: Wishes, out: Path, reporter: Reporter) -> Mod
         team = current_team()
         if not team.leads:
             reporter = Silent()
+        for what in plan.without:
+            reporter.say(f"note: left out of the recipe: {what}")
         ready = plan.on(device)
         if ready.recipe != plan.recipe:
             reporter.say(f"note: the recipe's numerics were for another kind of device; on {device} it is fp32")

@@ -8,7 +8,7 @@ from automl.memory.budget import who_uses
 from automl.memory.nvml import Gpu, Reading, find_gpu, read_nvml
 from automl.quantities import format_bytes
 
-__all__ = ["Checkup", "Finding", "Trouble", "examine_gpus"]
+__all__ = ["Checkup", "Finding", "Trouble", "cannot_compute", "examine_gpus"]
 
 _MUCH = 0.1
 """Share of a GPU's memory that is worth a sentence when others hold it."""
@@ -133,6 +133,19 @@ def _troubles(gpu: Gpu) -> list[str]:
             "cannot be read there, and the prediction is used (docker run --pid=host shows them)"
         )
     return troubles
+
+
+def cannot_compute(torch: ModuleType, device: str) -> list[str]:
+    """Says why this build of torch cannot compute on a device, and what to do about it; mostly nothing.
+
+    Args:
+        torch: The module.
+        device: `cpu` or `cuda:N`.
+    """
+    if not device.startswith("cuda"):
+        return []
+    properties = torch.cuda.get_device_properties(device)
+    return _kernels(torch, f"{device} ({properties.name})", (int(properties.major), int(properties.minor)))
 
 
 def _kernels(torch: ModuleType, title: str, capability: tuple[int, int]) -> list[str]:

@@ -18,6 +18,7 @@ from automl.memory.budget import budget_bytes
 from automl.quantities import format_bytes, format_seconds
 from automl.recipe import Recipe, View
 from automl.search.confirmation import Confirmation, load_confirmation
+from automl.search.doctor import refuse_hopeless
 from automl.search.facts import Facts, digest, find_facts, load_facts, store_facts
 from automl.search.folder import StudyFolder, study_name
 from automl.search.interrupts import interrupts
@@ -187,6 +188,7 @@ class _Search:
     def run(self) -> SearchResult:
         say = self.reporter.say
         devices = find_devices(self.spec.device)
+        refuse_hopeless(devices, self.runs)
         if self.spec.storage:
             open_storage(self.spec.storage)  # a mistake in it should not wait for the images to be decoded
         dataset = open_dataset(self.spec.data, self.spec.seed)

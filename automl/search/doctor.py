@@ -8,14 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
-from automl.errors import WeightsError
+from automl.errors import StudyError, WeightsError
 from automl.files import cache_dir
-from automl.memory.doctor import Checkup, Finding, Trouble, examine_gpus
+from automl.memory.doctor import Checkup, Finding, Trouble, cannot_compute, examine_gpus
 from automl.quantities import format_bytes
 from automl.search.machine import cpu_limit, disk, folder_bytes, ram, shared_memory
 from automl.search.pool import hub_reachable
 
-__all__ = ["examine"]
+__all__ = ["examine", "refuse_hopeless"]
 
 _LITTLE_DISK_BYTES = 10 * 10**9
 _NO_DISK_BYTES = 500 * 10**6
@@ -38,6 +38,26 @@ def examine(weights_dir: Path | None = None) -> Checkup:
     packages, torch = _packages()
     gpus = examine_gpus(torch)
     return packages + gpus + _machine() + _storage() + _weights(weights_dir)
+
+
+def refuse_hopeless(devices: tuple[str, ...], runs: Path) -> None:
+    """Ends a search before it begins where nothing could be trained: `automl doctor` says the same, and more.
+
+    Args:
+        devices: What is to be trained on.
+        runs: Where the studies go.
+
+    Raises:
+        StudyError: With one line for each reason, and what to do about it.
+    """
+    packages, torch = _packages()
+    checkup = packages + _disk("cache", cache_dir(), "give another folder with AUTOML_CACHE=FOLDER")
+    checkup += _disk("studies", runs, "give another folder with --runs")
+    reasons = [trouble.said for trouble in checkup.troubles if trouble.fatal]
+    if torch is not None:
+        reasons += [reason for device in devices for reason in cannot_compute(torch, device)]
+    if reasons:
+        raise StudyError("\n".join(reasons))
 
 
 def _packages() -> tuple[Checkup, ModuleType | None]:

@@ -1,6 +1,5 @@
 """One trial: parameters → recipe → fit → reports, in a form that another worker can take up again."""
 
-import json
 import socket
 import traceback
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from automl.recipe import Recipe
 from automl.search.device_memory import DeviceLost
 from automl.search.folder import StudyFolder
 from automl.search.pool import Pool, PoolEntry
+from automl.search.study import recipe_of
 from automl.search.telling import Telling
 from automl.search.views import Views, describe_view, with_face_model
 from automl.space import Space
@@ -99,7 +99,7 @@ class Objective:
     def _recipe(self, trial: Trial, frozen: FrozenTrial) -> tuple[Recipe, PoolEntry, ImageData]:
         """Draws the recipe, or recalls it when the trial is taken up again; and the samples through its view."""
         if "recipe" in frozen.user_attrs:
-            recipe = Recipe.from_mapping(json.loads(frozen.user_attrs["recipe"]))
+            recipe = recipe_of(frozen)
             known = next(e for e in self.pool.entries if e.backbone == recipe.backbone)
             return recipe, known, self._data(trial, recipe)
         values = self.space.suggest(

@@ -23,6 +23,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from automl.backbones.capabilities import without_unsupported
 from automl.errors import StudyError
 from automl.files import write_text
 from automl.recipe import Recipe
@@ -261,11 +262,12 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 
 
 def recipe_of(trial: FrozenTrial) -> Recipe:
-    """The recipe a trial trained.
+    """The recipe a trial trained; of a study of an earlier version without what the backbone had ignored.
 
     Raises:
         StudyError: If the trial has none (it failed before it was resolved).
     """
     if "recipe" not in trial.user_attrs:
         raise StudyError(f"trial {trial.number} has no recipe: it failed before it was resolved")
-    return Recipe.from_mapping(json.loads(trial.user_attrs["recipe"]), f"trial {trial.number}")
+    recipe = Recipe.from_mapping(json.loads(trial.user_attrs["recipe"]), f"trial {trial.number}")
+    return without_unsupported(recipe)[0]

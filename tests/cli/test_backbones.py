@@ -2,12 +2,14 @@ import io
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from automl.backbones.capabilities import load_capabilities
 from automl.cli.backbones import backbones
 from automl.cli.leaderboard import leaderboard_app
 from automl.errors import PoolError, SpecError
@@ -199,3 +201,26 @@ def test_leaderboard_refresh_without_results_says_what_is_missing(tmp_path):
     result = CliRunner().invoke(leaderboard_app, ["refresh", str(tmp_path), "--out", str(tmp_path / "table.csv")])
     assert isinstance(result.exception, SpecError)
     assert "results-imagenet.csv" in str(result.exception)
+
+
+# --- what a backbone can do ------------------------------------------------------------------------------------------
+
+
+def test_of_a_few_backbones_it_is_said_what_they_can_do():
+    output = call("levit_128s").output
+    assert "levit_128s.fb_dist_in1k (weights made for 224 px)" in output
+    assert "image sizes:             224 px with its weights, 64, 96, 128," in output
+    assert "drop path:               yes" in output
+    assert "why not at other sizes:  64 px: size mismatch for stages.0.blocks.0.attn.attention_bias" in output
+    assert "image sizes:" not in call("resnet*").output
+
+
+def test_a_check_examines_with_the_installed_timm_and_names_the_differences(monkeypatch):
+    output = call("--check", "resnet10t.c3_in1k", "vgg11.tv_in1k").output
+    assert "2 backbones examined, 0 cannot be built, 0 differences" in output
+    rows = [replace(row, drop_path=True) for row in load_capabilities() if row.backbone == "vgg11.tv_in1k"]
+    monkeypatch.setattr("automl.backbones.capabilities.load_capabilities", lambda: rows)
+    result = CliRunner().invoke(app, ["--check", "vgg11.tv_in1k"])
+    assert result.exit_code == 1
+    assert "1 differences from the table" in result.output
+    assert "  vgg11.tv_in1k: drop path yes → no" in result.output

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from automl.errors import WeightsError
+from automl.errors import StudyError, WeightsError
 from automl.memory.doctor import Checkup, Finding, Trouble
 from automl.search import doctor
-from automl.search.doctor import examine
+from automl.search.doctor import examine, refuse_hopeless
 from automl.search.machine import Disk
 
 GB = 10**9
@@ -230,3 +230,35 @@ def test_checkups_add_up():
     assert [finding.what for finding in both.findings] == ["a", "b"]
     assert [trouble.said for trouble in both.troubles] == ["x", "y"]
     assert not both.can_search
+
+
+# --- before a search -----------------------------------------------------------------------------------------------
+
+
+def test_a_search_begins_where_something_can_be_trained(tmp_path):
+    refuse_hopeless(("cpu",), tmp_path / "runs")
+
+
+def test_a_search_does_not_begin_where_nothing_can_be_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "disk", lambda folder: Disk(1, 100 * GB, folder != tmp_path / "runs"))
+    with pytest.raises(StudyError, match=r"runs cannot be written, and the studies would go there: .*--runs"):
+        refuse_hopeless(("cpu",), tmp_path / "runs")
+
+
+def test_a_search_does_not_begin_on_a_full_disk(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "disk", lambda _: Disk(1, 100 * 10**6, True))
+    with pytest.raises(StudyError, match="only 100MB of disk is free"):
+        refuse_hopeless(("cpu",), tmp_path / "runs")
+
+
+def test_a_search_does_not_begin_on_a_gpu_that_torch_has_no_kernels_for(monkeypatch, tmp_path):
+    """A P100 with today's torch: every step would fail with `no kernel image is available`."""
+    import torch
+
+    p100 = SimpleNamespace(name="Tesla P100-PCIE-16GB", major=6, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: p100)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
+    with pytest.raises(StudyError, match=r"cannot compute on cuda:0 \(Tesla P100-PCIE-16GB\), .* older GPU needs"):
+        refuse_hopeless(("cuda:0",), tmp_path / "runs")
+    p100.major, p100.minor = 7, 5
+    refuse_hopeless(("cuda:0",), tmp_path / "runs")

@@ -1,0 +1,98 @@
+"""What `automl backbones` says about what single backbones can do, and its check with the installed timm."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from automl.backbones.capabilities import Capabilities
+
+__all__ = ["check_backbones", "print_capabilities"]
+
+_MOST_DIFFERENCES = 20
+
+
+def print_capabilities(backbones: Iterable[str], *, to_stderr: bool) -> None:
+    """Prints what backbones can do, as the shipped table says; nothing of one that it does not have."""
+    from automl.backbones.capabilities import shipped_capabilities
+
+    for backbone in backbones:
+        found = shipped_capabilities(backbone)
+        if found is not None:
+            typer.echo("\n" + "\n".join(describe_capabilities(found)), err=to_stderr)
+
+
+def describe_capabilities(found: "Capabilities") -> list[str]:
+    """Writes what a backbone can do, one line a point."""
+    weights = _sizes(found.loads)
+    sizes = weights if found.loads == found.runs else f"{weights} with its weights, {_sizes(found.runs)} without"
+    lines = [
+        f"{found.backbone} (weights made for {found.weights_size} px)",
+        f"  image sizes:             {sizes}",
+        f"  drop path:               {_yes(found.drop_path)}",
+        f"  gradient checkpointing:  {_yes(found.grad_checkpointing)}",
+        f"  layer decay:             {found.layer_groups} groups of layers",
+        f"  images of one channel:   {_yes(found.other_channels)}",
+        f"  exported to timm:        {'whole' if found.plain_head else 'its classifier starts as timm initialises it'}",
+    ]
+    if found.why_not:
+        lines.append(f"  why not at other sizes:  {found.why_not}")
+    return lines
+
+
+def check_backbones(backbones: Sequence[str]) -> bool:
+    """Examines backbones with the installed timm, and prints what differs from the shipped table.
+
+    Args:
+        backbones: timm names with their weights tags.
+
+    Returns:
+        Whether all of them can be built and none differs.
+    """
+    from automl.backbones.capabilities import SHIPPED, load_capabilities, read_header
+    from automl.backbones.examine import examine_all
+    from automl.cli.data import progress_bar
+
+    with progress_bar("examining backbones") as progress:
+        found = examine_all(backbones, os.cpu_count() or 1, progress)
+    shipped = {row.backbone: row for row in load_capabilities()}
+    troubled = [f"{row.backbone}: {row.trouble}" for row in found if row.trouble]
+    differing = [line for row in found if row.backbone in shipped for line in _differences(shipped[row.backbone], row)]
+    typer.echo(
+        f"timm {version('timm')}: {len(found):,} backbones examined, {len(troubled)} cannot be built, "
+        f"{len(differing)} differences from the table, which was made with timm {read_header(SHIPPED).get('timm', '?')}"
+    )
+    lines = troubled + differing
+    for line in lines[:_MOST_DIFFERENCES]:
+        typer.echo(f"  {line}")
+    if len(lines) > _MOST_DIFFERENCES:
+        typer.echo(f"  and {len(lines) - _MOST_DIFFERENCES} more")
+    return not lines
+
+
+def _differences(before: "Capabilities", now: "Capabilities") -> list[str]:
+    """What differs, one line a field; reasons are words of timm's or torch's, and change."""
+    return [
+        f"{now.backbone}: {field.name.replace('_', ' ')} {_value(getattr(before, field.name))} → "
+        f"{_value(getattr(now, field.name))}"
+        for field in fields(now)
+        if field.name not in ("why_not", "trouble") and getattr(before, field.name) != getattr(now, field.name)
+    ]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, tuple):
+        return _sizes(value)
+    return _yes(value) if isinstance(value, bool) else str(value)
+
+
+def _sizes(sizes: tuple[int, ...]) -> str:
+    return f"{', '.join(map(str, sizes))} px" if sizes else "none"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

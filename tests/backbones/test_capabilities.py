@@ -1,0 +1,158 @@
+import json
+
+import pytest
+
+from automl.backbones import capabilities as module
+from automl.backbones.capabilities import (
+    SIZES,
+    Capabilities,
+    find_capabilities,
+    load_capabilities,
+    shipped_capabilities,
+    without_unsupported,
+    write_capabilities,
+)
+from automl.backbones.examine import examine, examine_all
+from automl.errors import RecipeError, SpecError
+from automl.leaderboard import load_table
+from automl.recipe import Recipe
+
+
+@pytest.fixture
+def no_table(monkeypatch):
+    """As with another version of timm than the table's."""
+    monkeypatch.setattr(module, "_by_name", dict)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "tried", "runs", "loads"),
+    [
+        ("resnet10t", (64, 96, 128), (64, 96, 128, 176), (64, 96, 128, 176)),
+        ("levit_128s", (96, 224), (96, 224), (224,)),  # its weights have an attention bias for each position
+        ("crossvit_9_240", (128, 224), (240,), (240,)),
+        ("efficientformer_l1", (128, 256), (224,), (224,)),
+        ("vit_tiny_patch16_224", (96, 128), (96, 128, 224), (96, 128, 224)),  # timm resizes its position embedding
+        ("mixer_s32_224", (64, 128), (64, 128, 224), (224,)),
+        ("test_vit", (64,), (64, 160), (64, 160)),
+    ],
+)
+def test_sizes_that_run_and_those_at_which_weights_load(backbone, tried, runs, loads):
+    found = examine(backbone, tried)
+    assert (found.runs, found.loads) == (runs, loads)
+    assert bool(found.why_not) == (set(loads) != {*tried, found.weights_size})
+    assert found.sizes(pretrained=True) == loads
+    assert found.sizes(pretrained=False) == runs
+
+
+def test_why_a_size_is_missing_names_the_first_tensor():
+    assert examine("levit_128s", (96,)).why_not.startswith(
+        "96 px: size mismatch for stages.0.blocks.0.attn.attention_bias"
+    )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "drop_path", "checkpointing", "takes_size", "plain_head"),
+    [
+        ("vgg11", False, False, False, True),
+        ("densenet121", False, True, False, True),
+        ("caformer_s18", True, True, False, False),
+        ("nest_tiny_jx", True, True, True, True),
+        ("levit_128s", True, True, True, False),
+        ("test_resnet", True, True, False, True),
+    ],
+)
+def test_what_else_a_backbone_can_do(backbone, drop_path, checkpointing, takes_size, plain_head):
+    found = examine(backbone, (224,))
+    assert found.drop_path is drop_path
+    assert found.grad_checkpointing is checkpointing
+    assert found.takes_size is takes_size
+    assert found.plain_head is plain_head
+    assert found.layer_groups > 1
+
+
+def test_another_timm_is_examined_afresh_and_kept(no_table, monkeypatch):
+    first = find_capabilities("test_vit", (64, 96))
+    monkeypatch.setattr("automl.backbones.examine.examine", lambda *_: pytest.fail("examined again"))
+    assert find_capabilities("test_vit", (64, 96)) == first
+    assert first.runs == (64, 96, 160)
+
+
+def test_a_damaged_cache_is_no_error(no_table):
+    found = find_capabilities("test_vit", (64,))
+    (kept,) = (module.cache_dir() / "capabilities").glob("*.json")
+    for text in ("", "[]", json.dumps({"backbone": "x"})):
+        kept.write_text(text)
+        assert find_capabilities("test_vit", (64,)) == found
+
+
+def test_an_unknown_backbone_is_an_error(no_table):
+    with pytest.raises(RecipeError, match="timm has no backbone 'resnet81'"):
+        find_capabilities("resnet81")
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path):
+    rows = [
+        Capabilities(
+            "b.x", 224, runs=SIZES, loads=(224,), takes_size=True, why_not="64 px: a, b", default_weights=False
+        ),
+        Capabilities(
+            "a", 300, runs=tuple(sorted({*SIZES, 300})), loads=(), drop_path=False, layer_groups=3, trouble="no"
+        ),
+    ]
+    write_capabilities(rows, tmp_path / "table.csv")
+    assert load_capabilities(tmp_path / "table.csv") == [rows[1], rows[0]]
+    (tmp_path / "table.csv").write_text("backbone\nx\n")
+    with pytest.raises(SpecError, match="is not a table of capabilities"):
+        load_capabilities(tmp_path / "table.csv")
+
+
+def test_alike_weights_are_examined_once(monkeypatch):
+    examined = []
+
+    def find_out(name):
+        examined.append(name)
+        return Capabilities(name, 224)
+
+    monkeypatch.setattr("automl.backbones.examine._find_out", find_out)
+    found = examine_all(["resnet50.a1_in1k", "resnet50.a2_in1k", "resnet50.a3_in1k"])
+    assert [row.backbone for row in found] == ["resnet50.a1_in1k", "resnet50.a2_in1k", "resnet50.a3_in1k"]
+    assert [row.default_weights for row in found] == [True, False, False]
+    assert len(examined) == 2  # a3 was trained at 160 px
+
+
+def test_what_a_backbone_lacks_is_taken_out_of_a_recipe():
+    recipe = Recipe.from_mapping({"backbone": "vgg11", "drop_path": 0.2, "numerics": {"grad_checkpointing": True}})
+    plain, without = without_unsupported(recipe)
+    assert (plain.drop_path, plain.numerics.grad_checkpointing) == (0.0, False)
+    assert without == (
+        "drop_path 0.2 (vgg11 has no stochastic depth)",
+        "numerics.grad_checkpointing (vgg11 has none)",
+    )
+    kept = Recipe(backbone="resnet18", drop_path=0.2)
+    assert without_unsupported(kept) == (kept, ())
+
+
+# --- the shipped table -----------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_table_has_the_whole_leaderboard():
+    rows = load_capabilities()
+    assert {row.backbone for row in rows} == set(load_table()["model"])
+    assert not [row.backbone for row in rows if row.trouble]
+    assert all(row.weights_size in row.loads for row in rows)  # every backbone loads its weights at their own size
+
+
+@pytest.mark.parametrize("backbone", ["levit_128s.fb_dist_in1k", "resnet50.a1_in1k", "volo_d1_224.sail_in1k"])
+def test_the_shipped_table_says_what_is_found_out_now(backbone):
+    shipped = shipped_capabilities(backbone)
+    if shipped is None:
+        pytest.skip("the table was made with another timm")
+    assert examine(backbone, SIZES) == shipped
+
+
+def test_an_architecture_alone_stands_for_its_default_weights():
+    shipped = shipped_capabilities("resnet50")
+    if shipped is None:
+        pytest.skip("the table was made with another timm")
+    assert shipped.backbone == "resnet50.a1_in1k"
+    assert find_capabilities("resnet50", (128, 256)).runs == (128, 224, 256)
