@@ -128,18 +128,17 @@ def _examined(backbone: str, weights_size: int, is_default: bool, source: nn.Mod
     one: nn.Module | None = None  # that serves all sizes
     for size in sizes:
         try:
-            model = one
-            if model is None:
-                model, refused = build_on_meta(backbone, {"img_size": size}, num_classes=_CLASSES)
-                takes_size = "img_size" not in refused
+            model, refused = (one, frozenset({"img_size"})) if one is not None else _loaded(backbone, size, source)
             outputs_of(model, size)
-            runs.append(size)
-            if one is None:
-                _load(backbone, size, source)
-                one = None if takes_size else model
             loads.append(size)
+            runs.append(size)
+            takes_size = "img_size" not in refused
+            one = None if takes_size else model
         except (Exception, SystemExit) as exc:  # a model's code may raise anything for a size it cannot take
-            why_not = why_not or f"{size} px: {_reason(exc)}"
+            reason = exc if one is not None else _why_not_run(backbone, size)
+            if reason is None:
+                runs.append(size)
+            why_not = why_not or f"{size} px: {_reason(reason or exc)}"
     model, _ = build_on_meta(backbone, {"drop_path_rate": 0.5}, num_classes=_CLASSES)
     return Capabilities(
         backbone=backbone,
@@ -157,19 +156,29 @@ def _examined(backbone: str, weights_size: int, is_default: bool, source: nn.Mod
     )
 
 
-def _load(backbone: str, size: int, source: nn.Module) -> None:
-    """Gives a network of another size the source's weights, as timm loads a checkpoint."""
+def _loaded(backbone: str, size: int, source: nn.Module) -> tuple[nn.Module, frozenset[str]]:
+    """Builds a network of another size with the source's weights, as timm loads a checkpoint."""
     always: dict[str, Any] = {"num_classes": _CLASSES, "pretrained": True}
-    shapes = source.state_dict()
+    wanted, shapes = {"img_size": size}, source.state_dict()
     try:
         with torch.device("meta"), SkipInitialisation():  # type: ignore[no-untyped-call]
-            create_model(backbone, {"img_size": size}, **always, pretrained_cfg_overlay={"state_dict": dict(shapes)})
+            return create_model(backbone, wanted, **always, pretrained_cfg_overlay={"state_dict": dict(shapes)})
     except (RuntimeError, NotImplementedError) as exc:
         if "size mismatch" in str(exc):
             raise
         # Code that looks at the values of weights while it resizes them.
         weights = {name: torch.zeros(shape.shape, dtype=shape.dtype) for name, shape in shapes.items()}
-        create_model(backbone, {"img_size": size}, **always, pretrained_cfg_overlay={"state_dict": weights})
+        create_model(backbone, wanted, **always, pretrained_cfg_overlay={"state_dict": weights})
+        return build_on_meta(backbone, wanted, num_classes=_CLASSES)
+
+
+def _why_not_run(backbone: str, size: int) -> BaseException | None:
+    """Gives what a network of a size raises without its weights; None if it runs."""
+    try:
+        outputs_of(build_on_meta(backbone, {"img_size": size}, num_classes=_CLASSES)[0], size)
+    except (Exception, SystemExit) as exc:  # as above
+        return exc
+    return None
 
 
 def _can_checkpoint(model: nn.Module) -> bool:

@@ -226,7 +226,7 @@ def _path(recipe: Recipe, device: str, batch_size: int) -> Path:
         os.cpu_count(),
         version("torch"),
         version("timm"),
-        recipe.backbone,
+        recipe.backbone.partition(".")[0],  # weights do not decide how long a step takes
         recipe.image_size,
         recipe.optimizer.name,
         batch_size,

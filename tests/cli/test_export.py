@@ -31,6 +31,18 @@ def test_a_file_is_told_with_what_was_compared(model, tmp_path):  # noqa: F811
     assert run(model.path, "--out", tmp_path / "r.yaml").stdout == f"wrote {tmp_path / 'r.yaml'}\n"
 
 
+@pytest.mark.parametrize(("format", "said"), [("timm", "python train.py --config"), ("python", "--samples")])
+def test_training_elsewhere(model, format, said):  # noqa: F811
+    found = run(model.path, "--format", format)
+    assert found.exit_code == 0
+    assert said in found.stdout
+    if format == "timm":
+        assert "train.py numbers the classes: 0: fake, 1: real" in found.stdout
+        assert "not the order of automl's model: 0: real, 1: fake" in found.stdout
+    else:
+        compile(found.stdout, "script.py", "exec")
+
+
 def test_a_mistake_is_an_error_of_automl(tmp_path):
     (tmp_path / "recipe.yaml").write_text("backbone: test_vit\n")
     with pytest.raises(WeightsError, match="needs a trained model"):

@@ -1,0 +1,161 @@
+"""docs/backbones.md: what the sweep and the training of each family found, for people.
+
+    python studies/leaderboard/pages.py [--out docs/backbones.md]
+
+It reads the table that the package ships (`sweep.py`) and `learning.csv` (`learning.py`), and examines nothing itself.
+"""
+
+import argparse
+import csv
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from automl.backbones.capabilities import Capabilities
+
+HERE = Path(__file__).parent
+SPACE_SIZES = (128, 160, 192, 224, 256)
+"""The image sizes of the shipped search space."""
+CHECKS = ("learns", "moves", "frozen", "layer_decay", "saves", "bf16", "torch", "onnx", "memory")
+
+HEAD = """# What each backbone can do
+
+<!-- Made by `python studies/leaderboard/pages.py`; do not edit. -->
+
+`automl search` asks this table before it draws a recipe: an image size at which a backbone cannot load its weights is
+not drawn for it, nor is stochastic depth where a network has none. `automl backbones NAME` prints a backbone's row, and
+`automl backbones --check` examines backbones with the installed timm and says what differs from the table.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the page."""
+    from automl.backbones.capabilities import SHIPPED, load_capabilities, read_header
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=HERE.parents[1] / "docs" / "backbones.md")
+    given = parser.parse_args(arguments)
+    rows = load_capabilities()
+    learned = read_learning(HERE / "learning.csv")
+    page = [HEAD, *counts(rows, learned, read_header(SHIPPED).get("timm", "?")), *sizes(rows), *lacks(rows)]
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text("\n".join([*page, *training(learned)]) + "\n", encoding="utf-8")
+
+
+def read_learning(path: Path) -> list[dict[str, str]]:
+    """Reads what the training of each family found; nothing, if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return sorted(csv.DictReader(file), key=lambda row: row["family"])
+
+
+def counts(rows: Sequence["Capabilities"], learned: Sequence[dict[str, str]], timm: str) -> list[str]:
+    """How many backbones can do what."""
+    one_each = list({row.arch: row for row in sorted(rows, key=lambda row: not row.default_weights)}.values())
+    wanted = set(SPACE_SIZES)
+    lines = [
+        f"## In numbers (timm {timm})",
+        "",
+        f"{len(rows):,} backbones of the leaderboard: {len(one_each)} architectures with the weights they come with.",
+        "",
+        "| | architectures | not |",
+        "|---|---|---|",
+        _count("can be built", one_each, lambda row: not row.trouble),
+        _count(
+            "run at every size of the shipped search space (128 to 256 px)", one_each, lambda r: wanted <= {*r.runs}
+        ),
+        _count("load their weights at every one of these sizes", one_each, lambda row: wanted <= {*row.loads}),
+        _count("load their weights at one of these sizes, or at their own", one_each, lambda row: bool(row.loads)),
+        _count("have stochastic depth (`drop_path`)", one_each, lambda row: row.drop_path),
+        _count("have gradient checkpointing", one_each, lambda row: row.grad_checkpointing),
+        _count("can be built for images of one channel", one_each, lambda row: row.other_channels),
+        _count("have layers between which layer decay tells", one_each, lambda row: row.layer_groups > 1),
+        _count("have a classifier that timm's train.py can scale", one_each, lambda row: row.plain_head),
+    ]
+    for check in CHECKS if learned else ():
+        yes = sum(row[check] == "yes" for row in learned)
+        lines.append(f"| of {len(learned)} families, the smallest: {MEANING[check]} | {yes} | {len(learned) - yes} |")
+    return [*lines, ""]
+
+
+MEANING = {
+    "learns": "six steps lower the loss",
+    "moves": "every weight that should move moves",
+    "frozen": "what is frozen stays",
+    "layer_decay": "learning rates rise towards the head",
+    "saves": "saved and loaded, the probabilities are the same",
+    "bf16": "bf16 and fp32 agree",
+    "torch": "torch.export agrees",
+    "onnx": "ONNX agrees",
+    "memory": "memory is predicted within 2 %",
+}
+
+
+def _count(what: str, rows: Sequence["Capabilities"], can: Callable[["Capabilities"], bool]) -> str:
+    number = sum(map(can, rows))
+    return f"| {what} | {number} | {len(rows) - number} |"
+
+
+def sizes(rows: Sequence["Capabilities"]) -> list[str]:
+    """The backbones whose weights do not load at every size of the shipped space, and why."""
+    lines = [
+        "## Image sizes",
+        "",
+        "Their weights load, or they run, at these sizes only; all others take every size from 128 to 256 px.",
+        "",
+        "| backbone | with its weights | from scratch | why not at others |",
+        "|---|---|---|---|",
+    ]
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for row in rows:
+        if not set(SPACE_SIZES) <= {*row.loads}:
+            key = _list(row.loads), "all" if set(SPACE_SIZES) <= {*row.runs} else _list(row.runs), row.why_not
+            alike[key].append(row.backbone)
+    for (loads, runs, why), names in sorted(alike.items(), key=lambda item: item[1]):
+        lines.append(f"| {_names(names)} | {loads} | {runs} | {why.replace('|', '/')} |")
+    return [*lines, ""]
+
+
+def lacks(rows: Sequence["Capabilities"]) -> list[str]:
+    """The architectures without stochastic depth, and those without gradient checkpointing."""
+    lines = ["## Neither drawn nor set", ""]
+    for what, has in (("stochastic depth", "drop_path"), ("gradient checkpointing", "grad_checkpointing")):
+        names = sorted({row.arch for row in rows if not getattr(row, has)})
+        lines += [f"No {what} ({len(names)} architectures): {', '.join(names)}.", ""]
+    return lines
+
+
+def training(learned: Sequence[dict[str, str]]) -> list[str]:
+    """One architecture of each of timm's model files, trained; every "no" with its reason."""
+    if not learned:
+        return []
+    lines = [
+        "## One of each family, trained",
+        "",
+        "The smallest architecture of each of timm's model files, six steps on two classes of pictures on the CPU"
+        " (`studies/leaderboard/learning.py`).",
+        "",
+        f"| backbone | px | loss | {' | '.join(check.replace('_', ' ') for check in CHECKS)} |",
+        "|---" * (3 + len(CHECKS)) + "|",
+    ]
+    for row in learned:
+        loss = f"{float(row['first_loss']):.2f} → {float(row['last_loss']):.2g}" if row["last_loss"] else ""
+        cells = " | ".join(row[check] or "–" for check in CHECKS)
+        lines.append(f"| {row['backbone']} | {row['image_size']} | {loss} | {cells} |")
+    reasons = [f"- {row['backbone']}: {row['why']}" for row in learned if row["why"]]
+    return [*lines, "", 'Each "no" explained:', "", *reasons, ""]
+
+
+def _list(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values)) or "none"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+if __name__ == "__main__":
+    main()
