@@ -73,6 +73,12 @@ def test_another_size_batch_or_backbone_is_timed_anew(clock):
     assert len(list((cache_dir() / "timings").iterdir())) == 4
 
 
+def test_weights_of_one_architecture_share_a_timing(clock):
+    first = best_numerics(RECIPE, 2, "cpu")
+    assert best_numerics(RECIPE.model_copy(update={"backbone": "test_byobnet.r160_in1k"}), 2, "cpu") == first
+    assert len(list((cache_dir() / "timings").iterdir())) == 1
+
+
 def test_another_image_size_costs_by_its_pixels():
     timing = Timing("fp32", "contiguous", 1.0, 0.25, 64).at(128)
     assert (timing.train_seconds, timing.evaluation_seconds, timing.image_size) == (4, 1, 128)
