@@ -1,7 +1,8 @@
 """What `automl backbones` says about what single backbones can do, and its check with the installed timm."""
 
+import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -15,15 +16,48 @@ __all__ = ["check_backbones", "print_capabilities"]
 
 _MOST_DIFFERENCES = 20
 
+_TRAINED = {
+    "learns": "learns",
+    "every weight moves": "moves",
+    "saved and loaded alike": "saves",
+    "bf16 agrees": "bf16",
+    "ONNX agrees": "onnx",
+    "torch.export agrees": "torch",
+    "memory as predicted": "memory",
+}
+"""What `studies/leaderboard/learning.csv` says of a family, by what it is called here."""
 
-def print_capabilities(backbones: Iterable[str], *, to_stderr: bool) -> None:
-    """Prints what backbones can do, as the shipped table says; nothing of one that it does not have."""
+
+def print_capabilities(backbones: Mapping[str, str], *, to_stderr: bool) -> None:
+    """Prints what backbones can do, as the shipped tables say; nothing of one that they do not have.
+
+    Args:
+        backbones: timm names with their weights tags, each with its family.
+        to_stderr: Whether the standard output is for a table alone.
+    """
     from automl.backbones.capabilities import shipped_capabilities
 
-    for backbone in backbones:
+    for backbone, family in backbones.items():
         found = shipped_capabilities(backbone)
         if found is not None:
-            typer.echo("\n" + "\n".join(describe_capabilities(found)), err=to_stderr)
+            typer.echo("\n" + "\n".join(describe_capabilities(found) + describe_training(family)), err=to_stderr)
+
+
+def describe_training(family: str) -> list[str]:
+    """Writes what came of training the smallest architecture of a family, and of exporting it; one line a point."""
+    from automl.files import shipped
+
+    path = shipped("studies", "leaderboard/learning.csv")
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        row = next((row for row in csv.DictReader(file) if row["family"] == family), None)
+    if row is None:
+        return []
+    failed = [name for name, check in _TRAINED.items() if row[check] != "yes"]
+    done = [name for name, check in _TRAINED.items() if row[check] == "yes"]
+    lines = [f"  its family, trained:     {row['backbone']}: {', '.join(done)}"]
+    return lines + ([f"  not so:                  {', '.join(failed)} ({row['why']})"] if failed else [])
 
 
 def describe_capabilities(found: "Capabilities") -> list[str]:

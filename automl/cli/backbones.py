@@ -110,7 +110,7 @@ def backbones(
     _print_size_footer(at, boards, to_stderr=as_csv)
     if gpu_mem is not None:
         _print_memory_footer(shown, precision, batch_size, to_stderr=as_csv)
-    models = list(dict.fromkeys(ordered["model"]))
+    models = dict(zip(ordered["model"], ordered["family"], strict=True))
     if len(models) <= DESCRIBED:
         from automl.cli.backbone_checks import print_capabilities
 

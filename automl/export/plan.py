@@ -196,7 +196,7 @@ def decode_size(recipe: Recipe, facts: Facts | None) -> int:
     It is the study's, else the shipped search space's largest image size; the recipe's own where that is larger.
     """
     shipped = SPACES[recipe.view.media]
-    usual = facts.cache_size if facts is not None else int(load_space(shipped).bounds("image_size")[1])
+    usual = facts.cache_size if facts is not None else load_space(shipped).image_sizes()[-1]
     return max(usual, recipe.image_size)
 
 

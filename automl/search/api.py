@@ -236,7 +236,7 @@ class _Search:
             self.reporter.say(f"continuing study {folder.name}: {done} of {spec.budget.trials} trials are done")
         else:
             memory = budget_bytes(spec.budget.gpu_mem, devices)  # one that cannot be given waits for no decoding
-            cache = self._decode(dataset, int(space.bounds("image_size")[1]), views)
+            cache = self._decode(dataset, space.image_sizes()[-1], views)
             self._tell_copies(dataset)
             facts = find_facts(spec, dataset, cache, space, devices, memory, self.reporter.say)
             folder.create()
