@@ -30,6 +30,9 @@ _GRAPHS = {"onnx": "model.onnx", "torch": "model.pt2"}
 
 _RECIPES = (".yaml", ".yml", ".json")
 
+_EVALUATED = ("validation", "val", "valid")
+"""Names of the folder that timm's train.py evaluates on, of those that automl takes for the validation split."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -255,7 +258,9 @@ def _timm(source: Source) -> str:
     data: dict[str, Any] = {}
     if source.facts is not None:
         root = source.facts.dataset.root
-        if source.facts.dataset.format == "folder" and (root / "train").is_dir():
+        # Without a folder to evaluate on, train.py evaluates on all of DIR.
+        evaluates = any((root / name).is_dir() for name in _EVALUATED)
+        if source.facts.dataset.format == "folder" and (root / "train").is_dir() and evaluates:
             data["data_dir"] = str(root)
     if source.weights is not None:
         data["pretrained_path"] = str(source.weights)

@@ -2,17 +2,20 @@
 
 The script is a template, `script.py.jinja`: a whole training script in which `#%` lines say what a recipe needs of it,
 so that a script holds no branch that its recipe does not take. It does what `training.fit` does, in the same order and
-from the same seeds; `tests/export/test_script.py` holds its parts against automl's. Self-blending is copied out of
-`data.self_blend` as it stands, with torch in the place of SciPy.
+from the same seeds; `tests/export/test_script.py` holds its parts against automl's. What makes the classifier start
+from zero is copied out of `backbones.heads` as it stands, and self-blending out of `data.self_blend`, with torch in the
+place of SciPy.
 """
 
 import inspect
 import json
+import re
 from functools import cache
 from pathlib import Path
 from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
+from automl.backbones.capabilities import find_capabilities
 from automl.backbones.timm_model import check_backbone
 from automl.recipe import Optimizer, Recipe, Sgd
 
@@ -95,6 +98,8 @@ def python_script(
     loss = recipe.loss
     return _template().render(
         recipe=recipe,
+        able=find_capabilities(recipe.backbone, (recipe.image_size,)),
+        heads=_heads(),
         crop=augmentation.crop,
         mixing=recipe.mixing,
         schedule=recipe.schedule,
@@ -185,6 +190,18 @@ def _policy(policy: Any, filled: str) -> list[str]:
         case "augmix":
             return [f"v2.AugMix({policy.severity}, {policy.width}, {filled})"]
     return []
+
+
+@cache
+def _heads() -> str:
+    """The source of `backbones.heads` and `training.model.forget_weights`, without what only automl needs."""
+    from automl.backbones import heads
+    from automl.training.model import forget_weights
+
+    source = inspect.getsource(heads)
+    kept = source[source.index("def head_modules") :] + "\n\n" + inspect.getsource(forget_weights)
+    kept = re.sub(r"\n\n    Args:\n.*?\n    \"\"\"", '\n    """', kept, flags=re.DOTALL)
+    return re.sub(r"  # type: ignore\[.*?\]", "", kept).replace('"nn.Module"', "nn.Module").strip()
 
 
 def _self_blend() -> str:

@@ -22,7 +22,7 @@ _DATA = """
 """
 _RECIPE = """
     aa amp amp_dtype batch_size channels_last clip_grad clip_mode color_jitter color_jitter_prob cooldown_epochs
-    crop_pct cutmix decay_epochs decay_rate drop_path epochs gaussian_blur_prob grad_accum_steps grad_checkpointing
+    crop_pct cutmix decay_epochs decay_rate drop drop_path epochs gaussian_blur_prob grad_accum_steps grad_checkpointing
     grayscale_prob head_init_scale hflip img_size layer_decay lr lr_decay_fn min_lr mixup mixup_mode mixup_prob model
     model_ema model_ema_decay model_ema_warmup model_kwargs momentum opt opt_betas pretrained ratio recount remode
     reprob scale sched sched_on_updates seed smoothing train_crop_mode train_interpolation vflip warmup_epochs warmup_lr
@@ -49,8 +49,10 @@ _OFF: dict[str, Any] = {
     "loss.alpha": 0,
     "head_lr_factor": 1,
     "freeze_epochs": 0,
+    "drop_path": 0,
+    "numerics.grad_checkpointing": False,
 }
-"""Values that do nothing: what train.py lacks does not matter there."""
+"""Values that do nothing: what train.py or the backbone lacks does not matter there."""
 
 _GOVERNED_BY = {
     "augmentation.jpeg_min_quality": "augmentation.jpeg",
@@ -67,6 +69,8 @@ _WHY = {
     "augmentation.color": "train.py switches its colour jitter off beside a policy (aa)",
     "loss.name": "train.py: cross entropy",
     "loss.class_weights": "train.py: every image counts the same",
+    "drop_path": "this backbone has no stochastic depth",
+    "numerics.grad_checkpointing": "this backbone has none",
 }
 
 
@@ -90,6 +94,12 @@ class OptionLines:
         """Begins a group of options."""
         self.written += ["", f"# {text}"]
 
+    def comment(self, text: str) -> None:
+        """Writes a remark on the option above, or on one that is not set."""
+        self.written += textwrap.wrap(
+            text, 110, initial_indent="# ", subsequent_indent="#   ", break_long_words=False, break_on_hyphens=False
+        )
+
     def set(self, option: str, value: Any, *taken: str, note: str = "") -> None:
         """Writes one option; `taken` are the names of the recipe's values that it carries over.
 
@@ -105,11 +115,11 @@ class OptionLines:
         """The comment on everything that no option took."""
         off = {name: value for name, value in self.left.items() if self._is_off(name)}
         lost = [f"{name}: {plain(value)}{self._why(name)}" for name, value in self.left.items() if name not in off]
-        text = "\n# Not known to train.py, so missing here:\n"
+        text = "\n# Not known to train.py, or not to this backbone, so missing here:\n"
         text += "".join(f"#   {line}\n" for line in lost or ["nothing"])
         if off:
             listed = ", ".join(f"{name} {plain(value)}" for name, value in off.items())
-            text += "# Not known to train.py, and without effect in this recipe:\n"
+            text += "# Not known to train.py, or not to this backbone, and without effect in this recipe:\n"
             text += textwrap.indent(textwrap.fill(listed, 110, break_long_words=False), "#   ") + "\n"
         return text
 

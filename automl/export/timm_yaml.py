@@ -5,11 +5,15 @@ a comment with its value. Nothing is left out by being forgotten: what no line t
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from automl import recipe as parts
-from automl.backbones.timm_model import check_backbone
+from automl.backbones.capabilities import Capabilities, find_capabilities
+from automl.backbones.heads import head_modules
+from automl.backbones.timm_model import build_on_meta, check_backbone
 from automl.errors import RecipeError
 from automl.export.folder import Labels
 from automl.export.timm_options import DATA_OPTIONS, OptionLines, plain
@@ -33,12 +37,13 @@ def timm_yaml(recipe: Recipe, classes: Labels | None = None, data: Mapping[str, 
         RecipeError: If timm has no such backbone, or `data` holds an option that train.py does not know.
     """
     check_backbone(recipe.backbone)
+    able = find_capabilities(recipe.backbone, (recipe.image_size,))
     for name in data or {}:
         if name not in DATA_OPTIONS:
             raise RecipeError(f"{name!r} is no data option of train.py; use some of: {', '.join(sorted(DATA_OPTIONS))}")
     lines = OptionLines(recipe)
-    _data(lines, classes, data or {})
-    _network(lines, recipe)
+    _data(lines, recipe.backbone, classes, data or {})
+    _network(lines, recipe, able)
     _batches(lines, recipe)
     _crop(lines, recipe.augmentation)
     _augmentation(lines, recipe.augmentation)
@@ -53,32 +58,64 @@ def _header(recipe: Recipe, classes: Labels | None) -> str:
     return (
         f"# {recipe.backbone} on {outputs}, for timm 1.0.31:\n"
         "#   python train.py --config THIS_FILE --data-dir DIR\n"
-        "# DIR holds train/<class>/… and validation/<class>/…; classes are numbered in the order of their names.\n"
+        "# DIR holds train/<class>/… and validation/<class>/…; the folder that a file lies in is its class. train.py\n"
+        "# numbers the classes by their names: capitals are as small letters, and img2 comes before img10.\n"
         "# Each comment names the value of the automl recipe that the option carries over.\n"
         "# train.py reports accuracy; it has no AUC. It evaluates after every epoch.\n"
     )
 
 
-def _data(lines: OptionLines, classes: Labels | None, data: Mapping[str, Any]) -> None:
+def _data(lines: OptionLines, backbone: str, classes: Labels | None, data: Mapping[str, Any]) -> None:
+    from timm.models import get_pretrained_cfg
+
     if classes is not None or data:
         lines.title("data")
     if classes is not None and "num_classes" not in data:
-        names = ", ".join(plain(name) for name in classes.classes[:20])
-        lines.set("num_classes", len(classes.classes), note=f"in the recipe's order: {names}")
+        lines.set("num_classes", len(classes.classes))
+        for line in _order(classes.classes):
+            lines.comment(line)
     for option, value in data.items():
-        lines.set(option, list(value) if isinstance(value, tuple) else value)
+        numpys = option == "pretrained_path" and getattr(get_pretrained_cfg(backbone), "custom_load", False)
+        note = "timm 1.0.15 to 1.0.30 takes this backbone's file for one of NumPy's" if numpys else ""
+        lines.set(option, list(value) if isinstance(value, tuple) else value, note=note)
 
 
-def _network(lines: OptionLines, recipe: Recipe) -> None:
+def _order(classes: tuple[str, ...]) -> list[str]:
+    """Says how train.py numbers the classes, and whether the model of the recipe numbers them otherwise."""
+    from timm.utils.misc import natural_key
+
+    own = "For automl's order give --class-map FILE.txt, with the names in that order, one a line."
+    try:
+        keys = {name: tuple(natural_key(name)) for name in classes}  # type: ignore[no-untyped-call]
+    except ValueError as exc:  # it takes a superscript 2 for a digit
+        return [f"train.py cannot order these names ({exc}).", f"automl's order: {_numbered(classes)}", own]
+    theirs = tuple(sorted(classes, key=keys.__getitem__))
+    lines = [f"train.py numbers the classes: {_numbered(theirs)}"]
+    times = Counter(keys.values())
+    alike = [plain(name) for name in theirs if times[keys[name]] > 1]
+    if alike:
+        lines.append(f"It does not tell these names apart and orders them by chance: {', '.join(alike)}")
+    if theirs != classes:
+        lines.append(f"This is not the order of automl's model: {_numbered(classes)}")
+    return [*lines, own] if alike or theirs != classes else lines
+
+
+def _numbered(names: tuple[str, ...]) -> str:
+    return ", ".join(f"{number}: {plain(name)}" for number, name in enumerate(names))
+
+
+def _network(lines: OptionLines, recipe: Recipe, able: Capabilities) -> None:
     lines.title("network")
     lines.set("model", recipe.backbone, "backbone")
     lines.set("pretrained", recipe.pretrained, "pretrained")
     lines.set("img_size", recipe.image_size, "image_size")
-    if _must_be_told_its_size(recipe):
+    if able.takes_size and recipe.image_size != able.weights_size:
         lines.set("model_kwargs", {"img_size": recipe.image_size}, "image_size")
-    lines.set("drop_path", recipe.drop_path or None, "drop_path")
-    if not _has_two_heads(recipe.backbone):
-        lines.set("head_init_scale", 0.0, note="the classifier starts from zero, as automl's does")
+    lines.set("drop", None, note="the backbone's own, as automl's")
+    if able.drop_path:
+        # 0 as well: some of timm's architectures have another default.
+        lines.set("drop_path", recipe.drop_path, "drop_path")
+    _head(lines, recipe, able)
     lines.set("crop_pct", 1.0, note="evaluation shows the whole short side, as automl's does")
     precision = recipe.numerics.precision
     lines.set("amp", precision != "fp32", "numerics.precision")
@@ -86,7 +123,8 @@ def _network(lines: OptionLines, recipe: Recipe) -> None:
         dtype = {"bf16": "bfloat16", "fp16": "float16"}[precision]
         lines.set("amp_dtype", dtype, "numerics.precision")
     lines.set("channels_last", recipe.numerics.memory_format == "channels_last", "numerics.memory_format")
-    lines.set("grad_checkpointing", recipe.numerics.grad_checkpointing, "numerics.grad_checkpointing")
+    if able.grad_checkpointing:
+        lines.set("grad_checkpointing", recipe.numerics.grad_checkpointing, "numerics.grad_checkpointing")
     seed = recipe.seed % 2**31
     lines.set("seed", seed, "seed", note="" if seed == recipe.seed else "numpy takes no other")
     averaged = recipe.ema_decay > 0
@@ -96,17 +134,22 @@ def _network(lines: OptionLines, recipe: Recipe) -> None:
         lines.set("model_ema_warmup", True)
 
 
-def _must_be_told_its_size(recipe: Recipe) -> bool:
-    """Whether the network is built for one image size, and it is another one."""
-    from timm.models import get_pretrained_cfg
+def _head(lines: OptionLines, recipe: Recipe, able: Capabilities) -> None:
+    """The classifier starts from zero where train.py can make it: it scales one layer's weights."""
+    if not able.plain_head:
+        lines.comment(
+            "The classifier starts as timm initialises it, automl's from zero: head_init_scale takes one layer"
+        )
+    elif _has_second_head(recipe.backbone):
+        lines.set("head_init_scale", 0.0, note="as automl's; its second classifier starts as timm initialises it")
+    else:
+        lines.set("head_init_scale", 0.0, note="the classifier starts from zero, as automl's does")
 
-    cfg = get_pretrained_cfg(recipe.backbone)
-    return cfg is not None and bool(cfg.fixed_input_size) and cfg.input_size[-1] != recipe.image_size
 
-
-def _has_two_heads(backbone: str) -> bool:
-    """Distilled models (DeiT, LeViT): train.py's head_init_scale takes one classifier only."""
-    return "distilled" in backbone or backbone.startswith("levit")
+@cache
+def _has_second_head(backbone: str) -> bool:
+    """Whether something besides the classifier makes logits, as VOLO's aux_head does."""
+    return len(head_modules(build_on_meta(backbone, {}, num_classes=2)[0])) > 1
 
 
 def _batches(lines: OptionLines, recipe: Recipe) -> None:

@@ -1,5 +1,6 @@
 import ast
 import json
+import shutil
 
 import pytest
 import yaml
@@ -116,6 +117,17 @@ def test_timms_options_name_the_weights_and_the_classes(study, tmp_path):
     assert options["model"] == RECIPE.backbone
     assert options["num_classes"] == 2
     assert options["pretrained_path"] == str(tmp_path / "weights.safetensors")
+    assert "data_dir" not in options
+
+
+@pytest.mark.parametrize(("split", "named"), [("val", True), ("test", False)])
+def test_timms_options_name_a_folder_only_if_it_is_split_as_train_py_wants_it(begun, images, tmp_path, split, named):  # noqa: F811
+    for name in ("train", split):
+        shutil.copytree(images, tmp_path / "data" / name)
+    _, folder = begun("split", data={"path": tmp_path / "data"})
+    RECIPE.save(folder.best)
+    options = yaml.safe_load(export("split", "timm", runs=folder.path.parent).text)
+    assert options.get("data_dir") == (str(tmp_path / "data") if named else None)
 
 
 @pytest.mark.parametrize(("format", "name"), [("onnx", "model.onnx"), ("torch", "model.pt2")])

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 from automl import recipe as parts
@@ -27,6 +28,8 @@ from automl.export.script import python_script
 from automl.recipe import Recipe
 from automl.training.fit import fit
 from automl.training.metrics import compute
+from automl.training.model import make_model
+from automl.training.optimizers import freeze_backbone, make_optimizer
 from automl.training.schedules import lr_factor
 from tests.test_recipe import IMAGE_RECIPES
 
@@ -160,7 +163,7 @@ def test_only_what_the_recipe_uses_is_in_the_script():
         "checkpointing(True)",
     ):
         assert word in rich, word
-    assert len(plain.splitlines()) < 310
+    assert len(plain.splitlines()) < 360
 
 
 def test_odd_names_and_paths_are_quoted(tmp_path):
@@ -236,6 +239,85 @@ def test_masks_without_scipy_are_like_those_with(tmp_path):
         assert abs(theirs - ours).mean() < 0.01, seed
     pixels = np.random.default_rng(1).integers(0, 255, (48, 40, 3), np.uint8)
     assert (module.self_blend(pixels, np.random.default_rng(0)) != pixels).any()
+
+
+NETWORKS = ["caformer_s18", "crossvit_9_240", "levit_128s", "nest_tiny_jx", "repvit_m0_9", "volo_d1_224"]
+"""Heads of several layers and several classifiers, a default drop path, none at all, a second head."""
+
+
+def network_recipe(backbone, **values):
+    size = 240 if backbone == "crossvit_9_240" else 160
+    return Recipe(backbone=backbone, image_size=size, pretrained=False, **values)
+
+
+def dropped(model):
+    return {name: module.drop_prob for name, module in model.named_modules() if hasattr(module, "drop_prob")}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "drop_path"),
+    [(name, value) for name in NETWORKS for value in (0, 0.2) if not value or name != "repvit_m0_9"],
+)
+def test_the_network_is_automls(tmp_path, backbone, drop_path):
+    """Weights of the same seed, those of the classifier that are zero, and drop path."""
+    recipe = network_recipe(backbone, drop_path=drop_path)
+    module = module_of(text_of(recipe), tmp_path)
+    torch.manual_seed(0)
+    theirs = module.make_model(None)
+    torch.manual_seed(0)
+    ours = make_model(recipe, 2)
+    torch.testing.assert_close(theirs.state_dict(), ours.state_dict(), rtol=0, atol=0)
+    assert dropped(theirs) == dropped(ours)
+
+
+@pytest.mark.parametrize("backbone", ["caformer_s18", "crossvit_9_240", "test_vit", "volo_d1_224"])
+def test_what_is_frozen_and_learns_faster_is_what_is_in_automl(tmp_path, backbone):
+    recipe = network_recipe(backbone, freeze_epochs=0.5, head_lr_factor=3, weight_decay=0.1)
+    module = module_of(text_of(recipe), tmp_path)
+    ours, theirs = make_model(recipe, 2), module.make_model(None)
+    freeze_backbone(ours, True)
+    module.freeze(theirs, [parameter for parameter in theirs.parameters() if parameter.requires_grad], True)
+    learning = [{name for name, p in model.named_parameters() if p.requires_grad} for model in (ours, theirs)]
+    assert learning[0] == learning[1]
+    if backbone == "volo_d1_224":
+        assert {"head.weight", "aux_head.weight"} <= learning[0]
+    freeze_backbone(ours, False)
+    module.freeze(theirs, list(theirs.parameters()), False)
+    assert rates(theirs, module.make_optimizer(theirs)) == rates(ours, make_optimizer(recipe, ours))
+
+
+def rates(model, optimizer):
+    """The learning rate and the weight decay of every parameter."""
+    of = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    return {name: of[id(parameter)] for name, parameter in model.named_parameters()}
+
+
+def test_what_a_backbone_lacks_is_left_out_and_said(tmp_path):
+    text = text_of(Recipe(backbone="vgg11", drop_path=0.2, numerics=parts.Numerics(grad_checkpointing=True)))
+    assert "drop_path_rate" not in text
+    assert "set_grad_checkpointing" not in text
+    assert "drop path of 0.2 is left out: this backbone has no stochastic depth" in text
+    assert "gradient checkpointing is left out" in text
+    assert "drop" not in text_of(Recipe(backbone="vgg11")).replace("a last, smaller batch is dropped", "")
+
+
+def test_weights_are_given_as_tensors_and_forgotten(tmp_path, monkeypatch):
+    """timm calls this backbone's weights a file of NumPy's, and some of its versions then read any file so."""
+    recipe = Recipe(backbone="vit_tiny_patch16_224.augreg_in21k_ft_in1k", image_size=64)
+    source = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    module = module_of(text_of(recipe, weights=tmp_path / "weights.safetensors"), tmp_path)
+    given_, create = [], timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: given_.append(kwargs) or create(*args, **kwargs))
+    model = module.make_model(module.WEIGHTS)
+    assert [list(kwargs["pretrained_cfg_overlay"]) for kwargs in given_] == [["state_dict"]]
+    assert torch.equal(model.blocks[3].attn.qkv.weight, source.blocks[3].attn.qkv.weight)
+    assert not model.head.weight.any()
+    assert "state_dict" not in model.pretrained_cfg
+    other = {f"other.{name}": weight for name, weight in source.state_dict().items()}
+    save_file(other, tmp_path / "weights.safetensors")
+    with pytest.raises(SystemExit, match=r"holds 0 of the backbone's \d+ tensors"):
+        module.make_model(module.WEIGHTS)
 
 
 # --- the whole --------------------------------------------------------------------------------------------------

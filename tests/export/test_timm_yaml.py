@@ -1,21 +1,31 @@
 import importlib.util
 import math
 import os
+import re
+import subprocess
+import sys
+import textwrap
 from argparse import Namespace
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import optuna
 import pytest
+import timm
 import torch
 import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from timm.data import Mixup, create_transform
+from timm.data.readers.class_map import load_class_map
+from timm.data.readers.reader_image_folder import find_images_and_targets
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 
 from automl import recipe as parts
+from automl.backbones.examine import outputs_of
+from automl.backbones.timm_model import SkipInitialisation, build_on_meta
 from automl.errors import RecipeError
 from automl.export.folder import Labels
 from automl.export.timm_options import OPTIONS, leaves
@@ -47,6 +57,12 @@ def options(recipe, *args):
     return yaml.safe_load(timm_yaml(recipe, *args))
 
 
+def not_carried_over(text):
+    """What the comment at the end says is missing, and what is missing without effect."""
+    missing, _, off = text.partition("so missing here:")[2].partition("# Not known to train.py")
+    return missing, off
+
+
 @MANY
 @given(recipe=RECIPES)
 def test_every_option_is_train_pys_and_every_value_of_the_recipe_is_named(recipe):
@@ -76,7 +92,7 @@ def test_no_value_can_change_without_the_text_changing(one, other, data):
 def test_what_train_py_lacks_is_listed_with_its_value():
     augmentation = parts.Augmentation(crop=parts.NativeCrop(), jpeg=0.5, self_blend=0.25, affine=parts.RandomAffine())
     text = timm_yaml(recipe_of(augmentation=augmentation, loss=parts.Focal(gamma=1.5), freeze_epochs=0.5))
-    missing = text.split("# Not known to train.py, so missing here:")[1].split("without effect")[0]
+    missing, _ = not_carried_over(text)
     for line in ("crop.name: native", "jpeg: 0.5", "jpeg_min_quality: 40", "self_blend: 0.25", "rotate_degrees: 10"):
         assert line in missing
     for line in ("loss.name: focal", "loss.gamma: 1.5", "freeze_epochs: 0.5"):
@@ -121,10 +137,103 @@ def test_accumulation_keeps_the_effective_batch(batch, micro):
     assert abs(found["batch_size"] * found["grad_accum_steps"] - batch) <= found["grad_accum_steps"] / 2
 
 
-def test_a_network_of_one_size_is_told_another():
-    assert options(Recipe(backbone="vit_tiny_patch16_224", image_size=160))["model_kwargs"] == {"img_size": 160}
-    assert "model_kwargs" not in options(Recipe(backbone="vit_tiny_patch16_224", image_size=224))
-    assert "model_kwargs" not in options(Recipe(backbone="resnet18", image_size=160))
+@pytest.mark.parametrize(
+    ("backbone", "own_size", "told"),
+    [
+        ("vit_tiny_patch16_224", 224, True),
+        ("vit_base_patch16_384", 384, True),
+        ("nest_tiny_jx", 224, True),
+        ("mobilevit_xxs", 256, True),  # takes other sizes as well, and its blocks are told
+        ("resnet18", 224, False),
+        ("caformer_s18", 224, False),
+    ],
+)
+def test_a_network_that_is_built_for_a_size_is_told_another(backbone, own_size, told):
+    other = options(Recipe(backbone=backbone, image_size=160))
+    assert other.get("model_kwargs") == ({"img_size": 160} if told else None)
+    assert other["img_size"] == 160  # of the data
+    assert "model_kwargs" not in options(Recipe(backbone=backbone, image_size=own_size))
+
+
+@pytest.mark.parametrize("backbone", ["vgg11", "densenet121", "repvit_m0_9"])
+def test_drop_path_is_not_written_where_the_backbone_has_none(backbone):
+    """train.py stops on `drop_path_rate`, or passes it to a network that ignores it."""
+    wanted, none = (Recipe(backbone=backbone, drop_path=value) for value in (0.2, 0))
+    assert "drop_path" not in options(wanted)
+    assert "drop_path: 0.2  (this backbone has no stochastic depth)" in not_carried_over(timm_yaml(wanted))[0]
+    missing, off = not_carried_over(timm_yaml(none))
+    assert "drop_path" not in missing
+    assert "drop_path 0" in " ".join(off.split())
+
+
+@pytest.mark.parametrize("backbone", ["nest_tiny_jx", "resnet18"])
+def test_drop_path_of_zero_is_written_too(backbone):
+    """nest_tiny_jx drops half of its last layer's branches where nothing is said."""
+    assert options(Recipe(backbone=backbone, drop_path=0))["drop_path"] == 0
+
+
+@pytest.mark.parametrize(("backbone", "has"), [("vgg11", False), ("crossvit_9_240", False), ("densenet121", True)])
+def test_checkpointing_is_written_where_the_backbone_has_it(backbone, has):
+    recipe = Recipe(backbone=backbone, numerics=parts.Numerics(grad_checkpointing=True))
+    assert options(recipe).get("grad_checkpointing") == (True if has else None)
+    missing = not_carried_over(timm_yaml(recipe))[0]
+    assert ("numerics.grad_checkpointing: true  (this backbone has none)" in missing) == (not has)
+
+
+def test_classes_are_numbered_as_train_py_numbers_them(tmp_path):
+    names = ("img10", "img2", "fake: #2", "a-rather-long-name-with-hyphens", "Zebra", "9")
+    for name in names:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "1.png").touch()
+    text = timm_yaml(recipe_of(), Labels(names, 1, (1 / 6,) * 6))
+    said = one_line(text)
+    theirs = find_images_and_targets(tmp_path / "data")[1]
+    assert f"train.py numbers the classes: {numbered(sorted(names, key=theirs.get))}" in said
+    assert f"This is not the order of automl's model: {numbered(names)}" in said
+    assert "--class-map FILE.txt" in said
+    (tmp_path / "map.txt").write_text("\n".join(names))
+    assert load_class_map(str(tmp_path / "map.txt")) == {name: number for number, name in enumerate(names)}
+    assert yaml.safe_load(text)["num_classes"] == 6
+
+
+def test_classes_in_train_pys_own_order(tmp_path):
+    said = one_line(timm_yaml(recipe_of(), Labels(("ants", "Bees"), 1, (0.5, 0.5))))
+    assert "train.py numbers the classes: 0: ants, 1: Bees #" in said
+    assert "not the order" not in said
+    assert "--class-map" not in said
+
+
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [
+        (("a", "B", "b"), r"orders them by chance: B, b #"),
+        (("²", "a"), r"cannot order these names .* 0: \"\\xB2\", 1: a"),
+    ],
+)
+def test_classes_that_train_py_does_not_order(names, warned):
+    said = one_line(timm_yaml(recipe_of(), Labels(names, 1, (1 / len(names),) * len(names))))
+    assert re.search(warned, said)
+    assert "--class-map" in said
+
+
+def one_line(text):
+    """A text with its wrapped comments in one line."""
+    return " ".join(text.replace("\n#   ", " ").split())
+
+
+def numbered(names):
+    return ", ".join(
+        f"{number}: {repr(name) if ':' in name or name.isdigit() else name}" for number, name in enumerate(names)
+    )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "warned"), [("vit_tiny_patch16_224.augreg_in21k_ft_in1k", True), ("resnet18.a1_in1k", False)]
+)
+def test_a_file_of_weights_that_older_timms_misread(backbone, warned):
+    text = timm_yaml(Recipe(backbone=backbone), None, {"pretrained_path": "weights.safetensors"})
+    assert yaml.safe_load(text)["pretrained_path"] == "weights.safetensors"
+    assert ("1.0.30 takes this backbone's file for one of NumPy's" in text) == warned
 
 
 def test_classes_and_data(tmp_path):
@@ -138,6 +247,111 @@ def test_classes_and_data(tmp_path):
 
 
 # --- what timm's own functions make of it, called as train.py calls them ----------------------------------------
+
+
+TRAIN_PYS_DEFAULTS = {"drop": 0.0, "drop_path": None, "head_init_scale": None, "model_kwargs": {}}
+TRAIN_PYS_DEFAULTS |= {"grad_checkpointing": False, "num_classes": None, "channels_last": False}
+
+
+def on_meta():
+    """Without data."""
+    stack = ExitStack()
+    stack.enter_context(torch.device("meta"))
+    stack.enter_context(SkipInitialisation())
+    return stack
+
+
+def as_train_py(found, context=on_meta):
+    """The network that train.py builds of options: its calls, in its order."""
+    args = Namespace(**(TRAIN_PYS_DEFAULTS | found))
+    with context():
+        model = timm.create_model(
+            args.model,
+            pretrained=False,
+            in_chans=3,
+            num_classes=args.num_classes,
+            drop_rate=args.drop,
+            drop_path_rate=args.drop_path,
+            drop_block_rate=None,
+            global_pool=None,
+            bn_momentum=None,
+            bn_eps=None,
+            scriptable=False,
+            checkpoint_path="",
+            **args.model_kwargs,
+        )
+    if args.head_init_scale is not None:
+        with torch.no_grad():
+            model.get_classifier().weight.mul_(args.head_init_scale)
+            model.get_classifier().bias.mul_(args.head_init_scale)
+    if args.grad_checkpointing:
+        model.set_grad_checkpointing(enable=True)
+    return model
+
+
+def dropped(model):
+    """Every module's share of dropped branches and of dropped values."""
+    return {
+        name: (getattr(module, "drop_prob", None), getattr(module, "p", None))
+        for name, module in model.named_modules()
+        if hasattr(module, "drop_prob") or isinstance(module, torch.nn.Dropout)
+    }
+
+
+BUILT = {
+    "caformer_s18": 160,
+    "crossvit_9_240": 240,
+    "deit_tiny_distilled_patch16_224": 160,
+    "densenet121": 64,
+    "efficientformerv2_s0": 160,
+    "levit_128s": 160,
+    "mobilevit_xxs": 128,
+    "nest_tiny_jx": 160,
+    "repvit_m0_9": 64,
+    "rexnet_100": 64,  # drops a fifth of its features where nothing is said; train.py says 0
+    "swiftformer_xs": 160,
+    "vgg11": 64,
+    "vit_tiny_patch16_224": 160,
+    "volo_d1_224": 160,
+}
+"""Backbones that differ in what train.py can say to them, and an image size."""
+
+
+@pytest.mark.parametrize("drop_path", [0, 0.2])
+@pytest.mark.parametrize("backbone", BUILT)
+def test_train_py_builds_the_network_that_automl_builds(backbone, drop_path):
+    size = BUILT[backbone]
+    wanted = {"drop_path": drop_path, "numerics": parts.Numerics(grad_checkpointing=True)}
+    recipe = Recipe(backbone=backbone, image_size=size, **wanted)
+    theirs = as_train_py(options(recipe, LABELS))
+    assert outputs_of(theirs, size).shape == (2, 2)
+    ours, _ = build_on_meta(backbone, {"img_size": size, "drop_path_rate": drop_path}, num_classes=2)
+    assert dropped(theirs) == dropped(ours)
+    shapes = ({name: weight.shape for name, weight in model.state_dict().items()} for model in (theirs, ours))
+    assert next(shapes) == next(shapes)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "said"),
+    [
+        ("vgg11", "the classifier starts from zero, as automl's does"),
+        ("test_vit", "the classifier starts from zero, as automl's does"),
+        ("volo_d1_224", "its second classifier starts as timm initialises it"),
+        ("caformer_s18", ""),  # layers before the logits
+        ("crossvit_9_240", ""),  # a classifier for each branch
+        ("repvit_m0_9", ""),  # two that are averaged
+        ("deit_tiny_distilled_patch16_224", ""),
+    ],
+)
+def test_the_classifier_starts_from_zero_where_train_py_can_make_it(backbone, said):
+    text = timm_yaml(Recipe(backbone=backbone), LABELS)
+    assert yaml.safe_load(text).get("head_init_scale") == (0 if said else None)
+    assert (said or "The classifier starts as timm initialises it, automl's from zero") in text
+
+
+def test_the_scaled_classifier_gives_equal_probabilities():
+    model = as_train_py(options(recipe_of(), LABELS), nullcontext).eval()
+    assert not model(torch.rand(2, 3, 160, 160)).any()
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -214,7 +428,10 @@ def test_the_schedules_follow_automls(schedule):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(ours, abs=limit), step
 
 
-@pytest.mark.skipif(not TRAIN_PY, reason="needs TIMM_TRAIN_PY, the path of timm 1.0.31's train.py")
+needs_train_py = pytest.mark.skipif(not TRAIN_PY, reason="needs TIMM_TRAIN_PY, the path of timm 1.0.31's train.py")
+
+
+@needs_train_py
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(recipe=RECIPES)
 def test_the_real_parser_knows_every_key(recipe, tmp_path):
@@ -229,6 +446,23 @@ def test_the_real_parser_knows_every_key(recipe, tmp_path):
     train.parser.set_defaults(**wanted)
     found = vars(train.parser.parse_args([]))
     assert {name: found[name] for name in wanted} == wanted
+
+
+@needs_train_py
+@pytest.mark.parametrize("backbone", ["caformer_s18", "densenet121", "repvit_m0_9", "test_vit"])
+def test_the_real_script_trains_and_evaluates(backbone, tmp_path):
+    for number in range(12):
+        folder = tmp_path / "data" / ("train" if number < 8 else "val") / LABELS.classes[number % 2].replace(": #", "")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((70, 70), 60).convert("RGB").save(folder / f"{number}.png")
+    values = {"epochs": 1, "batch_size": 4, "drop_path": 0.1, "numerics": parts.Numerics(grad_checkpointing=True)}
+    recipe = Recipe(backbone=backbone, image_size=64, pretrained=False, **values)
+    data = {"data_dir": str(tmp_path / "data"), "device": "cpu", "workers": 0, "output": str(tmp_path / "output")}
+    (tmp_path / "recipe.yaml").write_text(timm_yaml(recipe, LABELS, data))
+    command = [sys.executable, TRAIN_PY, "--config", "recipe.yaml"]
+    ran = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
+    assert ran.returncode == 0, textwrap.shorten(ran.stderr[-3000:], 3000)
+    assert '"validation"' in ran.stdout.partition("--result")[2]
 
 
 @pytest.mark.parametrize("seed", range(30))
