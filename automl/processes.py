@@ -32,12 +32,17 @@ def map_in_processes(function: Callable[[Key], Result], keys: Sequence[Key], job
         yield from ((key, function(key)) for key in keys)
         return
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_prepare_process)
+    before, finished = set(multiprocessing.active_children()), False
     try:
         futures = {pool.submit(function, key): key for key in keys}
         for future in as_completed(futures):
             yield futures[future], future.result()
+        finished = True
     finally:
+        workers = set(multiprocessing.active_children()) - before
         pool.shutdown(wait=False, cancel_futures=True)
+        for worker in () if finished else workers:  # Ctrl-C is answered at once, not when what is under way is done
+            worker.terminate()
 
 
 def _prepare_process() -> None:

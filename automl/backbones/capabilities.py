@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from automl.errors import SpecError
+from automl.errors import RecipeError, SpecError
 from automl.files import cache_dir, write_text
 from automl.recipe import Recipe
 
@@ -28,6 +28,7 @@ __all__ = [
     "SHIPPED",
     "SIZES",
     "Capabilities",
+    "check_image_size",
     "find_capabilities",
     "load_capabilities",
     "shipped_capabilities",
@@ -125,6 +126,24 @@ def find_capabilities(backbone: str, sizes: Iterable[int] = (), *, shipped: bool
     return found
 
 
+def check_image_size(recipe: Recipe) -> None:
+    """Makes sure that a recipe's backbone can be trained at its image size.
+
+    Raises:
+        RecipeError: If not, with the image sizes at which it can; or if timm has no such backbone.
+    """
+    can = find_capabilities(recipe.backbone, (recipe.image_size,))
+    if can.trouble or recipe.image_size in can.sizes(pretrained=recipe.pretrained):
+        return
+    sizes = find_capabilities(recipe.backbone)
+    if recipe.pretrained:
+        fix = f"the weights of {recipe.backbone} load at {_pixels(sizes.loads)} only: set image_size"
+        fix += ", or pretrained: false" if recipe.image_size in can.runs else ""
+    else:
+        fix = f"{recipe.backbone} runs at {_pixels(sizes.runs)}: set image_size"
+    raise RecipeError(f"image_size {recipe.image_size}: {fix}")
+
+
 def without_unsupported(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     """Takes out of a recipe what its backbone does not have: it could not be trained, and had no effect before.
 
@@ -207,6 +226,10 @@ def read_header(path: Path) -> dict[str, str]:
             key, _, value = line.lstrip("# ").partition(":")
             found[key] = value.strip()
     return found
+
+
+def _pixels(sizes: tuple[int, ...]) -> str:
+    return f"{', '.join(map(str, sizes))} px"
 
 
 def _among(sizes: tuple[int, ...], asked: set[int]) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.metadata import version
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["check_backbones", "print_capabilities"]
 
 _MOST_DIFFERENCES = 20
+
+_CUT_CHARACTERS = 160
+"""Reasons in the table are no longer."""
+
+_TOLD_EVERY = 20
+"""Backbones between two lines in a log."""
 
 _TRAINED = {
     "learns": "learns",
@@ -63,18 +70,19 @@ def describe_training(family: str) -> list[str]:
 def describe_capabilities(found: "Capabilities") -> list[str]:
     """Writes what a backbone can do, one line a point."""
     weights = _sizes(found.loads)
-    sizes = weights if found.loads == found.runs else f"{weights} with its weights, {_sizes(found.runs)} without"
+    sizes = weights if found.loads == found.runs else f"{weights} with its weights; from scratch {_sizes(found.runs)}"
     lines = [
         f"{found.backbone} (weights made for {found.weights_size} px)",
         f"  image sizes:             {sizes}",
         f"  drop path:               {_yes(found.drop_path)}",
         f"  gradient checkpointing:  {_yes(found.grad_checkpointing)}",
-        f"  layer decay:             {found.layer_groups} groups of layers",
+        f"  layer decay:             over {found.layer_groups} groups of layers",
         f"  images of one channel:   {_yes(found.other_channels)}",
-        f"  exported to timm:        {'whole' if found.plain_head else 'its classifier starts as timm initialises it'}",
+        f"  timm's train.py:         starts its classifier {'from zero, as here' if found.plain_head else 'at random'}",
     ]
     if found.why_not:
-        lines.append(f"  why not at other sizes:  {found.why_not}")
+        cut = "…" if len(found.why_not) >= _CUT_CHARACTERS else ""
+        lines.append(f"  why not at other sizes:  {found.why_not}{cut}")
     return lines
 
 
@@ -92,7 +100,17 @@ def check_backbones(backbones: Sequence[str]) -> bool:
     from automl.cli.data import progress_bar
 
     with progress_bar("examining backbones") as progress:
-        found = examine_all(backbones, os.cpu_count() or 1, progress)
+
+        def told(done: int, total: int) -> None:
+            progress(done, total)
+            if not sys.stderr.isatty() and (done % _TOLD_EVERY == 0 or done == total):
+                typer.echo(f"examined {done} of {total} backbones", err=True)
+
+        try:
+            found = examine_all(backbones, os.cpu_count() or 1, told)
+        except KeyboardInterrupt:
+            typer.echo("what was examined is kept; the same command goes on", err=True)
+            raise
     shipped = {row.backbone: row for row in load_capabilities()}
     troubled = [f"{row.backbone}: {row.trouble}" for row in found if row.trouble]
     differing = [line for row in found if row.backbone in shipped for line in _differences(shipped[row.backbone], row)]

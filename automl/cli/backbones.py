@@ -43,7 +43,8 @@ def backbones(
     at: Annotated[
         int | None,
         typer.Option(
-            min=1,
+            min=16,
+            max=2048,
             metavar="PIXELS",
             help="Score each model for training at this size: its row nearest to it, corrected for the rest.",
         ),
@@ -73,13 +74,15 @@ def backbones(
 
     Example: automl backbones 'convnext*' --gpu-mem 16GB --licence commercial --sort params_m
     """
-    from automl.errors import PoolError
-    from automl.leaderboard import emptied_by, filters, load_table, parse_boards, rank, rank_at
+    from automl.errors import PoolError, SpecError
+    from automl.leaderboard import emptied_by, filters, load_table, parse_boards, rank, rank_at, unmatched
     from automl.leaderboard.ranking import check_name
     from automl.memory import CONTEXT_BYTES
     from automl.memory.facts import KINDS, table_bytes
     from automl.quantities import parse_bytes
 
+    if check and as_csv:
+        raise SpecError("--check compares and prints no table: leave out --csv, or --check")
     boards = parse_boards(board)
     table = rank(load_table(), boards) if at is None else rank_at(load_table(), at, boards)
     masks = filters(table, names or ("*",), max_params, image_size, family, licence)
@@ -91,6 +94,8 @@ def backbones(
     check_name("column", sort, table.columns)
     if why := emptied_by(table, masks):
         raise PoolError(why)
+    for name in unmatched(table, names or ()):
+        typer.echo(f"warning: no backbone of the leaderboard matches {name}", err=True)
     for mask in masks.values():
         table = table[mask[table.index]]
     if check:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from automl.backbones.capabilities import without_unsupported
+from automl.backbones.capabilities import check_image_size, without_unsupported
 from automl.data import open_dataset
 from automl.data.label_file import read_table
 from automl.data.samples import Dataset, train_on
@@ -156,6 +156,7 @@ def plan_of_study(folder: StudyFolder, recipe: Path | Recipe | None = None, weig
     if isinstance(recipe, Path):
         recipe = load_recipe(recipe)
     scores = confirmed_scores(confirmation, recipe) if confirmation else {}
+    check_image_size(recipe)
     recipe, without = without_unsupported(recipe)
     return Plan(
         name=folder.name,
@@ -233,7 +234,9 @@ def file_column(dataset: Dataset) -> str:
 
 
 def _plan_of_data(path: Path, data: dict[str, Any], weights_dir: Path | None) -> Plan:
-    recipe, without = without_unsupported(load_recipe(path))
+    recipe = load_recipe(path)
+    check_image_size(recipe)
+    recipe, without = without_unsupported(recipe)
     # Splits belong to the recipe's own seed: another --seed is another training on the same samples.
     spec = StudySpec.from_mapping({"data": data, "seed": recipe.seed % 2**32}, "automl train")
     beside = _study_beside(path)

@@ -8,7 +8,7 @@ Nothing here imports timm or torch except `refresh_table`; pandas is imported wh
 
 from automl.leaderboard.ranking import DEFAULT_BOARDS, parse_boards, rank, rank_at, siblings, size_slope
 from automl.leaderboard.refresh import compile_table, refresh_table
-from automl.leaderboard.selection import emptied_by, filters, select
+from automl.leaderboard.selection import emptied_by, filters, select, unmatched
 from automl.leaderboard.table import BOARDS, COLUMNS, SHIPPED, Provenance, load_table, provenance
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "select",
     "siblings",
     "size_slope",
+    "unmatched",
 ]

@@ -11,7 +11,7 @@ from automl.leaderboard.ranking import check_name
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COMMERCIAL_LICENCES", "emptied_by", "filters", "select"]
+__all__ = ["COMMERCIAL_LICENCES", "emptied_by", "filters", "select", "unmatched"]
 
 COMMERCIAL_LICENCES = frozenset({"apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0"})
 """Licences of weights that allow commercial use, as timm and the hub write them."""
@@ -77,6 +77,17 @@ def filters(
     if max_params is not None:
         masks[f"--max-params {max_params:g}"] = table["params_m"] <= max_params
     return masks
+
+
+def unmatched(table: "pd.DataFrame", names: Iterable[str]) -> list[str]:
+    """Lists the names and wildcards that match no row.
+
+    Args:
+        table: Rows with the columns of `load_table`.
+        names: As for `select`.
+    """
+    models = list(dict.fromkeys(table["model"]))
+    return [name for name in names if not any(_matches(model, (name,)) for model in models)]
 
 
 def emptied_by(table: "pd.DataFrame", masks: "Mapping[str, pd.Series[bool]]") -> str | None:

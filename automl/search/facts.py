@@ -74,14 +74,15 @@ def find_facts(
     Raises:
         PoolError: If no backbone fits.
     """
+    image_sizes = space.image_sizes()
     usable = (dataset.samples["split"] == "train").to_numpy() & cache.readable
     trial_seconds = _trial_seconds(spec, devices)
     limits = Limits(
         memory_bytes=memory.bytes,
         trial_seconds=trial_seconds,
         min_epochs=min(1.0, space.bounds("epochs")[0]),
-        image_sizes=space.image_sizes(),
-        reference_image_size=int(space.middle("image_size")),
+        image_sizes=image_sizes,
+        reference_image_size=image_sizes[len(image_sizes) // 2],
         max_batch_size=int(space.bounds("batch_size")[1]),
         train_images=int(usable.sum()),
     )

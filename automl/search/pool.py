@@ -14,7 +14,7 @@ from typing import Any
 
 from automl.backbones.capabilities import Capabilities, find_capabilities
 from automl.errors import PoolError, RecipeError, WeightsError
-from automl.leaderboard import load_table, rank_at, select
+from automl.leaderboard import load_table, rank_at, select, unmatched
 from automl.memory import CONTEXT_BYTES, estimate
 from automl.memory.limit import limit_for_prediction
 from automl.memory.probe import CannotProbe
@@ -192,13 +192,14 @@ def build_pool(
     Raises:
         PoolError: If nothing fits: names the smallest need.
     """
-    table = rank_at(load_table(), limits.reference_image_size, spec.pool.boards)
-    table = select(table, names=spec.pool.names, max_params=spec.pool.max_params, licence=spec.pool.licence)
+    ranked = rank_at(load_table(), limits.reference_image_size, spec.pool.boards)
+    table = select(ranked, names=spec.pool.names, max_params=spec.pool.max_params, licence=spec.pool.licence)
     table = table[table["score"].notna()]
     rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
     if not rows:
         raise PoolError(f"no backbone of the leaderboard matches {', '.join(spec.pool.names)}")
     candidates, notes = _with_weights(rows, spec)
+    notes = [f"no backbone of the leaderboard matches {name}" for name in unmatched(ranked, spec.pool.names)] + notes
     if device == "cpu":
         keep_freed_memory()  # as the workers do: they would be timed too slow
     chooser = _Chooser(spec, limits, classes, device)
@@ -428,7 +429,7 @@ class _Chooser:
             ("need more GPU memory", big),
             ("out of GPU memory when tried", self.did_not_fit),
             ("too slow: shortest trial", slow),
-            (f"run at a larger image size alone than the space's {self.limits.max_image_size} px", larger),
+            (f"need a larger image size than the space's {self.limits.max_image_size} px", larger),
             ("broken", self.broken),
         ):
             if names:

@@ -1,5 +1,6 @@
 """Trials as rows: what the live table, `automl best`, and `trials.csv` show."""
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,8 @@ def trials_table(study: "optuna.Study", space: "Space") -> "pd.DataFrame":
     """All trials with their parameters and metrics, as `trials.csv` holds them.
 
     Returns:
-        A row a trial: what `TrialRow` has, then `metric.*`, then `param.*` (as a recipe has them, not as indexes).
+        A row a trial: what `TrialRow` has, the recipe's drop path (0 where the backbone has none), then `metric.*`,
+        then `param.*` (as a recipe has them, not as indexes).
     """
     import pandas as pd
 
@@ -98,8 +100,10 @@ def trials_table(study: "optuna.Study", space: "Space") -> "pd.DataFrame":
         trial = trials[row.number]
         metrics = trial.user_attrs.get("metrics", {})
         params = space.decode(trial.params)
+        recipe = json.loads(trial.user_attrs.get("recipe", "{}"))
         rows.append(
             vars(row)
+            | {"drop_path": recipe.get("drop_path")}
             | {f"metric.{name}": value for name, value in metrics.items()}
             | {f"param.{name}": value for name, value in params.items()}
         )

@@ -177,11 +177,6 @@ class Space:
         values = _values(self.root.children.get(name, Constant(Recipe.model_fields[name].default)))
         return min(values), max(values)
 
-    def middle(self, name: str) -> float:
-        """The middle one of the values a numeric top-level parameter can have; between bounds, their mean."""
-        values = _values(self.root.children.get(name, Constant(Recipe.model_fields[name].default)))
-        return sorted(values)[len(values) // 2] if len(values) != 2 else sum(values) / 2
-
     def image_sizes(self) -> tuple[int, ...]:
         """Lists the image sizes it can draw, those that a branch sets included; of a range of many, some of them."""
         fields = dict(_fields(self.root, ""))

@@ -6,6 +6,7 @@ from automl.backbones import capabilities as module
 from automl.backbones.capabilities import (
     SIZES,
     Capabilities,
+    check_image_size,
     find_capabilities,
     load_capabilities,
     shipped_capabilities,
@@ -130,6 +131,32 @@ def test_what_a_backbone_lacks_is_taken_out_of_a_recipe():
     )
     kept = Recipe(backbone="resnet18", drop_path=0.2)
     assert without_unsupported(kept) == (kept, ())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "pretrained", "message"),
+    [
+        ("crossvit_9_240", 64, False, "image_size 64: crossvit_9_240 runs at 240 px: set image_size"),
+        (
+            "crossvit_9_240",
+            64,
+            True,
+            "image_size 64: the weights of crossvit_9_240 load at 240 px only: set image_size",
+        ),
+        (
+            "levit_128s",
+            64,
+            True,
+            "image_size 64: the weights of levit_128s load at 224 px only: set image_size, or pretrained: false",
+        ),
+    ],
+)
+def test_an_image_size_that_cannot_be_trained_at_names_those_that_can(backbone, size, pretrained, message):
+    with pytest.raises(RecipeError) as caught:
+        check_image_size(Recipe(backbone=backbone, image_size=size, pretrained=pretrained))
+    assert str(caught.value) == message
+    check_image_size(Recipe(backbone=backbone, image_size=240 if "crossvit" in backbone else 224))
+    check_image_size(Recipe(backbone="levit_128s", image_size=64, pretrained=False))
 
 
 # --- the shipped table -----------------------------------------------------------------------------------------------

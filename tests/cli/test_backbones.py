@@ -209,7 +209,7 @@ def test_leaderboard_refresh_without_results_says_what_is_missing(tmp_path):
 def test_of_a_few_backbones_it_is_said_what_they_can_do():
     output = call("levit_128s").output
     assert "levit_128s.fb_dist_in1k (weights made for 224 px)" in output
-    assert "image sizes:             224 px with its weights, 64, 96, 128," in output
+    assert "image sizes:             224 px with its weights; from scratch 64, 96, 128," in output
     assert "drop path:               yes" in output
     assert "why not at other sizes:  64 px: size mismatch for stages.0.blocks.0.attn.attention_bias" in output
     assert "image sizes:" not in call("resnet*").output
@@ -224,3 +224,14 @@ def test_a_check_examines_with_the_installed_timm_and_names_the_differences(monk
     assert result.exit_code == 1
     assert "1 differences from the table" in result.output
     assert "  vgg11.tv_in1k: drop path yes → no" in result.output
+
+
+def test_a_check_prints_no_table():
+    with pytest.raises(SpecError, match="--check compares and prints no table"):
+        call("--check", "--csv", "vgg11.tv_in1k")
+
+
+def test_a_name_among_others_that_matches_nothing_is_told():
+    result = call("levit_128s", "nonesuch", "--csv")
+    assert "warning: no backbone of the leaderboard matches nonesuch" in result.stderr
+    assert result.stdout.count("\n") == 2

@@ -229,7 +229,7 @@ def test_a_backbone_of_a_larger_size_alone_is_left_out_unless_it_is_all_that_was
     capabilities_are(monkeypatch, big={"runs": (384,)})
     pool = build()
     assert names(pool) == ["wide.a", "deep.a", "small.a", "tiny.a"]
-    assert pool.notes == ("left out, run at a larger image size alone than the space's 128 px: big.a (384 px)",)
+    assert pool.notes == ("left out, need a larger image size than the space's 128 px: big.a (384 px)",)
     asked = build(spec_of(pool={"names": ["big.a"]}))
     assert [entry.image_sizes for entry in asked.entries] == [(384,)]
     assert not asked.notes
@@ -284,6 +284,12 @@ def test_a_recipe_of_a_known_good_size_takes_the_nearest_size_of_a_backbone(monk
 def test_names_that_match_nothing():
     with pytest.raises(PoolError, match=r"no backbone of the leaderboard matches huge\*, vast\*"):
         build(spec_of(pool={"names": ["huge*", "vast*"]}))
+
+
+def test_a_name_that_matches_nothing_among_others_is_told():
+    pool = build(spec_of(pool={"names": ["big.a", "nonesuch*"]}))
+    assert names(pool) == ["big.a"]
+    assert pool.notes == ("no backbone of the leaderboard matches nonesuch*",)
 
 
 def test_a_pool_survives_being_stored(tmp_path, monkeypatch):
