@@ -11,7 +11,7 @@ import typer
 from automl.cli.main import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "studies/benchmarks/README.md", "CHANGELOG.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "studies/benchmarks/README.md", "CHANGELOG.md", "docs/backbones.md")
 COMMAND = typer.main.get_command(app)
 
 

@@ -28,6 +28,8 @@ from automl.processes import map_in_processes
 __all__ = ["examine", "examine_all", "outputs_of"]
 
 _CLASSES = 2
+_SHORT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
+"""Says nothing about a backbone, and must not be kept as if it did."""
 _REASON_CHARACTERS = 160
 
 
@@ -43,6 +45,7 @@ def examine(backbone: str, sizes: Iterable[int]) -> Capabilities:
 
     Raises:
         RecipeError: If timm has no such backbone.
+        MemoryError: If there is not enough memory to find out; `torch.OutOfMemoryError` likewise.
     """
     from timm.models import get_pretrained_cfg
 
@@ -54,6 +57,8 @@ def examine(backbone: str, sizes: Iterable[int]) -> Capabilities:
         try:
             source, _ = build_on_meta(backbone, {}, num_classes=cfg.num_classes if cfg is not None else 1000)
             return _examined(backbone, size, is_default, source, sorted({*sizes, size}))
+        except _SHORT_OF_MEMORY:
+            raise
         except (Exception, SystemExit) as exc:  # a model's code may raise anything
             return Capabilities(backbone, size, is_default, trouble=_reason(exc))
 
@@ -134,6 +139,8 @@ def _examined(backbone: str, weights_size: int, is_default: bool, source: nn.Mod
             runs.append(size)
             takes_size = "img_size" not in refused
             one = None if takes_size else model
+        except _SHORT_OF_MEMORY:
+            raise
         except (Exception, SystemExit) as exc:  # a model's code may raise anything for a size it cannot take
             reason = exc if one is not None else _why_not_run(backbone, size)
             if reason is None:
@@ -176,6 +183,8 @@ def _why_not_run(backbone: str, size: int) -> BaseException | None:
     """Gives what a network of a size raises without its weights; None if it runs."""
     try:
         outputs_of(build_on_meta(backbone, {"img_size": size}, num_classes=_CLASSES)[0], size)
+    except _SHORT_OF_MEMORY:
+        raise
     except (Exception, SystemExit) as exc:  # as above
         return exc
     return None

@@ -77,6 +77,7 @@ def export_onnx(model: ModelFolder, out: Path, data: Path | None = None) -> Grap
     if missing:
         raise AutomlError(f"ONNX needs {', '.join(missing)}; install with: pip install 'automl-timm[onnx]'")
     network = _Probabilities(model.load()).eval()
+    _spell_attention_out(network)
     need_bytes = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     if need_bytes > _PROTOBUF_BYTES:
         raise WeightsError(f"{model.path}: an ONNX file holds at most 2 GiB, the weights alone have more; use torch")
@@ -173,8 +174,23 @@ def _tried(
     except (AutomlError, OSError):
         raise
     except Exception as exc:  # dozens of types
-        first_line = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
+        cause: BaseException = exc
+        while cause.__cause__ is not None:  # torch wraps what went wrong in what to do next
+            cause = cause.__cause__
+        first_line = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
         raise WeightsError(f"{model.recipe.backbone} cannot be exported to this format: {first_line}") from exc
+
+
+def _spell_attention_out(network: nn.Module) -> None:
+    """Has timm's layers compute attention in single operations.
+
+    torch translates the fused one in four dimensions alone (Hiera, NesT and Twins have five), and stumbles over masks
+    that are learnt (BEiT, MaxViT).
+    """
+    layer: Any
+    for layer in network.modules():
+        if getattr(layer, "fused_attn", False):
+            layer.fused_attn = False
 
 
 def _compare(network: nn.Module, runner: Runner, batches: Iterable[Tensor]) -> tuple[float, int]:

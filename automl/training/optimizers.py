@@ -109,7 +109,8 @@ def _parameter_groups(recipe: "Recipe", model: nn.Module) -> list[dict[str, Any]
     for group in groups:
         for in_head in (False, True):
             parameters = [p for p in group["params"] if (id(p) in head) is in_head]
-            scale = group.get("lr_scale", 1.0) * (recipe.head_lr_factor if in_head else 1.0)
+            # All of a new head is new, while timm counts the first layers of caformer's as layers of the backbone.
+            scale = recipe.head_lr_factor if in_head else group.get("lr_scale", 1.0)
             rate = recipe.learning_rate * scale
             if parameters:
                 split.append(group | {"params": parameters, "lr": rate, "initial_lr": rate, "lr_scale": scale})

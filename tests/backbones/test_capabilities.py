@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 
 from automl.backbones import capabilities as module
 from automl.backbones.capabilities import (
@@ -17,6 +18,7 @@ from automl.backbones.examine import examine, examine_all
 from automl.errors import RecipeError, SpecError
 from automl.leaderboard import load_table
 from automl.recipe import Recipe
+from tests.training.faults import Faults
 
 
 @pytest.fixture
@@ -84,6 +86,12 @@ def test_a_damaged_cache_is_no_error(no_table):
     for text in ("", "[]", json.dumps({"backbone": "x"})):
         kept.write_text(text)
         assert find_capabilities("test_vit", (64,)) == found
+
+
+def test_a_lack_of_memory_is_nothing_that_a_backbone_cannot_do(no_table):
+    with Faults(("aten.native_layer_norm", 1)), pytest.raises(torch.OutOfMemoryError):
+        find_capabilities("test_vit", (64,))
+    assert find_capabilities("test_vit", (64,)).runs == (64, 160)
 
 
 def test_an_unknown_backbone_is_an_error(no_table):

@@ -57,6 +57,12 @@ def test_onnx_gives_the_models_probabilities_at_any_batch_size(written, tmp_path
         assert np.allclose(out.sum(1), 1, atol=1e-5)
 
 
+def test_onnx_of_attention_in_five_dimensions(tmp_path):
+    """torch translates the fused attention in four dimensions alone, and said so in three coloured paragraphs."""
+    model = write(tmp_path / "m", "nest_tiny_jx")
+    assert export_onnx(model, tmp_path / "out.onnx").difference < TOLERANCE
+
+
 def test_torch_gives_the_models_probabilities_at_any_batch_size(model, tmp_path):
     found = export_torch(model, tmp_path / "out.pt2")
     assert found.difference < TOLERANCE

@@ -2,12 +2,19 @@
 
 import pytest
 
+from automl.backbones.capabilities import find_capabilities
 from automl.errors import MemoryBudgetError
 from tests.export.test_train import Told, recipe_of, train_tiny  # noqa: F401 - a fixture
 from tests.search.conftest import images  # noqa: F401 - a fixture
 from tests.training.faults import Faults
 
 FORWARD = "aten.native_layer_norm"  # 13 in a network
+
+
+@pytest.fixture(autouse=True)
+def _examined():
+    """What the backbone can do is known before memory runs out."""
+    find_capabilities("test_vit", (32,))
 
 
 def test_it_goes_on_with_smaller_micro_batches_and_says_so(train_tiny):  # noqa: F811

@@ -170,3 +170,12 @@ def test_a_model_without_a_head_cannot_be_frozen():
 def test_a_model_with_nothing_to_train_is_refused():
     with pytest.raises(RecipeError, match="test_resnet"):
         make_optimizer(recipe_of(), model_of().requires_grad_(False))
+
+
+def test_all_of_a_head_of_several_layers_learns_at_the_heads_rate():
+    """timm's grouping by order of definition counts the first layers of caformer's head as the backbone's."""
+    model = timm.create_model("caformer_s18", num_classes=2)
+    recipe = Recipe(backbone="caformer_s18", layer_decay=0.75, head_lr_factor=3)
+    head = {id(p) for module in head_modules(model) for p in module.parameters()}
+    scales = {g["lr_scale"] for g in make_optimizer(recipe, model).param_groups for p in g["params"] if id(p) in head}
+    assert scales == {3.0}
