@@ -2,7 +2,8 @@
 
     python studies/leaderboard/pages.py [--out docs/backbones.md]
 
-It reads the table that the package ships (`sweep.py`) and `learning.csv` (`learning.py`), and examines nothing itself.
+It reads the table that the package ships (`sweep.py`), `learning.csv` (`learning.py`) and `exports.csv` (`exports.py`),
+and examines nothing itself.
 """
 
 import argparse
@@ -38,21 +39,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=HERE.parents[1] / "docs" / "backbones.md")
     given = parser.parse_args(arguments)
     rows = load_capabilities()
-    learned = read_learning(HERE / "learning.csv")
-    page = [HEAD, *counts(rows, learned, read_header(SHIPPED).get("timm", "?")), *sizes(rows), *lacks(rows)]
+    learned = sorted(read_table(HERE / "learning.csv"), key=lambda row: row["family"])
+    exported = read_table(HERE / "exports.csv")
+    numbers = counts(rows, exported, learned, read_header(SHIPPED).get("timm", "?"))
+    page = [HEAD, *numbers, *sizes(rows), *lacks(rows)]
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text("\n".join([*page, *training(learned)]) + "\n", encoding="utf-8")
 
 
-def read_learning(path: Path) -> list[dict[str, str]]:
-    """Reads what the training of each family found; nothing, if there is no file."""
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Reads what `learning.py` or `exports.py` found; nothing, if there is no file."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return sorted(csv.DictReader(file), key=lambda row: row["family"])
+        return list(csv.DictReader(file))
 
 
-def counts(rows: Sequence["Capabilities"], learned: Sequence[dict[str, str]], timm: str) -> list[str]:
+def counts(
+    rows: Sequence["Capabilities"], exported: Sequence[dict[str, str]], learned: Sequence[dict[str, str]], timm: str
+) -> list[str]:
     """How many backbones can do what."""
     one_each = list({row.arch: row for row in sorted(rows, key=lambda row: not row.default_weights)}.values())
     wanted = set(SPACE_SIZES)
@@ -75,6 +80,9 @@ def counts(rows: Sequence["Capabilities"], learned: Sequence[dict[str, str]], ti
         _count("have layers between which layer decay tells", one_each, lambda row: row.layer_groups > 1),
         _count("have a classifier that timm's train.py can scale", one_each, lambda row: row.plain_head),
     ]
+    for name, what in (("timm", "whose YAML timm's train.py accepts"), ("python", "whose script builds the network")):
+        yes = sum(row[name] == "yes" for row in exported)
+        lines += [f"| {what} | {yes} | {len(exported) - yes} |"] if exported else []
     for check in CHECKS if learned else ():
         yes = sum(row[check] == "yes" for row in learned)
         lines.append(f"| of {len(learned)} families, the smallest: {MEANING[check]} | {yes} | {len(learned) - yes} |")
@@ -146,7 +154,7 @@ def training(learned: Sequence[dict[str, str]]) -> list[str]:
         cells = " | ".join(row[check] or "–" for check in CHECKS)
         lines.append(f"| {row['backbone']} | {row['image_size']} | {loss} | {cells} |")
     reasons = [f"- {row['backbone']}: {row['why']}" for row in learned if row["why"]]
-    return [*lines, "", 'Each "no" explained:', "", *reasons, ""]
+    return [*lines, "", 'Each "no" explained, and what else was seen:', "", *reasons, ""]
 
 
 def _list(values: Iterable[int]) -> str:

@@ -2,7 +2,8 @@
 
     python studies/leaderboard/sweep.py [--jobs N] [--out FILE] [NAME …]     the table that the package ships
     python studies/leaderboard/learning.py [--jobs N]                        one architecture of each family, trained
-    python studies/leaderboard/pages.py                                      docs/backbones.md, from both
+    python studies/leaderboard/exports.py [--train-py FILE]                  every architecture's exports, accepted
+    python studies/leaderboard/pages.py                                      docs/backbones.md, from all three
 
 The first takes about 25 minutes of one core for 1,266 backbones, on tensors without data: no GPU, no weights. It goes
 on where it was interrupted, since what is found out is kept in automl's cache. With another version of timm than the
