@@ -11,7 +11,7 @@ import yaml
 
 from automl.errors import AutomlError, SpecError
 
-__all__ = ["cache_dir", "load_yaml", "shipped", "write_atomically", "write_text"]
+__all__ = ["cache_dir", "load_yaml", "read_header", "shipped", "write_atomically", "write_text"]
 
 
 def cache_dir() -> Path:
@@ -66,6 +66,23 @@ def load_yaml(path: Path, error: type[AutomlError] = SpecError) -> Any:
         raise error(f"{path}: a value cannot be read: {exc}; put it in quotes if it is text") from exc
     except RecursionError as exc:
         raise error(f"{path}: nested too deeply to be read") from exc
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Reads the `# key: value` lines on top of a shipped table.
+
+    Raises:
+        OSError: If the file cannot be read.
+        UnicodeDecodeError: If it is not UTF-8.
+    """
+    found: dict[str, str] = {}
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if not line.startswith("#"):
+                break
+            key, _, value = line.lstrip("# ").partition(":")
+            found[key.strip()] = value.strip()
+    return found
 
 
 @contextmanager

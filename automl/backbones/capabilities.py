@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from automl.errors import RecipeError, SpecError
-from automl.files import cache_dir, write_text
+from automl.files import cache_dir, read_header, write_text
 from automl.recipe import Recipe
 
 __all__ = [
@@ -42,6 +42,9 @@ SIZES = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)
 """Image sizes of the table, in pixels."""
 
 COMMAND = "python studies/leaderboard/sweep.py"
+
+REASON_CHARACTERS = 160
+"""A longer reason why something cannot be done is cut."""
 
 METHOD = 1
 """Raised whenever what is found out changes, so that older cache files are passed over."""
@@ -159,7 +162,7 @@ def without_unsupported(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     wanted = recipe.drop_path > 0, recipe.numerics.grad_checkpointing
     if not any(wanted):
         return recipe, ()
-    can = find_capabilities(recipe.backbone)
+    can = find_capabilities(recipe.backbone, (recipe.image_size,))
     without: list[str] = []
     if wanted[0] and not can.drop_path:
         without.append(f"drop_path {recipe.drop_path} ({recipe.backbone} has no stochastic depth)")
@@ -185,7 +188,9 @@ def shipped_capabilities(backbone: str) -> Capabilities | None:
 
 @cache
 def _by_name() -> dict[str, Capabilities]:
-    made_with = read_header(SHIPPED)
+    made_with: dict[str, str] = {}
+    with suppress(OSError, UnicodeDecodeError):
+        made_with = read_header(SHIPPED)
     if made_with.get("timm") != version("timm") or made_with.get("method") != str(METHOD):
         return {}
     rows = load_capabilities()
@@ -214,18 +219,6 @@ def write_capabilities(rows: Iterable[Capabilities], path: Path = SHIPPED) -> No
     writer.writeheader()
     writer.writerows(_to_row(row) for row in sorted(rows, key=lambda row: row.backbone))
     write_text(path, text.getvalue())
-
-
-def read_header(path: Path) -> dict[str, str]:
-    """Reads the `# key: value` lines on top of a table; empty if there is none."""
-    found: dict[str, str] = {}
-    with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if not line.startswith("#"):
-                break
-            key, _, value = line.lstrip("# ").partition(":")
-            found[key] = value.strip()
-    return found
 
 
 def _pixels(sizes: tuple[int, ...]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from automl.backbones.capabilities import SIZES, Capabilities, find_capabilities
+from automl.backbones.capabilities import REASON_CHARACTERS, SIZES, Capabilities, find_capabilities
 from automl.backbones.timm_model import (
     SkipInitialisation,
     build_on_meta,
@@ -30,7 +30,6 @@ __all__ = ["examine", "examine_all", "outputs_of"]
 _CLASSES = 2
 _SHORT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 """Says nothing about a backbone, and must not be kept as if it did."""
-_REASON_CHARACTERS = 160
 
 
 def examine(backbone: str, sizes: Iterable[int]) -> Capabilities:
@@ -220,8 +219,7 @@ def _takes_one_channel(backbone: str) -> bool:
 
 
 def _reason(exc: BaseException) -> str:
-    text = first_mismatch(exc) if isinstance(exc, Exception) else type(exc).__name__
-    return " ".join(text.split())[:_REASON_CHARACTERS]
+    return " ".join(first_mismatch(exc).split())[:REASON_CHARACTERS]
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def check_backbone(backbone: str) -> None:
     raise RecipeError(f"timm has no backbone {backbone!r}; {hint}")
 
 
-def first_mismatch(error: Exception) -> str:
+def first_mismatch(error: BaseException) -> str:
     """Writes an error on one line; of a state dict that does not fit, the first tensor and how many others.
 
     `load_state_dict` names the tensors from its second line on, and its first line alone says nothing.

@@ -17,9 +17,6 @@ __all__ = ["check_backbones", "print_capabilities"]
 
 _MOST_DIFFERENCES = 20
 
-_CUT_CHARACTERS = 160
-"""Reasons in the table are no longer."""
-
 _TOLD_EVERY = 20
 """Backbones between two lines in a log."""
 
@@ -69,6 +66,8 @@ def describe_training(family: str) -> list[str]:
 
 def describe_capabilities(found: "Capabilities") -> list[str]:
     """Writes what a backbone can do, one line a point."""
+    from automl.backbones.capabilities import REASON_CHARACTERS
+
     weights = _sizes(found.loads)
     sizes = weights if found.loads == found.runs else f"{weights} with its weights; from scratch {_sizes(found.runs)}"
     lines = [
@@ -81,7 +80,7 @@ def describe_capabilities(found: "Capabilities") -> list[str]:
         f"  timm's train.py:         starts its classifier {'from zero, as here' if found.plain_head else 'at random'}",
     ]
     if found.why_not:
-        cut = "…" if len(found.why_not) >= _CUT_CHARACTERS else ""
+        cut = "…" if len(found.why_not) >= REASON_CHARACTERS else ""
         lines.append(f"  why not at other sizes:  {found.why_not}{cut}")
     return lines
 
@@ -95,9 +94,10 @@ def check_backbones(backbones: Sequence[str]) -> bool:
     Returns:
         Whether all of them can be built and none differs.
     """
-    from automl.backbones.capabilities import SHIPPED, load_capabilities, read_header
+    from automl.backbones.capabilities import SHIPPED, load_capabilities
     from automl.backbones.examine import examine_all
     from automl.cli.data import progress_bar
+    from automl.files import read_header
 
     with progress_bar("examining backbones") as progress:
 

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from automl.backbones.timm_model import first_mismatch
 from automl.data.kinds import is_media
 from automl.errors import AutomlError, DataError, WeightsError
 from automl.export.folder import ModelFolder
@@ -177,8 +178,8 @@ def _tried(
         cause: BaseException = exc
         while cause.__cause__ is not None:  # torch wraps what went wrong in what to do next
             cause = cause.__cause__
-        first_line = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-        raise WeightsError(f"{model.recipe.backbone} cannot be exported to this format: {first_line}") from exc
+        reason = first_mismatch(cause)
+        raise WeightsError(f"{model.recipe.backbone} cannot be exported to this format: {reason}") from exc
 
 
 def _spell_attention_out(network: nn.Module) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl.errors import SpecError
+from automl.files import read_header
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,14 +51,8 @@ def provenance(path: Path = SHIPPED) -> Provenance:
     Raises:
         SpecError: If the file cannot be read.
     """
-    said: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                if not line.startswith("#"):
-                    break
-                key, _, value = line.lstrip("# ").partition(":")
-                said[key.strip()] = value.strip()
+        said = read_header(path)
     except (OSError, UnicodeDecodeError) as exc:
         raise SpecError(f"cannot read the leaderboard table {path}: {exc}") from exc
     return Provenance(**{key: said.get(key, "unknown") for key in Provenance.__dataclass_fields__})

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from automl.errors import RecipeError, SpecError
-from automl.files import write_text
+from automl.files import read_header, write_text
 from automl.memory.cache import METHOD, Step
 from automl.processes import map_in_processes
 
@@ -174,12 +174,8 @@ def write_facts(rows: Iterable[Row], path: Path = SHIPPED) -> None:
 def _header(path: Path) -> dict[str, str]:
     """The versions that a table was computed with; empty if there is none."""
     found: dict[str, str] = {}
-    with contextlib.suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if not line.startswith("#"):
-                break
-            key, _, value = line.lstrip("# ").partition(":")
-            found[key] = value.strip()
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        found = read_header(path)
     return {key: found.get(key, "") for key in _versions()}
 
 

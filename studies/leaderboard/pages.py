@@ -33,7 +33,8 @@ not drawn for it, nor is stochastic depth where a network has none. `automl back
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the page."""
-    from automl.backbones.capabilities import SHIPPED, load_capabilities, read_header
+    from automl.backbones.capabilities import SHIPPED, load_capabilities
+    from automl.files import read_header
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE.parents[1] / "docs" / "backbones.md")
