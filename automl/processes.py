@@ -1,17 +1,48 @@
-"""Work shared out to several processes of one thread each."""
+"""Work shared out to the cores: to threads, or to processes of one thread each."""
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-__all__ = ["map_in_processes"]
+__all__ = ["cpu_threads", "in_threads", "map_in_processes"]
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
+
+
+def cpu_threads() -> int:
+    """The number of CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_threads(function: Callable[[Key], Result], items: Iterable[Key], ahead: int) -> Iterator[Result]:
+    """Calls a function on each item in threads, one per core.
+
+    Args:
+        function: May run in any thread; what it raises is raised here.
+        items: Taken one after the other in the caller's thread, as results are taken.
+        ahead: Items at most that are begun and whose result was not yet taken.
+
+    Yields:
+        The results, in the order of the items.
+    """
+    with ThreadPoolExecutor(cpu_threads()) as pool:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def map_in_processes(function: Callable[[Key], Result], keys: Sequence[Key], jobs: int) -> Iterator[tuple[Key, Result]]:

@@ -61,6 +61,8 @@ class DataSpec(Section):
     group_column: str | None = None
     """Column whose samples stay together (same person, clip, photo); None: recognised by the name `group`."""
     split_column: str | None = None
+    files_folder: Path | None = None
+    """Where the files lie that a label file names; None: below the label file's own folder."""
     groups: Path | None = None
     """A table of file names and groups, beside the labels; None: `groups.csv` in the data's folder, if it is there."""
     face_model: Path | None = None
@@ -71,6 +73,8 @@ class DataSpec(Section):
     """For two classes: the one whose probability is predicted; None: `1`, `fake`, or the last."""
     validation_fraction: Annotated[float, Field(gt=0, lt=0.9)] = 0.2
     holdout_fraction: Annotated[float, Field(ge=0, lt=0.9)] = 0.1
+    min_class_samples: Annotated[int, Field(ge=0)] = 0
+    """Classes with fewer samples to train on, or with none in a validation set that is given, are left out."""
     shuffle_labels: bool = False
     """Permutes the labels within each split: a check that a search finds nothing where there is nothing."""
 

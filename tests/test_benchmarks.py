@@ -6,8 +6,10 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from optuna.trial import FrozenTrial, create_trial
@@ -99,8 +101,8 @@ def test_throughput_is_compared_round_by_round() -> None:
     assert "step  fit / bare 1.000" in told
 
 
-def trial(number: int, start: float, end: float, **seconds: float) -> FrozenTrial:
-    frozen = create_trial(value=0.9, user_attrs=seconds)
+def trial(number: int, start: float, end: float, **user_attrs: Any) -> FrozenTrial:
+    frozen = create_trial(value=0.9, user_attrs=user_attrs)
     frozen.number = number
     frozen.datetime_start, frozen.datetime_complete = datetime.fromtimestamp(start), datetime.fromtimestamp(end)
     return frozen
@@ -110,7 +112,7 @@ def test_overhead_shares_add_up() -> None:
     overhead = load("overhead")
     trials = [
         trial(1, 60, 90, train_seconds=20, validation_seconds=5, fit_seconds=28),
-        trial(0, 20, 55, train_seconds=24, validation_seconds=4, fit_seconds=30),
+        trial(0, 20, 55, spent={"train_seconds": 24, "validation_seconds": 4, "fit_seconds": 30}),
         trial(2, 91, 92),  # ended before it was validated
     ]
     shares = overhead.share_out(trials, overhead.Moments(began=0, decoded=5, chosen=15, ended=100))
@@ -122,6 +124,23 @@ def test_overhead_shares_add_up() -> None:
     assert shares.outside_fit == pytest.approx(0.42)
     assert shares.outside_steps == pytest.approx(0.47)
     assert "42.0%" in "\n".join(shares.lines())
+
+
+def test_overhead_counts_what_a_storage_is_asked(tmp_path: Path) -> None:
+    overhead = load("overhead")
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db")
+    meter = overhead.Meter(study._storage)
+    trial = study.ask()
+    study.get_trials()
+    assert meter.all.commits == 1  # reading waits for no disk
+    assert meter.in_fit == overhead.Asked()
+    with meter.fitting():
+        trial.set_user_attr("spent", {"fit_seconds": 1.0})
+        trial.report(0.5, 1)
+    assert (meter.all.commits, meter.in_fit.commits) == (3, 2)
+    assert meter.all.statements > meter.in_fit.statements >= 2
+    assert meter.all.seconds > meter.in_fit.seconds > 0
+    assert "1 commits" in meter.in_fit.line(2)
 
 
 def test_the_peer_tells_the_best_so_far() -> None:

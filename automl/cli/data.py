@@ -33,10 +33,12 @@ def data(
     group_column: data_flags.GroupColumn = None,
     groups: data_flags.Groups = None,
     split_column: data_flags.SplitColumn = None,
+    files_folder: data_flags.FilesFolder = None,
     real_class: data_flags.RealClass = None,
     positive_class: data_flags.PositiveClass = None,
     validation_fraction: data_flags.ValidationFraction = None,
     holdout_fraction: data_flags.HoldoutFraction = None,
+    min_class_samples: data_flags.MinClassSamples = None,
     seed: Annotated[int, typer.Option(help="Chooses the splits that are not given.")] = 0,
     near_copies: Annotated[
         bool, typer.Option(help="Look for videos and sounds that are nearly the same in two splits: decodes them.")
@@ -58,10 +60,12 @@ def data(
         group_column=group_column,
         groups=groups,
         split_column=split_column,
+        files_folder=files_folder,
         real_class=real_class,
         positive_class=positive_class,
         validation_fraction=validation_fraction,
         holdout_fraction=holdout_fraction,
+        min_class_samples=min_class_samples,
     )
     spec = StudySpec.from_mapping({"data": keys, "seed": seed}, "automl data")
     dataset = open_dataset(spec.data, spec.seed)
@@ -122,7 +126,8 @@ def _many(summary: "Summary") -> bool:
 def _facts(summary: "Summary") -> list[str]:
     """The lines about the whole data set."""
     shown = ", ".join(summary.classes[:20]) + (" …" if len(summary.classes) > 20 else "")
-    lines = [f"data: {summary.root}", f"format: {summary.format}", f"classes: {len(summary.classes)} ({shown})"]
+    lines = [f"data: {summary.root}", f"format: {summary.format}", *(f"read: {line}" for line in summary.told)]
+    lines += [f"classes: {len(summary.classes)} ({shown})"]
     if summary.positive_class:
         lines.append(f"positive class: {summary.positive_class}")
     lines.append(f"real class: {summary.real_class or 'unknown (--real-class names it)'}")
@@ -146,6 +151,11 @@ def _clips(clips: "Clips") -> list[str]:
         lines.append(f"variable frame rate: {clips.variable_rate} of {clips.pictures} clips")
     if clips.rotated:
         lines.append(f"rotated: {clips.rotated} of {clips.pictures} clips; they are turned upright")
+    if clips.stretched:
+        lines.append(f"pixels that are not square: {clips.stretched} of {clips.pictures} clips; they are widened")
+    for count, what in ((clips.several_pictures, "pictures"), (clips.several_sounds, "sound")):
+        if count:
+            lines.append(f"several tracks of {what}: {count} of {clips.count} clips; the default one is read")
     if 0 < clips.pictures < clips.count:
         lines.append(f"pictures: in {clips.pictures} of {clips.count} clips")
     if clips.sound:

@@ -8,11 +8,13 @@ import typer
 __all__ = [
     "FaceModel",
     "FileColumn",
+    "FilesFolder",
     "Format",
     "GroupColumn",
     "Groups",
     "HoldoutFraction",
     "LabelColumn",
+    "MinClassSamples",
     "PositiveClass",
     "RealClass",
     "SplitColumn",
@@ -36,10 +38,13 @@ Groups = Annotated[
 ]
 FaceModel = Annotated[Path | None, _option("YuNet ONNX file to find faces with (default: the one that pip installed).")]
 SplitColumn = Annotated[str | None, _option("Label file: column that names the split.")]
+FilesFolder = Annotated[Path | None, _option("Label file: where the files lie (default: below its own folder).")]
 RealClass = Annotated[str | None, _option("Class of what is genuine, which self-blending may forge.")]
 PositiveClass = Annotated[str | None, _option("Class whose probability is predicted.")]
 ValidationFraction = Annotated[float | None, _option("Where no set is given (default 0.2).")]
 HoldoutFraction = Annotated[float | None, _option("Kept out, to score on in the end (default 0.1).")]
+
+MinClassSamples = Annotated[int | None, _option("Leave out classes with fewer samples to train on (default: none).")]
 
 
 def data_keys(**flags: Any) -> dict[str, Any]:

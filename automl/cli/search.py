@@ -45,7 +45,7 @@ def search(
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, gp, random, qmc.", rich_help_panel=_STUDY)] = None,
     pruner: Annotated[
-        str | None, typer.Option(help="halving, hyperband, median, wilcoxon, none.", rich_help_panel=_STUDY)
+        str | None, typer.Option(help="halving, hyperband, median, none.", rich_help_panel=_STUDY)
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of splits, sampler and training.", rich_help_panel=_STUDY)
@@ -82,11 +82,13 @@ def search(
     group_column: data_flags.GroupColumn = None,
     groups: data_flags.Groups = None,
     split_column: data_flags.SplitColumn = None,
+    files_folder: data_flags.FilesFolder = None,
     face_model: data_flags.FaceModel = None,
     real_class: data_flags.RealClass = None,
     positive_class: data_flags.PositiveClass = None,
     validation_fraction: data_flags.ValidationFraction = None,
     holdout_fraction: data_flags.HoldoutFraction = None,
+    min_class_samples: data_flags.MinClassSamples = None,
     shuffle_labels: Annotated[
         bool, typer.Option("--shuffle-labels", help="A check: nothing should be found.", rich_help_panel=_DATA)
     ] = False,
@@ -127,11 +129,13 @@ def search(
             group_column=group_column,
             groups=groups,
             split_column=split_column,
+            files_folder=files_folder,
             face_model=face_model,
             real_class=real_class,
             positive_class=positive_class,
             validation_fraction=validation_fraction,
             holdout_fraction=holdout_fraction,
+            min_class_samples=min_class_samples,
             shuffle_labels=shuffle_labels or None,
         ),
     }
@@ -155,6 +159,7 @@ def worker(
     Example: automl worker --storage sqlite:////data/runs/ffdi/study.db --study ffdi --runs /data/runs
     """
     from automl.search.folder import StudyFolder
+    from automl.search.storage import Patience
     from automl.search.study import open_study
     from automl.search.worker import Stop, work
 
@@ -162,7 +167,7 @@ def worker(
     stop = Stop(deadline)
     if supervised:
         stop.watch(sys.stdin)
-    work(open_study(folder, storage), folder, device, stop)
+    work(open_study(folder, storage, Patience(should_stop=stop)), folder, device, stop)
 
 
 def show_result(result: "SearchResult") -> None:

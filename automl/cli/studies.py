@@ -72,7 +72,8 @@ def dashboard(
     import socket
 
     from automl.errors import StudyError
-    from automl.search.study import find_study, open_storage, open_study, stored_storage
+    from automl.search.storage import open_storage
+    from automl.search.study import find_study, open_study, stored_storage
 
     folder = find_study(runs, study)
     open_study(folder)
@@ -83,6 +84,7 @@ def dashboard(
         except OSError as exc:
             raise StudyError(f"port {port} is taken; give another one with --port") from exc
     print(f"study {folder.name}: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    print("note: its importances (PED-ANOVA) often name parameters that do not matter, below some hundred trials")
     from optuna_dashboard import run_server
 
     run_server(open_storage(stored_storage(folder)), host="127.0.0.1", port=port)

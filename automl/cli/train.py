@@ -52,9 +52,11 @@ def train(
     group_column: data_flags.GroupColumn = None,
     groups: data_flags.Groups = None,
     split_column: data_flags.SplitColumn = None,
+    files_folder: data_flags.FilesFolder = None,
     real_class: data_flags.RealClass = None,
     positive_class: data_flags.PositiveClass = None,
     holdout_fraction: data_flags.HoldoutFraction = None,
+    min_class_samples: data_flags.MinClassSamples = None,
 ) -> None:
     """Train the winner on all the data it may learn from, and write a model folder. The same command continues.
 
@@ -73,9 +75,11 @@ def train(
         group_column=group_column,
         groups=groups,
         split_column=split_column,
+        files_folder=files_folder,
         real_class=real_class,
         positive_class=positive_class,
         holdout_fraction=holdout_fraction,
+        min_class_samples=min_class_samples,
     )
     wishes: dict[str, Any] = {
         "ema": ema,

@@ -31,10 +31,12 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from automl import recipe
+from automl.data.decode import MIDDLE
 from automl.data.media import require
+from automl.data.media.video import conversion
 from automl.errors import RecipeError
 
-__all__ = ["Pixels", "Transform", "eval_transform", "train_transform"]
+__all__ = ["Pixels", "Transform", "eval_transform", "shown_part", "train_transform"]
 
 Pixels = npt.NDArray[np.uint8]
 """An RGB image, (H, W, 3) uint8."""
@@ -99,14 +101,16 @@ def train_transform(augmentation: recipe.Augmentation, image_size: int, interpol
         *_masks(augmentation.time_mask, augmentation.frequency_mask),
         *_sometimes(augmentation.erasing, v2.RandomErasing(p=1, value=MEAN)),
     ]
-    return _Pipeline(_window(augmentation.crop, random=True), image_size, _mode(interpolation), tuple(steps))
+    crop = augmentation.crop
+    return _Pipeline(crop, _window(crop, random=True), image_size, _mode(interpolation), tuple(steps))
 
 
 def eval_transform(augmentation: recipe.Augmentation, image_size: int, interpolation: str = "bicubic") -> Transform:
     """Makes the transformation of one image that is scored: the crop alone, from the middle, nothing random.
 
     Of the crops, `resize` and `random_resized` bring the short side to `image_size`; `native` cuts the middle window
-    out without resizing, and resizes only images that are smaller than it.
+    out without resizing, and resizes only images that are smaller than it. `squash` brings both sides to `image_size`
+    and cuts nothing off, in training either.
 
     Args:
         augmentation: The one the network was trained with; only its crop counts.
@@ -119,19 +123,32 @@ def eval_transform(augmentation: recipe.Augmentation, image_size: int, interpola
     Raises:
         RecipeError: If the interpolation is unknown.
     """
-    return _Pipeline(_window(augmentation.crop, random=False), image_size, _mode(interpolation), ())
+    crop = augmentation.crop
+    return _Pipeline(crop, _window(crop, random=False), image_size, _mode(interpolation), ())
+
+
+def shown_part(image: Pixels, crop: recipe.Crop) -> Pixels:
+    """The part of an image (H, W, 3) that a crop is taken of: `squash` sees all of it, others its middle of 1:2."""
+    if crop.name == "squash":
+        return image
+    height, width, _ = image.shape
+    longest = MIDDLE * min(height, width)
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return image[top : top + longest, left : left + longest]
 
 
 @dataclass(frozen=True)
 class _Pipeline:
     """Cuts a window out, brings it to the image size, and applies the steps."""
 
-    window: "_Square | _RandomResized"
+    crop: recipe.Crop
+    window: "_Whole | _Square | _RandomResized"
     image_size: int
     interpolation: v2.InterpolationMode
     steps: tuple[Step, ...]
 
     def __call__(self, image: Pixels) -> torch.Tensor:
+        image = shown_part(image, self.crop)
         top, left, height, width = self.window(image.shape[0], image.shape[1], self.image_size)
         # The copy: a view would warn that the cache cannot be written, and make the resizing read strided rows.
         cut = image[top : top + height, left : left + width].copy()
@@ -146,10 +163,21 @@ class _Pipeline:
 # --- windows ----------------------------------------------------------------------------------------------------
 
 
-def _window(crop: recipe.Crop, random: bool) -> "_Square | _RandomResized":
+def _window(crop: recipe.Crop, random: bool) -> "_Whole | _Square | _RandomResized":
+    if crop.name == "squash":
+        return _Whole()
     if random and isinstance(crop, recipe.RandomResizedCrop):
         return _RandomResized(crop.min_scale, crop.max_aspect)
     return _Square(random, native=isinstance(crop, recipe.NativeCrop))
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """All there is."""
+
+    def __call__(self, height: int, width: int, image_size: int) -> tuple[int, int, int, int]:
+        del image_size
+        return 0, 0, height, width
 
 
 @dataclass(frozen=True)
@@ -286,10 +314,11 @@ class _H264:
         encoder.options = {"crf": str(crf), "preset": "veryfast", "tune": "zerolatency"}
         decoder = av.CodecContext.create("h264", "r")
         decoder.thread_count = 1
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even)).reformat(format="yuv420p", threads=1)
+        how: dict[str, Any] = {"interpolation": conversion(), "threads": 1}
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even)).reformat(format="yuv420p", **how)
         packets = [*encoder.encode(frame), *encoder.encode(None)]
         (frame,) = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
-        decoded = frame.reformat(format="rgb24", threads=1).to_ndarray()
+        decoded = frame.reformat(format="rgb24", **how).to_ndarray()
         return torch.from_numpy(decoded[:height, :width]).permute(2, 0, 1)
 
 

@@ -9,8 +9,7 @@ and the size and view that made it, so that a changed file or another view makes
     journal.jsonl     what images.bin holds so far; only while it is built
     lock              held by the process that builds
 
-Files are decoded in threads: Pillow and FFmpeg release the interpreter lock while they decode, and threads need no
-`if __name__ == "__main__"` in the user's script and import nothing again, as processes would.
+Files are decoded in processes of their own (`automl.data.decoding`), of which none can take this one with it.
 """
 
 import errno
@@ -19,37 +18,36 @@ import hashlib
 import json
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from shutil import disk_usage
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from automl.data.decode import LONGEST, image_size, read_pixels, reason_alone, shrunk
+from automl.data.decoding import decode_files
 from automl.data.media import require
 from automl.data.samples import Dataset
 from automl.data.splits import check_counts
 from automl.data.views import view_images, view_key
 from automl.errors import AutomlError, DataError
 from automl.files import cache_dir, write_atomically, write_text
+from automl.processes import cpu_threads
 from automl.quantities import format_bytes
 from automl.recipe import ClipView, FaceChoices, ViewPart, WholeImage
 
-__all__ = ["Cache", "build_cache", "cpu_threads", "in_threads"]
+__all__ = ["Cache", "build_cache", "cpu_threads"]
 
-_VERSION = 2  # raise it when the same file gives other pixels
+_VERSION = 3  # raise it when the same file gives other pixels
 _BATCH = 128  # images, and
 _BATCH_SECONDS = 2.0  # seconds between two entries of the journal: what a kill may lose
 _INDEX = np.dtype([("offset", "<i8"), ("height", "<i4"), ("width", "<i4"), ("count", "<i4")])
 Progress = Callable[[int, int], None]
-T = TypeVar("T")
 _PLAIN = WholeImage()
-R = TypeVar("R")
 
 
 @dataclass(eq=False)
@@ -116,8 +114,8 @@ def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, v
     Args:
         dataset: The samples.
         size: Pixels of the short side; larger images are shrunk (bicubic, antialiased), smaller ones stay as they are.
-            A long side of more than twice the short one is cut off equally at both ends. Views of clips make squares of
-            this size.
+            Nothing is cut off; one of more than 1:8 is shrunk until it has no more pixels than one of 1:8. Views of
+            clips make squares of this size.
         progress: Called from this thread with (files done, files in all).
         view: What makes a file images.
 
@@ -152,36 +150,6 @@ def _require(view: ViewPart) -> None:
             require("cv2")
 
 
-def cpu_threads() -> int:
-    """The number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def in_threads(function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """Calls a function on each item in threads, one per core.
-
-    Args:
-        function: May run in any thread; what it raises is raised here.
-        items: Taken one after the other in the caller's thread, as results are taken.
-        ahead: Items at most that are begun and whose result was not yet taken.
-
-    Yields:
-        The results, in the order of the items.
-    """
-    with ThreadPoolExecutor(cpu_threads()) as pool:
-        pending: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-
 @dataclass(frozen=True)
 class _Maker:
     """What makes images of a file."""
@@ -192,20 +160,19 @@ class _Maker:
     @property
     def key(self) -> str:
         """What decides the pixels."""
-        return f"{_VERSION} {self.size} {view_key(self.view) if isinstance(self.view, ClipView) else LONGEST}"
+        of_view = view_key(self.view) if isinstance(self.view, ClipView) else f"whole, up to 1:{LONGEST}"
+        return f"{_VERSION} {self.size} {of_view}"
 
-    def images(self, file: str) -> np.ndarray | str:
-        """Decodes one file; returns its images, shape (K, height, width, 3) uint8, or why there are none."""
-        try:
-            if isinstance(self.view, ClipView):
-                return view_images(self.view, Path(file), self.size).pixels
-            return read_pixels(file, self.size)[None]
-        except DataError as exc:
-            return reason_alone(exc, file)
-        except Exception as exc:  # a broken clip makes decoders raise nearly anything, and must not end a night's work
-            if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            return f"{type(exc).__name__}: {next(iter(str(exc).strip().splitlines()), 'no message')}"
+    def decode(self, files: Sequence[str]) -> Iterator[np.ndarray | DataError]:
+        """Decodes files; yields the images of each, shape (K, height, width, 3) uint8, or why there are none."""
+        # in order, and never more than a few files' images are held
+        if isinstance(self.view, ClipView):
+            make = partial(view_images, self.view, size=self.size)
+            for found in decode_files(make, map(Path, files), ahead=4 * cpu_threads()):
+                yield found if isinstance(found, DataError) else found.pixels
+            return
+        for image in decode_files(partial(read_pixels, size=self.size), files, ahead=16 * cpu_threads()):
+            yield image if isinstance(image, DataError) else image[None]
 
     def need_bytes(self, files: Sequence[str]) -> int:
         """Estimates the pixels of all files in bytes; of image files from the headers of up to 64 of them."""
@@ -213,12 +180,10 @@ class _Maker:
             return len(files) * self.view.count * self.size**2 * 3
         some = files[:: max(1, len(files) // 64)]
         total = 0
-        for file in some:
-            try:
-                width, height = shrunk(*image_size(file), self.size)
-            except DataError:
-                continue
-            total += width * height * 3
+        for size in decode_files(image_size, some, ahead=len(some)):
+            if not isinstance(size, DataError):
+                width, height = shrunk(*size, self.size)
+                total += width * height * 3
         return total * len(files) // max(1, len(some))
 
 
@@ -311,12 +276,10 @@ def _append(
     """Decodes the files from position `done` on and writes them in order; fills `index` and `reasons`."""
     lines: list[str] = []
     written = time.monotonic()
-    # in order, and never more than a few files' images are held
-    decoded = in_threads(maker.images, files[done:], ahead=4 * cpu_threads())
-    for position, result in enumerate(decoded, start=done):
-        if isinstance(result, str):
-            reasons[str(position)] = result
-            lines.append(json.dumps([0, 0, 0, 0, result]))
+    for position, result in enumerate(maker.decode(files[done:]), start=done):
+        if isinstance(result, DataError):
+            reason = reasons[str(position)] = reason_alone(result, files[position])
+            lines.append(json.dumps([0, 0, 0, 0, reason]))
         else:
             count, height, width, _ = result.shape
             index[position] = (pixels.tell(), height, width, count)

@@ -31,6 +31,7 @@ one photograph, as a photograph and as a network's imitation of it.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -46,7 +47,7 @@ from automl.data.samples import SPLITS, Dataset
 from automl.errors import DataError
 from automl.recipe import ClipView, Frame, Mel
 
-__all__ = ["NearCopy", "count_ones", "near_copies", "perceptual_hashes", "shortcut"]
+__all__ = ["NearCopy", "count_ones", "near_copies", "perceptual_hashes", "shortcut", "undecoded"]
 
 _SIZE = 64  # pixels of the images' sides
 _MOST_PAIRS = 5_000_000_000  # of hashes: some ten seconds
@@ -139,6 +140,15 @@ def near_copies(dataset: Dataset, progress: Progress | None = None) -> tuple[Nea
                     groups.join(a, b, similarity)
     found = [_near_copy(dataset, members, weakest) for members, weakest in groups.found()]
     return tuple(sorted(found, key=lambda copy: -copy.similarity))
+
+
+def undecoded(dataset: Dataset) -> list[tuple[str, str]]:
+    """The clips that `near_copies` could make no images of, and why; after it, this decodes nothing."""
+    if dataset.media not in _WAYS or len(_present(dataset)) < 2:
+        return []
+    with suppress(DataError):  # none of them has any
+        return build_cache(dataset, _SIZE, None, _WAYS[dataset.media].view).unreadable
+    return []
 
 
 def shortcut(dataset: Dataset) -> str | None:

@@ -5,22 +5,27 @@ around them), a *label file* (see `automl.data.label_file`), and the competition
 
     trainset/  trainset_label.txt    valset/  valset_label.txt    testset/ (no labels: ignored)
 
-Which samples belong together (`groups.csv`) may stand beside any of them; see `automl.data.groups`.
+Folders of classes are the stronger sign: a table beside them wins only if a flag asks for it, or if its labels cover
+the files and say more, or other, than the folders do. What was taken is told, and so is what was not. Which samples
+belong together (`groups.csv`) may stand beside any of them; see `automl.data.groups`.
 """
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from automl.data.columns import FORGED, GENUINE, LABEL_NAMES, SPLIT_NAMES
 from automl.data.groups import GROUPS_FILE, with_groups
-from automl.data.kinds import ENDINGS, Medium, endings_for, is_media, medium_of
-from automl.data.label_file import SPLIT_NAMES, LabelFile, Row, listing, names_files, read_label_file
-from automl.data.table import TABLES, printable
+from automl.data.kinds import ENDINGS, Medium, endings_for, is_media, medium_at
+from automl.data.label_file import LabelFile, Row, named_share, read_label_file
+from automl.data.published import read_published
+from automl.data.table import listing, printable
+from automl.data.tree import LeftOut, Tree, walk_media
 from automl.errors import DataError
 from automl.spec import DataSpec
 
@@ -30,6 +35,8 @@ FFDI_SETS = {"trainset": "train", "valset": "validation", "testset": "holdout"}
 """The folders of the FFDI layout, and what automl calls these splits."""
 
 _SHOWN = 5
+_DOCUMENTS = re.compile(r"readme|licen[cs]e|changelog|requirements|notes?\b|sources|citation", re.IGNORECASE)
+_COVERS = 0.8  # of the files: a table of labels, not one that mentions some of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +49,8 @@ class Listing:
     problems: tuple[str, ...]
     media: Medium
     """What kind of files they all are."""
+    told: tuple[str, ...] = field(default=())
+    """What was read and what was not, one line each."""
 
 
 def list_samples(spec: DataSpec) -> Listing:
@@ -56,128 +65,132 @@ def list_samples(spec: DataSpec) -> Listing:
     Raises:
         DataError: If the layout cannot be told, or there are no labelled files, or a file has two labels.
     """
-    if spec.path is None or spec.format == "demo":
-        from automl.data.demo import demo_dataset  # late: it draws the demo with scikit-image
-
-        root, layout = demo_dataset(), "demo"
-        found = _from_table(root, spec)
-    else:
-        root = Path(spec.path).expanduser()
-        if not root.exists():
-            raise DataError(f"no such file or folder: {root}")
-        layout = _recognise(root, spec)
-        found = _READERS[layout](root, spec)
-    table, media, problems = _checked(root, found)
+    root, layout, found, tree = _read(spec)
+    table, media, problems = _checked(root, found, layout)
     table["group"], said = with_groups(table, root, spec.groups)
     if layout == "ffdi" and media == "video":
         layout = "ffdv"
-    return Listing(root.resolve(), layout, table, (*found.problems, *problems, *said), media)
+    told = [*found.told, *_not_read(table, found, tree)]
+    left = tree.left.warnings() if tree else []
+    return Listing(root.resolve(), layout, table, (*found.problems, *problems, *said, *left), media, tuple(told))
 
 
-def _recognise(root: Path, spec: DataSpec) -> str:
-    """Names the layout of a folder or file: `table`, `ffdi` or `folder`."""
-    if root.is_file():
+def _read(spec: DataSpec) -> tuple[Path, str, LabelFile, Tree | None]:
+    """The root, the layout, its rows, and all that lies below the root if that is a folder."""
+    if spec.path is None or spec.format == "demo":
+        from automl.data.demo import demo_dataset  # late: it draws the demo with scikit-image
+
+        root = demo_dataset()
+        return root, "demo", _from_table(root, spec, Tree(root)), None
+    root = Path(spec.path).expanduser()
+    if not root.exists():
+        raise DataError(f"no such file or folder: {root}")
+    if not root.is_dir():
         if spec.format not in ("auto", "table"):
             raise DataError(f"{root} is a file; --format {spec.format} needs a folder")
-        return "table"
-    if spec.format != "auto":
-        return "ffdi" if spec.format == "ffdv" else spec.format
-    if _ffdi_label_file(root, "trainset") and (root / "trainset").is_dir():
-        return "ffdi"
-    files = _label_files(root)
-    # without class folders, a label file that names nothing is still what was meant: its error says what is wrong
-    if any(names_files(file) for file in files) or (files and not any(any(_media_files(f)) for f in _folders(root))):
-        return "table"
-    return "folder"
+        if is_media(root.name):
+            raise DataError(f"{root} is one file; give its folder, or a label file")
+        return root, "table", read_label_file(root, spec, spec.files_folder), None
+    tree = Tree(root)
+    if not spec.files_folder:
+        layout, found = _from_tree(root, spec, tree)
+        return root, layout, found, tree
+    raise DataError(f"--files-folder says where the files of a label file lie, and {root} is a folder")
 
 
-def _from_ffdi(root: Path, spec: DataSpec) -> LabelFile:
+def _from_tree(root: Path, spec: DataSpec, tree: Tree) -> tuple[str, LabelFile]:
+    """The layout of a folder, and its rows."""
+    if spec.format in ("ffdi", "ffdv") or (spec.format == "auto" and _ffdi_level(tree) is not None):
+        return "ffdi", _from_ffdi(root, spec, tree)
+    if spec.format == "table":
+        return "table", _from_table(root, spec, tree)
+    if spec.format == "auto" and (
+        known := next(filter(None, (read_published(tree, at) for at in _levels(tree))), None)
+    ):
+        return "folder", known
+    folders = _from_folders(tree)
+    if spec.format == "folder":
+        return "folder", folders
+    files = _label_files(root, tree)
+    strong = _are_classes({row.label for row in folders.rows})
+    if files and (not strong or any((spec.file_column, spec.label_column, spec.group_column, spec.split_column))):
+        return "table", _read_tables(root, spec, files, tree)
+    if files:
+        try:
+            table = _read_tables(root, spec, files, tree)
+        except DataError:
+            table = LabelFile(())
+        if _says_more(table, folders, tree):
+            return "table", table
+        names = ", ".join(os.path.relpath(file, root) for file in files[:_SHOWN])
+        told = f"not read: {names}; folders of classes count (--format table reads a label file)"
+        return "folder", LabelFile(folders.rows, folders.problems, (*folders.told, told), tables=tuple(files))
+    if not strong and (meant := _meant(root, tree)):
+        return "table", read_label_file(meant, spec, root, tree)  # its error says what is wrong
+    if not strong and len({row.label for row in folders.rows}) > 1:
+        names = ", ".join(f"{name}/" for name in sorted({row.label for row in folders.rows}))
+        raise DataError(f"{root}: {names} hold no folders of classes, and no table names their files")
+    return "folder", folders
+
+
+def _are_classes(names: set[str]) -> bool:
+    """Whether names of folders may be those of classes: several, no splits, and no parts of one set."""
+    splits = {name for name in names if SPLIT_NAMES.keys() & set(re.split(r"[^a-z]+", name.lower()))}
+    parts = {re.sub(r"\d+", "", name) for name in names}
+    return len(names) > 1 and names != splits and (len(parts) > 1 or all(name.isdigit() for name in names))
+
+
+def _says_more(table: LabelFile, folders: LabelFile, tree: Tree) -> bool:
+    """Whether a table beside folders of classes is the label file, and not one that mentions the files."""
+    if table.columns is None or not table.rows:
+        return False
+    by_folder = {row.path: row.label for row in folders.rows}
+    pairs = {(by_folder.get(row.path, ""), row.label) for row in table.rows}
+    agrees = len(pairs) == len({one for one, _ in pairs}) == len({two for _, two in pairs})
+    covers = len({row.path for row in table.rows}) >= _COVERS * max(1, len(tree))
+    if agrees:
+        return covers and (table.columns.group is not None or table.columns.split is not None)
+    labels = {row.label.lower() for row in table.rows}
+    sure = table.columns.label.lower() in LABEL_NAMES or bool(table.columns.one_hot) or labels <= GENUINE | FORGED
+    return covers and sure
+
+
+# --- the FFDI layout --------------------------------------------------------------------------------------------
+
+
+def _levels(tree: Tree) -> Iterator[str]:
+    """Yields the folder, and the ones in it as long as all files lie in one of them."""
+    level = ""
+    yield level
+    while not tree.directly(level) and len(tree.folders(level)) == 1:
+        (level,) = tree.folders(level)
+        yield level
+
+
+def _ffdi_level(tree: Tree) -> str | None:
+    """The folder that has trainset/ and its label file, relative to the root; None if none has."""
+    for level in _levels(tree):
+        folder = tree.root / level
+        if _ffdi_label_file(folder, "trainset") and (folder / "trainset").is_dir():
+            return level
+    return None
+
+
+def _from_ffdi(root: Path, spec: DataSpec, tree: Tree) -> LabelFile:
     """Reads the label file beside each set; a set without one has no labels and is left out."""
-    rows: list[Row] = []
-    problems: list[str] = []
-    for folder, split in FFDI_SETS.items():
-        labels = _ffdi_label_file(root, folder)
-        if labels and (root / folder).is_dir():
-            found = read_label_file(labels, spec, root / folder)
-            rows += [Row(row.path, row.name, row.label, row.group, split) for row in found.rows]
-            problems += found.problems
+    folder = root / (_ffdi_level(tree) or "")
+    found: list[LabelFile] = []
+    for name, split in FFDI_SETS.items():
+        labels = _ffdi_label_file(folder, name)
+        if labels and (folder / name).is_dir():
+            one = read_label_file(labels, spec, folder / name)
+            rows = tuple(Row(row.path, row.name, row.label, row.group, split) for row in one.rows)
+            found.append(LabelFile(rows, one.problems, one.told, one.columns, one.tables))
         elif split == "train":
             raise DataError(f"{root}: the FFDI layout needs trainset/ and trainset_label.txt (or train_label.txt)")
-    return LabelFile(tuple(rows), tuple(problems))
-
-
-def _from_table(root: Path, spec: DataSpec) -> LabelFile:
-    """Reads one label file, or one per split when they are called so (train.csv, val.csv)."""
-    files = [root] if root.is_file() else _label_files(root)
-    files = [file for file in files if names_files(file)] or files
-    if not files:
-        raise DataError(f"{root}: no label file (CSV, TSV or TXT)")
-    if len(files) == 1:
-        return read_label_file(files[0], spec)
-    by_split = {_split_of(file): file for file in files}
-    if "" in by_split or len(by_split) < len(files) or "train" not in by_split:
-        shown = ", ".join(file.name for file in files)
-        raise DataError(f"{root}: more than one label file: {shown}; give the one to read as the path")
-    rows: list[Row] = []
-    problems: list[str] = []
-    for split, file in by_split.items():
-        found = read_label_file(file, spec)
-        rows += [Row(row.path, row.name, row.label, row.group, row.split or split) for row in found.rows]
-        problems += found.problems
-    return LabelFile(tuple(rows), tuple(problems))
-
-
-def _from_folder(root: Path, spec: DataSpec) -> LabelFile:  # noqa: ARG001 - every reader has these arguments
-    """Reads one folder per class, with or without folders for the splits around them."""
-    folders = _folders(root)
-    splits = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
-    # a class may be called "test", but not when there is a train folder beside it, or nothing but such folders
-    if not any(SPLIT_NAMES[folder.name.lower()] == "train" for folder in splits) and len(splits) < len(folders):
-        found, warned = _class_folders(root, root, "")
-        return LabelFile(tuple(found), tuple(warned))
-    rows: list[Row] = []
-    problems: list[str] = []
-    for folder in splits:
-        found, warned = _class_folders(root, folder, SPLIT_NAMES[folder.name.lower()])
-        rows, problems = rows + found, problems + warned
-    other = [folder.name for folder in folders if folder not in splits and any(_media_files(folder))]
-    problems += [f"{name}/ is no split and is left out" for name in other]
-    return LabelFile(tuple(rows), tuple(problems))
-
-
-_READERS = {"ffdi": _from_ffdi, "table": _from_table, "folder": _from_folder}
-
-
-def _class_folders(root: Path, parent: Path, split: str) -> tuple[list[Row], list[str]]:
-    """Lists the files below each class folder of `parent`."""
-    rows: list[Row] = []
-    problems: list[str] = []
-    for folder in _folders(parent):
-        every = list(_media_files(folder))
-        paths = [path for path in every if printable(os.path.relpath(path, root))]
-        if odd := [ascii(os.path.relpath(path, root)) for path in sorted(set(every) - set(paths))]:
-            problems.append(f"{len(odd)} names are not printable and are left out, rename them: {listing(odd)}")
-        if not every:
-            problems.append(f"{folder.relative_to(root)}/ holds no images, videos or sounds")
-        for path in paths:
-            rows.append(Row(os.path.abspath(path), os.path.relpath(path, root), folder.name, "", split))  # noqa: PTH100
-    if loose := [path.name for path in parent.iterdir() if path.is_file() and is_media(path.name)]:
-        problems.append(
-            f"{len(loose)} files of {parent.name}/ lie in no class folder and are left out: {listing(loose)}"
-        )
-    return rows, problems
-
-
-def _media_files(folder: Path) -> Iterable[str]:
-    """Yields the images, videos and sounds below a folder; hidden files and folders are none."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(parent, name) for name in sorted(files) if is_media(name))  # noqa: PTH118
-
-
-def _folders(parent: Path) -> list[Path]:
-    """The folders in a folder, without hidden ones, sorted."""
-    return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
+        elif (folder / name).is_dir():
+            found.append(LabelFile((), told=(f"{name}/ has no label file and is not read",)))
+    return _together(found)
 
 
 def _ffdi_label_file(root: Path, folder: str) -> Path | None:
@@ -186,24 +199,155 @@ def _ffdi_label_file(root: Path, folder: str) -> Path | None:
     return next((root / name for name in names if (root / name).is_file()), None)
 
 
-def _label_files(root: Path) -> list[Path]:
-    """The files of a folder that may be label files; a competition's sample submission is none, nor are the groups."""
-    files = [path for path in root.iterdir() if path.suffix.lower() in TABLES and path.is_file()]
-    named = [path for path in files if not path.name.startswith(".") and "submission" not in path.name.lower()]
-    return sorted(path for path in named if path.name.lower() != GROUPS_FILE)
+# --- tables -----------------------------------------------------------------------------------------------------
 
 
-def _split_of(file: Path) -> str:
-    """The split that a label file's name says: `train` for train_labels.csv; "" for none."""
-    words = re.split(r"[^a-z]+", file.stem.lower())
+def _from_table(root: Path, spec: DataSpec, tree: Tree) -> LabelFile:
+    """Reads the label files of a folder, whatever else lies in it."""
+    files = _label_files(root, tree) or list(filter(None, [_meant(root, tree)]))
+    if not files:
+        raise DataError(f"{root}: no label file (CSV, TSV, TXT or JSON) that names the files below it")
+    return _read_tables(root, spec, files, tree)
+
+
+def _read_tables(root: Path, spec: DataSpec, files: Sequence[Path], tree: Tree) -> LabelFile:
+    """Reads one label file, or one per split when they are called so (train.csv, val.csv), as one set."""
+    if len(files) == 1:
+        return read_label_file(files[0], spec, root, tree)
+    if len({file.name.lower().count(".cm.") for file in files}) > 1:  # ASVspoof: the others are of speaker verification
+        files = [file for file in files if ".cm." in file.name.lower()]
+    by_split = {_split_of(file, root): file for file in files}
+    first = by_split.get("train") or by_split.get("")
+    if len(by_split) < len(files) or first is None or {"", "train"} <= by_split.keys():
+        shown = ", ".join(os.path.relpath(file, root) for file in files)
+        raise DataError(f"{root}: more than one label file: {shown}; give the one to read as the path")
+    main = read_label_file(first, spec, root, tree)
+    found = []
+    for split, file in by_split.items():
+        one = main if file == first else read_label_file(file, spec, root, tree, like=main.columns)
+        rows = tuple(Row(row.path, row.name, row.label, row.group, row.split or split) for row in one.rows)
+        found.append(LabelFile(rows, one.problems, one.told, main.columns, one.tables))
+    return _together(found)
+
+
+def _label_files(root: Path, tree: Tree) -> list[Path]:
+    """The tables below a folder most of whose rows name files below it; a sample submission is none."""
+    files = [root / name for name in tree.tables]
+    files = [file for file in files if "submission" not in file.name.lower() and file.name.lower() != GROUPS_FILE]
+    return [file for file in files if named_share(file, root, tree) >= 0.5]
+
+
+def _meant(root: Path, tree: Tree) -> Path | None:
+    """A table in the folder that names no files but may have been meant to; a README was not."""
+    files = [root / name for name in tree.tables if "/" not in name or _split_of(root / name, root)]
+    files = [file for file in files if not _DOCUMENTS.search(file.stem) and "submission" not in file.name.lower()]
+    return next((file for file in files if file.name.lower() != GROUPS_FILE), None)
+
+
+def _split_of(file: Path, root: Path) -> str:
+    """The split that a label file's name says, else its folder's: `train` for train_labels.csv; "" for none."""
+    names = [file.stem, *(part for part in file.relative_to(root).parts[-2:-1])]
+    words = [word for name in names for word in re.split(r"[^a-z]+", name.lower())]
     return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "")
 
 
-def _checked(root: Path, found: LabelFile) -> tuple[pd.DataFrame, Medium, list[str]]:
+def _together(found: Sequence[LabelFile]) -> LabelFile:
+    """Several label files as one."""
+    return LabelFile(
+        tuple(row for one in found for row in one.rows),
+        tuple(problem for one in found for problem in one.problems),
+        tuple(line for one in found for line in one.told),
+        found[0].columns,
+        tuple(file for one in found for file in one.tables),
+    )
+
+
+# --- folders ----------------------------------------------------------------------------------------------------
+
+
+def _from_folders(tree: Tree) -> LabelFile:
+    """Reads one folder per class, with or without folders for the splits around them."""
+    top = _top(tree)
+    told = [f"all files lie in {top}/"] if top else []
+    folders = tree.folders(top)
+    called = {folder: SPLIT_NAMES.get(_last(folder).lower(), "") for folder in folders}
+    if "validation" not in called.values():  # train/ and eval/
+        called.update({folder: "validation" for folder in folders if _last(folder).lower() in ("eval", "evaluation")})
+    # a class may be called "test", but not when there is a train folder of classes beside it, or only such folders
+    splits = [folder for folder in folders if called[folder] and tree.folders(folder)]
+    beside_train = any(called[folder] == "train" for folder in splits)
+    if not beside_train and (len(splits) < len(folders) or not splits):
+        rows, problems = _class_folders(tree, top, "")
+        odd = [f"{_last(folder)}/" for folder in folders if called[folder]]
+        told += [f"{', '.join(odd)} read as a class: there is no train/ with folders of classes"] if odd else []
+        return LabelFile(tuple(rows), tuple(problems), tuple(told))
+    rows, problems = [], []
+    for folder in folders:
+        if called[folder]:
+            inner = folder
+            while not tree.directly(inner) and len(tree.folders(inner)) == 1 and tree.folders(tree.folders(inner)[0]):
+                (inner,) = tree.folders(inner)
+            found, warned = _class_folders(tree, inner, called[folder])
+            rows, problems = rows + found, problems + warned
+        else:
+            problems.append(f"{_last(folder)}/ is no split and is left out: {sum(1 for _ in tree.below(folder))} files")
+    return LabelFile(tuple(rows), tuple(problems), tuple(told))
+
+
+def _top(tree: Tree) -> str:
+    """The folder that holds the classes or the splits: down as long as all lies in one folder of folders."""
+    level = ""
+    while not tree.directly(level) and len(tree.folders(level)) == 1:
+        (inner,) = tree.folders(level)
+        if not tree.folders(inner) or (_last(inner).lower() in SPLIT_NAMES and len(tree.folders(inner)) > 1):
+            break
+        level = inner
+    return level
+
+
+def _class_folders(tree: Tree, parent: str, split: str) -> tuple[list[Row], list[str]]:
+    """Lists the files below each class folder of `parent`."""
+    rows: list[Row] = []
+    problems: list[str] = []
+    odd: list[str] = []
+    base = os.path.abspath(tree.root)  # noqa: PTH100
+    for folder in tree.folders(parent):
+        for name in tree.below(folder):
+            if printable(name):
+                rows.append(Row(f"{base}/{name}", name, _last(folder), "", split))
+            else:
+                odd.append(name)
+    if odd:
+        problems.append(f"{len(odd)} names are not printable and are left out, rename them: {listing(odd)}")
+    for empty in _empty_folders(tree, parent):
+        problems.append(f"{empty}/ holds no images, videos or sounds")
+    if loose := tree.directly(parent):
+        called = _last(parent) or tree.root.resolve().name
+        problems.append(f"{len(loose)} files of {called}/ lie in no class folder and are left out: {listing(loose)}")
+    return rows, problems
+
+
+def _empty_folders(tree: Tree, parent: str) -> list[str]:
+    """The folders beside class folders that hold no media, relative to the root."""
+    full = {_last(folder) for folder in tree.folders(parent)}
+    inside = sorted(path for path in (tree.root / parent).iterdir() if path.is_dir() and path.name not in full)
+    shown = [path for path in inside if not path.name.startswith((".", "__MACOSX"))]
+    return [str(path.relative_to(tree.root)) for path in shown]
+
+
+def _last(folder: str) -> str:
+    return folder.rpartition("/")[2]
+
+
+# --- the table of samples ---------------------------------------------------------------------------------------
+
+
+def _checked(root: Path, found: LabelFile, layout: str) -> tuple[pd.DataFrame, Medium, list[str]]:
     """Makes the table of samples: one row per file of one kind, labels in one spelling; raises where that cannot be."""
     table = pd.DataFrame([vars(row) for row in found.rows], columns=list(Row.__dataclass_fields__), dtype=str)
     table, media, problems = _of_one_kind(root, table)
-    table["label"] = _one_spelling(table["label"])
+    if layout != "folder":  # names of folders are names: 001 stays 001
+        table["label"] = _one_spelling(table["label"])
     for column, what in (("label", "more than one label"), ("split", "more than one split")):
         kinds = table.groupby("path")[column].nunique()
         if bad := kinds.index[kinds > 1].tolist():
@@ -218,12 +362,12 @@ def _checked(root: Path, found: LabelFile) -> tuple[pd.DataFrame, Medium, list[s
 
 
 def _of_one_kind(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, Medium, list[str]]:
-    """Keeps the files of the kind that most are of; those of unknown endings are left in: what they are shows later.
+    """Keeps the files of the kind that most are of; those of an unknown kind are left in: what they are shows later.
 
     Raises:
         DataError: If none is of a known kind.
     """
-    kinds = [medium_of(path) for path in table["path"]]
+    kinds = [medium_at(path) for path in table["path"]]
     counts = Counter(kind for kind in kinds if kind is not None)
     if not counts:
         raise DataError(f"{root}: no labelled images, videos or sounds{_what_else(root)}")
@@ -234,6 +378,24 @@ def _of_one_kind(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, Medium,
     names = table["name"][others].tolist()
     said = f"{len(names)} files are no {media}s, as most are, and are left out: {listing(names)}"
     return table[[not other for other in others]].reset_index(drop=True), media, [said]
+
+
+def _not_read(table: pd.DataFrame, found: LabelFile, tree: Tree | None) -> list[str]:
+    """What lies beside the samples and is not read, one line each."""
+    used = set(table["path"])
+    if tree is not None:
+        base = os.path.abspath(tree.root)  # noqa: PTH100
+        lines = tree.left.notes([file.name for file in found.tables])
+        unnamed = [name for name in tree.below("") if f"{base}/{name}" not in used]
+    else:
+        lines, left = [], LeftOut()
+        unnamed = []
+        for folder in sorted({os.path.dirname(path) for path in used}):  # noqa: PTH120
+            entries = walk_media(Path(folder), left, deep=False)
+            unnamed += [name for _, name in entries if f"{folder}/{name}" not in used]
+    if unnamed and found.columns is not None:
+        lines.insert(0, f"{len(unnamed)} more files lie there, and no row names them: {listing(unnamed)}")
+    return lines
 
 
 def _one_spelling(labels: "pd.Series[str]") -> "pd.Series[str]":

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from automl.data.label_file import GROUP_NAMES, listing, read_table
+from automl.data.columns import GROUP_NAMES
+from automl.data.label_file import read_table
+from automl.data.names import loosen_name
+from automl.data.table import listing
 from automl.errors import DataError
 
 __all__ = ["GROUPS_FILE", "with_groups"]
@@ -36,8 +39,10 @@ def with_groups(table: pd.DataFrame, root: Path, wanted: Path | None) -> "tuple[
     if file is None:
         return table["group"], []
     groups = _read(file, set(table["name"]))
-    base = table["name"].map(_base)
-    found = table["name"].map(groups).fillna(base.map(groups))
+    found = table["name"].map(groups).fillna(table["name"].map(_base).map(groups))
+    if found.isna().any():  # without endings, in another case
+        loosely = {loosen_name(name): group for name, group in groups.items()}
+        found = found.fillna(table["name"].map(loosen_name).map(loosely))
     if found.isna().all():
         raise DataError(
             f"{file}: none of its names is a sample's; the samples are called {listing(table['name'].tolist())}"
@@ -51,15 +56,23 @@ def with_groups(table: pd.DataFrame, root: Path, wanted: Path | None) -> "tuple[
 def _beside(root: Path) -> Path | None:
     """`groups.csv` in a folder, or in the folder of a label file."""
     folder = root if root.is_dir() else root.parent
-    return next((path for path in folder.iterdir() if path.name.lower() == GROUPS_FILE and path.is_file()), None)
+    while True:
+        inside = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+        found = next((path for path in inside if path.name.lower() == GROUPS_FILE and path.is_file()), None)
+        if found or not root.is_dir() or len(inside) != 1 or not inside[0].is_dir():
+            return found
+        folder = inside[0]  # a folder too many around the data
 
 
 def _read(file: Path, names: set[str]) -> dict[str, str]:
     """Reads the groups by the names of files."""
     header, rows = read_table(file)
     columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    known = names | set(map(_base, names))
-    hits = {name: sum(value in known for value in values) for name, values in columns.items()}
+    known = names | set(map(_base, names)) | set(map(loosen_name, names))
+    hits = {
+        name: len({value for value in values if value in known or loosen_name(value) in known})
+        for name, values in columns.items()
+    }
     files = max(hits, key=lambda name: hits[name])
     rest = [name for name in header if name != files]
     group = next((name for name in rest if name.lower() in GROUP_NAMES), rest[0] if len(rest) == 1 else None)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from automl.data.augment import eval_transform, train_transform
+from automl.data.augment import eval_transform, shown_part, train_transform
 from automl.data.cache import Cache
 from automl.data.samples import Dataset as Samples
 from automl.data.self_blend import self_blend
@@ -149,6 +149,7 @@ class _TrainImages(Dataset[Batch]):
         self._cache, self._seed = data.cache, recipe.seed
         self._rows, self._labels = data.rows("train"), data.labels("train")
         self._real, self._fake = data.samples.real_class, data.samples.positive
+        self._crop = recipe.augmentation.crop
         self._blend = recipe.augmentation.self_blend if self._real is not None else 0.0
         self._transform = train_transform(recipe.augmentation, recipe.image_size, interpolation)
 
@@ -172,7 +173,7 @@ class _TrainImages(Dataset[Batch]):
         if self._blend and label == self._real:
             random = np.random.default_rng(seeds)
             if random.random() < self._blend:
-                image, label = self_blend(image, random), self._fake
+                image, label = self_blend(shown_part(image, self._crop), random), self._fake
         return self._transform(image), torch.tensor(label)
 
     def _number(self, count: int, epoch: int, position: int) -> int:

@@ -7,21 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from automl.data.columns import FORGED, GENUINE
 from automl.data.formats import list_samples
 from automl.data.kinds import Medium
 from automl.data.splits import check_counts, shuffle_labels, split_samples
-from automl.errors import SpecError
+from automl.data.table import listing
+from automl.errors import DataError, SpecError
 from automl.spec import DataSpec
 
 __all__ = ["SPLITS", "Dataset", "open_dataset", "train_on"]
 
 SPLITS = ("train", "validation", "holdout")
 
-_REAL = frozenset({"real", "genuine", "bonafide", "bona-fide", "bona_fide", "original", "authentic", "pristine"})
-_POSITIVE = frozenset(
-    {"1", "fake", "fakes", "deepfake", "deepfakes", "spoof", "spoofed", "forged", "forgery", "manipulated"}
-    | {"synthetic", "generated", "attack", "positive", "true", "yes"}
-)
+_POSITIVE = FORGED | {"1", "synthetic", "generated", "attack", "positive", "true", "yes"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +38,7 @@ class Dataset:
         problems: Warnings, one line each.
         name: A short name for the study's folder.
         media: What kind of files the samples are: `image`, `video` or `sound`.
+        told: What was read and what was not, one line each.
     """
 
     root: Path
@@ -51,6 +50,7 @@ class Dataset:
     problems: tuple[str, ...]
     name: str
     media: Medium = "image"
+    told: tuple[str, ...] = ()
 
     @property
     def grouped(self) -> bool:
@@ -73,7 +73,7 @@ def open_dataset(spec: DataSpec, seed: int) -> Dataset:
         SpecError: If a flag names a class that does not exist.
     """
     found = list_samples(spec)
-    table = found.table
+    table, left_out = _without_small_classes(found.table, spec.min_class_samples)
     classes = _ordered(set(table["label"]))
     table["label"] = table["label"].map({name: i for i, name in enumerate(classes)}).astype(int)
     table["group"] = table["group"].where(table["group"] != "", table["path"])
@@ -89,9 +89,10 @@ def open_dataset(spec: DataSpec, seed: int) -> Dataset:
         classes=classes,
         real_class=real,
         positive=_positive(classes, spec, real),
-        problems=(*found.problems, *problems),
+        problems=(*found.problems, *left_out, *problems),
         name="demo" if found.format == "demo" else _short_name(found.root),
         media=found.media,
+        told=found.told,
     )
 
 
@@ -105,6 +106,34 @@ def train_on(dataset: Dataset, splits: Collection[str]) -> Dataset:
     samples = dataset.samples.copy()
     samples.loc[samples["split"].isin(list(splits)), "split"] = "train"
     return replace(dataset, samples=samples)
+
+
+def _without_small_classes(table: pd.DataFrame, least: int) -> tuple[pd.DataFrame, list[str]]:
+    """Leaves out classes that nothing can be trained on, and those that are smaller than asked for.
+
+    Returns:
+        The samples that are left, and warnings, one line each.
+    """
+    trained = table["label"][~table["split"].isin(["validation", "holdout"])].value_counts()
+    validated = set(table["label"][table["split"] == "validation"])
+    names = sorted(set(table["label"]))
+    unknown = [name for name in names if name not in trained and name not in validated]
+    small = [
+        name
+        for name in names
+        if name not in unknown and least and (trained.get(name, 0) < least or (validated and name not in validated))
+    ]
+    problems = []
+    if unknown and len(unknown) < len(names):
+        count = int(table["label"].isin(unknown).sum())
+        problems.append(f"{count} samples of classes that occur in the test set only are left out: {listing(unknown)}")
+    if small:
+        count = int(table["label"].isin(small).sum())
+        problems.append(f"{count} samples of {len(small)} classes of fewer than {least} are left out: {listing(small)}")
+    gone = [*(unknown if len(unknown) < len(names) else []), *small]
+    if len(gone) == len(names):
+        raise DataError(f"--min-class-samples {least} leaves no class; the largest has {trained.max()} samples")
+    return table[~table["label"].isin(gone)].reset_index(drop=True), problems
 
 
 def _ordered(names: set[str]) -> tuple[str, ...]:
@@ -125,7 +154,7 @@ def _real_class(classes: tuple[str, ...], spec: DataSpec, layout: str) -> int | 
     """The label of the genuine samples, None if unknown."""
     if spec.real_class is not None:
         return _class_index(classes, spec.real_class, "--real-class")
-    named = [i for i, name in enumerate(classes) if name.lower() in _REAL]
+    named = [i for i, name in enumerate(classes) if name.lower() in GENUINE]
     if len(named) == 1:
         return named[0]
     # the competition documents target 1 = fake; elsewhere 0 may be anything

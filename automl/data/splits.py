@@ -51,6 +51,7 @@ def split_samples(table: pd.DataFrame, spec: DataSpec, seed: int) -> tuple[pd.Se
         targets = {c: max(n * spec.holdout_fraction, 1.0) for c, n in Counter(labels.tolist()).items()}
         reserve = 2 if make_validation else 1
         splits[_choose(labels, groups, free, targets, 0, reserve, seed, _HOLDOUT)] = "holdout"
+        problems += _missing_holdout(labels, groups, splits)
     if make_validation:
         share = Counter(labels[table["split"] != "holdout"].tolist())
         targets = {c: max(n * spec.validation_fraction, float(_LEAST)) for c, n in share.items()}
@@ -82,8 +83,8 @@ def check_counts(
         more = f" and {len(few) - _SHOWN} more" if len(few) > _SHOWN else ""
         raise DataError(
             f"at least {_LEAST} samples of each class are needed in {' and in '.join(splits)}: "
-            f"{'; '.join(few[:_SHOWN])}{more}. Add samples, or take the class out; samples of one group "
-            "cannot be on both sides"
+            f"{'; '.join(few[:_SHOWN])}{more}. Add samples, or take the class out (--min-class-samples leaves out "
+            "small ones); samples of one group cannot be on both sides"
         )
 
 
@@ -95,6 +96,19 @@ def shuffle_labels(table: pd.DataFrame, seed: int) -> pd.Series:
         rows = np.flatnonzero(table["split"] == split)
         labels.iloc[rows] = rng.permutation(labels.to_numpy()[rows])
     return labels
+
+
+def _missing_holdout(labels: np.ndarray, groups: np.ndarray, splits: pd.Series) -> list[str]:
+    """Tells that no holdout could be made, or none of some classes."""
+    held = set(labels[splits == "holdout"].tolist())
+    without = len(set(labels.tolist()) - held)
+    if not without:
+        return []
+    whole = f"{len(labels)} samples in {len(set(groups.tolist()))} groups" if len(set(groups)) < len(labels) else ""
+    few = f"{whole or f'{len(labels)} samples'} are too few to set some aside"
+    if not held:
+        return [f"no holdout: {few}; nothing is left for an honest score (--holdout-fraction 0 wants it so)"]
+    return [f"the holdout has nothing of {without} of {without + len(held)} classes: {few}"]
 
 
 def _shared_groups(groups: np.ndarray, splits: pd.Series) -> list[str]:

@@ -4,10 +4,8 @@ Every file is read in full: a truncated one shows only at its end, and a copy in
 then measures memory) only by its content. Of videos and sounds, `with_near_copies` finds copies that were encoded anew.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -15,17 +13,21 @@ from statistics import median
 import numpy as np
 import pandas as pd
 
-from automl.data.cache import cpu_threads
-from automl.data.copies import NearCopy, near_copies, shortcut
-from automl.data.decode import image_size, read_rgb
-from automl.data.media import MediaInfo, probe_media, require
+from automl.data.content import FileContent, clip_content, image_content
+from automl.data.copies import NearCopy, near_copies, shortcut, undecoded
+from automl.data.decode import reason_alone
+from automl.data.decoding import decode_files
+from automl.data.media import MediaInfo, require
 from automl.data.samples import SPLITS, Dataset
+from automl.data.shapes import cut_off_note
 from automl.errors import AutomlError, DataError
+from automl.processes import cpu_threads
 
 __all__ = ["Clips", "Duplicate", "Sizes", "Summary", "summarise", "with_near_copies"]
 
 Progress = Callable[[int, int], None]
-_Content = tuple[tuple[int, int] | None, MediaInfo | None]  # (width, height), and what is in a clip
+_NAMED = 5  # files that are named in a note
+_AHEAD = 256  # files a core that are begun and not yet counted
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Clips:
         pictures: How many have any.
         sound: How many have any.
         sample_rates_hz: The different ones, ascending.
+        stretched: How many have pixels that are not square; they are shown in their right shape.
+        several_pictures: How many have more than one track of pictures; the default one is read.
+        several_sounds: How many have more than one sound track; the default one is read.
     """
 
     count: int
@@ -59,6 +64,9 @@ class Clips:
     pictures: int
     sound: int
     sample_rates_hz: tuple[int, ...]
+    stretched: int = 0
+    several_pictures: int = 0
+    several_sounds: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,7 @@ class Summary:
         near_copies: Clips that are nearly the same in two splits, exact copies alone excepted: those are `leaks`. None
             are known before `with_near_copies`.
         notes: Remarks, one line each.
+        told: What was read and what was not, one line each.
     """
 
     root: Path
@@ -116,23 +125,7 @@ class Summary:
     clips: Clips | None = None
     near_copies: tuple[NearCopy, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _File:
-    """What one file turned out to be: a digest of its content, and what is in it or why it cannot be read.
-
-    Attributes:
-        digest: Of the content.
-        reason: Why it cannot be read; empty if it can.
-        size: (width, height) in pixels; None of a sound.
-        media: What is in it; None of an image.
-    """
-
-    digest: bytes
-    reason: str = ""
-    size: tuple[int, int] | None = None
-    media: MediaInfo | None = None
+    told: tuple[str, ...] = ()
 
 
 def summarise(dataset: Dataset, progress: Progress | None = None) -> Summary:
@@ -152,11 +145,14 @@ def summarise(dataset: Dataset, progress: Progress | None = None) -> Summary:
     clips = dataset.media != "image"
     if clips:
         require("av")
-    files = _read_all(samples["path"].tolist(), _clip if clips else _image, progress)
+    files = _read_all(samples["path"].tolist(), clip_content if clips else image_content, progress)
     names = samples["name"].tolist()
     sizes = [file.size for file in files if file.size]
     unreadable = [(name, file.reason) for name, file in zip(names, files, strict=True) if file.reason]
     leaks, conflicts, copies = _duplicates(dataset, files)
+    cut_off = cut_off_note(sizes, f"{dataset.media}s") if sizes else None
+    if cut_off:
+        cut_off += f"; {'`fit: squash` of the view frame' if clips else '`crop: squash`'} shows all of them"
     real, two = dataset.real_class, len(dataset.classes) == 2
     return Summary(
         root=dataset.root,
@@ -174,6 +170,8 @@ def summarise(dataset: Dataset, progress: Progress | None = None) -> Summary:
         real_class=None if real is None else dataset.classes[real],
         positive_class=dataset.classes[dataset.positive] if two else None,
         problems=dataset.problems,
+        told=dataset.told,
+        notes=(*_counted(files, "clip" if clips else "image"), *([cut_off] if cut_off else [])),
         clips=_clips([file.media for file in files if file.media]) if clips else None,
     )
 
@@ -195,50 +193,32 @@ def with_near_copies(summary: Summary, dataset: Dataset, progress: Progress | No
         return replace(summary, notes=(*summary.notes, f"near copies were not looked for: {exc}"))
     exact = [set(copy.names) for copy in summary.leaks]
     found = tuple(copy for copy in found if not any(set(copy.names) <= names for names in exact))
-    note = shortcut(dataset)
-    return replace(summary, near_copies=found, notes=(*summary.notes, *([note] if note else [])))
+    notes = [note for note in (shortcut(dataset), _left_out(summary, dataset)) if note]
+    return replace(summary, near_copies=found, notes=(*summary.notes, *notes))
 
 
-def _read_all(paths: Sequence[str], look: Callable[[str], _Content], progress: Progress | None) -> list[_File]:
-    """Reads files in threads, in order."""
-    files = []
-    with ThreadPoolExecutor(cpu_threads()) as pool:
-        try:
-            for file in pool.map(lambda path: _read(path, look), paths):
-                files.append(file)
-                if progress:
-                    progress(len(files), len(paths))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for a million files
-            raise
+def _left_out(summary: Summary, dataset: Dataset) -> str | None:
+    """One line on the clips that can be opened, but could not be decoded when near copies were looked for."""
+    known = {name for name, _ in summary.unreadable}
+    found = [f"{name}: {reason}" for name, reason in undecoded(dataset) if name not in known]
+    more = " …" if len(found) > _NAMED else ""
+    return f"not decoded to find near copies, {len(found)}: {'; '.join(found[:_NAMED])}{more}" if found else None
+
+
+def _read_all(paths: Sequence[str], look: Callable[[str], FileContent], progress: Progress | None) -> list[FileContent]:
+    """Reads files, in order; of one that cannot be read, why."""
+    files: list[FileContent] = []
+    for path, found in zip(paths, decode_files(look, paths, _AHEAD * cpu_threads()), strict=True):
+        files.append(FileContent(reason=reason_alone(found, path)) if isinstance(found, DataError) else found)
+        if progress:
+            progress(len(files), len(paths))
     return files
 
 
-def _read(path: str, look: Callable[[str], _Content]) -> _File:
-    """Reads one file: its content's digest, what is in it, or why it cannot be read."""
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        with Path(path).open("rb") as handle:
-            while chunk := handle.read(1 << 20):
-                digest.update(chunk)
-        size, media = look(path)
-    except (DataError, OSError) as exc:
-        reason = getattr(exc, "strerror", None) or str(exc).removeprefix(f"cannot read {path}: ")
-        return _File(digest.digest(), reason)
-    return _File(digest.digest(), "", size, media)
-
-
-def _image(path: str) -> _Content:
-    """The size of an image, if it decodes to the end."""
-    size = image_size(path)
-    read_rgb(path, short_side=1)  # reads all of the file, but computes an eighth of a JPEG's pixels
-    return size, None
-
-
-def _clip(path: str) -> _Content:
-    """What is in a video or sound, and the size of its frames."""
-    media = probe_media(path)
-    return (media.video.width, media.video.height) if media.video else None, media
+def _counted(files: Iterable[FileContent], what: str) -> list[str]:
+    """What is to be known of some files, and of how many."""
+    counts = Counter(note for file in files for note in file.notes)
+    return [f"{count} {what}{'s' if count > 1 else ''}: {note}" for note, count in counts.most_common()]
 
 
 def _clips(found: Sequence[MediaInfo]) -> Clips:
@@ -256,6 +236,9 @@ def _clips(found: Sequence[MediaInfo]) -> Clips:
         pictures=len(videos),
         sound=len(sounds),
         sample_rates_hz=tuple(sorted({sound.sample_rate_hz for sound in sounds})),
+        stretched=sum(not video.square_pixels for video in videos),
+        several_pictures=sum(video.tracks > 1 for video in videos),
+        several_sounds=sum(sound.tracks > 1 for sound in sounds),
     )
 
 
@@ -272,7 +255,9 @@ def _spread(values: Iterable[int]) -> tuple[int, int, int]:
     return int(array.min()), int(np.median(array)), int(array.max())
 
 
-def _duplicates(dataset: Dataset, files: Sequence[_File]) -> tuple[tuple[Duplicate, ...], tuple[Duplicate, ...], int]:
+def _duplicates(
+    dataset: Dataset, files: Sequence[FileContent]
+) -> tuple[tuple[Duplicate, ...], tuple[Duplicate, ...], int]:
     """Finds files of equal content: leaks, conflicts, and the number of harmless copies."""
     frame = pd.DataFrame(
         {

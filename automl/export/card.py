@@ -173,7 +173,8 @@ def _what(recipe: Recipe, labels: Labels, licence: str | None) -> str:
 
 
 def _usage(recipe: Recipe, labels: Labels, inputs: Input) -> list[str]:
-    crop = "the middle, not resized" if recipe.augmentation.crop.name == "native" else "the middle square, resized"
+    shown = {"native": "the middle, not resized", "squash": "all of it, both sides resized, nothing cut off"}
+    crop = shown.get(recipe.augmentation.crop.name, "the middle square, resized")
     mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (inputs.mean, inputs.std))
     columns = "the positive class" if len(labels.classes) == 2 else "each class"
     return [

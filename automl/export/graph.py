@@ -126,16 +126,17 @@ def constants(model: ModelFolder) -> dict[str, Any]:
     Returns:
         `backbone`, `input` and `output` (names in the graph), `classes`, `positive` (None unless there are two), the
         fields of `Input` (`decode_size`, `image_size`, `mean`, `std`, `interpolation`), and `crop`: `square` (the
-        middle square, resized to the image size) or `native` (the middle window of that size, not resized).
+        middle square, resized to the image size), `native` (the middle window of that size, not resized) or `squash`
+        (all of the image, both sides resized to the image size).
     """
-    labels = model.labels
+    labels, crop = model.labels, model.recipe.augmentation.crop.name
     return {
         "backbone": model.recipe.backbone,
         "input": "images",
         "output": "probabilities",
         "classes": list(labels.classes),
         "positive": labels.positive if len(labels.classes) == 2 else None,
-        "crop": "native" if model.recipe.augmentation.crop.name == "native" else "square",
+        "crop": crop if crop in ("native", "squash") else "square",
         **asdict(model.input),
     }
 

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from automl.data.columns import LABEL_NAMES, find_file_column
 from automl.data.formats import FFDI_SETS, contents
 from automl.data.kinds import Medium, endings_for, is_media
-from automl.data.label_file import LABEL_NAMES, Below, find_files, leads_out, listing
-from automl.data.table import Table, open_table, printable
+from automl.data.names import Finder, describe_difference, leads_out
+from automl.data.table import Table, listing, open_table, printable
+from automl.data.tree import LeftOut, walk_media
 from automl.errors import DataError
 from automl.export.folder import Labels
+from automl.spec import DataSpec
 
 __all__ = ["Inputs", "Item", "open_inputs"]
 
@@ -49,6 +52,8 @@ class Inputs:
     problems: tuple[str, ...]
     """Warnings, one line each."""
     _items: Callable[[], Iterator[Item]] = field(repr=False)
+    told: tuple[str, ...] = ()
+    """What was read and what was not, one line each."""
 
     def __iter__(self) -> Iterator[Item]:
         return self._items()
@@ -78,7 +83,8 @@ def open_inputs(
     called = labels.file_column or ("img_name" if "image" in media else "file_name")
     if path.is_dir():
         root, problems = _folder_to_predict(path)
-        with _sorted_on_disk(_names_below(root, media)) as (count, names):
+        left = LeftOut()
+        with _sorted_on_disk(_names_below(root, media, left)) as (count, names):
             if not count:
                 what, endings = f"{' or '.join(media)} files", endings_for(media)
                 raise DataError(f"no {what} in {root}; it holds {contents(root)}, and they end in {endings}")
@@ -88,8 +94,9 @@ def open_inputs(
                 file_column or called,
                 _PREDICTION_COLUMN,
                 count,
-                problems,
+                (*problems, *left.warnings()),
                 lambda: (Item(name, f"{base}/{name}") for name in names()),
+                tuple(left.notes()),
             )
     elif path.is_file():
         if is_media(path.name):
@@ -114,24 +121,10 @@ def _folder_to_predict(path: Path) -> tuple[Path, tuple[str, ...]]:
     return path / "testset", (f"only testset/ of {path} is predicted{', not ' if others else ''}{', '.join(others)}",)
 
 
-def _names_below(root: Path, media: Collection[Medium]) -> Iterator[str]:
-    """Yields the files of some kinds below a folder, relative to it, unsorted; not hidden or linked folders."""
-    folders = [""]
-    while folders:
-        folder = folders.pop()
-        try:
-            # os.walk and Path.iterdir hold all the names of a folder at once
-            with os.scandir(root / folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith(".") or entry.name == "__MACOSX":
-                        continue
-                    name = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(name)
-                    elif is_media(entry.name, media) and not entry.is_dir():
-                        yield _printed(root, name)
-        except OSError as exc:
-            raise DataError(f"cannot read {root / folder}: {exc.strerror or exc}") from exc
+def _names_below(root: Path, media: Collection[Medium], left: LeftOut) -> Iterator[str]:
+    """Yields the files of some kinds below a folder, relative to it, unsorted; `left` counts what is left out."""
+    for folder, name in walk_media(root, left, media, strict=True):  # a folder left out would leave rows out
+        yield _printed(root, f"{folder}/{name}" if folder else name)
 
 
 def _printed(root: Path, name: str) -> str:
@@ -164,27 +157,34 @@ def _sorted_on_disk(names: Iterable[str]) -> Iterator[tuple[int, Callable[[], It
 def _open(file: Path) -> Table:
     """Opens a table of one or more columns."""
     table = open_table(file, least=1)
+    if table.records is not None:
+        return table
     whole = table.one_column()
     with suppress(DataError):
-        _, base = find_files(whole)
-        below = Below(base)
+        finder = Finder(file)
+        whole, column, names = find_file_column(whole, finder, DataSpec())
+        index = whole.header.index(column)
         # its names hold a separator: read as one column they are files, which the lines of a real table are not
-        if any(below.locate(row[0]) for row, _ in zip(whole.rows(), range(_SHOWN), strict=False)):
+        if any(finder.locate(names, row[index]) for row, _ in zip(whole.rows(), range(_SHOWN), strict=False)):
             return whole
     return table
 
 
 def _from_table(table: Table, labels: Labels, called: str, wanted: str | None) -> Inputs:
     """Counts the rows of a label file and checks their names."""
-    column, base = find_files(table, wanted)
+    finder = Finder(table.file)
+    table, column, names = find_file_column(table, finder, DataSpec(file_column=wanted))
     index, other = table.header.index(column), _label_column(table, column)
-    below, held = Below(base), _Held(labels.classes)
+    held = _Held(labels.classes)
     count = existing = 0
     missing: list[str] = []
+    told: tuple[str, ...] = ()
     for row in table.rows():
-        path = below.locate(row[index])
+        path = finder.locate(names, row[index])
         if path is None:
-            raise leads_out(table.file, base, [row[index]])
+            raise leads_out(table.file, finder.root, [row[index]])
+        if path and not told and (differs := describe_difference(finder, iter([(row[index], path)]))):
+            told = (f"{table.file.name}: names are not those of the files and were matched: {differs}",)
         count += 1
         existing += bool(path)
         if not path and len(missing) < _SHOWN:
@@ -194,12 +194,11 @@ def _from_table(table: Table, labels: Labels, called: str, wanted: str | None) -
     if not count:
         raise DataError(f"{table.file}: a header and no rows")
     if not existing:
-        raise DataError(f"{table.file}: none of its {count} files exist in {base}: {listing(missing)}")
+        raise DataError(f"{table.file}: none of its {count} files exist in {names.base}: {listing(missing)}")
 
     def items() -> Iterator[Item]:
         for row in table.rows():
-            path = below.locate(row[index])
-            yield Item(row[index], path or "")
+            yield Item(row[index], finder.locate(names, row[index]) or "")
 
     submission = "submission" in table.file.name.lower()
     prediction = _PREDICTION_COLUMN
@@ -213,7 +212,7 @@ def _from_table(table: Table, labels: Labels, called: str, wanted: str | None) -
             f"{table.file.name}: column {table.header[other]} holds {listing(held.foreign)}, and the model knows the "
             f"classes {listing(labels.classes)}; what is there does not count for the prediction",
         )
-    return Inputs(table.file, column if table.headed else called, prediction, count, problems, items)
+    return Inputs(table.file, column if table.headed else called, prediction, count, problems, items, told)
 
 
 def _label_column(table: Table, file_column: str) -> int | None:

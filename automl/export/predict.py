@@ -198,6 +198,8 @@ def predict(
     _check_out(data, out)
     with open_inputs(data, model.labels, file_column, model.media) as inputs:
         columns = _columns(model, inputs, column)
+        for line in inputs.told:
+            reporter.say(f"note: {line}")
         for problem in inputs.problems:
             reporter.say(f"warning: {problem}")
         reporter.say(f"predicting {len(inputs)} rows of {inputs.source} with {model!r}")

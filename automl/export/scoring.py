@@ -1,9 +1,12 @@
 """From a stream of files to a stream of probabilities, with bounded memory and the batch size that fits.
 
-Threads decode ahead of the networks; at most two batches and a few files are held. Each file goes through what
-training's evaluation does: `data.decode.read_pixels` or its view, then the crop of `export.tta`, and the aggregate.
+Files are decoded ahead of the networks (`automl.data.decoding`); at most two batches and a few files are held. Each
+file goes through what training's evaluation does: `data.decode.read_pixels` or its view, then the crop of `export.tta`,
+and the aggregate.
 """
 
+import operator
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,14 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from automl.data.cache import cpu_threads, in_threads
 from automl.data.decode import read_pixels, reason_alone
+from automl.data.decoding import decode_files, decode_one
 from automl.data.kinds import Medium
-from automl.data.views import view_images
+from automl.data.views import ViewImages, view_images
+from automl.data.views.base import Pixels
 from automl.errors import AutomlError, DataError, SpecError, WeightsError
 from automl.export.folder import ModelFolder
 from automl.export.inputs import Item
 from automl.export.tta import TTA, Variants, variants
+from automl.processes import cpu_threads, in_threads
 from automl.recipe import ClipView, View
 from automl.training.aggregate import aggregate
 from automl.training.backoff import attempted
@@ -142,7 +147,7 @@ class Source:
         """Images of a file, about."""
         return TTA[self.variants.tta] * getattr(self.view, "count", 1)
 
-    def __call__(self, path: str) -> tuple[Tensor, "np.ndarray[Any, Any]"]:
+    def __call__(self, path: str | Path) -> tuple[Tensor, "np.ndarray[Any, Any]"]:
         """Reads a file.
 
         Returns:
@@ -152,10 +157,20 @@ class Source:
         Raises:
             DataError: If it cannot be read, or shows nothing.
         """
-        if not isinstance(self.view, ClipView):
-            return self.variants(read_pixels(path, self.decode_size))[None], np.zeros(1)
-        found = view_images(self.view, Path(path), self.decode_size)
-        return torch.stack([self.variants(pixels) for pixels in found.pixels]), found.times_seconds
+        found = decode_one(self.reader, Path(path))
+        return self.cut(found), found.times_seconds if isinstance(found, ViewImages) else np.zeros(1)
+
+    @property
+    def reader(self) -> Callable[[Path], ViewImages | Pixels]:
+        """What reads a file, by its path; called by a decoder (`automl.data.decoding`), in which there is no torch."""
+        if isinstance(self.view, ClipView):
+            return partial(view_images, self.view, size=self.decode_size)
+        return partial(read_pixels, size=self.decode_size)
+
+    def cut(self, decoded: "ViewImages | Pixels") -> Tensor:
+        """From what `reader` gives to the variants of the K images of a file, (K, V, 3, S, S) uint8."""
+        images = decoded.pixels if isinstance(decoded, ViewImages) else decoded[None]
+        return torch.stack([self.variants(pixels) for pixels in images])
 
 
 def media_of(views: Iterable[View]) -> tuple[Medium, ...]:
@@ -206,26 +221,28 @@ class Scorer:
             WeightsError: If a network's outputs are not finite.
             AutomlError: If the GPU cannot hold one image.
         """
-        ahead = 2 * self._files_per_batch() + 4 * cpu_threads()
-        prepared = in_threads(self._prepare, items, ahead)
-        with closing(prepared):  # type: ignore[type-var]
+        with closing(self._prepare(items)) as prepared:  # type: ignore[type-var]
             while batch := list(islice(prepared, self._files_per_batch())):
                 yield from self._score(batch)
 
     def _files_per_batch(self) -> int:
         return max(1, self._backoff.size // self._images_per_file)
 
-    def _prepare(self, item: Item) -> Prepared:
-        """Reads one file as each source wants it: its images (K, V, 3, S, S) uint8, or why there are none."""
-        if not item.path:
-            return item, ["no such file"] * len(self._sources)
-        found: list[Tensor | str] = []
-        for source in self._sources:
-            try:
-                found.append(source(item.path)[0])
-            except DataError as exc:
-                found.append(reason_alone(exc, item.path))
-        return item, found
+    def _prepare(self, items: Iterable[Item]) -> Iterator[Prepared]:
+        """Reads files as each source wants them: the images (K, V, 3, S, S) uint8, or why there are none."""
+        batch, sources = self._files_per_batch(), len(self._sources)
+        asked: deque[tuple[Item, Source]] = deque()
+
+        def readings() -> Iterator[Callable[[], ViewImages | Pixels]]:
+            for item in items:
+                for source in self._sources:
+                    asked.append((item, source))
+                    yield partial(source.reader, Path(item.path))
+
+        decoded = decode_files(operator.call, readings(), (batch + 4 * cpu_threads()) * sources)
+        cut = in_threads(_cut, ((*asked.popleft(), found) for found in decoded), batch * sources)
+        while found := list(islice(cut, sources)):
+            yield found[0][0], [images for _, images in found]
 
     def _score(self, batch: list[Prepared]) -> Iterator[Score]:
         """Scores what shows something, and puts the prior where nothing does."""
@@ -255,6 +272,16 @@ class Scorer:
                 variants = next(parts).reshape(len(images), images.shape[1], -1)
                 found[row] = member.score(variants.mean(dim=1).numpy())
         return found
+
+
+def _cut(read: tuple[Item, Source, "ViewImages | Pixels | DataError"]) -> tuple[Item, "Tensor | str"]:
+    """The images of a file as one source wants them, or why there are none."""
+    item, source, found = read
+    if not item.path:
+        return item, "no such file"
+    if isinstance(found, DataError):
+        return item, reason_alone(found, Path(item.path))
+    return item, source.cut(found)
 
 
 Join = Callable[["np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]

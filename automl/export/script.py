@@ -1,10 +1,11 @@
 """A recipe as one readable Python script that trains it with timm and torch alone.
 
-The script is a template, `script.py.jinja`: a whole training script in which `#%` lines say what a recipe needs of it,
-so that a script holds no branch that its recipe does not take. It does what `training.fit` does, in the same order and
-from the same seeds; `tests/export/test_script.py` holds its parts against automl's. What makes the classifier start
-from zero is copied out of `backbones.heads` as it stands, and self-blending out of `data.self_blend`, with torch in the
-place of SciPy.
+The script is a template, `script.py.jinja`: a whole training script in which `#%` lines say what a recipe needs of
+it, so that a script holds no branch that its recipe does not take. It does what `training.fit` does, in the same
+order and from the same seeds; `tests/export/test_script.py` holds its parts against automl's. What makes the
+classifier start from zero is copied out of `backbones.heads` as it stands, the sizes of images of which nothing is
+cut off and the scaling of more than 8 bits out of `data.decode`, and self-blending out of `data.self_blend`, with
+torch in the place of SciPy.
 """
 
 import inspect
@@ -13,10 +14,13 @@ import re
 from functools import cache
 from pathlib import Path
 from pprint import pformat
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from automl.backbones.capabilities import find_capabilities
 from automl.backbones.timm_model import check_backbone
+from automl.data import decode
+from automl.data.image_file import FORMATS
 from automl.recipe import Optimizer, Recipe, Sgd
 
 if TYPE_CHECKING:
@@ -116,6 +120,10 @@ def python_script(
         optimizer_arguments=_optimizer_arguments(recipe.optimizer),
         steps=_steps(recipe),
         on_pil=augmentation.policy.name in ("auto", "rand", "trivial"),
+        spans=_spans(),
+        to_eight_bits=_to_eight_bits(),
+        formats=fill(" ".join(name for name in FORMATS if name != "HEIF"), _LINE),
+        scaling=", ".join(map(str, (decode._BEYOND, decode._RANGE_PIXELS, decode._OVERSHOOT))),
         uses_mean=any("MEAN_COLOR" in step or "FILLED" in step for _, step in _steps(recipe)),
         filled=any("FILLED" in step for _, step in _steps(recipe)),
         self_blend=_self_blend() if blended else "",
@@ -190,6 +198,24 @@ def _policy(policy: Any, filled: str) -> list[str]:
         case "augmix":
             return [f"v2.AugMix({policy.severity}, {policy.width}, {filled})"]
     return []
+
+
+@cache
+def _to_eight_bits() -> str:
+    """The source of `data.decode`'s scaling of values of more than 8 bits, without what only automl needs."""
+    functions = (decode._to_eight_bits, decode._range, decode._scale)
+    source = "\n\n".join(map(inspect.getsource, functions))
+    source = re.sub(r"(?<!\w)_range\b", "value_range", source)
+    source = re.sub(r"(?<!\w)_(to_eight_bits|scale|BEYOND|RANGE_PIXELS|OVERSHOOT)\b", r"\1", source)
+    source = re.sub(r"npt\.NDArray\[[\w.]+\]", "np.ndarray", source).replace(" (see the module's text)", "")
+    return source.strip()
+
+
+@cache
+def _spans() -> str:
+    """The source of `data.decode`'s shrinking of whole images."""
+    source = inspect.getsource(decode._spans).replace("_spans(", "spans(").strip()
+    return source.replace("LONGEST", str(decode.LONGEST)).replace("MIDDLE", str(decode.MIDDLE))
 
 
 @cache

@@ -21,6 +21,8 @@ from automl.recipe import Recipe
 
 __all__ = ["timm_yaml"]
 
+_LONGEST = 1000.0  # long side over short side that train.py is told of
+
 
 def timm_yaml(recipe: Recipe, classes: Labels | None = None, data: Mapping[str, Any] | None = None) -> str:
     """Writes a recipe as options of timm's train.py.
@@ -194,7 +196,13 @@ def _prefix(recipe: Recipe) -> int:
 def _crop(lines: OptionLines, augmentation: parts.Augmentation) -> None:
     lines.title("augmentation")
     crop = augmentation.crop
-    if isinstance(crop, parts.RandomResizedCrop):
+    if crop.name == "squash":
+        # A part as large as the image and as long as the image is the whole of it, whatever the dice say.
+        lines.set("train_crop_mode", "rrc", "augmentation.crop.name", note="with scale and ratio, all of every image")
+        lines.set("scale", [1.0, 1.0])
+        lines.set("ratio", [1 / _LONGEST, _LONGEST])
+        lines.comment("train.py evaluates the middle square; for all of an image: validate.py --crop-mode squash")
+    elif isinstance(crop, parts.RandomResizedCrop):
         lines.set("train_crop_mode", "rrc", "augmentation.crop.name")
         lines.set("scale", [crop.min_scale, 1.0], "augmentation.crop.min_scale")
         lines.set("ratio", [1 / crop.max_aspect, crop.max_aspect], "augmentation.crop.max_aspect")

@@ -2,14 +2,14 @@
 
 | name | images | what they are |
 |---|---|---|
-| `none` | 1 | the middle, exactly as in training's evaluation (`data.augment.eval_transform`) |
+| `none` | 1 | the middle (squashed: all), exactly as in training's evaluation (`data.augment.eval_transform`) |
 | `flip` | 2 | that, and its mirror image |
 | `5crop` | 5 | four corners and the middle (Krizhevsky et al. 2012, section 4.1, without their mirror images) |
 
 The side of the five windows is 87.5 % of the decoded image's short side (timm's usual `crop_pct`), and each is resized
-to the image size: what resizing the whole to image size / .875 first would show, with one resampling less. For native
-crops nothing is resized: the windows have the image size, or, in an image that is smaller, its short side, and only
-those are resized, as in the evaluation.
+to the image size: what resizing the whole to image size / .875 first would show, with one resampling less. Of an image
+that is squashed, the windows have 87.5 % of each side. For native crops nothing is resized: the windows have the image
+size, or, in an image that is smaller, its short side, and only those are resized, as in the evaluation.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from automl import recipe
-from automl.data.augment import INTERPOLATIONS, Pixels, eval_transform
+from automl.data.augment import INTERPOLATIONS, Pixels, eval_transform, shown_part
 from automl.errors import SpecError
 
 __all__ = ["TTA", "Tta", "Variants", "variants"]
@@ -54,14 +54,17 @@ class Variants:
         return middle[None]
 
     def _five(self, image: Pixels) -> torch.Tensor:
-        short = min(image.shape[:2])
-        native = isinstance(self.augmentation.crop, recipe.NativeCrop)
-        side = min(short, self.image_size) if native else max(1, round(_CROP_SHARE * short))
-        x = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        windows = torch.stack(v2.FiveCrop(side)(x))
-        if side != self.image_size:
-            size, mode = [self.image_size, self.image_size], INTERPOLATIONS[self.interpolation]
-            windows = F.resize(windows, size, interpolation=mode, antialias=True)
+        crop = self.augmentation.crop
+        x = torch.from_numpy(np.array(shown_part(image, crop))).permute(2, 0, 1)
+        sides = list(x.shape[1:]) if crop.name == "squash" else [min(x.shape[1:])] * 2
+        if crop.name == "native":
+            sides = [min(side, self.image_size) for side in sides]
+        else:
+            sides = [max(1, round(_CROP_SHARE * side)) for side in sides]
+        windows = torch.stack(v2.FiveCrop(sides)(x))
+        size = [self.image_size, self.image_size]
+        if sides != size:
+            windows = F.resize(windows, size, interpolation=INTERPOLATIONS[self.interpolation], antialias=True)
         return windows.contiguous()
 
 

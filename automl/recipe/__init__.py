@@ -21,6 +21,7 @@ from automl.recipe.augmentation import (
     RandomAffine,
     RandomResizedCrop,
     ResizeCrop,
+    SquashCrop,
     TrivialAugment,
 )
 from automl.recipe.learning import (
@@ -114,6 +115,7 @@ __all__ = [
     "Schedule",
     "Sgd",
     "SoundView",
+    "SquashCrop",
     "StepLR",
     "TopShare",
     "TrimmedMean",

@@ -23,6 +23,7 @@ __all__ = [
     "RandomAffine",
     "RandomResizedCrop",
     "ResizeCrop",
+    "SquashCrop",
     "TrivialAugment",
 ]
 
@@ -45,6 +46,12 @@ class NativeCrop(Part):
     """A random window cut out without resizing, which keeps the traces that resampling wipes out."""
 
     name: Literal["native"] = "native"
+
+
+class SquashCrop(Part):
+    """All of the image: both its sides are resized to the image size, so that nothing is cut off (timm's `squash`)."""
+
+    name: Literal["squash"] = "squash"
 
 
 class NoAffine(Part):
@@ -114,7 +121,7 @@ class AugMix(Part):
     width: Annotated[int, Field(ge=1, le=5)] = 3
 
 
-Crop = Annotated[ResizeCrop | RandomResizedCrop | NativeCrop, Field(discriminator="name")]
+Crop = Annotated[ResizeCrop | RandomResizedCrop | NativeCrop | SquashCrop, Field(discriminator="name")]
 Affine = Annotated[NoAffine | RandomAffine, Field(discriminator="name")]
 Color = Annotated[NoColor | ColorJitter, Field(discriminator="name")]
 Policy = Annotated[NoPolicy | AutoAugment | RandAugment | TrivialAugment | AugMix, Field(discriminator="name")]

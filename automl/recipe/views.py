@@ -64,10 +64,12 @@ class ClipView(ViewPart):
 
 
 class Frame(ClipView):
-    """Whole frames: the middle square of each, resized.
+    """Frames: the middle square of each, or all of it, resized.
 
     Attributes:
         count: Frames of a clip; a clip with fewer gives those it has.
+        fit: `middle`: the middle square of a frame; what lies at its ends is not seen, 44 % of a frame of 16:9.
+            `squash`: all of the frame, its two sides brought to the same length.
         placement: `even`: in the middle of equal parts of the clip. `scenes`: in the middle of scenes, the longest
             first; with fewer scenes than frames, the longest parts are halved. `scenes` decodes the whole clip.
         min_change: With `scenes`: the mean absolute difference of neighbouring thumbnails, as a share of white, that
@@ -77,6 +79,8 @@ class Frame(ClipView):
 
     name: Literal["frame"] = "frame"
     media: ClassVar[Literal["image", "video", "sound"]] = "video"
+    version: ClassVar[int] = 2
+    fit: Literal["middle", "squash"] = "middle"
     placement: Literal["even", "scenes"] = "even"
     min_change: Annotated[float, Field(gt=0, le=1)] = 0.106
 
@@ -88,7 +92,8 @@ class FaceChoices(ClipView):
         which: `largest`: the person whose face fills most of the pictures, followed through the clip. `all`: up to
             four people, each an image of its own.
         margin: Side of the cut-out square over the side of the detector's box, which goes from forehead to chin.
-        upright: Whether faces are turned so that their eyes are level.
+        upright: Whether faces are turned so that their eyes are level, also in clips that lie on their side or are
+            upside down.
         when_none: What becomes of a frame in which no face was found. `skip`: left out, and a clip without any face
             has nothing for this view. `frame`: the middle of the whole frame is taken. `refuse`: one such frame is
             enough for a clip to have nothing.
@@ -97,6 +102,7 @@ class FaceChoices(ClipView):
     """
 
     media: ClassVar[Literal["image", "video", "sound"]] = "video"
+    version: ClassVar[int] = 2
     which: Literal["largest", "all"] = "largest"
     margin: Annotated[float, Field(ge=1, le=3)] = 1.3
     upright: bool = True

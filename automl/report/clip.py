@@ -16,7 +16,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from automl.data.decode import EXTENSIONS
-from automl.data.faces import FoundFace, Track, crop_face, detector, follow
+from automl.data.decoding import decode_one
+from automl.data.faces import FoundFace, Track, crop_face, detector, find_turned, follow
 from automl.data.media import Frames, MediaInfo, NoSound, VideoStream, probe_media, read_frames, read_sound, require
 from automl.data.views.audio_features import FEATURES, features
 from automl.data.views.base import Pixels
@@ -142,7 +143,7 @@ def look(path: Path, count: int, face_model: str | None = None) -> Clip:
     """
     if path.suffix.lower() in _IMAGES:
         raise DataError(f"{path} is an image; automl inspect looks at a video or a sound file")
-    info = probe_media(path)
+    info = decode_one(probe_media, path)
     notes: list[str] = []
     pictures = sound = None
     if info.video is None:
@@ -187,9 +188,9 @@ def _pictures(path: Path, video: VideoStream, count: int, face_model: str | None
     finder = detector(face_model)  # a missing one is told before anything is decoded
     # the longer side over the shorter one is what it is: the shorter one is then so many pixels at most
     fits = math.isqrt(_FRAME_BYTES // (3 * count) * min(video.width, video.height) // max(video.width, video.height))
-    frames, notes = distinct(read_frames(path, count=count, size=max(1, min(READ_SIDE, fits))), count)
+    frames, notes = distinct(decode_one(read_frames, path, count=count, size=max(1, min(READ_SIDE, fits))), count)
     times = frames.times_seconds.tolist()
-    tracks = follow([finder.faces(pixels) for pixels in frames.pixels], times)
+    tracks = follow(find_turned(finder, list(frames.pixels)), times)
     main: dict[int, FoundFace] = tracks[0].faces if tracks else {}
     faces = [
         crop_face(pixels, main[position], COMPARED_SIDE) if position in main else None
@@ -277,7 +278,7 @@ def _pieces(path: Path, rate: int, size: int) -> Iterator[tuple[npt.NDArray[np.f
     start, kept = 0, np.empty(0, dtype=np.float32)
     while True:
         try:
-            block = read_sound(path, rate, start / rate, wanted / rate)
+            block = decode_one(read_sound, path, rate, start / rate, wanted / rate)
         except NoSound:
             raise
         except DataError:

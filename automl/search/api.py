@@ -12,18 +12,21 @@ import optuna
 from automl.data import Cache, build_cache, open_dataset
 from automl.data.copies import near_copies
 from automl.data.samples import SPLITS, Dataset
+from automl.data.shapes import picture_sizes
 from automl.errors import AutomlError, DataError, SpecError, StudyError
 from automl.files import write_atomically
 from automl.memory.budget import budget_bytes
 from automl.quantities import format_bytes, format_seconds
 from automl.recipe import Recipe, View
 from automl.search.confirmation import Confirmation, load_confirmation
+from automl.search.crops import describe_crops, first_crops, first_view
 from automl.search.doctor import refuse_hopeless
 from automl.search.facts import Facts, digest, find_facts, load_facts, store_facts
 from automl.search.folder import StudyFolder, study_name
 from automl.search.interrupts import interrupts
 from automl.search.rows import trials_table
-from automl.search.study import best_trial, freeze, open_storage, open_study, recipe_of, stored_spec
+from automl.search.storage import Patience, StorageLost, open_storage, patience_of
+from automl.search.study import best_trial, freeze, make_pruner, open_study, recipe_of, stored_spec, stored_storage
 from automl.search.supervisor import Supervisor
 from automl.search.views import check_views, describe_view, space_name, with_face_model
 from automl.space import load_space
@@ -160,7 +163,7 @@ def search(
         resolved = StudySpec.from_mapping(merge(spec.model_dump(), given))
     else:
         resolved = StudySpec.load(spec or ("demo" if data is None else "default"), given)
-    return _Search(resolved, Path(runs), reporter or Quiet(), began, confirm).run()
+    return _Search(resolved, Path(runs).expanduser(), reporter or Quiet(), began, confirm).run()
 
 
 def open_result(folder: StudyFolder) -> SearchResult:
@@ -189,6 +192,7 @@ class _Search:
         say = self.reporter.say
         devices = find_devices(self.spec.device)
         refuse_hopeless(devices, self.runs)
+        make_pruner(self.spec)  # one that is no more should not wait for the images to be decoded either
         if self.spec.storage:
             open_storage(self.spec.storage)  # a mistake in it should not wait for the images to be decoded
         dataset = open_dataset(self.spec.data, self.spec.seed)
@@ -198,7 +202,9 @@ class _Search:
         result = SearchResult(study, folder, facts)
         _describe_pool(facts, devices, say)
         deadline = self.began + self.spec.budget.timeout if self.spec.budget.timeout else None
-        supervisor = Supervisor(folder, self.spec.storage or folder.storage_url, devices, deadline)
+        supervisor = Supervisor(folder, stored_storage(folder), devices, deadline)
+        patience = patience_of(study)
+        patience.say, patience.should_stop = say, lambda: self.stopping
         with interrupts(self._stop(supervisor)):
             supervisor.watch(self._ticker(result, deadline))
         _write(result)
@@ -225,7 +231,9 @@ class _Search:
         space = load_space(space_name(spec.space, dataset.media))
         views = [with_face_model(view, spec.data.face_model) for view in check_views(space, dataset)]
         try:
-            study = open_study(folder, self.spec.storage)
+            study = open_study(folder, self.spec.storage, Patience(say=self.reporter.say))
+        except StorageLost:
+            raise
         except StudyError:
             study = None
         if study is not None and "spec" in study.user_attrs:
@@ -236,13 +244,19 @@ class _Search:
             self.reporter.say(f"continuing study {folder.name}: {done} of {spec.budget.trials} trials are done")
         else:
             memory = budget_bytes(spec.budget.gpu_mem, devices)  # one that cannot be given waits for no decoding
+            sizes = picture_sizes(dataset)
+            views = [first_view(space, sizes, view) for view in views]
             cache = self._decode(dataset, space.image_sizes()[-1], views)
             self._tell_copies(dataset)
             facts = find_facts(spec, dataset, cache, space, devices, memory, self.reporter.say)
             folder.create()
             study = freeze(folder, spec, _direction(facts), store_facts(facts, folder))
         if not study.get_trials(deepcopy=False):
-            _enqueue_known_good(study, facts)
+            sizes = picture_sizes(facts.dataset)
+            line = describe_crops(facts.space, sizes, facts.dataset.media)
+            if line:
+                self.reporter.say(line)
+            _enqueue_known_good(study, facts, sizes)
         return facts, study
 
     def _decode(self, dataset: Dataset, size: int, views: list[View]) -> Cache:
@@ -300,7 +314,7 @@ class _Search:
         """Shows progress, and keeps `best.yaml` and `trials.csv` current."""
         written = -1
 
-        def tick() -> None:
+        def look() -> None:
             nonlocal written
             self.reporter.tick(result, deadline, self.stopping)
             done = sum(trial.state.is_finished() for trial in result.study.get_trials(deepcopy=False))
@@ -308,11 +322,18 @@ class _Search:
                 written = done
                 _write(result)
 
+        def tick() -> None:
+            try:
+                look()
+            except StorageLost:
+                if not self.stopping:  # else the workers come to their end without it
+                    raise
+
         return tick
 
 
-def _enqueue_known_good(study: optuna.Study, facts: Facts) -> None:
-    """Puts the space's known-good recipes first, each on the backbone it wishes for."""
+def _enqueue_known_good(study: optuna.Study, facts: Facts, sizes: list[tuple[int, int]]) -> None:
+    """Puts the space's known-good recipes first, each on the backbone it wishes for and seeing all of long pictures."""
     samples = facts.dataset.samples
     train = int((samples["split"] == "train").sum())
     for number, good in enumerate(facts.space.known_good):
@@ -321,6 +342,7 @@ def _enqueue_known_good(study: optuna.Study, facts: Facts) -> None:
         affordable = facts.pool.affordable(int(recipe["image_size"]), images, facts.trial_seconds)
         ranks = {"best": 0, "fastest": facts.pool.fastest(), "affordable": affordable}
         params = facts.space.enqueued(ranks, lambda chosen: facts.pool.chosen(chosen).restriction)[number]
+        params = first_crops(facts.space, sizes, facts.dataset.media, params)
         study.enqueue_trial(params, user_attrs={"known_good": good["tier"]})
 
 
@@ -362,6 +384,8 @@ def _describe(dataset: Dataset, say: Callable[[str], None]) -> None:
             classes = ", ".join(f"{n} {dataset.classes[label]}" for label, n in zip(counts.index, counts, strict=True))
             parts.append(f"{split} {counts.sum()} ({classes})")
     say(f"data: {dataset.name}, {dataset.format} format; {'; '.join(parts)}")
+    for line in dataset.told:
+        say(f"read: {line}")
     for problem in dataset.problems:
         say(f"warning: {problem}")
 

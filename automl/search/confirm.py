@@ -22,6 +22,7 @@ from automl.search.folder import StudyFolder, lock
 from automl.search.interrupts import interrupts
 from automl.search.retrainer import Planned, Retrainer
 from automl.search.retraining import Retraining
+from automl.search.storage import Patience
 from automl.search.study import open_study, recipe_of, stored_spec
 from automl.training.fit import Parked
 from automl.training.interval import Interval, describe_method
@@ -70,7 +71,7 @@ def confirm(
     if top < 1 or seeds < 1:
         raise SpecError(f"top and seeds are at least 1, got {top} and {seeds}")
     ends = [end for end in (deadline, None if timeout is None else time.time() + timeout) if end is not None]
-    study = open_study(folder)
+    study = open_study(folder, patience=Patience(say=(reporter or Quiet()).say))
     stored_spec(study)
     chosen_device = find_devices(device)[0]
     with lock(folder.path / "confirm.lock", wait=False) as held:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ class StudyFolder:
     """The files of one study.
 
     Attributes:
-        path: The folder, `runs/<study>`.
+        path: The folder, `runs/<study>`; a leading `~` is the home folder.
     """
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.path.expanduser())
 
     @property
     def name(self) -> str:
@@ -30,9 +34,8 @@ class StudyFolder:
 
     def command(self, name: str) -> str:
         """A command line on this study, for a person to type: `automl confirm faces --runs elsewhere`."""
-        return f"automl {name} {self.name}" + (
-            f" --runs {self.path.parent}" if self.path.parent != Path("runs") else ""
-        )
+        runs = [] if self.path.parent == Path("runs") else ["--runs", str(self.path.parent)]
+        return shlex.join(["automl", name, self.name, *runs])
 
     @property
     def begun(self) -> bool:
@@ -46,8 +49,18 @@ class StudyFolder:
 
     @property
     def storage_url(self) -> str:
-        """The embedded storage, as Optuna names it."""
-        return f"sqlite:///{self.database.absolute()}"
+        """The embedded storage, as Optuna names it: a URL, in which `?`, `#` and `%` of a path are quoted.
+
+        Raises:
+            StudyError: If the path cannot be written as a URL with the installed SQLAlchemy.
+        """
+        from sqlalchemy import URL, make_url
+
+        path = str(self.database.absolute())
+        url = URL.create("sqlite", database=path).render_as_string(hide_password=False)
+        if make_url(url).database != path:  # 2.0 does not quote
+            raise StudyError(f"{self.path}: a folder called so needs SQLAlchemy 2.1; install it, or give other --runs")
+        return url
 
     @property
     def storage_note(self) -> Path:

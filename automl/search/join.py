@@ -20,6 +20,7 @@ from automl.search.fusion import Fusion, fit_fusion
 from automl.search.interrupts import interrupts
 from automl.search.retrainer import Planned, Retrainer
 from automl.search.retraining import Retraining
+from automl.search.storage import Patience
 from automl.search.study import open_study, recipe_of, stored_spec
 from automl.search.view_ensemble import Scored, ViewEnsemble, ViewMember, load_view_ensemble, store_view_ensemble
 from automl.training.interval import describe_method
@@ -62,7 +63,7 @@ def join_views(
         SpecError: If there are more than two classes.
         AutomlError: If a recipe cannot be trained.
     """
-    study = open_study(folder)
+    study = open_study(folder, patience=Patience(say=(reporter or Quiet()).say))
     stored_spec(study)
     deadline = float("inf") if timeout is None else time.time() + timeout
     joining = _Joining(study, folder, find_devices(device)[0], deadline, reporter or Quiet())

@@ -20,6 +20,7 @@ from automl.search.api import Reporter
 from automl.search.facts import Facts, load_facts
 from automl.search.folder import StudyFolder
 from automl.search.retraining import Retraining
+from automl.search.rows import spent
 from automl.search.study import recipe_of
 from automl.search.views import Views, describe_view
 from automl.training.allocator import give_freed_memory_back, keep_freed_memory
@@ -95,8 +96,8 @@ class Retrainer:
 
     def seconds(self, trial: FrozenTrial) -> float:
         """How long the trial trained or, where that was not noted, how long the backbone's timing says."""
-        if noted := trial.user_attrs.get("fit_seconds"):
-            return float(noted)
+        if noted := spent(trial.user_attrs).get("fit_seconds"):
+            return noted
         recipe = recipe_of(trial)
         entry = self.facts.pool.named(recipe.backbone)
         if entry is None:

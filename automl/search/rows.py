@@ -1,6 +1,7 @@
 """Trials as rows: what the live table, `automl best`, and `trials.csv` show."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
 
     from automl.space import Space
 
-__all__ = ["TrialRow", "trial_rows", "trials_table"]
+__all__ = ["TrialRow", "spent", "trial_rows", "trials_table"]
+
+_SPENT = ("epochs_done", "train_seconds", "validation_seconds", "fit_seconds")
+"""What the attribute `spent` of a trial holds; studies of earlier versions hold each as an attribute of its own."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def _row(trial: FrozenTrial, maximize: bool, state: str) -> TrialRow:
         backbone=attrs.get("backbone", ""),
         image_size=attrs.get("image_size"),
         epochs=attrs.get("epochs"),
-        epochs_done=attrs.get("epochs_done", 0.0),
+        epochs_done=spent(attrs).get("epochs_done", 0.0),
         value=value,
         best_value=(max if maximize else min)(values) if values else value,
         seconds=trial.duration.total_seconds() if trial.duration else None,
@@ -83,6 +87,20 @@ def _row(trial: FrozenTrial, maximize: bool, state: str) -> TrialRow:
         view=attrs.get("view", "image"),
         out_of_memory=len(attrs.get("out_of_memory", ())),
     )
+
+
+def spent(attributes: Mapping[str, Any]) -> dict[str, float]:
+    """What a trial has spent up to its last validation or, once it ended, in all.
+
+    Args:
+        attributes: The trial's user attributes.
+
+    Returns:
+        `epochs_done`, the seconds of training steps (`train_seconds`) and of validations (`validation_seconds`), and
+        all seconds inside `fit`, resumptions included (`fit_seconds`); nothing of what is not known yet.
+    """
+    found = dict(attributes) | attributes.get("spent", {})
+    return {name: float(found[name]) for name in _SPENT if name in found}
 
 
 def trials_table(study: "optuna.Study", space: "Space") -> "pd.DataFrame":

@@ -5,31 +5,24 @@ trial by (seed, trial number): a worker that is killed and replaced goes on as t
 """
 
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.pruners import (
-    BasePruner,
-    HyperbandPruner,
-    MedianPruner,
-    NopPruner,
-    SuccessiveHalvingPruner,
-    WilcoxonPruner,
-)
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from automl.backbones.capabilities import without_unsupported
-from automl.errors import StudyError
+from automl.errors import SpecError, StudyError
 from automl.files import write_text
 from automl.recipe import Recipe
 from automl.search.folder import StudyFolder
+from automl.search.pruning import Halving, Hyperband
+from automl.search.storage import Patience, absolute, open_storage
 from automl.spec import StudySpec
-from automl.training.cadence import EIGHTHS
 
 __all__ = [
     "best_trial",
@@ -38,7 +31,6 @@ __all__ = [
     "freeze",
     "make_pruner",
     "make_sampler",
-    "open_storage",
     "open_study",
     "recipe_of",
     "stored_spec",
@@ -52,36 +44,17 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 _BUDGETS = {"trials", "timeout"}
 """What may change from one call to the next of the same study."""
 
+_PATHS = {"path", "files_folder", "groups", "face_model", "weights_dir"}
+"""What is a path, in a spec and in its data."""
 
-def open_storage(url: str) -> BaseStorage:
-    """Opens an Optuna storage.
+
+def open_study(folder: StudyFolder, storage: str | None = None, patience: Patience | None = None) -> optuna.Study:
+    """Loads a study that exists.
 
     Args:
-        url: A database URL as Optuna takes it (`sqlite:///…`, `postgresql://…`, `mysql://…`), or the path of a file
-            ending in `.log` for Optuna's journal.
-
-    Raises:
-        StudyError: If it cannot be opened.
-    """
-    try:
-        if "://" not in url:
-            if not url.endswith(".log"):
-                raise StudyError(
-                    f"not a storage: {url!r}; give a URL such as sqlite:///study.db, or a .log journal file"
-                )
-            return JournalStorage(JournalFileBackend(url))
-        # SQLite serves one writer at a time: a worker waits for its turn rather than fail.
-        arguments = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-        return RDBStorage(url, engine_kwargs=arguments)
-    except StudyError:
-        raise
-    except Exception as exc:  # SQLAlchemy and the drivers raise many types
-        reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
-        raise StudyError(f"cannot open the storage {url}: {reason}") from exc
-
-
-def open_study(folder: StudyFolder, storage: str | None = None) -> optuna.Study:
-    """Loads a study that exists.
+        folder: Where it lies.
+        storage: Its storage; None: the one it was begun in.
+        patience: Waits for a storage that does not answer now, as for `open_storage`.
 
     Raises:
         StudyError: If there is none in this folder or storage.
@@ -91,7 +64,7 @@ def open_study(folder: StudyFolder, storage: str | None = None) -> optuna.Study:
         known = ", ".join(found.name for found in studies(folder.path.parent)) or "none"
         raise StudyError(f"no study {folder.name!r} in {folder.path.parent}; studies there: {known}")
     try:
-        return optuna.load_study(study_name=folder.name, storage=open_storage(storage))
+        return optuna.load_study(study_name=folder.name, storage=open_storage(storage, patience))
     except KeyError as exc:
         raise StudyError(f"no study {folder.name!r} in the storage {storage}") from exc
 
@@ -121,18 +94,18 @@ def freeze(
         StudyError: If a study of this name has another spec or other facts.
     """
     folder.create()
-    known = stored_storage(folder)
-    if folder.begun and known != (spec.storage or folder.storage_url):
+    known, wanted_storage = stored_storage(folder), absolute(spec.storage or folder.storage_url)
+    if folder.begun and absolute(known) != wanted_storage:
         raise StudyError(
             f"study {folder.name!r} exists in the storage {known}; give --storage {known}, or --name for a new study"
         )
-    storage = open_storage(spec.storage or folder.storage_url)
+    storage = open_storage(wanted_storage, Patience() if spec.storage else None)  # a search has opened it before
     if spec.storage:
-        write_text(folder.storage_note, spec.storage + "\n")
+        write_text(folder.storage_note, wanted_storage + "\n")
     study = optuna.create_study(study_name=folder.name, storage=storage, direction=direction, load_if_exists=True)
-    wanted = spec.model_dump(mode="json")
+    wanted = _rooted(spec)
     if "spec" in study.user_attrs:
-        _check_same(folder, stored_spec(study).model_dump(mode="json"), wanted)
+        _check_same(folder, _rooted(stored_spec(study)), wanted)
         for name in ("space", "samples"):
             if study.user_attrs[name] != facts[name]:
                 raise StudyError(
@@ -146,12 +119,23 @@ def freeze(
     return study
 
 
+def _rooted(spec: StudySpec) -> dict[str, Any]:
+    """A spec's values, its paths named from the root: the next command may be given in another folder."""
+
+    def root(values: dict[str, Any]) -> dict[str, Any]:
+        given = {name: Path(values[name]).expanduser() for name in _PATHS & values.keys() if values[name]}
+        return values | {name: os.path.abspath(path) for name, path in given.items()}  # noqa: PTH100 - links stay links
+
+    values = root(spec.model_dump(mode="json"))
+    return values | {"data": root(values["data"])}
+
+
 def _check_same(folder: StudyFolder, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Everything but the budgets must be as it was."""
+    """Everything but the budgets must be as it was; the storage is, by whatever path it is named."""
     changed = [
         f"{path} was {was}, is {now}"
         for path, was, now in _differences(stored, wanted)
-        if path.split(".")[-1] not in _BUDGETS
+        if path.split(".")[-1] not in _BUDGETS and path != "storage"
     ]
     if changed:
         raise StudyError(
@@ -182,7 +166,7 @@ def stored_spec(study: optuna.Study) -> StudySpec:
 
 def studies(runs: Path) -> list[StudyFolder]:
     """The studies under a folder, oldest first."""
-    found = [folder for folder in map(StudyFolder, runs.glob("*")) if folder.begun]
+    found = [folder for folder in map(StudyFolder, runs.expanduser().glob("*")) if folder.begun]
     return sorted(found, key=lambda folder: folder.path.stat().st_mtime)
 
 
@@ -231,17 +215,22 @@ def _sampler(spec: StudySpec, number: int, known_good: int) -> BaseSampler:
 
 
 def make_pruner(spec: StudySpec) -> BasePruner:
-    """The pruner; steps are eighths of a run."""
+    """The pruner; steps are eighths of a run.
+
+    Raises:
+        SpecError: If the spec, of an earlier version, names a pruner that is no more.
+    """
     if spec.pruner == "halving":
-        return SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+        return Halving()
     if spec.pruner == "hyperband":
-        return HyperbandPruner(min_resource=1, max_resource=EIGHTHS, reduction_factor=2)
+        return Hyperband()
     if spec.pruner == "median":
-        return MedianPruner(n_startup_trials=4, n_warmup_steps=1)
+        # The first report is of step 1: it is too early to tell, the next one is not.
+        return MedianPruner(n_startup_trials=4, n_warmup_steps=2)
     if spec.pruner == "wilcoxon":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return WilcoxonPruner(p_threshold=0.1, n_startup_steps=2)
+        # Its test wants at least four reports in common before it can prune at all, and independent ones; a run of a
+        # few epochs makes one to three before its end, and all are of one learning curve.
+        raise SpecError("pruner wilcoxon is no more: it cannot judge learning curves; give halving, or median")
     return NopPruner()
 
 

@@ -123,7 +123,7 @@ class Supervisor:
 
     def _start(self, device: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "automl", "worker", "--storage", self.storage, "--study", self.folder.name]
-        command += ["--runs", str(self.folder.path.parent), "--device", device, "--supervised"]
+        command += ["--runs", str(self.folder.path.parent.absolute()), "--device", device, "--supervised"]
         if self.deadline is not None:
             command += ["--deadline", str(self.deadline)]
         with self.folder.log(device).open("ab") as log:

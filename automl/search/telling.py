@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial
 
 from automl.recipe import Recipe
+from automl.search.rows import spent
 from automl.training.cadence import EIGHTHS
 from automl.training.fit import Evaluation, OutOfMemory
 
@@ -34,7 +35,8 @@ class Telling:
         self._resumed_at = frozen.user_attrs.get("resumed_at", [])
         self._out_of_memory = frozen.user_attrs.get("out_of_memory", [])
         self._taken_up = "recipe" in frozen.user_attrs
-        self._began = time.perf_counter() - frozen.user_attrs.get("fit_seconds", 0.0)
+        self._spent = spent(frozen.user_attrs)
+        self._began = time.perf_counter() - self._spent.get("fit_seconds", 0.0)
         self._validation_seconds = 0.0
         self._value: float | None = None
 
@@ -47,12 +49,12 @@ class Telling:
         trial, value = self._trial, evaluation.metrics[self._metric]
         self._value = value
         self._validation_seconds += evaluation.validation_seconds
+        self._spent["epochs_done"] = round(evaluation.epoch, 3)
+        self._spent["train_seconds"] = round(evaluation.train_seconds, 2)
+        self._spent["validation_seconds"] = round(self._validation_seconds, 2)
         if evaluation.eighth in self._reported:
             return
         trial.report(value, evaluation.eighth)
-        trial.set_user_attr("train_seconds", round(evaluation.train_seconds, 2))
-        trial.set_user_attr("validation_seconds", round(self._validation_seconds, 2))
-        trial.set_user_attr("epochs_done", round(evaluation.epoch, 3))
         self.note_time()
         # Asked in any case: it is how the pruner learns what this trial's successors are compared with.
         behind = trial.should_prune()
@@ -81,5 +83,6 @@ class Telling:
             self._trial.set_user_attr("recipe", self._recipe.model_dump_json())
 
     def note_time(self) -> None:
-        """Stores the seconds inside `fit` so far, over all resumptions."""
-        self._trial.set_user_attr("fit_seconds", round(time.perf_counter() - self._began, 2))
+        """Stores what was spent so far, over all resumptions; as one attribute, because each one is a transaction."""
+        self._spent["fit_seconds"] = round(time.perf_counter() - self._began, 2)
+        self._trial.set_user_attr("spent", dict(self._spent))

@@ -25,6 +25,7 @@ from automl.search.device_memory import LEAKED, POISONED, DeviceLost, DeviceMemo
 from automl.search.facts import load_facts
 from automl.search.folder import StudyFolder, lock
 from automl.search.objective import Objective, Outcome
+from automl.search.storage import StorageLost, patience_of
 from automl.search.study import finished, make_pruner, make_sampler, stored_spec
 from automl.search.views import Views
 from automl.training.fit import Parked
@@ -83,9 +84,19 @@ def work(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop, memo
 
     Raises:
         StudyError: After several failed trials in a row, with the message of the last.
+        StorageLost: If the storage has not answered for a minute; the trial stays running, to be taken up again.
         SystemExit: With `LEAKED` or `POISONED`, if a fresh worker must go on.
     """
-    memory = memory or device_memory(device)
+    patience_of(study).should_stop = stop
+    try:
+        _work(study, folder, device, stop, memory or device_memory(device))
+    except StorageLost:
+        if not stop():
+            raise
+    folder.progress(device).unlink(missing_ok=True)
+
+
+def _work(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop, memory: DeviceMemory) -> None:
     objective, limit_bytes = _objective(study, folder, device, stop, memory)
     baseline_bytes = memory.settle()
     # What is left at the end of a time budget is not worth a trial that would be cut to a fraction.
@@ -100,6 +111,8 @@ def work(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop, memo
             except Parked:
                 break
             except DeviceLost as exc:
+                if isinstance(exc.__cause__, StorageLost):
+                    raise exc.__cause__ from None
                 _note_lost(study, folder, trial, str(exc))
                 memory.leave(POISONED)
             _tell(study, folder, trial, outcome)
@@ -110,7 +123,6 @@ def work(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop, memo
         if limit_bytes is not None and above_bytes > _LEAK * limit_bytes:
             print("that is more than a hundredth of the memory budget: a fresh worker must go on", flush=True)
             memory.leave(LEAKED)
-    folder.progress(device).unlink(missing_ok=True)
 
 
 def _objective(
@@ -134,7 +146,8 @@ def _objective(
         should_stop=stop,
         on_progress=_Progress(folder.progress(device)),
         seconds_left=stop.seconds_left,
-        lost=memory.lost,
+        # Without its storage a trial can no more be told than without its device: it waits for another worker.
+        lost=lambda error: isinstance(error, StorageLost) or memory.lost(error),
     )
     return objective, limit_bytes
 

@@ -4,13 +4,15 @@ __all__ = ["EIGHTHS", "VALIDATION_SHARE", "eighth_steps", "evaluation_steps"]
 
 EIGHTHS = 8
 """A run is reported in eighths of its length: a pruner compares runs at the same point of their learning-rate
-schedules, and successive halving with a factor of 2 finds its rungs (1, 2, 4, 8) in every run, however long."""
+schedules, and successive halving with a factor of 2 has its rungs at 1, 2 and 4, however long the run."""
 
 VALIDATION_SHARE = 0.15
 """Of the training time; what validating at all eighths would take beyond it is saved by validating less often."""
 
-_CHOICES: tuple[tuple[int, ...], ...] = ((1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 4, 8), (1, 4, 8), (2, 8), (8,))
-"""From all eighths to the end alone; the rungs of successive halving go last."""
+_CHOICES: tuple[tuple[int, ...], ...] = ((1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 4, 8), (1, 4, 8), (4, 8), (8,))
+"""From all eighths to the end alone. Each is a part of the one before, so that whatever is reported can be compared;
+the rungs of successive halving go last, and of them the half of the run, at which all but one in eight are to be
+pruned."""
 
 _TRAINING_FACTOR = 3
 """A training step costs about three forward passes."""

@@ -8,9 +8,9 @@ clip is read by both, one after the other, the order turning every clip, and the
 machine that is slower for a while does not decide. One clip is also repeated to `--long-seconds`, without encoding it
 again, to show what seeking gives when a clip has many keyframes.
 
-Threads: all clips are read in three ways, `files` (a thread per core, one decoder thread each: automl's way), `decoder`
-(one clip after the other, FFmpeg's own threads in each) and `one` (a single thread). The seconds of work are processor
-time: they stay the same when others use the machine too.
+Threads: all clips are read in three ways, `files` (a thread per core, one decoder thread each: as automl's processes
+have it), `decoder` (one clip after the other, FFmpeg's own threads in each) and `one` (a single thread). The seconds of
+work are processor time: they stay the same when others use the machine too.
 
 Sound: `read_sound` against `librosa.load` at the same sample rate, each file whole.
 """
@@ -98,8 +98,8 @@ def _compare(what: str, paths: list[Path], theirs: Callable[[Path], Any], ours: 
 
 def _threads(paths: list[Path], count: int) -> Iterable[str]:
     """Reads all clips in the three ways of using the cores; one line each."""
-    from automl.data.cache import cpu_threads, in_threads
     from automl.data.media import read_frames, video
+    from automl.processes import cpu_threads, in_threads
 
     def read(path: Path) -> None:
         read_frames(path, count=count)

@@ -13,25 +13,34 @@ Runs a study with `automl.search`, in a folder that is thrown away afterwards, a
 The figure is the share outside of `fit`; at most 10 % is the aim. The stricter one, outside of training steps and
 validations alone, stands below it: it counts waiting for batches, too. Measured is one worker (one device).
 
+Then `--count` more trials of the same study are trained in this process, with the pruner asked but not obeyed, and what
+they ask of the storage is counted: SQL statements, transactions that wrote something (each may wait for the disk), and
+the seconds inside storage calls; of a trial in all, and inside of `fit`, where the shares above call it training.
+
 Memory predictions, timings and decoded images are kept in automl's cache. `--fresh-cache` pays for them anew, as the
 very first study on a machine does.
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-__all__ = ["Moments", "Shares", "main", "share_out"]
+    from automl.search.api import SearchResult
+
+__all__ = ["Asked", "Meter", "Moments", "Shares", "main", "share_out"]
 
 
 @dataclass
@@ -101,7 +110,7 @@ def share_out(trials: "list[FrozenTrial]", moments: Moments) -> Shares:
 
     Args:
         trials: All that ran, with the user attributes `train_seconds`, `validation_seconds` and `fit_seconds`
-            (a trial that ended before its first validation has none, and counts as around fit).
+            or, of them, `spent` (a trial that ended before its first validation has none, and counts as around fit).
         moments: When the search reached what.
     """
     trials = sorted((t for t in trials if t.datetime_start and t.datetime_complete), key=lambda t: t.datetime_start)
@@ -111,7 +120,7 @@ def share_out(trials: "list[FrozenTrial]", moments: Moments) -> Shares:
     ends = [t.datetime_complete.timestamp() for t in trials]
 
     def total(name: str) -> float:
-        return sum(t.user_attrs.get(name, 0.0) for t in trials)
+        return sum(_spent(t, name) for t in trials)
 
     steps, validation, fit = total("train_seconds"), total("validation_seconds"), total("fit_seconds")
     inside = sum(end - start for start, end in zip(starts, ends, strict=True))
@@ -131,6 +140,115 @@ def share_out(trials: "list[FrozenTrial]", moments: Moments) -> Shares:
     )
 
 
+def _spent(trial: "FrozenTrial", name: str) -> float:
+    """Read here and not by automl, so that the versions before `spent` can be measured."""
+    return float((trial.user_attrs | trial.user_attrs.get("spent", {})).get(name, 0.0))
+
+
+@dataclass
+class Asked:
+    """What a storage was asked."""
+
+    statements: int = 0
+    commits: int = 0
+    """Transactions that wrote something."""
+    seconds: float = 0.0
+
+    def line(self, trials: int) -> str:
+        """The figures a trial."""
+        counts = f"{self.statements / trials:.0f} statements, {self.commits / trials:.0f} commits"
+        return f"{counts}, {self.seconds / trials:.2f} s"
+
+
+class Meter:
+    """Counts what a storage is asked from now on.
+
+    Attributes:
+        all: In all.
+        in_fit: Inside of `fit`.
+    """
+
+    def __init__(self, storage: "BaseStorage") -> None:
+        """`storage` is one study's own; a storage without SQL has seconds alone."""
+        from optuna.storages import BaseStorage
+        from sqlalchemy import event
+
+        self.all, self.in_fit = Asked(), Asked()
+        self._calls, self._fits, self._wrote = 0, 0, False
+        for name in dir(BaseStorage):
+            if not name.startswith("_"):
+                setattr(storage, name, self._timed(getattr(storage, name)))
+        engine = getattr(getattr(storage, "_backend", storage), "engine", None)
+        if engine is not None:
+            event.listen(engine, "before_cursor_execute", self._on_statement)
+            event.listen(engine, "commit", self._on_commit)
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """What is asked meanwhile is asked inside of `fit`."""
+        self._fits += 1
+        try:
+            yield
+        finally:
+            self._fits -= 1
+
+    def _add(self, **more: float) -> None:
+        for asked in [self.all, self.in_fit] if self._fits else [self.all]:
+            for name, value in more.items():
+                setattr(asked, name, getattr(asked, name) + value)
+
+    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._calls += 1
+            began = time.perf_counter()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self._calls -= 1
+                if self._calls == 0:  # methods call each other
+                    self._add(seconds=time.perf_counter() - began)
+
+        return call
+
+    def _on_statement(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        self._add(statements=1)
+        self._wrote |= statement.lstrip().upper().startswith(("INSERT", "UPDATE", "DELETE"))
+
+    def _on_commit(self, _connection: Any) -> None:
+        self._add(commits=self._wrote)
+        self._wrote = False
+
+
+def _count(result: "SearchResult", trials: int, device: str) -> Iterator[str]:
+    """Trains more trials of a study here, and says what each asked of the storage."""
+    from optuna.trial import Trial
+
+    from automl.search.study import open_study, stored_spec
+    from automl.search.worker import Stop, work
+    from automl.training.fit import fit
+
+    spec = stored_spec(result.study).model_dump(mode="json")
+    begun = len(result.study.get_trials(deepcopy=False))
+    spec["budget"]["trials"] = begun + trials
+    result.study.set_user_attr("spec", json.dumps(spec))
+    study = open_study(result.folder)
+    meter, should_prune = Meter(study._storage), Trial.should_prune
+
+    def metered(*args: Any, **kwargs: Any) -> Any:
+        with meter.fitting():
+            return fit(*args, **kwargs)
+
+    with (
+        mock.patch("automl.search.objective.fit", metered),
+        mock.patch.object(Trial, "should_prune", lambda trial: should_prune(trial) and False),
+    ):
+        work(study, result.folder, device, Stop())
+    counted = study.get_trials(deepcopy=False)[begun:]
+    reports = sum(len(trial.intermediate_values) for trial in counted) / trials
+    yield f"storage, a full trial of {reports:.1f} validations (mean of {trials}): {meter.all.line(trials)}"
+    yield f"  of these inside fit: {meter.in_fit.line(trials)}"
+
+
 def _parser() -> argparse.ArgumentParser:
     text = __doc__ or ""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -141,6 +259,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--timeout", help="such as 40m (default: none)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="one device: cpu or cuda:0")
+    parser.add_argument("--count", type=int, default=5, help="trials to count storage calls of (default: 5; 0: none)")
     parser.add_argument("--fresh-cache", action="store_true", help="pay for what the cache keeps")
     return parser
 
@@ -169,11 +288,13 @@ def main(arguments: list[str] | None = None) -> None:
         )
         moments.ended = time.time()
         trials = result.study.get_trials(deepcopy=False)
-        lacking = [t.number for t in trials if "train_seconds" in t.user_attrs and "fit_seconds" not in t.user_attrs]
+        lacking = [t.number for t in trials if _spent(t, "train_seconds") and not _spent(t, "fit_seconds")]
         if lacking:
             sys.exit(f"trials {lacking} do not tell their fit_seconds: this automl is too old for this benchmark")
         print(f"\n{len(trials)} trials, best {result.metric} {result.best_value}")
         print("\n".join(share_out(trials, moments).lines()))
+        if args.count:
+            print("\n".join(_count(result, args.count, args.device)))
 
 
 if __name__ == "__main__":

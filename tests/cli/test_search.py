@@ -106,7 +106,7 @@ def test_a_search_to_the_best_recipe_though_its_worker_is_killed(command, surrou
     trials = trials_of(runs)
     assert [(trial.number, trial.state) for trial in trials] == [(k, TrialState.COMPLETE) for k in range(3)]
     assert sum(trial.user_attrs.get("taken_up", 0) for trial in trials) == 1
-    assert all(trial.user_attrs["epochs_done"] == 15 for trial in trials)
+    assert all(trial.user_attrs["spent"]["epochs_done"] == 15 for trial in trials)
     best, table = Recipe.load(folder / "best.yaml"), pd.read_csv(folder / "trials.csv")
     assert best.backbone == "test_byobnet.r160_in1k"
     assert list(table["number"]) == [0, 1, 2]

@@ -51,7 +51,7 @@ ALONE = [
     {"policy": {"name": "trivial"}},
     {"policy": {"name": "augmix", "severity": 5}},
 ]
-CROPS = [{"name": "resize"}, {"name": "random_resized", "min_scale": 0.3}, {"name": "native"}]
+CROPS = [{"name": "resize"}, {"name": "random_resized", "min_scale": 0.3}, {"name": "native"}, {"name": "squash"}]
 
 
 def augmentation(**values):
@@ -180,6 +180,15 @@ def test_the_codec_keeps_colors_and_position():
     coded = train_transform(augmentation(codec=1), 45)(image).float()
     assert coded[:, :, :28].mean((1, 2)).tolist() == pytest.approx([40, 110, 190], abs=4)
     assert coded[:, :, 32:].mean((1, 2)).tolist() == pytest.approx([200, 90, 60], abs=4)
+
+
+@pytest.mark.parametrize("side", [80, 45])
+def test_the_codec_makes_nothing_darker(image, monkeypatch, side):
+    monkeypatch.setattr(augment, "CODEC_CRF", (8, 8))
+    square = 60 + image[:side, 10 : side + 10] // 2
+    plain = eval_transform(augmentation(), side)(square).float()
+    change = train_transform(augmentation(codec=1), side)(square).float() - plain
+    assert abs(change.mean((1, 2)) @ torch.tensor([0.299, 0.587, 0.114])) < 0.2
 
 
 def test_the_worse_the_codec_the_further_away(image, monkeypatch):
@@ -327,3 +336,31 @@ def test_masks_reach_everywhere_and_every_width():
     blanked = [(transform(picture)[0] != torch.from_numpy(picture[..., 0])).all(0).numpy() for _ in range(200)]
     assert np.any(blanked, axis=0).all()
     assert {int(blank.sum()) for blank in blanked} == set(range(9))
+
+
+@pytest.mark.parametrize("shape", [(480, 80), (80, 480), (80, 160), (80, 80), (20, 30)])
+def test_squashing_shows_both_ends_in_training_and_in_evaluation(shape):
+    marked = np.full((*shape, 3), 90, dtype=np.uint8)
+    along = marked if shape[0] >= shape[1] else marked.swapaxes(0, 1)
+    tenth = max(1, len(along) // 10)
+    along[:tenth], along[-tenth:] = 255, 0
+    squash = augmentation(crop={"name": "squash"})
+    shown = eval_transform(squash, 32)(marked)
+    rows = shown if shape[0] >= shape[1] else shown.transpose(1, 2)
+    assert rows[:, 0].min() > 250
+    assert rows[:, -1].max() < 5
+    assert torch.equal(train_transform(squash, 32)(marked), shown)  # nothing random in it
+    for crop in CROPS[:3]:
+        if max(shape) >= 2 * min(shape):
+            assert (eval_transform(augmentation(crop=crop), 32)(marked) == 90).all(), "the others show the middle"
+
+
+@pytest.mark.parametrize("crop", CROPS[:3])
+def test_what_is_beyond_1_to_2_does_not_change_the_crops_that_cut(crop):
+    image = np.random.default_rng(0).integers(0, 256, (300, 50, 3), dtype=np.uint8)
+    for make in (eval_transform, train_transform):
+        transform = make(augmentation(crop=crop), 32)
+        torch.manual_seed(1)
+        whole = [transform(image) for _ in range(4)]
+        torch.manual_seed(1)
+        assert all(map(torch.equal, whole, [transform(image[100:200]) for _ in range(4)]))

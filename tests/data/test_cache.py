@@ -1,5 +1,6 @@
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from automl.data.decode import read_rgb
 from automl.data.samples import Dataset
 from automl.errors import AutomlError, DataError
 from automl.files import cache_dir
+from tests.data import stand_ins
 
 
 def dataset(paths, split="train"):
@@ -51,21 +53,22 @@ def test_small_images_are_stored_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "stored"), [((300, 200), (24, 16)), ((200, 300), (16, 24)), ((500, 50), (32, 16)), ((9, 90), (9, 18))]
+    ("size", "stored"), [((300, 200), (24, 16)), ((200, 300), (16, 24)), ((300, 50), (96, 16)), ((9, 45), (9, 45))]
 )
-def test_short_side_is_resized_and_long_side_cut(tmp_path, size, stored):
+def test_short_side_is_resized_and_nothing_cut_off(tmp_path, size, stored):
     Image.new("RGB", size, (9, 99, 199)).save(tmp_path / "x.png")
     image = build_cache(dataset([tmp_path / "x.png"]), 16).image(0)
     assert image.shape == (stored[1], stored[0], 3)
     assert (image == (9, 99, 199)).all()
 
 
-def test_the_middle_is_kept(tmp_path):
+def test_the_ends_are_kept(tmp_path):
     image = Image.new("RGB", (300, 100), "red")
     image.paste((0, 0, 255), (50, 0, 250, 100))
     image.save(tmp_path / "x.png")
     found = build_cache(dataset([tmp_path / "x.png"]), 50).image(0)
-    assert (found[:, 4:-4] == (0, 0, 255)).all()  # at its ends, the resize sees what is cut off
+    assert (found[:, 29:-29] == (0, 0, 255)).all()
+    assert (found[:, [0, -1]] == (255, 0, 0)).all()
 
 
 def test_rows_in_any_order_share_one_cache(tmp_path):
@@ -216,3 +219,14 @@ def test_a_complete_cache_opens_at_once(tmp_path):
         build_cache(data, 8)
         times.append(time.perf_counter() - begin)
     assert min(times) < 0.1  # 0.03 s on two idle cores
+
+
+def test_an_image_that_ends_its_decoder_is_listed(tmp_path, monkeypatch):
+    paths = [*pictures(tmp_path), tmp_path / "exit.png"]
+    shutil.copy(paths[0], paths[-1])
+    monkeypatch.setattr(cache_module, "read_pixels", stand_ins.read_pixels)
+    for _ in range(2):  # decoded, and opened again
+        cache = build_cache(dataset(paths, "holdout"), 16)
+        assert cache.unreadable == [("exit.png", "its decoder ended (exit code 9)")]
+        assert cache.counts.tolist() == [1] * 12 + [0]
+        assert (cache.image(3) == build_cache(dataset(paths[:12]), 16).image(3)).all()

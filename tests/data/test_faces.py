@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from automl.data import faces
-from automl.data.faces import Detector, FoundFace, crop_face, follow
+from automl.data.faces import Detector, FoundFace, crop_face, find_turned, follow
+from automl.data.media import read_frames
 from automl.errors import DataError
 from tests.data.views.clips import background, moving_face
 
@@ -53,6 +55,111 @@ def test_a_second_look_tells_the_tilt_better(degrees):
     assert (second.center, second.side) == (first.center, first.side)
 
 
+class Squares(Detector):
+    """Takes the white part of a picture for an upright face, without any network."""
+
+    def __init__(self, long_side):
+        self._long_side = long_side
+
+    def _rows(self, pixels):
+        rows, columns = np.nonzero(pixels[..., 0] > 127)
+        left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+        x, y, width, height = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+        points = np.array([x, y]) + np.array([(-10, -10), (10, -10), (0, 0), (-8, 10), (8, 10)])
+        return [[left, top, width, height, *points.ravel().tolist(), 0.9]]
+
+
+@pytest.mark.parametrize("long_side", [160, 80])
+@pytest.mark.parametrize("turn", range(4))
+def test_a_face_of_every_turn_lies_where_it_is_in_the_picture(turn, long_side):
+    picture = np.zeros((120, 160, 3), dtype=np.uint8)
+    picture[20:60, 100:120] = 255
+    (face,) = Squares(long_side).faces(picture, turn)
+    assert face.center == pytest.approx((110, 40), abs=0.1)
+    assert face.side == pytest.approx(40)
+    assert face.tilt_degrees == pytest.approx(90 * turn)
+    assert Squares(long_side).every_turn(picture)[turn] == [face]
+
+
+class Scores:
+    """A detector of pictures that are the scores of each turn, 0 for none; counts the turns it looked at."""
+
+    def __init__(self):
+        self.looks = 0
+
+    def faces(self, picture, turn=0):
+        self.looks += 1
+        return [replace(FACE, score=picture[turn], tilt_degrees=90.0 * turn)] if picture[turn] else []
+
+    def every_turn(self, picture):
+        return [self.faces(picture, turn) for turn in range(4)]
+
+
+UPRIGHT, TURNED, HARDLY, NOBODY = (0.93, 0, 0.88, 0), (0, 0.91, 0.7, 0), (0, 0, 0.81, 0), (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "turn", "looks"),
+    [
+        ([UPRIGHT] * 8, 0, 2 * 4 + 6),
+        ([TURNED] * 8, 1, 2 * 4 + 6),
+        ([TURNED], 1, 4),
+        ([UPRIGHT, TURNED, TURNED, UPRIGHT, TURNED], 1, 3 * 4 + 2),
+        ([UPRIGHT, TURNED], 0, 2 * 4),  # nobody knows
+        ([(0.9, 0, 0.91, 0)] * 3 + [UPRIGHT] * 3, 0, 5 * 4 + 1),  # too near to tell
+        ([HARDLY] * 8, 0, 8 * 4),  # what is found in shirts
+        ([(0.63, 0, 0.81, 0), TURNED], 1, 2 * 4),
+        ([NOBODY, NOBODY, TURNED, TURNED, NOBODY], 1, 4 * 4 + 1),
+        ([NOBODY] * 3, 0, 3 * 4),
+        ([], 0, 0),
+    ],
+)
+def test_every_turn_is_tried_until_two_frames_agree(pictures, turn, looks):
+    finder = Scores()
+    found = find_turned(finder, pictures)
+    assert finder.looks == looks
+    assert found == [Scores().faces(picture, turn) for picture in pictures]
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_turned_frames_have_the_faces_of_the_upright_ones(turn):
+    frames = moving_face(2)
+    upright = find_turned(Detector(), frames)
+    turned = find_turned(Detector(), [np.rot90(frame, -turn) for frame in frames])
+    height, width = frames[0].shape[:2]
+    for (before,), (after,) in zip(upright, turned, strict=True):
+        x, y = before.center
+        assert after.center == pytest.approx([(x, y), (height - y, x), (width - x, height - y), (y, width - x)][turn])
+        assert after.tilt_degrees == pytest.approx(before.tilt_degrees + 90 * turn)
+        assert (after.side, after.score) == pytest.approx((before.side, before.score))
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_real_faces_are_found_upright_whatever_their_turn(shared, turn):
+    detector = Detector()
+    for path in sorted((shared / "data" / "ffdi_faces" / "valset").glob("*.jpg"))[:4]:
+        frame = np.full((240, 420, 3), 90, dtype=np.uint8)
+        frame[20:220, 100:300] = Image.open(path).convert("RGB").resize((200, 200))
+        frame = np.rot90(frame, -turn)
+        ((face, *_),) = find_turned(detector, [frame])
+        straight = detector.leveled(frame, face)
+        assert abs(math.remainder(straight.tilt_degrees - 90 * turn, 360)) < 25, path.name
+        again = find_turned(detector, [crop_face(frame, straight, 200, margin=2.0)])[0][0]
+        assert abs(again.tilt_degrees) < 25, path.name
+
+
+def test_the_shirt_of_a_real_clip_is_no_face_upside_down(shared):
+    detector = Detector()
+    path = shared / "data" / "ffdv_videos" / "valset" / "demo_original_5.mp4"
+    pictures = list(read_frames(path, count=3, size=360).pixels.copy())
+    for picture, (face, *_) in zip(pictures, find_turned(detector, pictures), strict=True):
+        assert abs(face.tilt_degrees) < 30
+        left, top, right, bottom = (max(0, round(edge)) for edge in face.box(1.8))
+        picture[top:bottom, left:right] = picture.mean(axis=(0, 1))
+    assert find_turned(detector, pictures) == [[], [], []]
+    assert any(detector.faces(picture, 2) for picture in pictures)
+
+
 def test_missing_weights_say_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"none\.onnx"):
         Detector(tmp_path / "none.onnx")
@@ -88,6 +195,12 @@ def test_jitter_of_neighbouring_frames_is_smoothed_and_seconds_apart_nothing():
     apart = follow(found, [4.0 * i for i in range(10)])[0]
     assert np.ptp([face.center[0] for face in near.faces.values()]) < 1.5
     assert np.ptp([face.center[0] for face in apart.faces.values()]) == pytest.approx(4)
+
+
+def test_the_mean_of_faces_upside_down_is_upside_down():
+    found = [[replace(FACE, tilt_degrees=tilt)] for tilt in (178.0, -178.0, 182.0, -542.0)]
+    (track,) = follow(found, [0.04 * i for i in range(4)])
+    assert all(abs(math.remainder(face.tilt_degrees - 180, 360)) < 2.1 for face in track.faces.values())
 
 
 @given(

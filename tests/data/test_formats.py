@@ -193,10 +193,13 @@ def test_an_ambiguous_label_column_is_asked_for(tmp_path):
 def test_an_ambiguous_file_column_is_asked_for(tmp_path):
     images(tmp_path, [f"{kind}{k}.png" for k in range(20) for kind in "am"])
     table(tmp_path, ["image", "mask", "label"], [(f"a{k}.png", f"m{k}.png", k % 2) for k in range(20)])
-    with pytest.raises(DataError, match=r"'image', 'mask'.*--file-column"):
-        read(tmp_path)
-    found = read(tmp_path, file_column="image", label_column="label")
+    found = read(tmp_path)  # the one with the usual name
     assert found.samples["name"].str.startswith("a").all()
+    assert "labels.csv: file: image, label: label; not used: mask" in found.told
+    table(tmp_path, ["left", "right", "label"], [(f"a{k}.png", f"m{k}.png", k % 2) for k in range(20)])
+    with pytest.raises(DataError, match=r"'left', 'right'.*--file-column"):
+        read(tmp_path)
+    assert read(tmp_path, file_column="right").samples["name"].str.startswith("m").all()
 
 
 def test_a_table_for_each_split(tmp_path):
@@ -233,23 +236,16 @@ def test_duplicate_rows_are_counted_once_and_contradictions_refused(tmp_path):
         read(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["dots", "absolute", "link", "linked folder"])
+@pytest.mark.parametrize("kind", ["dots", "absolute"])
 def test_names_that_leave_the_folder_are_refused(tmp_path, kind):
     outside = tmp_path / "outside"
     images(outside, ["secret.png"])
     root = tmp_path / "data"
     file = simple(root)
-    (root / "link.png").symlink_to(outside / "secret.png")
-    (root / "door").symlink_to(outside)
-    name = {
-        "dots": "../outside/secret.png",
-        "absolute": str(outside / "secret.png"),
-        "link": "link.png",
-        "linked folder": "door/secret.png",
-    }[kind]
+    name = {"dots": "../outside/secret.png", "absolute": str(outside / "secret.png")}[kind]
     with file.open("a") as handle:
         handle.write(f"{name},1\n")
-    with pytest.raises(DataError, match=r"1 names lead out of .*secret|link"):
+    with pytest.raises(DataError, match=r"1 names lead out of .*secret"):
         read(root)
 
 

@@ -68,3 +68,17 @@ def test_the_real_clips_are_grouped(shared):
     found = open_dataset(DataSpec(path=shared / "data" / "ffdv_videos"), 0)
     assert (found.format, found.media, len(found.samples)) == ("ffdv", "video", 23)
     assert found.samples["group"].nunique() == 15
+
+
+def test_names_of_groups_may_lack_their_endings(tmp_path):
+    (tmp_path / "groups.csv").write_text("id,source\nA,x\nb,x\nc,y\n")
+    table = pd.DataFrame({"name": ["a.mp4", "videos/b.mp4", "c.mp4"], "group": ""})
+    groups, problems = with_groups(table, tmp_path, None)
+    assert (groups.tolist(), problems) == (["x", "x", "y"], [])
+
+
+def test_groups_are_found_in_a_folder_too_many(tmp_path):
+    (tmp_path / "archive/data").mkdir(parents=True)
+    (tmp_path / "archive/data/groups.csv").write_text("file,group\na.mp4,x\n")
+    table = pd.DataFrame({"name": ["a.mp4"], "group": ""})
+    assert with_groups(table, tmp_path, None)[0].tolist() == ["x"]

@@ -10,6 +10,7 @@ from automl.data.samples import open_dataset
 from automl.data.summary import summarise, with_near_copies
 from automl.errors import DataError
 from automl.spec import DataSpec
+from tests.data import stand_ins
 from tests.data.views.clips import SOUND_RATE, tone, write_clip
 
 
@@ -200,3 +201,45 @@ def test_what_is_missing_to_read_clips_is_told(clips, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(DataError, match=r"automl-timm\[media\]"):
         summary(clips)
+
+
+def test_an_image_that_ends_its_decoder_is_listed(folder, monkeypatch):
+    for name in ("exit", "segfault", "raise"):
+        shutil.copy(folder / "train/real/1.png", folder / f"train/real/{name}.png")
+    monkeypatch.setattr("automl.data.summary.image_content", stand_ins.image_content)
+    found = summary(folder)
+    assert found.unreadable == (
+        ("train/real/exit.png", "its decoder ended (exit code 9)"),
+        ("train/real/raise.png", "ZeroDivisionError: who divides?"),
+        ("train/real/segfault.png", "its decoder ended (signal 11: SIGSEGV)"),
+    )
+    assert found.sizes.width == (30, 32, 37)
+    assert (found.copies, found.leaks) == (0, ())
+
+
+def test_a_clip_that_ends_its_decoder_only_when_it_is_compared_is_told(clips, monkeypatch):
+    shutil.copy(clips / "train/real/1.mkv", clips / "train/real/exit.mkv")
+    monkeypatch.setattr("automl.data.cache.view_images", stand_ins.view_images)
+    found = compared(clips)
+    assert found.unreadable == ()
+    assert found.notes == ("not decoded to find near copies, 1: train/real/exit.mkv: its decoder ended (exit code 9)",)
+
+
+def test_a_clip_that_ends_its_decoder_is_listed(clips, monkeypatch):
+    shutil.copy(clips / "train/real/1.mkv", clips / "train/real/exit.mkv")
+    monkeypatch.setattr("automl.data.summary.clip_content", stand_ins.clip_content)
+    monkeypatch.setattr("automl.data.cache.view_images", stand_ins.view_images)
+    found = compared(clips)
+    assert found.unreadable == (("train/real/exit.mkv", "its decoder ended (exit code 9)"),)
+    assert found.notes == ()
+    assert found.clips.count == 12
+
+
+def test_how_odd_pixels_were_scaled_is_counted(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for k in range(9):
+            pixels = np.full((8, 8), 4000 * (k + 1) // 9, dtype=np.uint16)
+            pixels[:4] = 4095
+            Image.fromarray(pixels).save(tmp_path / name / f"{k}.png")
+    assert summarise(open_dataset(DataSpec(path=tmp_path), 0)).notes == ("18 images: more than 8 bits: 4095 is white",)

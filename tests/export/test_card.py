@@ -5,7 +5,7 @@ import yaml
 
 from automl.export.card import model_card, weights_licence
 from automl.export.folder import Input, Labels
-from automl.recipe import Mixup, Recipe
+from automl.recipe import Augmentation, Mixup, Recipe
 
 RECIPE = Recipe(backbone="mobilenetv2_100.ra_in1k", learning_rate=0.0025, mixing=Mixup(alpha=0.3))
 LABELS = Labels(("real", "fake"), 1, (0.5, 0.5))
@@ -129,3 +129,11 @@ def test_the_licence_comes_from_the_leaderboard_or_from_the_metrics():
     assert weights_licence("mobilenetv2_100") == weights_licence("mobilenetv2_100.ra_in1k") == "apache-2.0"
     assert weights_licence("no_such.weights") == "unknown"
     assert "user's matter" in section(card(), "Licence")
+
+
+@pytest.mark.parametrize(
+    ("crop", "said"), [("resize", "the middle square"), ("native", "the middle, not"), ("squash", "nothing cut off")]
+)
+def test_the_card_says_what_of_an_image_is_seen(crop, said):
+    augmentation = Augmentation.model_validate({"crop": {"name": crop}})
+    assert said in card(RECIPE.model_copy(update={"augmentation": augmentation}))

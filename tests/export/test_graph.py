@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from automl.errors import AutomlError, DataError, WeightsError
-from automl.export.graph import TOLERANCE, constants, export_onnx, export_torch
+from automl.export.graph import TOLERANCE, _real, constants, export_onnx, export_torch
 from automl.recipe import Augmentation, NativeCrop
+from automl.recipe.augmentation import SquashCrop
 from tests.export.conftest import SIZE, write
 
 
@@ -154,3 +155,16 @@ def test_a_file_that_cannot_be_written(model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AutomlError, match="cannot write"):
         export_torch(model, tmp_path / "file" / "out.pt2")
+
+
+def test_squashed_images_are_told_and_compared_whole(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    marked = np.full((480, 80, 3), 90, dtype=np.uint8)
+    marked[:80] = 255
+    Image.fromarray(marked).save(tmp_path / "pictures/x.png")
+    model = write(tmp_path / "m", augmentation=Augmentation(crop=SquashCrop()))
+    assert constants(model)["crop"] == "squash"
+    assert json.loads(export_torch(model, tmp_path / "x.pt2").constants.read_text())["crop"] == "squash"
+    (batch,) = _real(model, tmp_path / "pictures")
+    mean, std = (torch.tensor(values)[:, None] for values in (model.input.mean, model.input.std))
+    assert torch.allclose(batch[0, :, 0], ((1 - mean) / std).expand(3, SIZE), atol=0.01)

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from automl.export.moments import clip_moments, open_members
 from automl.export.predict import load
 from automl.recipe import Face, Frame, Maximum, Mel
 from automl.search.fusion import Fusion
+from tests.data import stand_ins
 from tests.data.views.clips import background, moving_face, tone, write_clip
 from tests.export.conftest import write
 
@@ -97,6 +100,15 @@ def test_if_nobody_sees_anything_there_is_no_score(tmp_path, empty):
     assert found.score is None
     assert found.prior == 0.5
     assert (found.class_name, found.members[0].problem) == ("fake", "it has no sound track")
+
+
+def test_a_member_whose_decoder_ends_sees_nothing(tmp_path, talk, monkeypatch):
+    shutil.copy(talk, tmp_path / "exit.mkv")
+    monkeypatch.setattr("automl.export.scoring.view_images", stand_ins.view_images)
+    members = open_members(write(tmp_path / "model", view=Frame(count=2)).path, "cpu")
+    found = clip_moments(members, tmp_path / "exit.mkv", 4)
+    assert found.score is None
+    assert found.members[0].problem == "its decoder ended (exit code 9)"
 
 
 def test_of_more_than_two_classes_the_one_that_the_clip_is_taken_for_is_shown(tmp_path, talk):

@@ -20,10 +20,12 @@ from automl.errors import AutomlError, DataError, SpecError, StudyError, Weights
 from automl.export import predict as module
 from automl.export.folder import Input, Labels, write_ensemble, write_model
 from automl.export.predict import load, predict
-from automl.export.scoring import Backoff, Member, Scorer
-from automl.recipe import Augmentation, NativeCrop, Recipe
+from automl.export.scoring import Backoff, Member, Scorer, Source
+from automl.export.tta import variants
+from automl.recipe import Augmentation, Recipe
 from automl.spec import DataSpec
 from automl.training.fit import fit
+from tests.data import stand_ins
 from tests.export.conftest import write
 
 
@@ -74,7 +76,7 @@ def run(model, data, out, ear, **options):
 # --- the numbers
 
 
-@pytest.mark.parametrize("crop", ["resize", "native"])
+@pytest.mark.parametrize("crop", ["resize", "native", "squash"])
 @pytest.mark.parametrize("ema", [0, 0.5])
 def test_the_csv_file_says_what_training_measured(tmp_path, ear, crop, ema):
     """Drawn pictures larger than what is decoded; trained by `fit`, predicted from the files."""
@@ -86,7 +88,7 @@ def test_the_csv_file_says_what_training_measured(tmp_path, ear, crop, ema):
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{k:02}.png")
     dataset = open_dataset(DataSpec(path=tmp_path / "data", holdout_fraction=0), 0)
     cache = build_cache(dataset, 56)
-    augmentation = Augmentation(crop=NativeCrop()) if crop == "native" else Augmentation()
+    augmentation = Augmentation.model_validate({"crop": {"name": crop}})
     recipe = Recipe(
         backbone="test_byobnet.r160_in1k", image_size=32, batch_size=8, epochs=2, learning_rate=3e-3, ema_decay=ema
     ).model_copy(update={"augmentation": augmentation})
@@ -323,6 +325,17 @@ def test_a_prediction_survives_a_full_gpu(model, photos, monkeypatch):
     assert load(model.path).predict(photos, tta="flip")["y_pred"].to_numpy() == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_file_that_ends_its_decoder_gets_the_prior(model, photos, tmp_path, ear, monkeypatch):
+    whole = load(model.path).predict(photos)["y_pred"].tolist()
+    (photos / "exit.png").write_bytes((photos / "1.png").read_bytes())
+    monkeypatch.setattr("automl.export.scoring.read_pixels", stand_ins.read_pixels)
+    done = run(model, photos, tmp_path / "out.csv", ear)
+    _, *rows = rows_of(tmp_path / "out.csv")
+    assert [float(value) for _, value in rows] == pytest.approx([*whole, 0.5])
+    assert done.unreadable == 1
+    assert ear.warnings[0] == "gets the training prior: exit.png (its decoder ended (exit code 9))"
+
+
 def test_files_are_taken_only_as_they_are_scored(model, photos):
     scorer = Scorer([Member(model, 1.0, "cpu")], batch_size=2)
     taken = 0
@@ -390,3 +403,13 @@ def test_a_model_for_notebooks(model, photos):
 def test_importing_automl_stays_quick():
     code = "import sys, automl; print('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_what_lies_at_the_end_of_a_tall_image_reaches_the_network(tmp_path):
+    marked = np.full((480, 80, 3), 90, dtype=np.uint8)
+    marked[:80] = 255
+    Image.fromarray(marked).save(tmp_path / "x.png")
+    for crop, brightest in (("squash", 255), ("resize", 90), ("native", 90)):
+        recipe = Recipe(backbone="test_vit", augmentation=Augmentation.model_validate({"crop": {"name": crop}}))
+        source = Source(recipe.view, 224, variants("flip", recipe.augmentation, 80, "bicubic"))
+        assert source(str(tmp_path / "x.png"))[0].max() == brightest

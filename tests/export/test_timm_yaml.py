@@ -9,6 +9,7 @@ from argparse import Namespace
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 import timm
@@ -31,6 +32,7 @@ from automl.export.folder import Labels
 from automl.export.timm_options import OPTIONS, leaves
 from automl.export.timm_yaml import timm_yaml
 from automl.recipe import Recipe
+from automl.recipe.augmentation import SquashCrop
 from automl.space import load_space
 from automl.training.schedules import lr_factor
 from tests.test_recipe import IMAGE_RECIPES
@@ -410,6 +412,20 @@ def test_the_crop_resizes_the_short_side_and_takes_a_window_anywhere(crop):
     assert max(starts) - min(starts) > 0.2  # anywhere
     assert max(spans) - min(spans) < 0.05  # always half the width: nothing random in the size
     assert spans[0] == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize("shape", [(20, 120), (120, 20), (60, 40), (50, 50)])
+def test_squashing_shows_train_py_all_of_every_image(shape):
+    recipe = recipe_of(augmentation=parts.Augmentation(crop=SquashCrop(), horizontal_flip=0))
+    transform = augmentation(Namespace(**options(recipe)), 32)
+    marked = np.zeros((*shape, 3), dtype=np.uint8)
+    marked[: shape[0] // 8] = marked[:, -shape[1] // 8 :] = 255
+    for _ in range(10):
+        shown = transform(Image.fromarray(marked))[0] * 0.229 + 0.485
+        assert min(shown[0].min(), shown[:, -1].min()) > 0.9
+    missing, _ = not_carried_over(timm_yaml(recipe))
+    assert "crop" not in missing
+    assert "train.py evaluates the middle square" in timm_yaml(recipe)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ from automl import recipe
 from automl.data.augment import eval_transform
 from automl.errors import RecipeError, SpecError
 from automl.export.tta import TTA, variants
+from automl.recipe.augmentation import SquashCrop
 
 CROPS = {"resize": recipe.ResizeCrop(), "random_resized": recipe.RandomResizedCrop(), "native": recipe.NativeCrop()}
+CROPS["squash"] = SquashCrop()
 SIZE = 32
 
 
@@ -66,3 +68,12 @@ def test_mistakes_are_told_before_the_first_image():
         variants("10crop", recipe.Augmentation(), SIZE, "bicubic")
     with pytest.raises(RecipeError, match="interpolation"):
         variants("5crop", recipe.Augmentation(), SIZE, "best")
+
+
+def test_five_squashed_crops_have_seven_eighths_of_each_side():
+    image = np.zeros((96, 32, 3), dtype=np.uint8)
+    image[:6], image[-6:] = 255, 200
+    found = made("5crop", "squash", image)
+    assert found[0, :, 0].min() > 250
+    assert found[3, :, -1].min() > 190
+    assert found[4].max() == 0

@@ -1,4 +1,5 @@
 import re
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from automl.report.clip import Clip, compare, look
 from automl.report.clock import Clock
 from automl.report.figures import features_figure, highest, mel_figure, scores_figure, similarity_figure
 from automl.report.inspect import inspect_clip
+from tests.data import stand_ins
 from tests.data.views.clips import background, moving_face, tone, write_clip
 
 CLOCK = Clock("s", 1.0)
@@ -196,6 +198,16 @@ def test_what_cannot_be_read_leaves_nothing_behind(tmp_path):
     path.write_text("no clip\n" * 50)
     with pytest.raises(DataError, match=r"text\.mp4: not a video or sound file"):
         inspect_clip(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("function", ["probe_media", "read_frames", "read_sound"])
+def test_a_clip_that_ends_its_decoder_is_told(talk, tmp_path, monkeypatch, function):
+    path = tmp_path / "exit.mkv"
+    shutil.copy(talk, path)
+    monkeypatch.setattr(clip_module, function, getattr(stand_ins, function))
+    with pytest.raises(DataError, match=r"^cannot read .*exit\.mkv: its decoder ended \(exit code 9\)$"):
+        inspect_clip(path, tmp_path / "out", frames=8)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,7 +1,7 @@
 from optuna.trial import TrialState, create_trial
 
 from automl.search.objective import Outcome
-from automl.search.rows import trial_rows, trials_table
+from automl.search.rows import spent, trial_rows, trials_table
 from automl.search.study import freeze
 from automl.search.worker import _tell
 from automl.space import parse_space
@@ -26,6 +26,20 @@ def test_a_row_says_how_far_a_trial_came():
     assert trial_rows(trials, maximize=False)[0].best_value == 0.4
     assert trial_rows(trials, running="unfinished")[2].state == "unfinished"
     assert rows[3].reason == "no such file"
+
+
+def test_what_a_trial_spent_is_read_of_studies_of_earlier_versions_too():
+    then, now = {"epochs_done": 1.5, "fit_seconds": 20.0}, {"epochs_done": 3.0, "fit_seconds": 40.0}
+    assert spent({}) == {}
+    assert spent(then | {"backbone": "resnet18"}) == then
+    assert spent({"spent": now}) == now
+    assert spent(then | {"spent": now}) == now  # begun with the earlier version, and gone on with this one
+    rows = [_row_of(then), _row_of({"spent": now}), _row_of({})]
+    assert [row.epochs_done for row in rows] == [1.5, 3.0, 0.0]
+
+
+def _row_of(user_attrs):
+    return trial_rows([create_trial(state=TrialState.PRUNED, user_attrs=user_attrs)])[0]
 
 
 def test_the_table_has_parameters_as_recipes_have_them(tmp_path):

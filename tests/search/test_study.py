@@ -10,12 +10,12 @@ from automl.errors import StudyError
 from automl.search import worker
 from automl.search.folder import StudyFolder, lock, study_name
 from automl.search.objective import Outcome
+from automl.search.storage import open_storage
 from automl.search.study import (
     best_trial,
     finished,
     freeze,
     make_pruner,
-    open_storage,
     open_study,
     recipe_of,
     stored_spec,
@@ -30,7 +30,7 @@ from tests.search.conftest import SPACE
 
 FACTS = {"space": SPACE, "samples": "abc"}
 SAMPLERS = ["tpe", "gp", "random", "qmc"]
-PRUNERS = ["halving", "hyperband", "median", "wilcoxon", "none"]
+PRUNERS = ["halving", "hyperband", "median", "none"]
 
 
 def spec_of(**values):

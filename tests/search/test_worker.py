@@ -47,7 +47,7 @@ def test_a_study_is_trained_to_its_budget(begun):
         assert (recipe.backbone, recipe.image_size, recipe.pretrained) == ("test_byobnet.r160_in1k", 32, False)
         assert recipe.optimizer.name == trial.params["optimizer"]
         assert trial.user_attrs["metrics"]["auc"] == pytest.approx(trial.value, abs=1e-6)
-        assert trial.user_attrs["epochs_done"] == 2
+        assert trial.user_attrs["spent"]["epochs_done"] == 2
     assert max(trial.value for trial in study.trials) > 0.9
     assert not list((folder.path / "trials").iterdir())
     assert not folder.progress("cpu").exists()

@@ -29,6 +29,15 @@ def test_more_training_never_means_fewer_evaluations(total, epochs, train, valid
     assert len(evaluation_steps(total, epochs, train, validation * 2)) <= len(fewer)
 
 
+@given(**RUNS)
+def test_fewer_evaluations_are_a_part_of_more(total, epochs, train, validation):
+    """Or there would be nothing to compare a run with."""
+    eighths = set(evaluation_steps(800, epochs, train, validation).values())
+    more = set(evaluation_steps(800, epochs * 2, train, validation).values())
+    assert eighths <= more
+    assert eighths == {EIGHTHS} or EIGHTHS // 2 in eighths
+
+
 def test_a_long_run_is_reported_in_eighths_and_a_short_one_at_its_end():
     assert evaluation_steps(80, 10, 1000, 100) == {10 * k: k for k in range(1, 9)}
     assert evaluation_steps(80, 0.1, 100, 1000) == {80: 8}

@@ -12,7 +12,6 @@ PyAV's wheels bring FFmpeg's libraries with them, so nothing else has to be inst
 
 import errno
 import importlib
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from automl.data.media.cut_off import refuse_cut_off
 from automl.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,33 +34,61 @@ if TYPE_CHECKING:
     AnyStream = TypeVar("AnyStream", bound=Stream)
 
 __all__ = [
+    "EXACT",
+    "EXACT_SECONDS",
+    "LARGEST",
     "SOUND_ENDINGS",
     "VIDEO_ENDINGS",
     "decoded",
     "end_of",
+    "ends_of",
     "find_sound",
     "find_video",
     "only",
     "open_media",
     "origin_of",
     "promised_end",
+    "refuse_missing",
     "require",
+    "sound_tracks",
+    "video_tracks",
 ]
 
-VIDEO_ENDINGS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
+VIDEO_ENDINGS = frozenset(
+    ".3g2 .3gp .asf .avi .divx .f4v .flv .m2t .m2ts .m4v .mk3d .mkv .mov .mp4 .mpe .mpeg .mpg .mts "  # noqa: SIM905
+    ".mxf .ogm .ogv .qt .ts .vob .webm .wmv .y4m".split()
+)
 """Endings of video files, in lower case."""
 
-SOUND_ENDINGS = frozenset({".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"})
+SOUND_ENDINGS = frozenset(
+    ".aac .ac3 .aif .aifc .aiff .amr .ape .au .awb .bwf .caf .eac3 .flac .m4a .m4b .m4r .mka .mp2 .mp3 .mpga "  # noqa: SIM905
+    ".oga .ogg .opus .rf64 .snd .sph .spx .tta .w64 .wav .wave .weba .wma .wv".split()
+)
 """Endings of sound files, in lower case."""
 
-# by content, whatever the name: what cameras, editors and download tools call .mp4 or .wav
-_DEMUXERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,wav,w64,aiff,flac,mp3,aac,ogg"
-_LARGEST = 8192 * 8192  # pixels of a frame; a header that claims more would fill the memory
+# by content, whatever the name: what cameras, editors and download tools call .mp4 or .wav. Only what holds its own
+# frames is here: no playlist (hls, dash, concat), no sequence of other files (image2), no network, no script; nor bare
+# streams of video (mpegvideo, h264), whose frames have no times.
+_DEMUXERS = (
+    "mov,matroska,avi,mpegts,mpeg,flv,asf,mxf,yuv4mpegpipe,"
+    "wav,w64,aiff,caf,au,nistsphere,flac,mp3,aac,ogg,amr,ac3,eac3,ape,tta,wv"
+)
+LARGEST = 8192 * 8192
+"""Pixels of a frame at most: a header that claims more would fill the memory."""
+
+EXACT = frozenset({"flac", "ape", "tta", "wv", "nistsphere"})
+"""FFmpeg's names of containers whose headers tell the number of samples, and not that of bytes."""
+
+EXACT_SECONDS = 0.1
+"""What is allowed to be missing of such: about the last block."""
+
+_MOST_TRACKS = 1000  # looking into each costs up to half a millisecond; FFmpeg's own limit
 _LATEST_SECONDS = 1_000_000  # later than any clip ends
 # The header of a WAV file says everything: FFmpeg need not decode five seconds of it first, nor go in steps of 2 kB.
 _WAVE_OPTIONS = {"probesize": "4096", "max_size": "65536"}
-_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"styp", b"sidx", b"mfra", b"uuid"})
-_MAGIC = {b"ftyp": 4, b"moov": 4, b"mdat": 4, b"\x1aE\xdf\xa3": 0, b"RIFF": 0, b"OggS": 0, b"fLaC": 0}
+_MAGIC = {b"ftyp": 4, b"moov": 4, b"mdat": 4} | dict.fromkeys(
+    (b"\x1aE\xdf\xa3", b"RIFF", b"RF64", b"riff", b"OggS", b"fLaC", b"FORM", b"FLV", b"wvpk", b"caff", b".snd"), 0
+)
 
 
 def require(name: str) -> ModuleType:
@@ -89,9 +117,9 @@ def open_media(path: str | Path) -> Iterator["InputContainer"]:
     path = Path(path)
     if not path.is_file():
         raise DataError(f"cannot read {path}: {'it is a folder' if path.is_dir() else 'no such file'}")
-    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
+    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file", "max_streams": str(_MOST_TRACKS)}
     try:
-        _refuse_cut_off(path)
+        refuse_cut_off(path)
         if _head(path)[8:] == b"WAVE":
             options |= _WAVE_OPTIONS
         # the prefix: "12:30.mp4" is a file and no protocol; undecodable tags must not make a clip unreadable
@@ -102,28 +130,62 @@ def open_media(path: str | Path) -> Iterator["InputContainer"]:
 
 
 def find_video(container: "InputContainer", path: str | Path) -> "VideoStream | None":
-    """The video track of a file, if there is one; the cover picture of a song is none.
+    """The video track of a file that is read, if there is one; see `video_tracks`.
 
     Raises:
         DataError: If no decoder knows it, or its frames are too large.
     """
-    disposition = require("av").stream.Disposition
-    for stream in container.streams.video:
-        if stream.disposition & disposition.attached_pic:
-            continue
-        if stream.codec_context is None:
-            raise DataError(f"cannot read {path}: no decoder for its video track")
-        if stream.width * stream.height > _LARGEST:
-            raise DataError(f"cannot read {path}: {stream.width}×{stream.height} pixels, the limit is {_LARGEST}")
-        if not stream.width or not stream.height:
-            raise DataError(f"cannot read {path}: its video track has no frames")
-        return stream
-    return None
+    tracks = video_tracks(container)
+    if not tracks:
+        return None
+    stream = tracks[0]
+    if stream.codec_context is None:
+        raise DataError(f"cannot read {path}: no decoder for its video track")
+    if stream.width * stream.height > LARGEST:
+        raise DataError(f"cannot read {path}: {stream.width}×{stream.height} pixels, the limit is {LARGEST}")
+    if not stream.width or not stream.height:
+        raise DataError(f"cannot read {path}: its video track has no frames")
+    return stream
 
 
 def find_sound(container: "InputContainer") -> "AudioStream | None":
-    """The first sound track that can be decoded, if there is one."""
-    return next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
+    """The sound track of a file that is read, if there is one that can be decoded; see `sound_tracks`."""
+    return next(iter(sound_tracks(container)), None)
+
+
+def video_tracks(container: "InputContainer") -> "list[VideoStream]":
+    """The tracks of moving pictures, the one that is read first: as FFmpeg chooses, the default one before others.
+
+    The cover picture of a song is none, nor is a single picture, or what cannot be decoded, beside a track that moves.
+    """
+    cover = require("av").stream.Disposition.attached_pic
+    tracks = [track for track in container.streams.video if not track.disposition & cover]
+    moving = [track for track in tracks if track.codec_context and track.width and track.height and not _still(track)]
+    return _best_first(moving or tracks, container.streams.best("video"))
+
+
+def sound_tracks(container: "InputContainer") -> "list[AudioStream]":
+    """The sound tracks that can be decoded, the one that is read first: as FFmpeg chooses, the default before others.
+
+    Of a recording of several television programmes, it is that of the pictures that are read.
+    """
+    pictures = next(iter(video_tracks(container)), None)
+    tracks = [track for track in container.streams.audio if track.codec_context]
+    return _best_first(tracks, container.streams.best("audio", related=pictures))
+
+
+def _still(track: "VideoStream") -> bool:
+    """Whether a track says that it has one frame."""
+    if track.frames:
+        return track.frames == 1
+    end, start = promised_end(track), (track.start_time or 0) * Fraction(track.time_base or 1)
+    return end is not None and round((end - start) * Fraction(track.average_rate or 0)) == 1
+
+
+def _best_first(tracks: "list[AnyStream]", best: "Stream | None") -> "list[AnyStream]":
+    """Sorts tracks: FFmpeg's choice, those flagged as default, the rest, each in the order of the file."""
+    default = require("av").stream.Disposition.default
+    return sorted(tracks, key=lambda track: (track is not best, not track.disposition & default))
 
 
 @overload
@@ -175,38 +237,53 @@ def end_of(path: str | Path, stream_index: int | None = None) -> Fraction | None
     Raises:
         DataError: As `open_media`.
     """
-    av = require("av")
+    ends = ends_of(path, stream_index)
+    return max(ends.values(), default=None)
+
+
+def ends_of(path: str | Path, stream_index: int | None = None) -> dict[int, Fraction]:
+    """Reads where the streams of a file end, from its last packets; nothing is decoded.
+
+    Args:
+        path: The file.
+        stream_index: The only stream to look for; None: all of pictures and sound.
+
+    Returns:
+        The ends as timestamps in seconds (see `origin_of`), by stream index. Of several streams, one that ends long
+        before the others may be missing; look for it alone then.
+
+    Raises:
+        DataError: As `open_media`.
+    """
+    return _last_packets(path, stream_index, seek=True) or _last_packets(path, stream_index, seek=False)
+
+
+def _last_packets(path: str | Path, stream_index: int | None, seek: bool) -> dict[int, Fraction]:
+    """The ends of streams after a seek to the end, or after all packets."""
+    ends: dict[int, Fraction] = {}
     with open_media(path) as container:
         streams: tuple[Stream, ...] = (*container.streams.video, *container.streams.audio)
         if stream_index is not None:
             streams = (only(container, container.streams[stream_index]),)
-        with suppress(av.FFmpegError):  # no index: all packets are read
-            container.seek(_LATEST_SECONDS * 1_000_000)
-        ends = []
+        if seek:
+            with suppress(require("av").FFmpegError):  # no index: all packets are read
+                container.seek(_LATEST_SECONDS * 1_000_000)
         for packet in container.demux(streams):
             time = packet.pts if packet.pts is not None else packet.dts
             if time is not None and packet.size:
-                ends.append((time + (packet.duration or 0)) * Fraction(packet.time_base))
-                ends = [max(ends)]
-        return ends[0] if ends else None
+                end = (time + (packet.duration or 0)) * Fraction(packet.time_base)
+                ends[packet.stream_index] = max(end, ends.get(packet.stream_index, end))
+    return ends
 
 
-def _refuse_cut_off(path: Path) -> None:
-    """Raises DataError if a part of an MP4 or MOV file is said to go on beyond the file's end."""
-    size, place = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while place + 8 <= size:  # the boxes of ISO/IEC 14496-12, 4.2: size, type, contents
-            file.seek(place)
-            length, kind = struct.unpack(">I4s", file.read(8))
-            if kind not in _BOXES:
-                return
-            if length == 1:  # the size follows, as it does not fit
-                length = int.from_bytes(file.read(8), "big")
-            if place + length > size:
-                raise DataError(f"cannot read {path}: cut off: {size} bytes of at least {place + length}")
-            if length < 8:
-                return  # 0: to the end of the file
-            place += length
+def refuse_missing(path: str | Path, promised: Fraction | None, found: Fraction, allowed_seconds: float) -> None:
+    """Compares where a file ends with where its header says.
+
+    Raises:
+        DataError: If it ends by more than `allowed_seconds` earlier.
+    """
+    if promised is not None and promised - found > allowed_seconds:
+        raise DataError(f"cannot read {path}: cut off: it ends after {float(found):.3f} s of {float(promised):.3f} s")
 
 
 def _head(path: Path) -> bytes:
@@ -218,6 +295,8 @@ def _head(path: Path) -> bytes:
 def _reason(path: Path, exc: OSError) -> str:
     """One line on what is wrong with a file."""
     said = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+    if exc.errno == errno.ENOMEM:  # FFmpeg's answer to both
+        return f"it has more than {_MOST_TRACKS} tracks, or claims more than there is memory for"
     # EINVAL: what it is was recognised, and is none of our demuxers'
     if not isinstance(exc, require("av").error.InvalidDataError | EOFError) and exc.errno != errno.EINVAL:
         return str(said)

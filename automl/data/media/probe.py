@@ -6,8 +6,25 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automl.data.media.opening import decoded, end_of, find_sound, find_video, only, open_media, origin_of
-from automl.data.media.video import turn_of
+from automl.data.media.cut_off import says_how_long
+from automl.data.media.opening import (
+    EXACT,
+    EXACT_SECONDS,
+    decoded,
+    end_of,
+    ends_of,
+    find_sound,
+    find_video,
+    only,
+    open_media,
+    origin_of,
+    promised_end,
+    refuse_missing,
+    sound_tracks,
+    video_tracks,
+)
+from automl.data.media.sound import refuse_not_numbers
+from automl.data.media.video import shown_size, turn_of
 from automl.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,22 +38,30 @@ __all__ = ["AudioStream", "MediaInfo", "VideoStream", "probe_media"]
 _TIMED_FRAMES = 120  # whose times are looked at to tell a variable frame rate
 _STEADY = 0.1  # of a frame's time: what rounding makes of a steady rate stays below
 _REORDERED = 16  # frames that at most are stored before one that is displayed earlier
-_MISSING_SECONDS, _MISSING_SHARE = 1.0, 0.1  # what a header may promise too much
+# FFmpeg's names of the containers whose headers, or in Ogg the last page, were compared with the file's size as it was
+# opened: they say how long it is
+_SIZED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "wav", "w64", "aiff", "au", "caf", "ogg"})
+# Whose headers are nearly right. That of an AVI is either compared by size, or of no worth: one that was written into a
+# pipe claims hours.
+_ROUGH = frozenset({"matroska,webm", "flv", "asf", "mxf"})
+_MISSING_SECONDS, _MISSING_SHARE = 1.0, 0.1  # what they may promise too much
 
 
 @dataclass(frozen=True)
 class VideoStream:
-    """The video track of a file.
+    """The video track of a file that is read.
 
     Attributes:
-        width: Pixels, of the upright frames.
-        height: Pixels, of the upright frames.
+        width: Pixels, of the frames as they are shown: upright, and of square pixels.
+        height: Pixels, of the same.
         frames_per_second: The average; None if the file does not say.
         frames: How many: counted in the header, else estimated from the duration; None if neither is known.
         codec: As FFmpeg calls it, such as `h264`.
         pixel_format: As FFmpeg calls it, such as `yuv420p`.
         rotation_degrees: By how much the stored frames are turned clockwise to be upright: 0, 90, 180 or 270.
         variable_rate: Whether the first 120 frames are displayed for unequal times.
+        square_pixels: Whether the stored frames have the shape in which they are shown.
+        tracks: How many video tracks the file has that could be read; this one is the default, or FFmpeg's choice.
     """
 
     width: int
@@ -47,16 +72,27 @@ class VideoStream:
     pixel_format: str
     rotation_degrees: int
     variable_rate: bool
+    square_pixels: bool = True
+    tracks: int = 1
 
 
 @dataclass(frozen=True)
 class AudioStream:
-    """The sound track of a file; `duration_seconds` is None where the file does not say."""
+    """The sound track of a file that is read.
+
+    Attributes:
+        sample_rate_hz: Samples per second, of each channel.
+        channels: How many.
+        codec: As FFmpeg calls it, such as `aac`.
+        duration_seconds: From the beginning of the file to the end of its sound; None if unknown.
+        tracks: How many sound tracks the file has that could be read; this one is the default, or FFmpeg's choice.
+    """
 
     sample_rate_hz: int
     channels: int
     codec: str
     duration_seconds: float | None
+    tracks: int = 1
 
 
 @dataclass(frozen=True)
@@ -82,7 +118,8 @@ def probe_media(path: str | Path) -> MediaInfo:
     """Looks into a file; the first frame of a video is decoded, of the rest only the packets are looked at.
 
     Raises:
-        DataError: If the file is missing, cut off, neither video nor sound, or its video track has no frames.
+        DataError: If the file is missing, cut off, neither video nor sound, its video track has no frames, or its sound
+            is stored in floating-point numbers some of which are NaN or infinite.
     """
     path = Path(path)
     with open_media(path) as container:
@@ -90,12 +127,18 @@ def probe_media(path: str | Path) -> MediaInfo:
         seconds = None if container.duration is None else container.duration / 1_000_000
         moving = find_video(container, path)
         sound = find_sound(container)
-        audio = None if sound is None else _audio(sound, seconds)
         video = None if moving is None else _video(container, moving, path, seconds)
-    if video is None and audio is None:
-        raise DataError(f"cannot read {path}: it has neither a video nor a sound track")
-    if video is not None and "mov" not in name:  # whose index was compared with the file's size as it was opened
-        seconds = _whole(path, seconds, origin)
+        heard = None if sound is None else promised_end(sound)
+        if video is None and sound is None:
+            raise DataError(f"cannot read {path}: it has neither a video nor a sound track")
+        if name not in _SIZED and not (name == "mp3" and says_how_long(path)):
+            ends = ends_of(path)
+            seconds = _whole(path, name, ends, seconds, origin)
+            if sound is not None:
+                heard = ends.get(sound.index) or end_of(path, sound.index) or heard
+        audio = None if sound is None else _audio(container, sound, seconds if heard is None else float(heard - origin))
+    if audio is not None and audio.codec.startswith("pcm_f"):  # of others, only decoding tells
+        refuse_not_numbers(path)
     return MediaInfo(path, name, seconds, video, audio)
 
 
@@ -109,8 +152,10 @@ def _video(
     rate = stream.average_rate or stream.guessed_rate
     duration = float(stream.duration * Fraction(stream.time_base or 1)) if stream.duration else seconds
     estimated = round(duration * float(rate)) if duration is not None and rate else None
-    turn = turn_of(frame)
-    width, height = (frame.height, frame.width) if turn.transpose else (frame.width, frame.height)
+    turn, (width, height) = turn_of(frame), shown_size(frame, stream)
+    square = (width, height) == (frame.width, frame.height)
+    if turn.transpose:
+        width, height = height, width
     steps = [after - before for before, after in pairwise(times)]
     return VideoStream(
         width,
@@ -121,6 +166,8 @@ def _video(
         frame.format.name,
         turn.degrees,
         variable_rate=bool(steps) and max(steps) - min(steps) > max(2, _STEADY * max(steps)),
+        square_pixels=square,
+        tracks=len(video_tracks(container)),
     )
 
 
@@ -141,18 +188,21 @@ def _beginning(
     return first, times[: _TIMED_FRAMES - _REORDERED]  # of the last ones, neighbours may still be missing
 
 
-def _audio(stream: "av.audio.stream.AudioStream", seconds: float | None) -> AudioStream:
+def _audio(container: "InputContainer", stream: "av.audio.stream.AudioStream", seconds: float | None) -> AudioStream:
     """Describes a sound track."""
-    duration = float(stream.duration * Fraction(stream.time_base or 1)) if stream.duration else seconds
-    return AudioStream(stream.sample_rate, stream.channels, stream.codec_context.codec.canonical_name, duration)
+    codec = stream.codec_context.codec.canonical_name
+    return AudioStream(stream.sample_rate, stream.channels, codec, seconds, len(sound_tracks(container)))
 
 
-def _whole(path: Path, promised: float | None, origin: Fraction) -> float | None:
-    """The duration of a file in seconds, by its last packet; DataError if its header promises much more."""
-    end = end_of(path)
-    if end is None:
+def _whole(
+    path: Path, container: str, ends: dict[int, Fraction], promised: float | None, origin: Fraction
+) -> float | None:
+    """The duration of a file in seconds, by its last packets; DataError if its header promises more than it may."""
+    if not ends:
         return promised
-    found = float(end - origin)
-    if promised is not None and promised - found > max(_MISSING_SECONDS, _MISSING_SHARE * promised):
-        raise DataError(f"cannot read {path}: cut off: it ends after {found:.3f} s of {promised:.3f} s")
-    return found
+    found = max(ends.values()) - origin
+    if promised is not None and container in _ROUGH:
+        refuse_missing(path, Fraction(promised), found, max(_MISSING_SECONDS, _MISSING_SHARE * promised))
+    if promised is not None and container in EXACT:
+        refuse_missing(path, Fraction(promised), found, EXACT_SECONDS)
+    return float(found)

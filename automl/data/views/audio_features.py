@@ -7,7 +7,7 @@ from PIL import Image
 from automl.data.media import require
 from automl.data.views.base import Pixels
 from automl.data.views.mel import log_mel
-from automl.data.views.sound import Samples
+from automl.data.views.sound import Samples, uses_librosa
 from automl.recipe import AudioFeatures
 
 __all__ = ["FEATURES", "features", "features_picture"]
@@ -37,6 +37,7 @@ def features_picture(view: AudioFeatures, samples: Samples, size: int) -> Pixels
     return np.repeat(picture[..., None], 3, axis=2)
 
 
+@uses_librosa
 def features(
     samples: Samples, sample_rate_hz: int, window: int, hop: int, n_mfcc: int = 20
 ) -> dict[str, npt.NDArray[np.float32]]:
@@ -53,6 +54,9 @@ def features(
         Arrays (rows, frames) of float32 by the names in `FEATURES`: chroma 0 to 1; rms in dB of full amplitude;
         centroid, bandwidth and rolloff in Hz; zero crossings per sample; the cepstrum of a 128-band log-mel
         spectrogram in dB, divided by √128, so that the first coefficient is the mean over the bands.
+
+    Raises:
+        DataError: As `log_mel`.
     """
     librosa = require("librosa")
     padded = np.pad(samples, window // 2, mode="reflect")

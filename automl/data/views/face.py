@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from automl.data.faces import FoundFace, crop_face, detector, follow
+from automl.data.faces import FoundFace, crop_face, detector, find_turned, follow
 from automl.data.media import Frames, read_frames
 from automl.data.views.base import NothingToSee, ViewImages, probe_video, square, stacked
 from automl.data.views.frame import distinct
@@ -47,10 +47,11 @@ def chosen_faces(frames: Frames, choices: FaceChoices, path: Path) -> tuple[list
         DataError: If there is no detector.
     """
     finder = detector(choices.face_model)
-    found = [finder.faces(pixels) for pixels in frames.pixels]
     if choices.upright:
-        pairs = zip(frames.pixels, found, strict=True)
+        pairs = zip(frames.pixels, find_turned(finder, list(frames.pixels)), strict=True)
         found = [[finder.leveled(pixels, face) for face in faces] for pixels, faces in pairs]
+    else:
+        found = [finder.faces(pixels) for pixels in frames.pixels]
     tracks = follow(found, frames.times_seconds.tolist())
     taken = tracks[: 1 if choices.which == "largest" else MOST_FACES]
     chosen: list[list[FoundFace | None]] = [

@@ -1,14 +1,15 @@
-"""The `frame` view: whole frames of a video."""
+"""The `frame` view: frames of a video, their middle squares or all of them."""
 
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from automl.data.media import Frames, iterate_frames, read_frames
 from automl.data.views.base import Pixels, ViewImages, probe_video, square, stacked
 from automl.recipe import Frame
 
-__all__ = ["distinct", "frame_images", "scene_times"]
+__all__ = ["distinct", "frame_images", "scene_times", "squashed"]
 
 _THUMBNAIL = 32  # pixels of the short side of what is compared to find scene changes
 _LOOKS_PER_SECOND = 5.0
@@ -24,7 +25,13 @@ def frame_images(view: Frame, path: Path, size: int) -> ViewImages:
         times = scene_times(path, view.count, view.min_change, stride)
         frames = read_frames(path, times_seconds=times, size=size)
     frames, notes = distinct(frames, view.count)
-    return stacked([square(pixels, size) for pixels in frames.pixels], list(frames.times_seconds), notes)
+    fit = squashed if view.fit == "squash" else square
+    return stacked([fit(pixels, size) for pixels in frames.pixels], list(frames.times_seconds), notes)
+
+
+def squashed(pixels: Pixels, size: int) -> Pixels:
+    """Brings both sides of a picture (height, width, 3) to `size` pixels (bicubic, antialiased): nothing is cut off."""
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def distinct(frames: Frames, count: int) -> tuple[Frames, list[str]]:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from automl.data.media import require
 from automl.data.views.base import Pixels
-from automl.data.views.sound import Samples
+from automl.data.views.sound import Samples, uses_librosa
 from automl.recipe import Mel
 
 __all__ = ["log_mel", "mel_picture"]
@@ -35,6 +35,7 @@ def mel_picture(view: Mel, samples: Samples, size: int) -> Pixels:
     return np.repeat(np.rint(np.asarray(image).clip(0, 255)).astype(np.uint8)[..., None], 3, axis=2)
 
 
+@uses_librosa
 def log_mel(
     samples: Samples, sample_rate_hz: int, window: int, hop: int, n_mels: int, fmin_hz: float, fmax_hz: float
 ) -> npt.NDArray[np.float32]:
@@ -52,6 +53,9 @@ def log_mel(
     Returns:
         Shape (n_mels, 1 + n // hop), dtype float32, decibels; 0 is a sine wave of full amplitude in the middle of a
         band, -200 silence.
+
+    Raises:
+        DataError: If librosa cannot compute it: of no samples, of NaN, or with parameters that do not fit together.
     """
     librosa = require("librosa")
     edges = librosa.mel_frequencies(n_mels=n_mels + 2, fmin=fmin_hz, fmax=fmax_hz)

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from automl.data.faces import FoundFace, crop_face
-from automl.data.media import Frames, read_frames
+from automl.data.media import Frames
+from automl.data.media.video import read_pairs
 from automl.data.views.base import NothingToSee, Pixels, ViewImages, probe_video, square, stacked
 from automl.data.views.face import READ_SIDE, chosen_faces
 from automl.recipe import Motion
@@ -48,20 +49,11 @@ def difference_picture(before: Pixels, after: Pixels, signed: bool, gain: float)
 
 def _pairs(view: Motion, path: Path, side: int) -> tuple[Frames, Frames, list[str]]:
     """Reads the earlier and the later frames of all pairs, and what there is to say about them."""
-    video = probe_video(path)
-    rate = video.frames_per_second or 25.0
-    # the middle of the time a frame is displayed: times that a file rounds still mean this frame and the next
-    last = max(0, (video.frames or 0) - 1 - view.frames_apart)
-    places = (np.arange(view.count) + 0.5) * (last + 1) / view.count
-    starts = (np.unique(np.floor(places)) + 0.5) / rate
-    frames = read_frames(path, [*starts.tolist(), *(starts + view.frames_apart / rate).tolist()], size=side)
-    half = len(starts)
-    moved = np.flatnonzero(frames.times_seconds[half:] > frames.times_seconds[:half])
-    if not len(moved):
+    probe_video(path)
+    first, second = read_pairs(path, view.count, view.frames_apart, size=side)
+    if not len(first):
         raise NothingToSee(f"{path}: no two frames that are {view.frames_apart} apart")
-    first = Frames(frames.pixels[:half][moved], frames.times_seconds[:half][moved])
-    second = Frames(frames.pixels[half:][moved], frames.times_seconds[half:][moved])
-    notes = [] if len(moved) == view.count else [f"{len(moved)} pairs of frames instead of {view.count}"]
+    notes = [] if len(first) == view.count else [f"{len(first)} pairs of frames instead of {view.count}"]
     return first, second, notes
 
 

@@ -1,17 +1,37 @@
-"""What the views of sound share: cutting a clip into parts."""
+"""What the views of sound share: cutting a clip into parts, and saying in one line what librosa cannot do."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from automl.data.media import NoSound, read_sound
+from automl.data.media import NoSound, read_sound, require
 from automl.data.views.base import NothingToSee, probe_sound
+from automl.errors import DataError
 
-__all__ = ["Samples", "parts"]
+__all__ = ["Samples", "parts", "uses_librosa"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Samples = npt.NDArray[np.float32]
+
+
+def uses_librosa(compute: Callable[P, R]) -> Callable[P, R]:
+    """Makes what librosa and NumPy find wrong with a sound a `DataError` of one line; the cause is chained."""
+
+    @wraps(compute)
+    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return compute(*args, **kwargs)
+        except (require("librosa").LibrosaError, ValueError) as exc:
+            reason = str(exc).strip().split("\n")[0]
+            raise DataError(f"its sound cannot be made into a picture: {reason}") from exc
+
+    return told
 
 
 def parts(path: Path, sample_rate_hz: int, seconds: float, count: int) -> Iterator[tuple[float, Samples]]:

@@ -75,16 +75,17 @@ def write_video(
     return path
 
 
-def write_sound(path: Path, samples, rate, codec="pcm_s16le"):
-    """Writes (channels, samples) float32."""
-    with av.open(str(path), "w") as container:
-        layout = {1: "mono", 2: "stereo"}[len(samples)]
+def write_sound(path, samples, rate, codec="pcm_s16le", container_format=None):
+    """Writes (channels, samples) float32 to a path, or to an open file in a named format."""
+    with av.open(str(path) if isinstance(path, Path) else path, "w", format=container_format) as container:
+        layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[len(samples)]
         _encode(container, container.add_stream(codec, rate=rate, layout=layout), samples, rate)
     return path
 
 
 def _encode(container, stream, samples, rate, start=0.0):
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=stream.layout.name)
+    packed = np.ascontiguousarray(samples.T.reshape(1, -1))  # eight planes are more than PyAV can count
+    frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=stream.layout.name)
     frame.sample_rate, frame.pts, frame.time_base = rate, round(start * rate), Fraction(1, rate)
     container.mux(stream.encode(frame))
     container.mux(stream.encode())

@@ -65,6 +65,18 @@ def test_a_tilted_head_is_turned_upright(tmp_path):
     )
 
 
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_a_clip_on_its_side_or_upside_down_gives_the_images_of_the_upright_one(tmp_path, walk, turn):
+    frames = [np.ascontiguousarray(np.rot90(frame, -turn)) for frame in [*moving_face(9, step=12), *[background()] * 3]]
+    path = write_clip(tmp_path / "turned.mkv", frames)
+    straight, turned = (view_images(Face(count=4), clip, 64) for clip in (walk, path))
+    assert turned.notes == straight.notes
+    for one, other in zip(straight.pixels, turned.pixels, strict=True):
+        assert likeness(one, other) > 0.98
+    changes = [view_images(Motion(count=3), clip, 64).pixels for clip in (walk, path)]
+    assert likeness(*changes) > 0.9
+
+
 def test_a_larger_margin_shows_more(walk):
     near, far = (view_images(Face(count=1, margin=margin), walk, 64).pixels[0] for margin in (1.0, 2.0))
     assert likeness(near[16:48, 16:48], far[16:48, 16:48]) < 0.9

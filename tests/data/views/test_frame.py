@@ -46,3 +46,17 @@ def test_the_middle_square_is_taken_and_nothing_added(height, width):
     top, left = (height - side) // 2, (width - side) // 2
     picture[top : top + side, left : left + side] = 200
     assert (square(picture, 40) == 200).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(270, 480), (480, 270), (24, 60)])
+def test_squashed_frames_show_what_lies_at_their_ends(tmp_path, height, width):
+    frame = np.full((height, width, 3), 90, dtype=np.uint8)
+    along = frame if height > width else frame.swapaxes(0, 1)
+    along[: len(along) // 5] = 230
+    path = write_clip(tmp_path / "x.mkv", [frame] * 3)
+    assert abs(view_images(Frame(count=1), path, 40).pixels.astype(int) - 90).max() < 12
+    found = view_images(Frame(count=1, fit="squash"), path, 40).pixels
+    assert found.shape == (1, 40, 40, 3)
+    rows = found[0] if height > width else found[0].swapaxes(0, 1)
+    assert abs(rows[:6].astype(int) - 230).max() < 12
+    assert abs(rows[12:].astype(int) - 90).max() < 12

@@ -1,3 +1,6 @@
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 
@@ -42,6 +45,67 @@ def test_whole_frames_need_no_detector_and_have_one_key(monkeypatch):
     assert (
         view_key(Motion(of="frame", margin=2)) == view_key(Motion(of="frame")) != view_key(Motion(of="frame", gain=1))
     )
+
+
+def write_at(path, milliseconds, gop_size=10):
+    """Writes a frame for each time, brighter by 3 steps each."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=30, options={"qp": "0"})
+        video.width, video.height, video.pix_fmt = 48, 32, "yuv444p"
+        video.codec_context.time_base, video.gop_size = Fraction(1, 1000), gop_size
+        for number, time in enumerate(milliseconds):
+            picture = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 20 + 3 * (number % 70), dtype=np.uint8))
+            picture.pts, picture.time_base = int(time), Fraction(1, 1000)
+            container.mux(video.encode(picture))
+        container.mux(video.encode())
+    return path
+
+
+def trimmed(path, target, seconds):
+    """Copies a clip so that an edit list leaves its beginning out; the frames it decodes from stay in the file."""
+    with av.open(str(path)) as source, av.open(str(target), "w") as container:
+        video = source.streams.video[0]
+        copy = container.add_stream_from_template(video)
+        for packet in source.demux(video):
+            if packet.dts is not None:
+                packet.pts -= round(seconds / packet.time_base)
+                packet.dts -= round(seconds / packet.time_base)
+                packet.stream = copy
+                container.mux(packet)
+    return target
+
+
+def brighter_by(found, apart):
+    """Whether each picture of gain 2 shows what `apart` steps of 3 change; where 70 frames are over, it is darker."""
+    changes = found.pixels.astype(int).mean(axis=(1, 2, 3)) - 128
+    return all(abs(c - 6 * apart) <= 2 for c in changes if c > 0) and sum(changes > 0) >= len(changes) - 2
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+@pytest.mark.parametrize("apart", [1, 3])
+def test_150_frames_at_a_variable_rate_have_all_their_pairs(tmp_path, ending, apart):
+    steps = np.random.default_rng(0).integers(10, 103, 150)
+    path = write_at(tmp_path / f"x.{ending}", np.cumsum(steps * 8400 // steps.sum()))
+    found = view_images(Motion(of="frame", count=8, gain=2, frames_apart=apart), path, 16)
+    assert (len(found), found.notes) == (8, ())
+    assert brighter_by(found, apart)
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4"])
+def test_30_and_then_15_frames_a_second_have_all_their_pairs(tmp_path, ending):
+    path = write_at(tmp_path / f"x.{ending}", [*np.arange(60) * 1000 / 30, *(2000 + np.arange(30) * 1000 / 15)])
+    found = view_images(Motion(of="frame", count=8, gain=2), path, 16)
+    assert (len(found), found.notes) == (8, ())
+    assert brighter_by(found, 1)
+
+
+@pytest.mark.parametrize("count", [4, 8, 24])
+def test_a_clip_trimmed_by_an_edit_list_keeps_its_last_pair(tmp_path, count):
+    path = trimmed(write_at(tmp_path / "x.mp4", range(0, 2000, 50)), tmp_path / "y.mp4", 0.75)
+    found = view_images(Motion(of="frame", count=count, gain=2), path, 16)
+    assert (len(found), found.notes) == (count, ())  # of 25 frames
+    assert brighter_by(found, 1)
+    assert found.times_seconds[-1] > 1.2 - 1.25 / count
 
 
 def test_one_frame_has_no_motion(tmp_path):

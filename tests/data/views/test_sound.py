@@ -5,6 +5,7 @@ from automl.data.views import sound_picture, view_images
 from automl.data.views.audio_features import FEATURES, features
 from automl.data.views.mel import log_mel
 from automl.data.views.sound import parts
+from automl.errors import DataError
 from automl.recipe import AudioFeatures, Mel
 from tests.data.views.clips import SOUND_RATE, moving_face, tone, write_clip
 
@@ -66,6 +67,27 @@ def test_a_video_is_heard_as_its_sound_alone(tmp_path):
     alone = write_clip(tmp_path / "x.wav", sound=sound)
     pictures = [view_images(Mel(seconds=1.0, count=1), path, 64).pixels for path in (both, alone)]
     assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 2
+
+
+@pytest.mark.parametrize("samples", [np.full(8000, np.nan, np.float32), np.zeros(0, np.float32)])
+def test_what_librosa_cannot_do_is_one_line(samples):
+    for compute in (
+        lambda: log_mel(samples, SOUND_RATE, 1024, 256, 64, 0, 8000),
+        lambda: features(samples, SOUND_RATE, 1024, 256),
+        lambda: sound_picture(Mel(), samples, 64),
+    ):
+        with pytest.raises(DataError, match=r"its sound cannot be made into a picture: .") as caught:
+            compute()
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("view", [Mel(), AudioFeatures()])
+def test_samples_that_are_no_numbers_are_named_with_the_file(view, tmp_path):
+    path = tmp_path / "x.wav"
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(path, np.where(np.arange(16_000) == 100, np.nan, 0).astype(np.float32), 16_000, subtype="FLOAT")
+    with pytest.raises(DataError, match=r"x\.wav: 1 of 16000 samples is not a number$"):
+        view_images(view, path, 64)
 
 
 def test_features_of_a_tone_are_those_of_its_pitch():

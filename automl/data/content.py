@@ -1,0 +1,64 @@
+"""What is in one file of a data set, found by reading all of it; runs in a decoder (`automl.data.decoding`)."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from automl.data.decode import probe_image
+from automl.data.media import MediaInfo, probe_media
+from automl.errors import DataError
+
+__all__ = ["FileContent", "clip_content", "image_content"]
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """What one file turned out to be.
+
+    Attributes:
+        digest: Of its bytes.
+        size: (width, height) in pixels; None of a sound.
+        media: What is in it; None of an image.
+        notes: What a person should know, in words that are the same for all files of a kind.
+        reason: Why it cannot be read, and nothing else is known; empty if it can.
+    """
+
+    digest: bytes = b""
+    size: tuple[int, int] | None = None
+    media: MediaInfo | None = None
+    notes: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def image_content(path: str) -> FileContent:
+    """Reads an image, which has to decode to its end.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    digest = _digest(path)
+    info = probe_image(path)
+    return FileContent(digest, (info.width, info.height), notes=(info.scaling,) if info.scaling else ())
+
+
+def clip_content(path: str) -> FileContent:
+    """Reads a video or sound.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    digest = _digest(path)
+    media = probe_media(path)
+    return FileContent(digest, (media.video.width, media.video.height) if media.video else None, media)
+
+
+def _digest(path: str) -> bytes:
+    """A digest of a file's bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with Path(path).open("rb") as handle:
+            while chunk := handle.read(1 << 20):
+                digest.update(chunk)
+    except OSError as exc:
+        raise DataError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    return digest.digest()
