@@ -26,7 +26,7 @@ def test_what_is_under_way_ends_when_nobody_waits_for_it_any_more():
     results = map_in_processes(wait, [0, 1, 2], 2)
     assert next(results) == (0, 0)
     results.close()  # as Ctrl-C does
-    for process in multiprocessing.active_children():
-        process.join(60)
+    # no join: the pool's own thread waits for them too, and a process that it just reaped looks alive for a moment
+    while multiprocessing.active_children() and time.monotonic() - began < 60:
+        time.sleep(0.05)
     assert not multiprocessing.active_children()
-    assert time.monotonic() - began < 300

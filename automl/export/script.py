@@ -204,7 +204,7 @@ def _policy(policy: Any, filled: str) -> list[str]:
 def _to_eight_bits() -> str:
     """The source of `data.decode`'s scaling of values of more than 8 bits, without what only automl needs."""
     functions = (decode._to_eight_bits, decode._range, decode._scale)
-    source = "\n\n".join(map(inspect.getsource, functions))
+    source = "\n\n".join(inspect.getsource(function) for function in functions)
     source = re.sub(r"(?<!\w)_range\b", "value_range", source)
     source = re.sub(r"(?<!\w)_(to_eight_bits|scale|BEYOND|RANGE_PIXELS|OVERSHOOT)\b", r"\1", source)
     source = re.sub(r"npt\.NDArray\[[\w.]+\]", "np.ndarray", source).replace(" (see the module's text)", "")

@@ -4,8 +4,8 @@ PyAV's wheels bring FFmpeg's libraries with them, so nothing else has to be inst
 
 - Only the demuxers of ordinary media files may see a file, and only as a local file: FFmpeg goes by the content, and
   a playlist named `clip.mp4` would otherwise open other files, or the network.
-- FFmpeg releases the interpreter lock while it reads and decodes, so a folder is best read by one thread per core
-  with one decoder each (`automl.data.cache.in_threads`); see `automl.data.media.video`.
+- A file from outside may end the process that reads it: whoever reads one calls these functions through
+  `automl.data.decoding`, one process to a core.
 - Time zero is the beginning of the file for all of its streams, as in a player: what is heard at a time belongs to
   what is seen at that time.
 """
