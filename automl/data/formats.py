@@ -21,7 +21,7 @@ import pandas as pd
 
 from automl.data.columns import FORGED, GENUINE, LABEL_NAMES, SPLIT_NAMES
 from automl.data.groups import GROUPS_FILE, with_groups
-from automl.data.kinds import ENDINGS, Medium, endings_for, is_media, medium_at
+from automl.data.kinds import ENDINGS, Medium, endings_for, is_media, medium_at, medium_within
 from automl.data.label_file import LabelFile, Row, named_share, read_label_file
 from automl.data.published import read_published
 from automl.data.table import listing, printable
@@ -372,7 +372,10 @@ def _of_one_kind(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, Medium,
     if not counts:
         raise DataError(f"{root}: no labelled images, videos or sounds{_what_else(root)}")
     media = max(counts, key=lambda kind: counts[kind])
-    others = [kind is not None and kind != media for kind in kinds]
+    others = [
+        kind not in (media, None) and medium_within(path) != media
+        for kind, path in zip(kinds, table["path"], strict=True)
+    ]
     if not any(others):
         return table, media, []
     names = table["name"][others].tolist()

@@ -9,7 +9,7 @@ from typing import Literal
 from automl.data.image_file import EXTENSIONS, is_image
 from automl.data.media.opening import SOUND_ENDINGS, VIDEO_ENDINGS
 
-__all__ = ["ENDINGS", "NOT_MEDIA", "Medium", "endings_for", "is_media", "medium_at", "medium_of"]
+__all__ = ["ENDINGS", "NOT_MEDIA", "Medium", "endings_for", "is_media", "medium_at", "medium_of", "medium_within"]
 
 Medium = Literal["image", "video", "sound"]
 
@@ -73,7 +73,12 @@ def medium_at(path: str | os.PathLike[str]) -> Medium | None:
     ending = _ending(base)
     if base.startswith(".") or ending in NOT_MEDIA:
         return None
-    return _KINDS.get(ending) or _medium_of_bytes(_head(path))
+    return _KINDS.get(ending) or medium_within(path)
+
+
+def medium_within(path: str | os.PathLike[str]) -> Medium | None:
+    """The kind of a file on the disk by its first bytes alone, whatever it is called; None as by `medium_at`."""
+    return _medium_of_bytes(_head(path))
 
 
 def is_media(name: str, media: Collection[str] = tuple(ENDINGS)) -> bool:

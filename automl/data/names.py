@@ -13,12 +13,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from automl.data.kinds import is_media
 from automl.data.table import listing
-from automl.data.tree import Tree
+from automl.data.tree import LeftOut, Tree, walk_media
 from automl.errors import DataError
 
 __all__ = ["Finder", "Names", "describe_difference", "leads_out", "loosen_name"]
@@ -33,7 +33,8 @@ class Names:
     Attributes:
         base: The folder they are relative to.
         hits: How many different ones of those that were tried are files.
-        loosely: Whether they differ from the files' names.
+        loosely: Whether they may differ from the files' names.
+        near: Whether most are the files' own: one that is not is looked for in its folder alone.
         dropped: Folders in front that are not there.
         single: Whether they all lie below `base`; else anywhere, each name once.
         numbers: Whether names are numbers that lost their zeros.
@@ -42,6 +43,7 @@ class Names:
     base: Path
     hits: int
     loosely: bool = False
+    near: bool = False
     dropped: int = 0
     single: bool = True
     numbers: bool = False
@@ -62,6 +64,7 @@ class Finder:
         self._absolute = os.path.abspath(self.root)  # noqa: PTH100
         self._real = os.path.realpath(self.root)
         self._tree = tree
+        self._listed = lru_cache(64)(self._list)
 
     @cached_property
     def bases(self) -> list[Path]:
@@ -84,9 +87,9 @@ class Finder:
         names = list(dict.fromkeys(name for name in names if name))
         hits = {base: sum(self._exact(base, name) is not None for name in names) for base in self.bases}
         best = max(self.bases, key=lambda base: hits[base], default=self._table.parent)
-        exact = Names(best, hits.get(best, 0), loosely)
+        exact = Names(best, hits.get(best, 0), loosely, near=True)
         if 2 * exact.hits >= len(names) or not loosely:
-            return exact  # those that are missing may still be spelled otherwise, but lie there
+            return exact
         found = self._settle_loosely(names)
         return found if found.hits > exact.hits else exact
 
@@ -192,10 +195,10 @@ class Finder:
         if all(len(files) == 1 for files in found.values()):
             several = len({_folder_of(file, _parts(name), dropped) for name, (file,) in found.items()}) > 1
             if several:
-                return Names(self.root, len(found), True, dropped, single=False, numbers=numbers)
+                return Names(self.root, len(found), True, dropped=dropped, single=False, numbers=numbers)
         base = self._likeliest(found, dropped)
         hits = sum(any(_folder_of(f, _parts(name), dropped) == base for f in files) for name, files in found.items())
-        return Names(self.root / base, hits, True, dropped, numbers=numbers)
+        return Names(self.root / base, hits, True, dropped=dropped, numbers=numbers)
 
     def _likeliest(self, found: dict[str, list[str]], dropped: int) -> str:
         """The folder, relative to the root, that most names are relative to; the table's own, or one called so."""
@@ -218,6 +221,9 @@ class Finder:
     def _loosely(self, names: Names, name: str) -> list[str]:
         """The files that a name may mean, relative to the root."""
         parts = _parts(name)
+        if names.near:
+            stem, folder = _stem(parts[-1]), os.path.dirname(os.path.join(names.base, *parts))  # noqa: PTH118, PTH120
+            return _narrowed(self._listed(folder).get(stem, []), parts[-1])
         files = self._candidates(parts, names.dropped, names.numbers)
         if not names.single:
             return files
@@ -235,10 +241,24 @@ class Finder:
         tail = [_loosened(part) for part in parts[min(dropped, len(parts) - 1) : -1]]
         if tail:
             files = [file for file in files if [_loosened(part) for part in file.split("/")[:-1]][-len(tail) :] == tail]
-        for same in (_loosened, lambda text: text):
-            alike = [file for file in files if len(files) > 1 and same(file.rpartition("/")[2]) == same(last)]
-            files = alike or files
-        return files
+        return _narrowed(files, last)
+
+    def _list(self, folder: str) -> dict[str, list[str]]:
+        """The media files in one folder, relative to the root, by their loosened names; none if it is not there."""
+        found: dict[str, list[str]] = {}
+        if self._holds_text(os.path.abspath(folder)) and os.path.isdir(folder):  # noqa: PTH100, PTH112
+            for _, name in walk_media(Path(folder), LeftOut(), deep=False):
+                file = os.path.relpath(os.path.join(folder, name), self.root)  # noqa: PTH118
+                found.setdefault(_stem(name), []).append(file)
+        return found
+
+
+def _narrowed(files: list[str], last: str) -> list[str]:
+    """Of several files, those whose ending is a name's, and of these, those whose case is."""
+    for same in (_loosened, lambda text: text):
+        alike = [file for file in files if len(files) > 1 and same(file.rpartition("/")[2]) == same(last)]
+        files = alike or files
+    return files
 
 
 def leads_out(file: Path, root: Path, names: Sequence[str]) -> DataError:

@@ -20,6 +20,7 @@ from automl.data.decoding import decode_files
 from automl.data.media import MediaInfo, require
 from automl.data.samples import SPLITS, Dataset
 from automl.data.shapes import cut_off_note
+from automl.data.splits import check_counts
 from automl.errors import AutomlError, DataError
 from automl.processes import cpu_threads
 
@@ -27,6 +28,7 @@ __all__ = ["Clips", "Duplicate", "Sizes", "Summary", "summarise", "with_near_cop
 
 Progress = Callable[[int, int], None]
 _NAMED = 5  # files that are named in a note
+_SHOWN = 5  # classes named in a line
 _AHEAD = 256  # files a core that are begun and not yet counted
 
 
@@ -169,7 +171,7 @@ def summarise(dataset: Dataset, progress: Progress | None = None) -> Summary:
         copies=copies,
         real_class=None if real is None else dataset.classes[real],
         positive_class=dataset.classes[dataset.positive] if two else None,
-        problems=dataset.problems,
+        problems=(*dataset.problems, *_losses(dataset, files)),
         told=dataset.told,
         notes=(*_counted(files, "clip" if clips else "image"), *([cut_off] if cut_off else [])),
         clips=_clips([file.media for file in files if file.media]) if clips else None,
@@ -213,6 +215,25 @@ def _read_all(paths: Sequence[str], look: Callable[[str], FileContent], progress
         if progress:
             progress(len(files), len(paths))
     return files
+
+
+def _losses(dataset: Dataset, files: Sequence[FileContent]) -> list[str]:
+    """How many files of each class cannot be read, and whether enough are left; one line each."""
+    readable = np.array([not file.reason for file in files])
+    if readable.all():
+        return []
+    labels = dataset.samples["label"].to_numpy()
+    lost = [
+        (name, int((labels[~readable] == i).sum()), int((labels == i).sum())) for i, name in enumerate(dataset.classes)
+    ]
+    shown = [f"{name} {gone} of {count}" for name, gone, count in lost if gone]
+    some = ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more classes" if len(shown) > _SHOWN else "")
+    lines = [f"{int((~readable).sum())} of {len(files)} files cannot be read: {some}"]
+    try:
+        check_counts(dataset.samples[readable], dataset.classes)
+    except DataError as exc:
+        lines.append(f"of what can be read, {exc}")
+    return lines
 
 
 def _counted(files: Iterable[FileContent], what: str) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from automl.data.kinds import ENDINGS, Medium, medium_at
+from automl.data.kinds import ENDINGS, Medium, medium_at, medium_within
 from automl.data.table import TABLES, listing, printable
 from automl.errors import DataError
 
@@ -118,7 +118,8 @@ def walk_media(
                 if entry.is_dir():
                     pending += [(name, within)] if deep else []
                 elif entry.is_file():  # a pipe or a device would never end
-                    if medium_at(entry.path) in media:
+                    kind = medium_at(entry.path)
+                    if kind in media or (kind and medium_within(entry.path) in media):  # whatever it is called
                         yield folder, entry.name
                     else:
                         left.count(entry.name)

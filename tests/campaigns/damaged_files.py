@@ -261,9 +261,13 @@ def test_damaged_files_are_survived_and_told(kind, shared, tmp_path, surrounding
     print(f"predict: {len(predicted)} rows, {told_lost} with the training prior")
 
     table.unlink()
-    run(["predict", model, "--data", root, "--out", submission, "--device", "cpu"], surroundings)
+    printed = run(["predict", model, "--data", root, "--out", submission, "--device", "cpu"], surroundings)
     with submission.open() as handle:
-        assert len(list(csv.DictReader(handle))) == len(samples)
+        predicted_names = [row["file_name" if "file_name" in row else "img_name"] for row in csv.DictReader(handle)]
+    assert predicted_names == sorted(predicted_names)
+    assert samples <= set(predicted_names)
+    told = count_told(tuple(line.removeprefix("note: ") for line in printed.splitlines()))
+    assert len(predicted_names) + told == len(done)
     shutil.rmtree(tmp_path / "runs")
 
 

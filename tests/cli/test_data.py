@@ -135,6 +135,7 @@ def test_what_is_wrong_with_videos(clips):
     write_clip(clips / "val/real/near.mkv", [frame[::2, ::2] for frame in scene(4, 6)])
     (clips / "train/fake/bad.mp4").write_text("no video")
     lines = run(clips, "--holdout-fraction", 0).stdout.splitlines()[12:]
+    assert lines.pop(0) == "warning: 1 of 16 files cannot be read: fake 1 of 9"
     assert lines[0].startswith("unreadable: train/fake/bad.mp4: ")
     assert lines[1:] == [
         "leak: train/fake/0.mkv = val/fake/exact.mkv: the same clip in train and validation",

@@ -223,3 +223,12 @@ def test_labels_in_json(tmp_path):
     records = [{"image": name, "category": label, "boxes": [1, 2]} for name, label in rows]
     (tmp_path / "labels.json").write_text(json.dumps(records))
     assert classes_of(read(tmp_path))["f001.jpg"] == "1"
+
+
+def test_a_file_of_another_ending_counts_by_its_content(tmp_path):
+    classes(tmp_path)
+    (tmp_path / "cat/cat000.jpg").rename(tmp_path / "cat/cat000.mp4")
+    files(tmp_path, ["dog/empty.mp4"])
+    found = read(tmp_path)
+    assert (found.media, len(found.samples)) == ("image", 40)
+    assert "1 files are no images, as most are, and are left out: 'dog/empty.mp4'" in found.problems

@@ -138,3 +138,14 @@ def test_a_finder_keeps_inside_its_folder(tmp_path):
     assert finder.locate(names, "../secret.png") is None
     assert finder.locate(names, str(tmp_path / "secret.png")) is None
     assert finder.locate(names, "c.png") == ""
+
+
+def test_a_few_names_that_differ_are_looked_for_in_their_own_folder(tmp_path, monkeypatch):
+    fill(tmp_path / "images", [f"{k}.jpg" for k in range(N)])
+    fill(tmp_path / "other", ["19.jpg"])
+    names = [f"images/{k}.jpg" for k in range(N - 3)]
+    labelled(tmp_path, [*names, "images/17.JPG", "images/18", "other/x.jpg"])
+    monkeypatch.setattr("automl.data.names.Tree", None)  # not all that lies below: the folder may be anybody's home
+    found = read(tmp_path / "labels.csv")
+    assert len(found.samples) == N - 1
+    assert any("1 of 20 files are missing: 'other/x.jpg'" in problem for problem in found.problems)
