@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from automl.errors import AutomlError, SpecError
+from automl.errors import AutomlError, DataError, SpecError
 
-__all__ = ["cache_dir", "load_yaml", "read_header", "shipped", "write_atomically", "write_text"]
+__all__ = ["cache_dir", "is_there", "load_yaml", "read_header", "shipped", "write_atomically", "write_text"]
 
 
 def cache_dir() -> Path:
@@ -38,6 +38,18 @@ def shipped(folder: str, name: str) -> Path:
     package = Path(__file__).parent
     inside = package / folder / name  # a wheel
     return inside if inside.exists() else package.parent / folder / name  # a checkout
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder.
+
+    Raises:
+        DataError: If that cannot be told: it lies in a folder that is closed to us.
+    """
+    try:
+        return path.exists()
+    except OSError as exc:
+        raise DataError(f"cannot read {path}: {exc.strerror or exc}") from exc
 
 
 def load_yaml(path: Path, error: type[AutomlError] = SpecError) -> Any:

@@ -14,19 +14,21 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from automl.data.columns import FORGED, GENUINE, LABEL_NAMES, SPLIT_NAMES
+from automl.data.folders import are_classes, read_folders
 from automl.data.groups import GROUPS_FILE, with_groups
 from automl.data.kinds import ENDINGS, Medium, endings_for, is_media, medium_at, medium_within
-from automl.data.label_file import LabelFile, Row, named_share, read_label_file
+from automl.data.label_file import LabelFile, Row, find_mentions, read_label_file
 from automl.data.published import read_published
-from automl.data.table import listing, printable
+from automl.data.table import listing
 from automl.data.tree import LeftOut, Tree, walk_media
 from automl.errors import DataError
+from automl.files import is_there
 from automl.spec import DataSpec
 
 __all__ = ["FFDI_SETS", "Listing", "contents", "list_samples"]
@@ -36,6 +38,7 @@ FFDI_SETS = {"trainset": "train", "valset": "validation", "testset": "holdout"}
 
 _SHOWN = 5
 _DOCUMENTS = re.compile(r"readme|licen[cs]e|changelog|requirements|notes?\b|sources|citation", re.IGNORECASE)
+_COLUMN_FLAGS = ("file_column", "label_column", "group_column", "split_column")
 _COVERS = 0.8  # of the files: a table of labels, not one that mentions some of them
 
 
@@ -83,7 +86,7 @@ def _read(spec: DataSpec) -> tuple[Path, str, LabelFile, Tree | None]:
         root = demo_dataset()
         return root, "demo", _from_table(root, spec, Tree(root)), None
     root = Path(spec.path).expanduser()
-    if not root.exists():
+    if not is_there(root):
         raise DataError(f"no such file or folder: {root}")
     if not root.is_dir():
         if spec.format not in ("auto", "table"):
@@ -100,44 +103,43 @@ def _read(spec: DataSpec) -> tuple[Path, str, LabelFile, Tree | None]:
 
 def _from_tree(root: Path, spec: DataSpec, tree: Tree) -> tuple[str, LabelFile]:
     """The layout of a folder, and its rows."""
+    flag = next((name for name in _COLUMN_FLAGS if getattr(spec, name)), None)
     if spec.format in ("ffdi", "ffdv") or (spec.format == "auto" and _ffdi_level(tree) is not None):
         return "ffdi", _from_ffdi(root, spec, tree)
     if spec.format == "table":
         return "table", _from_table(root, spec, tree)
-    if spec.format == "auto" and (
-        known := next(filter(None, (read_published(tree, at) for at in _levels(tree))), None)
-    ):
-        return "folder", known
-    folders = _from_folders(tree)
+    if spec.format == "auto" and not flag:
+        known = next(filter(None, (read_published(tree, level) for level in _levels(tree))), None)
+        if known:
+            return "folder", known
+    folders = read_folders(tree)
     if spec.format == "folder":
         return "folder", folders
-    files = _label_files(root, tree)
-    strong = _are_classes({row.label for row in folders.rows})
-    if files and (not strong or any((spec.file_column, spec.label_column, spec.group_column, spec.split_column))):
+    files, unread = _label_files(root, tree, spec.file_column)
+    strong = are_classes({row.label for row in folders.rows})
+    if files and (not strong or flag):
         return "table", _read_tables(root, spec, files, tree)
+    if flag and (meant := _meant(root, tree)):
+        return "table", read_label_file(meant, spec, root, tree)  # its error says what is wrong
+    if flag:
+        raise DataError(f"{root}: --{flag.replace('_', '-')} is about a label file, and no table here names the files")
     if files:
+        table, reason = LabelFile(()), ""
         try:
             table = _read_tables(root, spec, files, tree)
-        except DataError:
-            table = LabelFile(())
+        except DataError as exc:
+            reason = f": {exc}"
         if _says_more(table, folders, tree):
             return "table", table
-        names = ", ".join(os.path.relpath(file, root) for file in files[:_SHOWN])
-        told = f"not read: {names}; folders of classes count (--format table reads a label file)"
-        return "folder", LabelFile(folders.rows, folders.problems, (*folders.told, told), tables=tuple(files))
-    if not strong and (meant := _meant(root, tree)):
+        names = listing([os.path.relpath(file, root) for file in files])
+        told = f"not read: {names}; folders of classes count (--format table reads a label file){reason}"
+        folders = replace(folders, told=(*folders.told, told), tables=tuple(files))
+    elif not strong and (meant := _meant(root, tree)):
         return "table", read_label_file(meant, spec, root, tree)  # its error says what is wrong
-    if not strong and len({row.label for row in folders.rows}) > 1:
-        names = ", ".join(f"{name}/" for name in sorted({row.label for row in folders.rows}))
+    elif not strong and len({row.label for row in folders.rows}) > 1:
+        names = listing(sorted({f"{row.label}/" for row in folders.rows}))
         raise DataError(f"{root}: {names} hold no folders of classes, and no table names their files")
-    return "folder", folders
-
-
-def _are_classes(names: set[str]) -> bool:
-    """Whether names of folders may be those of classes: several, no splits, and no parts of one set."""
-    splits = {name for name in names if SPLIT_NAMES.keys() & set(re.split(r"[^a-z]+", name.lower()))}
-    parts = {re.sub(r"\d+", "", name) for name in names}
-    return len(names) > 1 and names != splits and (len(parts) > 1 or all(name.isdigit() for name in names))
+    return "folder", replace(folders, problems=(*folders.problems, *unread))
 
 
 def _says_more(table: LabelFile, folders: LabelFile, tree: Tree) -> bool:
@@ -145,11 +147,14 @@ def _says_more(table: LabelFile, folders: LabelFile, tree: Tree) -> bool:
     if table.columns is None or not table.rows:
         return False
     by_folder = {row.path: row.label for row in folders.rows}
-    pairs = {(by_folder.get(row.path, ""), row.label) for row in table.rows}
+    pairs = {(by_folder[row.path], row.label) for row in table.rows if row.path in by_folder}
     agrees = len(pairs) == len({one for one, _ in pairs}) == len({two for _, two in pairs})
-    covers = len({row.path for row in table.rows}) >= _COVERS * max(1, len(tree))
-    if agrees:
-        return covers and (table.columns.group is not None or table.columns.split is not None)
+    named = {row.path for row in table.rows}
+    covers = len(named) >= _COVERS * max(1, len(tree))
+    if agrees and covers:
+        given = {row.path: row.split for row in folders.rows}
+        splits = any(row.split and not given.get(row.path) for row in table.rows)
+        return table.columns.group is not None or splits or not named <= by_folder.keys()
     labels = {row.label.lower() for row in table.rows}
     sure = table.columns.label.lower() in LABEL_NAMES or bool(table.columns.one_hot) or labels <= GENUINE | FORGED
     return covers and sure
@@ -204,43 +209,72 @@ def _ffdi_label_file(root: Path, folder: str) -> Path | None:
 
 def _from_table(root: Path, spec: DataSpec, tree: Tree) -> LabelFile:
     """Reads the label files of a folder, whatever else lies in it."""
-    files = _label_files(root, tree) or list(filter(None, [_meant(root, tree)]))
+    files = _label_files(root, tree, spec.file_column)[0] or list(filter(None, [_meant(root, tree)]))
     if not files:
         raise DataError(f"{root}: no label file (CSV, TSV, TXT or JSON) that names the files below it")
     return _read_tables(root, spec, files, tree)
 
 
 def _read_tables(root: Path, spec: DataSpec, files: Sequence[Path], tree: Tree) -> LabelFile:
-    """Reads one label file, or one per split when they are called so (train.csv, val.csv), as one set."""
+    """Reads one label file, or several as one set: one a split (train.csv, val.csv), one a part of the set."""
     if len(files) == 1:
         return read_label_file(files[0], spec, root, tree)
     if len({file.name.lower().count(".cm.") for file in files}) > 1:  # ASVspoof: the others are of speaker verification
         files = [file for file in files if ".cm." in file.name.lower()]
-    by_split = {_split_of(file, root): file for file in files}
-    first = by_split.get("train") or by_split.get("")
-    if len(by_split) < len(files) or first is None or {"", "train"} <= by_split.keys():
-        shown = ", ".join(os.path.relpath(file, root) for file in files)
+    splits = {file: _split_of(file, root) for file in files}
+    told = []
+    if {"train"} < set(splits.values()) - {""} and "" in splits.values():
+        beside = [os.path.relpath(file, root) for file, split in splits.items() if not split]
+        told = [f"not read beside those of the splits: {listing(beside)}"]
+        splits = {file: split for file, split in splits.items() if split}
+    parts = len({file.name for file in splits}) == 1  # a table of the same name in each folder
+    first = next((file for wanted in ("train", "") for file, split in splits.items() if split == wanted), None)
+    if (
+        first is None
+        or (not parts and len(set(splits.values())) < len(splits))
+        or {"", "train"} <= set(splits.values())
+    ):
+        shown = listing([os.path.relpath(file, root) for file in splits])
         raise DataError(f"{root}: more than one label file: {shown}; give the one to read as the path")
     main = read_label_file(first, spec, root, tree)
     found = []
-    for split, file in by_split.items():
+    for file, split in splits.items():
         one = main if file == first else read_label_file(file, spec, root, tree, like=main.columns)
         rows = tuple(Row(row.path, row.name, row.label, row.group, row.split or split) for row in one.rows)
-        found.append(LabelFile(rows, one.problems, one.told, main.columns, one.tables))
-    return _together(found)
+        found.append(replace(one, rows=rows, columns=main.columns))
+    whole = _together(found)
+    return replace(whole, told=(*whole.told, *told))
 
 
-def _label_files(root: Path, tree: Tree) -> list[Path]:
-    """The tables below a folder most of whose rows name files below it; a sample submission is none."""
-    files = [root / name for name in tree.tables]
-    files = [file for file in files if "submission" not in file.name.lower() and file.name.lower() != GROUPS_FILE]
-    return [file for file in files if named_share(file, root, tree) >= 0.5]
+def _label_files(root: Path, tree: Tree, file_column: str | None) -> tuple[list[Path], list[str]]:
+    """The tables below a folder that are label files; a sample submission is none.
+
+    Args:
+        root: The folder.
+        tree: What lies below it.
+        file_column: The column that names files, if the user says it.
+
+    Returns:
+        The files, and warnings of those that may have been meant to be and cannot be read.
+    """
+    found, problems = [], []
+    for name in tree.tables:
+        file = root / name
+        if "submission" in file.name.lower() or file.name.lower() == GROUPS_FILE:
+            continue
+        mentions = find_mentions(file, root, tree, file_column)
+        if mentions.of_labels or (mentions.rows and _split_of(file, root)):
+            found.append(file)
+        elif mentions.reason and not _DOCUMENTS.search(file.stem):
+            problems.append(f"not read: {mentions.reason}")
+    return found, problems[:_SHOWN]
 
 
 def _meant(root: Path, tree: Tree) -> Path | None:
     """A table in the folder that names no files but may have been meant to; a README was not."""
     files = [root / name for name in tree.tables if "/" not in name or _split_of(root / name, root)]
     files = [file for file in files if not _DOCUMENTS.search(file.stem) and "submission" not in file.name.lower()]
+    files = [file for file in files if file.suffix.lower() != ".json"]  # which may be of anything
     return next((file for file in files if file.name.lower() != GROUPS_FILE), None)
 
 
@@ -260,83 +294,6 @@ def _together(found: Sequence[LabelFile]) -> LabelFile:
         found[0].columns,
         tuple(file for one in found for file in one.tables),
     )
-
-
-# --- folders ----------------------------------------------------------------------------------------------------
-
-
-def _from_folders(tree: Tree) -> LabelFile:
-    """Reads one folder per class, with or without folders for the splits around them."""
-    top = _top(tree)
-    told = [f"all files lie in {top}/"] if top else []
-    folders = tree.folders(top)
-    called = {folder: SPLIT_NAMES.get(_last(folder).lower(), "") for folder in folders}
-    if "validation" not in called.values():  # train/ and eval/
-        called.update({folder: "validation" for folder in folders if _last(folder).lower() in ("eval", "evaluation")})
-    # a class may be called "test", but not when there is a train folder of classes beside it, or only such folders
-    splits = [folder for folder in folders if called[folder] and tree.folders(folder)]
-    beside_train = any(called[folder] == "train" for folder in splits)
-    if not beside_train and (len(splits) < len(folders) or not splits):
-        rows, problems = _class_folders(tree, top, "")
-        odd = [f"{_last(folder)}/" for folder in folders if called[folder]]
-        told += [f"{', '.join(odd)} read as a class: there is no train/ with folders of classes"] if odd else []
-        return LabelFile(tuple(rows), tuple(problems), tuple(told))
-    rows, problems = [], []
-    for folder in folders:
-        if called[folder]:
-            inner = folder
-            while not tree.directly(inner) and len(tree.folders(inner)) == 1 and tree.folders(tree.folders(inner)[0]):
-                (inner,) = tree.folders(inner)
-            found, warned = _class_folders(tree, inner, called[folder])
-            rows, problems = rows + found, problems + warned
-        else:
-            problems.append(f"{_last(folder)}/ is no split and is left out: {sum(1 for _ in tree.below(folder))} files")
-    return LabelFile(tuple(rows), tuple(problems), tuple(told))
-
-
-def _top(tree: Tree) -> str:
-    """The folder that holds the classes or the splits: down as long as all lies in one folder of folders."""
-    level = ""
-    while not tree.directly(level) and len(tree.folders(level)) == 1:
-        (inner,) = tree.folders(level)
-        if not tree.folders(inner) or (_last(inner).lower() in SPLIT_NAMES and len(tree.folders(inner)) > 1):
-            break
-        level = inner
-    return level
-
-
-def _class_folders(tree: Tree, parent: str, split: str) -> tuple[list[Row], list[str]]:
-    """Lists the files below each class folder of `parent`."""
-    rows: list[Row] = []
-    problems: list[str] = []
-    odd: list[str] = []
-    base = os.path.abspath(tree.root)  # noqa: PTH100
-    for folder in tree.folders(parent):
-        for name in tree.below(folder):
-            if printable(name):
-                rows.append(Row(f"{base}/{name}", name, _last(folder), "", split))
-            else:
-                odd.append(name)
-    if odd:
-        problems.append(f"{len(odd)} names are not printable and are left out, rename them: {listing(odd)}")
-    for empty in _empty_folders(tree, parent):
-        problems.append(f"{empty}/ holds no images, videos or sounds")
-    if loose := tree.directly(parent):
-        called = _last(parent) or tree.root.resolve().name
-        problems.append(f"{len(loose)} files of {called}/ lie in no class folder and are left out: {listing(loose)}")
-    return rows, problems
-
-
-def _empty_folders(tree: Tree, parent: str) -> list[str]:
-    """The folders beside class folders that hold no media, relative to the root."""
-    full = {_last(folder) for folder in tree.folders(parent)}
-    inside = sorted(path for path in (tree.root / parent).iterdir() if path.is_dir() and path.name not in full)
-    shown = [path for path in inside if not path.name.startswith((".", "__MACOSX"))]
-    return [str(path.relative_to(tree.root)) for path in shown]
-
-
-def _last(folder: str) -> str:
-    return folder.rpartition("/")[2]
 
 
 # --- the table of samples ---------------------------------------------------------------------------------------
@@ -388,7 +345,8 @@ def _not_read(table: pd.DataFrame, found: LabelFile, tree: Tree | None) -> list[
     used = set(table["path"])
     if tree is not None:
         base = os.path.abspath(tree.root)  # noqa: PTH100
-        lines = tree.left.notes([file.name for file in found.tables])
+        groups = [name for name in tree.tables if name.rpartition("/")[2].lower() == GROUPS_FILE]
+        lines = tree.left.notes([*(file.name for file in found.tables), *groups[:1]])
         unnamed = [name for name in tree.below("") if f"{base}/{name}" not in used]
     else:
         lines, left = [], LeftOut()

@@ -9,20 +9,19 @@ its names: what is missing in one folder must not be found in another.
 import difflib
 import os
 import stat
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from automl.data.kinds import is_media
 from automl.data.table import listing
-from automl.data.tree import LeftOut, Tree, walk_media
+from automl.data.tree import LeftOut, Tree, is_number, loosen, stem_of, walk_media
 from automl.errors import DataError
 
 __all__ = ["Finder", "Names", "describe_difference", "leads_out", "loosen_name"]
 
+_SPREAD_OUT = 0.1  # share of names that are missing in one folder: then they are looked for in all of them
 _NEAREST_AMONG = 100_000  # files among which the nearest name is looked for
 
 
@@ -38,6 +37,7 @@ class Names:
         dropped: Folders in front that are not there.
         single: Whether they all lie below `base`; else anywhere, each name once.
         numbers: Whether names are numbers that lost their zeros.
+        rivals: Other folders that have files of most of the names too.
     """
 
     base: Path
@@ -47,6 +47,7 @@ class Names:
     dropped: int = 0
     single: bool = True
     numbers: bool = False
+    rivals: tuple[str, ...] = ()
 
 
 class Finder:
@@ -69,12 +70,12 @@ class Finder:
     @cached_property
     def bases(self) -> list[Path]:
         """Folders the names may be relative to, the likeliest first."""
-        stem, found = self._table.stem.lower(), [self._table.parent]
+        found = [self._table.parent]
         for parent in dict.fromkeys((self._table.parent, self.root)):
             if not parent.is_dir():
                 continue
             inner = sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
-            found += [parent, *sorted(inner, key=lambda path: not stem.startswith(path.name.lower()))]
+            found += [parent, *sorted(inner, key=lambda path: not self._called(path.name))]
         return list(dict.fromkeys(path for path in found if self._holds(path)))
 
     def settle(self, names: Sequence[str], loosely: bool = True) -> Names:
@@ -86,10 +87,16 @@ class Finder:
         """
         names = list(dict.fromkeys(name for name in names if name))
         hits = {base: sum(self._exact(base, name) is not None for name in names) for base in self.bases}
-        best = max(self.bases, key=lambda base: hits[base], default=self._table.parent)
-        exact = Names(best, hits.get(best, 0), loosely, near=True)
-        if 2 * exact.hits >= len(names) or not loosely:
+        # what test.csv names is looked for in test/, though a train/ with the same names may have more of them
+        called = [base for base in self.bases if hits[base] and base != self.root and self._called(base.name)]
+        best = max(called or self.bases, key=lambda base: hits[base], default=self._table.parent)
+        most = hits.get(best, 0)
+        others = [_relative(base, self.root) for base in self.bases if base != best and 2 * hits[base] >= max(most, 1)]
+        exact = Names(best, most, loosely, near=True, rivals=tuple(others))
+        if not loosely or most > (1 - _SPREAD_OUT) * len(names):
             return exact
+        if most and (called or 2 * most >= len(names)):
+            return self._spread_out(names) or exact
         found = self._settle_loosely(names)
         return found if found.hits > exact.hits else exact
 
@@ -121,10 +128,11 @@ class Finder:
 
     def nearest(self, name: str) -> str:
         """The name of a file that is most like a name, for a message; "" if none is."""
-        if self._tree is None or len(self._tree) > _NEAREST_AMONG:
+        tree = self._tree if self._tree is not None else self.__dict__.get("_known")
+        if tree is None or len(tree) > _NEAREST_AMONG:
             return ""
         last = _parts(name)[-1]
-        known = {os.path.basename(file): file for file in self._tree.below("")}  # noqa: PTH119
+        known = {os.path.basename(file): file for file in tree.below("")}  # noqa: PTH119
         close = difflib.get_close_matches(last, known, n=1, cutoff=0.7)
         return known[close[0]] if close else ""
 
@@ -161,23 +169,27 @@ class Finder:
     # --- as people write them
 
     @cached_property
-    def _index(self) -> dict[str, list[str]]:
-        """The files, relative to the root, by their last part without ending, loosely spelled."""
-        if self._tree is None:
-            self._tree = Tree(self.root)
-        index: dict[str, list[str]] = {}
-        for file in self._tree.below(""):
-            index.setdefault(_stem(file.rpartition("/")[2]), []).append(file)
-        return index
+    def _known(self) -> Tree:
+        """All that lies below the root."""
+        return self._tree if self._tree is not None else Tree(self.root)
 
-    @cached_property
-    def _numbered(self) -> dict[int, list[str]]:
-        """The files whose names are numbers, by these."""
-        found: dict[int, list[str]] = {}
-        for stem, files in self._index.items():
-            if stem.isascii() and stem.isdigit():
-                found.setdefault(int(stem), []).extend(files)
-        return found
+    def copies(self, name: str) -> list[str]:
+        """The files, relative to the root, whose last part is that of a name."""
+        return self._candidates(_parts(name)[-1:], 0, numbers=False)
+
+    def _called(self, folder: str) -> bool:
+        """Whether a folder is called like the table: test/, test_images/ and test.csv or a sample submission."""
+        stems = [self._table.stem.lower()]
+        if "submission" in stems[0]:
+            stems.append("test")
+        return any(stem.startswith(folder.lower()) or folder.lower().startswith(stem) for stem in stems if folder)
+
+    def _spread_out(self, names: Sequence[str]) -> Names | None:
+        """The names as they are if each is one file, in whatever folder; None if one of them is several."""
+        found = [self._candidates(_parts(name), 0, numbers=False) for name in names]
+        if any(len(files) > 1 for files in found) or sum(map(len, found)) < (1 - _SPREAD_OUT) * len(names):
+            return None
+        return Names(self.root, sum(map(len, found)), True, single=False)
 
     def _settle_loosely(self, names: Sequence[str]) -> Names:
         """How names are understood that are not the files' own."""
@@ -196,12 +208,15 @@ class Finder:
             several = len({_folder_of(file, _parts(name), dropped) for name, (file,) in found.items()}) > 1
             if several:
                 return Names(self.root, len(found), True, dropped=dropped, single=False, numbers=numbers)
-        base = self._likeliest(found, dropped)
+        base, others = self._likeliest(found, dropped)
         hits = sum(any(_folder_of(f, _parts(name), dropped) == base for f in files) for name, files in found.items())
-        return Names(self.root / base, hits, True, dropped=dropped, numbers=numbers)
+        return Names(self.root / base, hits, True, dropped=dropped, numbers=numbers, rivals=tuple(others))
 
-    def _likeliest(self, found: dict[str, list[str]], dropped: int) -> str:
-        """The folder, relative to the root, that most names are relative to; the table's own, or one called so."""
+    def _likeliest(self, found: dict[str, list[str]], dropped: int) -> tuple[str, list[str]]:
+        """The folder, relative to the root, that names are relative to, and others that have as many of them.
+
+        It is one called like the table, the table's own, or that of most names.
+        """
         counts = Counter(
             folder
             for name, files in found.items()
@@ -209,20 +224,19 @@ class Finder:
         )
         most = max(counts.values(), default=0)
         own = _relative(self._table.parent, self.root)
-        stem = self._table.stem.lower()
 
         def rank(folder: str) -> tuple[bool, bool, bool, int, str]:
-            called = folder.rpartition("/")[2].lower()
-            named = bool(called) and (stem.startswith(called) or called.startswith(stem))
-            return 2 * counts[folder] < most, folder != own, not named, -counts[folder], folder
+            called = any(self._called(part) for part in folder.split("/"))
+            return not called, 2 * counts[folder] < most, folder != own, -counts[folder], folder
 
-        return min(counts, key=rank, default="")
+        best = min(counts, key=rank, default="")
+        return best, [folder for folder in counts if folder != best and 2 * counts[folder] >= counts[best]]
 
     def _loosely(self, names: Names, name: str) -> list[str]:
         """The files that a name may mean, relative to the root."""
         parts = _parts(name)
         if names.near:
-            stem, folder = _stem(parts[-1]), os.path.dirname(os.path.join(names.base, *parts))  # noqa: PTH118, PTH120
+            stem, folder = stem_of(parts[-1]), os.path.dirname(os.path.join(names.base, *parts))  # noqa: PTH118, PTH120
             return _narrowed(self._listed(folder).get(stem, []), parts[-1])
         files = self._candidates(parts, names.dropped, names.numbers)
         if not names.single:
@@ -233,14 +247,14 @@ class Finder:
     def _candidates(self, parts: list[str], dropped: int, numbers: bool) -> list[str]:
         """The files whose path ends as a name does, without its first folders."""
         last = parts[-1]
-        stem = _stem(last)
+        stem = stem_of(last)
         if numbers:
-            files = self._numbered.get(int(stem), []) if stem.isascii() and stem.isdigit() else []
+            files = self._known.by_number.get(int(stem), []) if is_number(stem) else []
         else:
-            files = self._index.get(stem) or self._index.get(_loosened(last), [])
-        tail = [_loosened(part) for part in parts[min(dropped, len(parts) - 1) : -1]]
+            files = self._known.by_stem.get(stem) or self._known.by_stem.get(loosen(last), [])
+        tail = [loosen(part) for part in parts[min(dropped, len(parts) - 1) : -1]]
         if tail:
-            files = [file for file in files if [_loosened(part) for part in file.split("/")[:-1]][-len(tail) :] == tail]
+            files = [file for file in files if [loosen(part) for part in file.split("/")[:-1]][-len(tail) :] == tail]
         return _narrowed(files, last)
 
     def _list(self, folder: str) -> dict[str, list[str]]:
@@ -249,13 +263,13 @@ class Finder:
         if self._holds_text(os.path.abspath(folder)) and os.path.isdir(folder):  # noqa: PTH100, PTH112
             for _, name in walk_media(Path(folder), LeftOut(), deep=False):
                 file = os.path.relpath(os.path.join(folder, name), self.root)  # noqa: PTH118
-                found.setdefault(_stem(name), []).append(file)
+                found.setdefault(stem_of(name), []).append(file)
         return found
 
 
 def _narrowed(files: list[str], last: str) -> list[str]:
     """Of several files, those whose ending is a name's, and of these, those whose case is."""
-    for same in (_loosened, lambda text: text):
+    for same in (loosen, lambda text: text):
         alike = [file for file in files if len(files) > 1 and same(file.rpartition("/")[2]) == same(last)]
         files = alike or files
     return files
@@ -285,23 +299,13 @@ def _relative(path: Path, root: Path) -> str:
 
 def loosen_name(name: str) -> str:
     """The last part of a name as `Finder` compares it: without ending, in any case and Unicode form."""
-    return _stem(_parts(name)[-1])
+    return stem_of(_parts(name)[-1])
 
 
 def _parts(name: str) -> list[str]:
     """The parts of a name; a drive and empty parts are none."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return (parts[1:] if len(parts) > 1 and parts[0].endswith(":") else parts) or [""]
-
-
-def _loosened(text: str) -> str:
-    """A spelling that is the same for names that people take for the same."""
-    return text.lower() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
-
-
-def _stem(last: str) -> str:
-    """The last part of a name without the ending of a media file, loosely spelled."""
-    return _loosened(os.path.splitext(last)[0] if is_media(last) else last)  # noqa: PTH122
 
 
 def _folder_of(file: str, parts: list[str], dropped: int) -> str:

@@ -78,7 +78,10 @@ def open_dataset(spec: DataSpec, seed: int) -> Dataset:
     table["label"] = table["label"].map({name: i for i, name in enumerate(classes)}).astype(int)
     table["group"] = table["group"].where(table["group"] != "", table["path"])
     table["split"], problems = split_samples(table, spec, seed)
-    check_counts(table, classes)
+    try:
+        check_counts(table, classes)
+    except DataError as exc:  # what was left out may be the reason
+        raise DataError("\n".join([str(exc), *(f"  {line}" for line in (*found.problems, *left_out))])) from exc
     if spec.shuffle_labels:
         table["label"] = shuffle_labels(table, seed)
     real = _real_class(classes, spec, found.format)

@@ -8,11 +8,13 @@ an object of names and what is known of them (as DFDC's metadata.json), a list o
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from automl.data.kinds import is_media
 from automl.errors import DataError
@@ -26,6 +28,8 @@ _SEPARATORS = "\t;,| "
 _HEAD = 50  # lines looked at to recognise the separator
 _MOST_TITLES = 3  # lines above a table that are no part of it
 _SHOWN = 5  # names listed in a message
+_START = 4096  # characters looked at to recognise JSON
+_FOREIGN_JSON = re.compile(r'\s*\{\s*("(?:[^"\\]|\\.)*"\s*:\s*\[|"(info|licenses)"\s*:\s*\{)')
 _ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # what people give for a table, by how it begins; what is not here is read as text, whatever its ending
@@ -61,7 +65,8 @@ class Table:
 
     file: Path
     header: tuple[str, ...]
-    """Names of the columns, all different; column_1, column_2, … in a table without a header."""
+    """Names of the columns, all different; column_1, column_2, … in a table without a header; the second of two
+    columns called `note` is note_2."""
     headed: bool
     """Whether its first row is a header."""
     encoding: str = "utf-8"
@@ -70,6 +75,12 @@ class Table:
     """Lines above the table that are no part of it: comments, a title, `sep=;`."""
     title: str = ""
     """The first of these lines that is neither a comment nor `sep=`; a user should know that it was skipped."""
+    repeated: tuple[str, ...] = ()
+    """Names that more than one column has; the first of them keeps it."""
+    indexed: bool = False
+    """Whether the header has no name for the first column, as R and CelebA write it; that is column_1, then."""
+    whole: bool = False
+    """Whether every line is one cell, whatever is in it."""
     records: tuple[tuple[str, ...], ...] | None = field(default=None, repr=False)
     """The rows of a JSON file."""
 
@@ -83,7 +94,10 @@ class Table:
             yield from map(list, self.records)
             return
         width = len(self.header)
-        for number, row in enumerate(self._parse(), start=1):
+        rows = enumerate(self._parse(), start=1)
+        if self.headed:
+            next(rows)
+        for number, row in rows:
             if len(row) > width and not any(row[width:]):
                 row = row[:width]  # a comma too many at the end, as some spreadsheets write it
             if len(row) != width:
@@ -91,34 +105,77 @@ class Table:
                     f"{self.file}, row {number}: {len(row)} columns, the first row has {width}; "
                     'put names that contain the separator in quotes ("a, b.jpg")'
                 )
-            if number > 1 or not self.headed:
-                yield row
+            yield row
 
     def one_column(self) -> "Table":
         """The same file read as one column: its names may hold what looks like a separator."""
-        return _headed(replace(self, separator="\t"), is_media)
+        return _headed(replace(self, whole=True, indexed=False), is_media)
 
     def with_header(self, headed: bool) -> "Table":
-        """The same table, its first row taken as a header or as data.
-
-        Raises:
-            DataError: If two columns would have one name.
-        """
-        if headed == self.headed or self.records is not None:
+        """The same table, its first row taken as a header or as data."""
+        if headed == self.headed or self.indexed or self.records is not None:
             return self
         return _headed(self, lambda _: not headed)
 
     def _parse(self) -> Iterator[list[str]]:
         """Yields every row, the header too."""
-        lines = islice(_lines(self.file, self.encoding), self.skipped, None)
-        try:
-            for row in csv.reader(lines, delimiter=self.separator, skipinitialspace=True):
-                cells = [cell.strip() for cell in row]
-                if bad := next((cell for cell in cells if not printable(cell)), None):
-                    raise DataError(f"{self.file}: a cell has characters that cannot be printed: {bad[:80]!r}")
-                yield cells
-        except csv.Error as exc:
-            raise DataError(f"{self.file}: not a table: {exc}") from exc
+        seen: list[str] = []  # the lines of the row
+        lines = _lines(self.file, self.encoding, seen)
+        for _ in islice(lines, self.skipped):
+            pass
+        seen.clear()
+        if self.whole:
+            for line in lines:
+                yield self._cleaned([_unquoted(line.strip())], seen, 0)
+                seen.clear()
+            return
+        reader = csv.reader(lines, delimiter=self.separator, skipinitialspace=True, strict=True)
+        while True:
+            try:
+                for row in reader:
+                    cells = [cell.strip() for cell in row]
+                    if not "".join(cells).isprintable():
+                        cells = self._cleaned(cells, seen, reader.line_num)
+                    yield cells
+                    seen.clear()
+                return
+            except csv.Error as exc:
+                if len(seen) > 1 or "end of data" in str(exc):
+                    raise self._open_quote(seen, reader.line_num) from exc
+                if "expected" not in str(exc):
+                    line_number = _line_number(self.file, self.encoding, self.skipped + reader.line_num - 1)
+                    raise DataError(f"{self.file}, line {line_number}: not a table: {exc}") from exc
+                row = _loosely_quoted(seen[0], self.separator, len(self.header))
+            yield self._cleaned([cell.strip() for cell in row], seen, reader.line_num)  # the reader goes on below it
+            seen.clear()
+
+    def _cleaned(self, cells: list[str], seen: Sequence[str], read: int) -> list[str]:
+        """Cells without line ends in them.
+
+        Args:
+            cells: A row.
+            seen: Its lines.
+            read: Lines read so far.
+
+        Raises:
+            DataError: If a cell holds what cannot be printed, or other rows: a quote too many swallowed them.
+        """
+        for i, cell in enumerate(cells):
+            if "\n" in cell:
+                if _swallows(cells, i, self.separator, len(self.header) or len(cells)):
+                    raise self._open_quote(seen, read)
+                cells[i] = " ".join(line.strip() for line in cell.split("\n"))
+            if not printable(cells[i]):
+                raise DataError(f"{self.file}: a cell has characters that cannot be printed: {cells[i][:80]!r}")
+        return cells
+
+    def _open_quote(self, seen: Sequence[str], read: int) -> DataError:
+        """The error for a quote that goes on over the lines below it."""
+        number = _line_number(self.file, self.encoding, self.skipped + read - len(seen))
+        return DataError(
+            f"{self.file}, line {number}: a row has a quote that is not closed where its cell ends, which swallows the "
+            f"rows below; leave it out, or write it twice in a cell in quotes: {seen[0].strip()[:80]!r}"
+        )
 
 
 def open_table(file: Path, least: int = 2) -> Table:
@@ -131,19 +188,23 @@ def open_table(file: Path, least: int = 2) -> Table:
         least: Columns that it must have.
 
     Raises:
-        DataError: If it cannot be read, is no table, is empty, has too few columns, or two columns of one name.
+        DataError: If it cannot be read, is no table, is empty, or has too few columns.
     """
     encoding = _encoding(file)
-    head = list(islice(_lines(file, encoding), _HEAD))
-    if not head:
+    with _opened(file, encoding) as handle:
+        start = handle.read(_START).lstrip()
+    if not start:
         raise DataError(f"{file}: the label file is empty")
-    if file.suffix.lower() in (".json", ".jsonl") or head[0].lstrip().startswith(('{"', "[{")) or head[0] in "{[":
-        return _from_json(file, encoding)
+    if file.suffix.lower() in (".json", ".jsonl") or start.startswith(('{"', "[{", "{\n", "[\n")):
+        if _FOREIGN_JSON.match(start):  # COCO's annotations are large: they are not read to be refused
+            raise _other_json(file)
+        return _from_json(file, encoding, least)
+    head = list(islice(_lines(file, encoding), _HEAD))
     table = _headed(_plan(file, encoding, head, titled=least > 1), is_media)
     if len(table.header) < least:
         raise DataError(
             f"{file}: one column only; a label file has a file column and a label column, with a comma or tab between "
-            f"them: {head[0][:80]!r}"
+            f"them: {head[0].strip()[:80]!r}"
         )
     return table
 
@@ -175,40 +236,78 @@ def _plan(file: Path, encoding: str, head: Sequence[str], titled: bool) -> Table
     if skipped and separator and len(_cells(head[skipped - 1], separator)) == len(_cells(rest[0], separator)) > 1:
         skipped -= 1  # `# file,label`: a header
         rest = head[skipped:]
-    for lines in range(1, min(_MOST_TITLES, len(rest) - 2) + 1) if titled and separator is None else ():
+    indexed = False
+    for lines in range(min(_MOST_TITLES, len(rest) - 2) + 1) if separator is None else ():
         # a title has no columns; a broken first row has some
-        if all(len(_cells(line, sign)) == 1 for line in rest[:lines] for sign in _SEPARATORS[:-1]) and (
-            separator := _separator(rest[lines:])
-        ):
-            skipped, title = skipped + lines, rest[0].strip()
+        if lines and not (titled and all(len(_cells(rest[lines - 1], sign)) == 1 for sign in _SEPARATORS[:-1])):
+            break
+        separator = _separator(rest[lines:])
+        if separator is None and (separator := _separator(rest[lines:], indexed=True)):
+            indexed = True
+        if separator:
+            skipped, title = skipped + lines, rest[0].strip() if lines else ""
             break
     if separator is None:
         # one broken line must not turn a comma table into something else: the error then names the line
         separator = max(",;\t|", key=lambda sign: sum(sign in line for line in rest))
-    return Table(file, (), True, encoding, separator, skipped, title)
+    return Table(file, (), True, encoding, separator, skipped, title, indexed=indexed)
 
 
 def _headed(table: Table, is_file: Callable[[str], bool]) -> Table:
-    """Fills in the names of the columns from the first row, which is no header if a cell in it is a file."""
-    first = next(table._parse())
+    """Fills in the names of the columns from the first row, which is no header if a cell in it is a file.
+
+    Nor is it one if what is no word occurs in it twice: `LA_0079 LA_T_1138215 - - bonafide`, `0,0`.
+    """
+    first = next(table._parse(), None)
+    if first is None:
+        raise DataError(f"{table.file}: the label file is empty")
     while len(first) > 2 and not first[-1]:
         first = first[:-1]  # a comma too many at the end
-    if any(map(is_file, first)):
-        return replace(table, header=tuple(f"column_{i}" for i in range(1, len(first) + 1)), headed=False)
-    header = [(cell.lstrip("# ") if i == 1 else cell) or f"column_{i}" for i, cell in enumerate(first, start=1)]
-    if repeated := sorted({name for name in header if header.count(name) > 1}):
-        raise DataError(f"{table.file}: more than one column is named {repeated[0]!r}; rename one")
-    return replace(table, header=tuple(header), headed=True)
+    repeated = tuple(cell for cell, count in Counter(first).items() if cell and count > 1)
+    if any(map(is_file, first)) or (repeated and not any(re.search(r"[^\W\d_]", cell) for cell in repeated)):
+        header = tuple(f"column_{i}" for i in range(1, len(first) + 1))
+        return replace(table, header=header, headed=False, repeated=())
+    first = [""] * table.indexed + [first[0].lstrip("# "), *first[1:]]
+    return replace(table, header=_numbered(first), headed=True, repeated=repeated)
 
 
-def _lines(file: Path, encoding: str) -> Iterator[str]:
-    """Yields the lines that are not blank, without their ends, of whatever system they are."""
+def _numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that are all different: the second `note` is note_2, the third without a name column_3."""
+    found: dict[str, None] = {}
+    counts: Counter[str] = Counter()
+    for i, name in enumerate(names, start=1):
+        unique = name = name or f"column_{i}"
+        counts[name] += 1
+        while unique in found or (unique != name and unique in names):
+            counts[name] += unique != name
+            unique = f"{name}_{max(2, counts[name])}"
+        found[unique] = None
+    return tuple(found)
+
+
+def _lines(file: Path, encoding: str, seen: list[str] | None = None) -> Iterator[str]:
+    """Yields the lines that are not blank, of whatever system, with their ends; `seen` gets them, too."""
     # not splitlines(): it also cuts at characters that occur in names, such as U+0085
+    with _opened(file, encoding) as handle:
+        for line in handle:
+            if line.strip():
+                if seen is not None:
+                    seen.append(line)
+                yield line
+
+
+def _line_number(file: Path, encoding: str, index: int) -> int:
+    """The number of a line that is not blank, as editors count; `index` counts those that are not blank, from 0."""
+    with _opened(file, encoding) as handle:
+        return next(islice((number for number, line in enumerate(handle, start=1) if line.strip()), index, None), 0)
+
+
+@contextmanager
+def _opened(file: Path, encoding: str) -> Iterator[TextIO]:
+    """Opens a text; DataError if it cannot be read or is none."""
     try:
         with file.open(encoding=encoding) as handle:
-            for line in handle:
-                if line.strip():
-                    yield line.removesuffix("\n")
+            yield handle
     except UnicodeDecodeError as exc:
         bad = exc.object[exc.start : exc.start + 1]
         raise DataError(f"{file}: not a UTF-8 text (byte {bad!r}); save it as UTF-8") from exc
@@ -231,16 +330,100 @@ def _encoding(file: Path) -> str:
     return "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
-def _separator(lines: Sequence[str]) -> str | None:
-    """The character that cuts all lines into the same number of columns, at least two; None if none does."""
+def _separator(lines: Sequence[str], indexed: bool = False) -> str | None:
+    """The character that cuts all lines into the same number of columns, at least two; None if none does.
+
+    Args:
+        lines: The first lines of a table.
+        indexed: Whether the first of them has no name for the first column, and so is one shorter.
+    """
     for separator in _SEPARATORS:
         try:
-            counts = {len(_trimmed(row)) for row in csv.reader(lines, delimiter=separator, skipinitialspace=True)}
+            rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
         except csv.Error:
             continue
-        if len(counts) == 1 and min(counts) > 1:
+        if len(rows) > 1 and any("\n" in cell for cell in rows[-1]):
+            del rows[-1]  # a quoted cell goes on below the lines looked at
+        if indexed and _is_indexed([_trimmed(row) for row in rows] if separator == " " else rows):
+            return separator
+        widths = [[len(_trimmed(row)) for row in rows]]
+        if separator != " ":  # which ends lines without a column behind it
+            widths.append([len(row) for row in rows])
+        if not indexed and any(len(set(counts)) == 1 and counts[0] > 1 for counts in widths):
             return separator
     return None
+
+
+def _is_indexed(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row is a header without a name for the first column, which holds names of files or numbers.
+
+    A header that lacks the name of its last column is none: its names would be taken for those of other columns.
+    """
+    from automl.data.columns import FILE_NAMES, LABEL_NAMES  # late: it imports this module
+
+    first, *rest = rows
+    if len(first) < 2 or {len(row) for row in rest} != {len(first) + 1} or any(map(is_media, first)):
+        return False
+    keys, second, *others = zip(*rest, strict=True)
+    if len(set(keys)) < len(keys):
+        return False
+    if all(map(is_media, keys)):
+        numbers = all(re.fullmatch(r"-?\d+(\.\d+)?", cell.strip()) for row in rest for cell in row[1:])
+        return first[0].lower() in LABEL_NAMES or (len(first) > 2 and numbers)
+    names_files = first[0].lower() in FILE_NAMES and len(set(second)) == len(second)
+    return all(map(str.isdecimal, keys)) and (names_files or any(all(map(is_media, c)) for c in (second, *others)))
+
+
+def _swallows(cells: Sequence[str], at: int, separator: str, width: int) -> bool:
+    """Whether the lines in a cell are rows of the table.
+
+    Args:
+        cells: A row.
+        at: The cell with more than one line.
+        separator: What separates the columns.
+        width: The table's columns.
+    """
+    lines = cells[at].split("\n")[1:]
+    least = [width] * (len(lines) - 1) + [at + 1]  # the last row goes on in the cells behind
+    rows = [
+        line.split(separator) for line, count in zip(lines, least, strict=True) if line.count(separator) >= count - 1
+    ]
+    cells = ["" if i == at else cell for i, cell in enumerate(cells)]
+    others = [[pair for pair in zip(row, cells, strict=False) if pair[1]] for row in rows]
+    if any(_alike(one.strip(), other) for pairs in others for one, other in pairs):
+        return True
+    if len(rows) < len(lines) or len(rows) < 2:  # a comma in a line or two of a text is nothing odd
+        return False
+    numbers = [one.strip().isdecimal() and other.isdecimal() for pairs in others for one, other in pairs]
+    return bool(numbers and all(numbers)) or (
+        len(rows) > 4 and width > 2 and all(len(row) == width for row in rows[:-1])
+    )
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether both are files, or differ in their numbers alone and have letters as well."""
+    if is_media(other):
+        return is_media(one)
+    if one[:1] != other[:1] and not (one[:1].isdigit() and other[:1].isdigit()):
+        return False  # most cells, at once
+    shape = re.sub(r"\d+", "0", one)
+    return "0" in shape and shape == re.sub(r"\d+", "0", other) and bool(re.search(r"[^\W\d_]", shape))
+
+
+def _loosely_quoted(line: str, separator: str, width: int) -> list[str]:
+    """The cells of a line in which something stands behind a quote that should close a cell."""
+    tight = re.sub(rf'" +(?=[{re.escape(separator)}\n])', '"', line)  # "a.png" , "cat"
+    try:
+        return next(csv.reader([tight], delimiter=separator, skipinitialspace=True, strict=True))
+    except csv.Error:
+        plain = next(csv.reader([line], delimiter=separator, skipinitialspace=True, quoting=csv.QUOTE_NONE))
+        return plain if width in (0, len(plain)) else _cells(line, separator)  # "a" b.png is the name as it stands
+
+
+def _unquoted(line: str) -> str:
+    """A line without the quotes around all of it, if they are such."""
+    inner = line[1:-1]
+    return inner.replace('""', '"') if line == f'"{inner}"' and '"' not in inner.replace('""', "") else line
 
 
 def _trimmed(row: list[str]) -> list[str]:
@@ -258,7 +441,7 @@ def _cells(line: str, separator: str) -> list[str]:
 # --- JSON -------------------------------------------------------------------------------------------------------
 
 
-def _from_json(file: Path, encoding: str) -> Table:
+def _from_json(file: Path, encoding: str, least: int) -> Table:
     """A table of a JSON file; cells that hold more than one value are left out.
 
     Raises:
@@ -269,8 +452,9 @@ def _from_json(file: Path, encoding: str) -> Table:
     for record in records:
         header.update(dict.fromkeys(record))
     plain = [name for name in header if not any(isinstance(record.get(name), dict | list) for record in records)]
-    if len(plain) < 2:
-        raise DataError(f"{file}: its records have no two values each; a label file names a file and its label")
+    if len(plain) < least:
+        wanted = "two values each; a label file names a file and its label" if least > 1 else "values"
+        raise DataError(f"{file}: its records have no {wanted}")
     rows = tuple(tuple(_cell(record.get(name)) for name in plain) for record in records)
     if bad := next((cell for row in (plain, *rows) for cell in row if not printable(cell)), None):
         raise DataError(f"{file}: a value has characters that cannot be printed: {bad[:80]!r}")
@@ -278,18 +462,32 @@ def _from_json(file: Path, encoding: str) -> Table:
 
 
 def _load_json(file: Path, encoding: str) -> Any:
-    """What a JSON file holds; of JSON Lines, a list."""
+    """What a JSON file holds; of JSON Lines, a list, whatever the file is called.
+
+    Raises:
+        DataError: If it is no JSON, or a key is there twice: one of the two would be lost.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise DataError(f"{file}: {key[:80]!r} is there twice in one object; all but the last would be lost")
+        return found
+
+    with _opened(file, encoding) as handle:
+        text = handle.read()
     try:
-        text = file.read_text(encoding=encoding)
-        if file.suffix.lower() == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        return json.loads(text)
-    except UnicodeDecodeError as exc:
-        raise DataError(f"{file}: not a UTF-8 text; save it as UTF-8") from exc
+        if file.suffix.lower() != ".jsonl":
+            try:
+                return json.loads(text, object_pairs_hook=unique)
+            except json.JSONDecodeError as exc:
+                if exc.msg != "Extra data":  # more than one value: JSON Lines
+                    raise
+        lines = text.split("\n")  # not splitlines(): see _lines
+        return [json.loads(line, object_pairs_hook=unique) for line in lines if line.strip()]
     except (ValueError, RecursionError) as exc:
         raise DataError(f"{file}: not JSON: {exc}") from exc
-    except OSError as exc:
-        raise DataError(f"cannot read {file}: {exc.strerror or exc}") from exc
 
 
 def _records(file: Path, found: Any) -> list[dict[str, Any]]:
@@ -301,7 +499,11 @@ def _records(file: Path, found: Any) -> list[dict[str, Any]]:
             return [{"file": name, "label": value} for name, value in found.items()]
     elif isinstance(found, list) and found and all(isinstance(record, dict) for record in found):
         return found
-    raise DataError(
+    raise _other_json(file)
+
+
+def _other_json(file: Path) -> DataError:
+    return DataError(
         f"{file}: JSON of another kind; a label file is a CSV, TSV or TXT table, or JSON with one record for each "
         'file: {"a.mp4": {"label": "FAKE"}, …}'
     )

@@ -5,20 +5,25 @@ wherever they lead, but never round in a circle; what is no image, video or soun
 """
 
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from automl.data.kinds import ENDINGS, Medium, medium_at, medium_within
+from automl.data.kinds import ENDINGS, Medium, is_media, medium_at, medium_within
 from automl.data.table import TABLES, listing, printable
 from automl.errors import DataError
 
-__all__ = ["LeftOut", "Tree", "walk_media"]
+__all__ = ["LeftOut", "Tree", "is_number", "loosen", "stem_of", "walk_media"]
 
 _MOST_ENDINGS = 1000  # counted one by one; a folder of hashes has as many endings as files
-_MOST_TABLES = 20  # of one folder: more are one note for each file, not labels
+_MOST_TABLES = 20  # of one folder and ending: more are one note for each file, not labels
+_LOOKED_AT = 50  # tables in all, the least deep first
+_LABELS = re.compile(r"label|train|val|test|meta|annot|protocol|split|list", re.IGNORECASE)
+_DIGITS = 100
 _SHOWN = 5
 
 
@@ -183,11 +188,49 @@ class Tree:
     @cached_property
     def tables(self) -> list[str]:
         """Text tables that may be label files, the least deep first, relative to the root."""
-        by_folder: dict[str, list[str]] = {}
+        kinds: dict[tuple[str, str], list[str]] = {}
         for name in self.left.tables:
-            by_folder.setdefault(os.path.dirname(name), []).append(name)  # noqa: PTH120
-        some = [name for names in by_folder.values() if len(names) <= _MOST_TABLES for name in names]
-        return sorted(some, key=lambda name: (name.count("/"), name))
+            folder, _, last = name.rpartition("/")
+            kinds.setdefault((folder, last.rpartition(".")[2].lower()), []).append(name)
+        some = [
+            name
+            for names in kinds.values()
+            for name in names
+            if len(names) <= _MOST_TABLES or _LABELS.search(name.rpartition("/")[2])
+        ]
+        return sorted(some, key=lambda name: (name.count("/"), name))[:_LOOKED_AT]
+
+    @cached_property
+    def by_stem(self) -> dict[str, list[str]]:
+        """The files, relative to the root, by their last part as `stem_of` spells it."""
+        index: dict[str, list[str]] = {}
+        for file in self.below(""):
+            index.setdefault(stem_of(file.rpartition("/")[2]), []).append(file)
+        return index
+
+    @cached_property
+    def by_number(self) -> dict[int, list[str]]:
+        """The files whose names are numbers, by these."""
+        found: dict[int, list[str]] = {}
+        for stem, files in self.by_stem.items():
+            if is_number(stem):
+                found.setdefault(int(stem), []).extend(files)
+        return found
+
+
+def loosen(text: str) -> str:
+    """A spelling that is the same for names that people take for the same: in any case and Unicode form."""
+    return text.lower() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
+
+
+def stem_of(last: str) -> str:
+    """The last part of a name without the ending of a media file, loosely spelled."""
+    return loosen(os.path.splitext(last)[0] if is_media(last) else last)  # noqa: PTH122
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number of a size that files are called by."""
+    return text.isascii() and text.isdigit() and len(text) < _DIGITS
 
 
 def _files(count: int) -> str:

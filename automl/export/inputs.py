@@ -16,11 +16,13 @@ from typing import NamedTuple
 from automl.data.columns import LABEL_NAMES, find_file_column
 from automl.data.formats import FFDI_SETS, contents
 from automl.data.kinds import Medium, endings_for, is_media
+from automl.data.label_file import rival_folders
 from automl.data.names import Finder, describe_difference, leads_out
 from automl.data.table import Table, listing, open_table, printable
 from automl.data.tree import LeftOut, walk_media
 from automl.errors import DataError
 from automl.export.folder import Labels
+from automl.files import is_there
 from automl.spec import DataSpec
 
 __all__ = ["Inputs", "Item", "open_inputs"]
@@ -80,6 +82,8 @@ def open_inputs(
         DataError: If there is nothing to predict, a column is missing, or a name leads out of the label file's folder.
     """
     path = path.expanduser()
+    if not is_there(path):
+        raise DataError(f"no such file or folder: {path}")
     called = labels.file_column or ("img_name" if "image" in media else "file_name")
     if path.is_dir():
         root, problems = _folder_to_predict(path)
@@ -103,7 +107,7 @@ def open_inputs(
             raise DataError(f"{path} is one file; give its folder, or a label file that names what to predict")
         yield _from_table(_open(path), labels, called, file_column)
     else:
-        raise DataError(f"no such file or folder: {path}")
+        raise DataError(f"{path} is neither a file nor a folder")
 
 
 # --- folders ----------------------------------------------------------------------------------------------------
@@ -162,10 +166,10 @@ def _open(file: Path) -> Table:
     whole = table.one_column()
     with suppress(DataError):
         finder = Finder(file)
-        whole, column, names = find_file_column(whole, finder, DataSpec())
-        index = whole.header.index(column)
+        whole, files = find_file_column(whole, finder, DataSpec())
+        written = files.written(whole)
         # its names hold a separator: read as one column they are files, which the lines of a real table are not
-        if any(finder.locate(names, row[index]) for row, _ in zip(whole.rows(), range(_SHOWN), strict=False)):
+        if any(finder.locate(files.names, written(row)) for row, _ in zip(whole.rows(), range(_SHOWN), strict=False)):
             return whole
     return table
 
@@ -173,18 +177,21 @@ def _open(file: Path) -> Table:
 def _from_table(table: Table, labels: Labels, called: str, wanted: str | None) -> Inputs:
     """Counts the rows of a label file and checks their names."""
     finder = Finder(table.file)
-    table, column, names = find_file_column(table, finder, DataSpec(file_column=wanted))
+    table, files = find_file_column(table, finder, DataSpec(file_column=wanted))
+    column, names, written = files.name, files.names, files.written(table)
+    if column in table.repeated:
+        raise DataError(f"{table.file}: more than one column is named {column!r}; rename one")
     index, other = table.header.index(column), _label_column(table, column)
     held = _Held(labels.classes)
     count = existing = 0
     missing: list[str] = []
-    told: tuple[str, ...] = ()
+    told, differing = tuple(rival_folders(table.file, finder, names)), ""
     for row in table.rows():
-        path = finder.locate(names, row[index])
+        path = finder.locate(names, written(row))
         if path is None:
             raise leads_out(table.file, finder.root, [row[index]])
-        if path and not told and (differs := describe_difference(finder, iter([(row[index], path)]))):
-            told = (f"{table.file.name}: names are not those of the files and were matched: {differs}",)
+        if path and not differing and (differing := describe_difference(finder, iter([(written(row), path)]))):
+            told = (*told, f"{table.file.name}: names are not those of the files and were matched: {differing}")
         count += 1
         existing += bool(path)
         if not path and len(missing) < _SHOWN:
@@ -198,7 +205,7 @@ def _from_table(table: Table, labels: Labels, called: str, wanted: str | None) -
 
     def items() -> Iterator[Item]:
         for row in table.rows():
-            yield Item(row[index], finder.locate(names, row[index]) or "")
+            yield Item(row[index], finder.locate(names, written(row)) or "")
 
     submission = "submission" in table.file.name.lower()
     prediction = _PREDICTION_COLUMN

@@ -141,11 +141,11 @@ def test_a_finder_keeps_inside_its_folder(tmp_path):
 
 
 def test_a_few_names_that_differ_are_looked_for_in_their_own_folder(tmp_path, monkeypatch):
-    fill(tmp_path / "images", [f"{k}.jpg" for k in range(N)])
-    fill(tmp_path / "other", ["19.jpg"])
-    names = [f"images/{k}.jpg" for k in range(N - 3)]
-    labelled(tmp_path, [*names, "images/17.JPG", "images/18", "other/x.jpg"])
+    fill(tmp_path / "images", [f"{k}.jpg" for k in range(2 * N)])
+    fill(tmp_path / "other", ["39.jpg"])
+    names = [f"images/{k}.jpg" for k in range(2 * N - 3)]
+    labelled(tmp_path, [*names, "images/37.JPG", "images/38", "other/x.jpg"])
     monkeypatch.setattr("automl.data.names.Tree", None)  # not all that lies below: the folder may be anybody's home
     found = read(tmp_path / "labels.csv")
-    assert len(found.samples) == N - 1
-    assert any("1 of 20 files are missing: 'other/x.jpg'" in problem for problem in found.problems)
+    assert len(found.samples) == 2 * N - 1
+    assert any("1 of 40 files are missing: 'other/x.jpg'" in problem for problem in found.problems)

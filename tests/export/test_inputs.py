@@ -195,3 +195,46 @@ def test_nothing_to_predict(tmp_path):
     images(tmp_path, ["a.png"])
     with pytest.raises(DataError, match="is one file; give its folder"):
         read(tmp_path / "a.png")
+
+
+# --- rows that must not get lost
+
+
+@pytest.mark.parametrize("odd", [{3}, {3, 4}, {3, 11}, {19}])
+@pytest.mark.parametrize("pattern", ["{k}.png,{q}0", "{k}.png,{q}x,0", "{k}.png,0,{q}x"])
+def test_a_quote_that_swallows_rows_is_refused(tmp_path, odd, pattern):
+    images(tmp_path, [f"{k}.png" for k in range(20)])
+    lines = [pattern.format(k=k, q='"' if k in odd else "") for k in range(20)]
+    file = table(tmp_path, "\n".join([",".join("abc"[: lines[0].count(",") + 1]), *lines]) + "\n")
+    with pytest.raises(DataError, match=rf"line {min(odd) + 2}: a row has a quote that is not closed"):
+        read(file)
+
+
+@pytest.mark.parametrize("rest", ["", ",0"])
+def test_the_first_row_of_a_list_without_a_header_counts_though_its_file_is_missing(tmp_path, rest):
+    images(tmp_path, [f"test/im{k}.png" for k in range(1, 20)])
+    file = table(tmp_path, "".join(f"im{k}{rest}\n" for k in range(20)), "test.csv")
+    column, _, names, _ = read(file)
+    assert (column, names) == ("img_name", [f"im{k}" for k in range(20)])
+
+
+def test_names_with_quotes_in_a_plain_list(tmp_path):
+    names = ['"a" b.png', '"c".png', "d.png"]
+    images(tmp_path, names)
+    file = table(tmp_path, "\n".join(names), "list.txt")
+    with open_inputs(file, LABELS) as inputs:
+        assert [(item.name, bool(item.path)) for item in inputs] == [(name, True) for name in names]
+
+
+def test_names_alone_in_json_and_a_name_twice(tmp_path):
+    images(tmp_path, ["1.png", "2.png"])
+    assert read(table(tmp_path, '[{"file": "1.png"}, {"file": "2.png"}]', "list.json"))[2] == ["1.png", "2.png"]
+    with pytest.raises(DataError, match=r"'1.png' is there twice"):
+        read(table(tmp_path, '{"1.png": 0.5, "1.png": 0.6}', "list.json"))
+
+
+def test_a_name_of_thousands_of_digits_is_a_missing_file(tmp_path):
+    images(tmp_path, [f"{k:03d}.png" for k in range(3)])
+    file = table(tmp_path, f"id,y\n0,.5\n1,.5\n2,.5\n²,.5\n{'9' * 5000},.5\n")
+    with open_inputs(file, LABELS) as inputs:
+        assert [bool(item.path) for item in inputs] == [True, True, True, False, False]
