@@ -75,6 +75,9 @@ def main(
     """
 
 
+_INTERRUPTED = 130
+
+
 def run() -> None:
     """Runs the command line; a mistake the user can mend is one clear message and exit code 2."""
     # CUDA would order unlike GPUs by speed, NVML orders them by bus: `cuda:1` must be the same one for both.
@@ -84,9 +87,11 @@ def run() -> None:
     except AutomlError as exc:
         print(f"Error: {exc}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as exc:
+        if isinstance(exc, SystemExit) and exc.code != _INTERRUPTED:
+            raise
+        print("stopped", file=sys.stderr)  # Typer makes an exit code of Ctrl-C, and says nothing
+        sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         # `automl backbones | head`: the reader has seen enough. Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,10 +18,11 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
@@ -29,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from automl.data.decode import LONGEST, image_size, read_pixels, reason_alone, shrunk
-from automl.data.decoding import decode_files
+from automl.data.decoding import NotDecoded, decode_files
+from automl.data.image_file import HEIF_ENDINGS
 from automl.data.media import require
 from automl.data.samples import Dataset
 from automl.data.splits import check_counts
@@ -122,7 +124,7 @@ def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, v
     Raises:
         DataError: If no file gives an image, or too few of a class: of image files, fewer than two in train or in
             validation; of clips, which can be scored without an image, in train.
-        AutomlError: If the disk is too full, or the cache's folder cannot be written.
+        AutomlError: If the disk is too full, or the cache's folder cannot be written, or files go away meanwhile.
     """
     _require(view)
     paths, positions = np.unique(dataset.samples["path"].to_numpy(dtype=str), return_inverse=True)
@@ -130,11 +132,12 @@ def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, v
     maker = _Maker(view, size)
     folder = cache_dir() / "images" / _key(files, maker)
     if not (folder / "index.npy").exists():
+        absent = {i for i, file in enumerate(files) if not os.path.exists(file)}  # noqa: PTH110 - for every file
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder / "lock"):
                 if not (folder / "index.npy").exists():
-                    _build(folder, files, maker, progress)
+                    _build(folder, files, maker, absent, progress)
         except OSError as exc:
             raise _cannot_write(folder, exc, maker.need_bytes(files)) from exc
     return _open(folder, maker, positions, dataset)
@@ -198,6 +201,8 @@ def _key(files: Sequence[str], maker: _Maker) -> str:
         except OSError:
             signature = "missing"
         digest.update(f"\0{file}\0{signature}".encode(errors="surrogateescape"))
+    if any(file.lower().endswith(HEIF_ENDINGS) for file in files):  # what cannot be read now may be after pip install
+        digest.update(f"heif {find_spec('pillow_heif') is not None}".encode())
     return digest.hexdigest()[:32]
 
 
@@ -244,7 +249,9 @@ def _map_pixels(folder: Path) -> np.ndarray:
     return np.memmap(folder / "images.bin", dtype=np.uint8, mode="r").view(np.ndarray)
 
 
-def _build(folder: Path, files: Sequence[str], maker: _Maker, progress: Progress | None) -> None:
+def _build(
+    folder: Path, files: Sequence[str], maker: _Maker, absent: Collection[int], progress: Progress | None
+) -> None:
     """Decodes the files that the journal does not have yet, then writes the index."""
     index = np.zeros(len(files), dtype=_INDEX)
     reasons: dict[str, str] = {}
@@ -256,7 +263,7 @@ def _build(folder: Path, files: Sequence[str], maker: _Maker, progress: Progress
         pixels.truncate(end)  # what was written after the last journal entry
         pixels.seek(end)
         with (folder / "journal.jsonl").open("a" if done else "w", encoding="utf-8") as journal:
-            _append(files, done, maker, pixels, journal, index, reasons, progress)
+            _append(files, done, maker, pixels, journal, index, reasons, absent, progress)
     write_text(folder / "unreadable.json", json.dumps(reasons))
     with write_atomically(folder / "index.npy") as temporary, temporary.open("wb") as handle:
         np.save(handle, index)
@@ -271,14 +278,27 @@ def _append(
     journal: Any,
     index: np.ndarray,
     reasons: dict[str, str],
+    absent: Collection[int],
     progress: Progress | None,
 ) -> None:
-    """Decodes the files from position `done` on and writes them in order; fills `index` and `reasons`."""
+    """Decodes the files from position `done` on and writes them in order; fills `index` and `reasons`.
+
+    Raises:
+        AutomlError: If a file that is not of `absent` is there no more: that says nothing about the file.
+    """
     lines: list[str] = []
     written = time.monotonic()
     for position, result in enumerate(maker.decode(files[done:]), start=done):
         if isinstance(result, DataError):
-            reason = reasons[str(position)] = reason_alone(result, files[position])
+            if position not in absent and not os.path.exists(files[position]):  # noqa: PTH110
+                raise AutomlError(
+                    f"{files[position]} was there and is gone; if its disk or network folder went away, bring it back: "
+                    "the same command goes on where this stopped"
+                )
+            reason = reason_alone(result, files[position])
+            if isinstance(result, NotDecoded):
+                reason += f"; to try it again, delete {Path(pixels.name).parent}"
+            reasons[str(position)] = reason
             lines.append(json.dumps([0, 0, 0, 0, reason]))
         else:
             count, height, width, _ = result.shape

@@ -10,6 +10,7 @@ then needs `if __name__ == "__main__"`. They end when this process ends, however
 """
 
 import atexit
+import fcntl
 import operator
 import os
 import signal
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,7 +33,7 @@ from automl.errors import AutomlError, DataError
 from automl.processes import cpu_threads
 from automl.quantities import format_bytes
 
-__all__ = ["decode_files", "decode_one"]
+__all__ = ["NotDecoded", "decode_files", "decode_one"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,6 +42,8 @@ P = ParamSpec("P")
 _SECONDS = 300.0  # that one file may take
 _BATCH_SECONDS = 10.0  # that several quick ones together may take, before each is tried alone
 _BATCH_WORK = 0.02  # seconds of work that are asked for at once: a message for each of many tiny files costs too much
+_STARTS, _PAUSE_SECONDS = 3, 0.2  # tries to start a decoder
+_STANDARD = 2  # the last of the standard streams
 _LEAST_MEMORY = 2 << 30  # bytes that a decoder may allocate
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "NUMBA_NUM_THREADS"), "1"
@@ -108,14 +112,14 @@ def decode_one(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R
     call: _Call[Any, R] = _Call(operator.call)
     (outcome,) = call.outcomes([partial(function, *args, **kwargs)])
     if isinstance(outcome, DataError):
-        if isinstance(outcome, _NotDecoded):
+        if isinstance(outcome, NotDecoded):
             raise DataError(f"cannot read {args[0]}: {outcome}")
         raise outcome
     return outcome
 
 
-class _NotDecoded(DataError):  # noqa: N818 - says what it is
-    """A decoder that ended says nothing of its file; this does."""
+class NotDecoded(DataError):  # noqa: N818 - says what it is
+    """A decoder ended over a file, or was ended; it may go well another time."""
 
 
 class _Ended(Exception):  # noqa: N818 - no error of the program
@@ -151,7 +155,7 @@ class _Call(Generic[T, R]):
             return self._ask(items, fresh=False)
         except _Ended as ended:
             if len(items) == 1 and ended.code == -signal.SIGALRM:
-                return [_NotDecoded(_reason(ended.code))]
+                return [NotDecoded(_reason(ended.code))]
         return [self._alone(item) for item in items if not self._stopped]
 
     def stop(self) -> None:
@@ -166,7 +170,7 @@ class _Call(Generic[T, R]):
             return self._ask([item], fresh=True)[0]
         except _Ended as ended:
             self._item_seconds = _BATCH_WORK  # where there is one such file, there are others
-            return _NotDecoded(_reason(ended.code))
+            return NotDecoded(_reason(ended.code))
 
     def _ask(self, items: list[T], fresh: bool) -> list[R | DataError]:
         """Asks a decoder; raises `_Ended` if it ends."""
@@ -198,7 +202,7 @@ class _Decoder:
         Raises:
             AutomlError: If it does not start.
         """
-        self.connection, theirs = socket.socketpair()
+        self.connection, theirs = map(_above_standard, socket.socketpair())
         command = [sys.executable, "-c", _BEGIN, str(theirs.fileno()), str(_memory_bytes()), *sys.path]
         with theirs:
             try:
@@ -244,6 +248,14 @@ class _Decoder:
         return self.process.wait()
 
 
+def _above_standard(end: socket.socket) -> socket.socket:
+    """The same socket under a number above 2: where standard streams are closed, it would take the place of one."""
+    if end.fileno() > _STANDARD:
+        return end
+    with end:
+        return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _STANDARD + 1))
+
+
 _alive: set[_Decoder] = set()
 _idle: list[_Decoder] = []
 
@@ -256,6 +268,10 @@ def _take(fresh: bool) -> _Decoder:
             if decoder.process.poll() is None:
                 return decoder
             decoder.end()  # it was idle for too long
+    for _ in range(_STARTS - 1):
+        with suppress(AutomlError):
+            return _Decoder()
+        time.sleep(_PAUSE_SECONDS)
     return _Decoder()
 
 

@@ -20,7 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from automl.errors import DataError
 
-__all__ = ["EXTENSIONS", "FORMATS", "is_image", "read_image"]
+__all__ = ["EXTENSIONS", "FORMATS", "HEIF_ENDINGS", "is_image", "read_image"]
 
 FORMATS = {
     "JPEG": ".jpg .jpeg .jpe .jfif .jfi .pjpeg .pjp .mpo .jps",
@@ -61,6 +61,9 @@ _LIKELY = re.compile(
     re.DOTALL,
 )  # BMP, PPM, SGI, ICO by more than Pillow looks at; HEIC, which may not be installed
 _HEIC = re.compile(rb".{4}ftyp.*(hei[cxms]|hev[cx])", re.DOTALL)  # brands of ISO/IEC 23008-12
+
+HEIF_ENDINGS = tuple(FORMATS["HEIF"].split())
+"""Of what is read only with pillow_heif."""
 
 EXTENSIONS = frozenset(" ".join(FORMATS.values()).split())
 """Endings of image files, in lower case."""

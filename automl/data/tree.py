@@ -37,6 +37,8 @@ class LeftOut:
     """Links that lead nowhere."""
     circles: list[str] = field(default_factory=list)
     """Links to a folder that they lie in."""
+    strange: list[str] = field(default_factory=list)
+    """What is neither a file nor a folder: pipes, sockets, devices."""
     closed: list[str] = field(default_factory=list)
     """Folders that cannot be opened."""
     outside: int = 0
@@ -58,6 +60,8 @@ class LeftOut:
             lines.append(f"{len(self.closed)} folders cannot be opened and are left out: {listing(self.closed)}")
         if self.dangling:
             lines.append(f"{len(self.dangling)} links lead nowhere and are left out: {listing(self.dangling)}")
+        if self.strange:
+            lines.append(f"{len(self.strange)} are no files and are left out: {listing(self.strange)}")
         if self.circles:
             lines.append(f"{len(self.circles)} links lead back to a folder around them: {listing(self.circles)}")
         return lines
@@ -130,6 +134,8 @@ def walk_media(
                         left.count(entry.name)
                         if entry.name.lower().endswith(TABLES):
                             left.tables.append(name)
+                else:
+                    left.strange.append(name)
 
 
 def _follow(

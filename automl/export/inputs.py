@@ -126,16 +126,21 @@ def _folder_to_predict(path: Path) -> tuple[Path, tuple[str, ...]]:
 
 
 def _names_below(root: Path, media: Collection[Medium], left: LeftOut) -> Iterator[str]:
-    """Yields the files of some kinds below a folder, relative to it, unsorted; `left` counts what is left out."""
-    for folder, name in walk_media(root, left, media, strict=True):  # a folder left out would leave rows out
-        yield _printed(root, f"{folder}/{name}" if folder else name)
+    """Yields the files of some kinds below a folder, relative to it, unsorted; `left` counts what is left out.
 
-
-def _printed(root: Path, name: str) -> str:
-    """Refuses a name that no CSV file can hold; leaving it out would leave a row out."""
-    if not printable(name):
-        raise DataError(f"{root}: the name {name!a} is not printable; rename the file")
-    return name
+    Raises:
+        DataError: If a folder cannot be opened, or no CSV file can hold some names: leaving them out would leave rows
+            out.
+    """
+    odd: list[str] = []
+    for folder, name in walk_media(root, left, media, strict=True):
+        file = f"{folder}/{name}" if folder else name
+        if printable(file):
+            yield file
+        else:
+            odd.append(file)
+    if odd:
+        raise DataError(f"{root}: {len(odd)} names are not printable; rename the files: {listing(odd)}")
 
 
 @contextmanager

@@ -227,6 +227,47 @@ def test_an_image_that_ends_its_decoder_is_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "read_pixels", stand_ins.read_pixels)
     for _ in range(2):  # decoded, and opened again
         cache = build_cache(dataset(paths, "holdout"), 16)
-        assert cache.unreadable == [("exit.png", "its decoder ended (exit code 9)")]
+        ((name, reason),) = cache.unreadable
+        assert name == "exit.png"
+        assert reason == f"its decoder ended (exit code 9); to try it again, delete {cache.folder}"
         assert cache.counts.tolist() == [1] * 12 + [0]
         assert (cache.image(3) == build_cache(dataset(paths[:12]), 16).image(3)).all()
+
+
+def test_files_that_go_away_stop_the_build_and_it_goes_on_when_they_are_back(tmp_path, monkeypatch):
+    (tmp_path / "set").mkdir()
+    paths = pictures(tmp_path / "set", n=12)
+
+    def progress(done, _):
+        if done == 4:
+            (tmp_path / "set").rename(tmp_path / "away")
+
+    monkeypatch.setattr(cache_module, "decode_files", _one_by_one)  # so that some are still to come when it goes
+    with pytest.raises(AutomlError, match="was there and is gone; if its disk"):
+        build_cache(dataset(paths), 16, progress)
+    (tmp_path / "away").rename(tmp_path / "set")
+    assert build_cache(dataset(paths), 16).readable.all()
+
+
+def _one_by_one(function, items, ahead):
+    for item in items:
+        try:
+            yield function(item)
+        except DataError as exc:
+            yield exc
+
+
+def test_a_file_that_was_never_there_is_listed(tmp_path):
+    paths = pictures(tmp_path, n=6)
+    paths[2].unlink()
+    found = build_cache(dataset(paths, "holdout"), 16)
+    assert [(Path(name).name, reason) for name, reason in found.unreadable] == [(paths[2].name, "no such file")]
+
+
+def test_heic_is_tried_again_once_its_decoder_is_there(tmp_path, monkeypatch):
+    paths = [*pictures(tmp_path, n=6), tmp_path / "x.heic"]
+    paths[-1].write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    build_cache(dataset(paths, "holdout"), 16)
+    monkeypatch.setattr(cache_module, "find_spec", lambda _: True)
+    build_cache(dataset(paths, "holdout"), 16)
+    assert len(list((cache_dir() / "images").iterdir())) == 2

@@ -112,5 +112,6 @@ def test_a_decoder_that_breaks_costs_one_file(clips, monkeypatch, name, reason):
     for _ in range(2):  # decoded, and opened again
         cache = build_cache(dataset(clips, [name, "short.mkv"]), SIZE, view=Frame(count=2))
         assert cache.counts.tolist() == [0, 2]
-        assert cache.unreadable == [(name, reason)]
+        ((listed, why),) = cache.unreadable
+        assert (listed, why.partition("; to try it again")[0]) == (name, reason)
         assert np.asarray(cache.image(1)).shape == (SIZE, SIZE, 3)

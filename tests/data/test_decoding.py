@@ -220,3 +220,27 @@ def test_decoders_end_with_a_command_that_is_ended(how):
         process.wait(60)
     assert ended(pids)
     assert time.monotonic() - began < 60
+
+
+def test_a_decoder_that_dies_as_it_starts_is_started_again(monkeypatch):
+    started = []
+
+    class Dies(decoding._Decoder):
+        def __init__(self):
+            started.append(self)
+            if len(started) < 3:
+                raise AutomlError("cannot start")
+            super().__init__()
+
+    monkeypatch.setattr(decoding, "_Decoder", Dies)
+    monkeypatch.setattr(decoding, "_PAUSE_SECONDS", 0)
+    decoding._take(fresh=True).end()
+    assert len(started) == 3
+
+
+def test_closed_standard_streams_leave_their_numbers_alone():
+    script = 'python=$1; shift; $python -c "$@" 3>&1 <&- >&- 2>&-'
+    write = SCRIPT.replace("print(found, flush=True)", "import os; os.write(3, f'{found}\\n'.encode())")
+    line = ["sh", "-c", script, "sh", sys.executable, write, "echo_7"]
+    done = subprocess.run(line, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "7"

@@ -21,6 +21,7 @@ def test_a_walk_counts_what_it_leaves_out(tmp_path):
     assert left.notes() == ["3 files of kinds that are not read: .bin 1, .txt 2"]
     assert left.warnings() == [
         "1 links lead nowhere and are left out: 'a/nowhere.jpg'",
+        "1 are no files and are left out: 'a/pipe.jpg'",
         "1 links lead back to a folder around them: 'a/b/round'",
     ]
 

@@ -137,7 +137,8 @@ def probe_media(path: str | Path) -> MediaInfo:
             if sound is not None:
                 heard = ends.get(sound.index) or end_of(path, sound.index) or heard
         audio = None if sound is None else _audio(container, sound, seconds if heard is None else float(heard - origin))
-    if audio is not None and audio.codec.startswith("pcm_f"):  # of others, only decoding tells
+    # of other codecs only decoding tells; the pictures of a video are as good as they are
+    if video is None and audio is not None and audio.codec.startswith("pcm_f"):
         refuse_not_numbers(path)
     return MediaInfo(path, name, seconds, video, audio)
 

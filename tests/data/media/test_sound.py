@@ -334,3 +334,23 @@ def test_a_real_voice_is_what_librosa_reads(shared):
     path = shared / "data" / "audio_voices" / "real" / "real_000.wav"
     expected, rate = soundfile.read(path, dtype="float32")
     assert np.abs(read_sound(path, rate) - expected).max() < 1e-4
+
+
+def test_numbers_that_are_none_in_the_sound_of_a_video_leave_its_pictures_readable(tmp_path):
+    samples = np.zeros(8000, np.float32)
+    samples[100] = np.nan
+    path = tmp_path / "x.mkv"
+    with av.open(str(path), "w") as container:
+        picture, sound = container.add_stream("libx264", rate=25), container.add_stream("pcm_f32le", rate=8000)
+        picture.width, picture.height, picture.pix_fmt, sound.layout = 64, 48, "yuv420p", "mono"
+        for _ in range(10):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 99, np.uint8), format="rgb24")
+            container.mux(picture.encode(frame))
+        block = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
+        block.sample_rate = 8000
+        container.mux(sound.encode(block))
+        for stream in (picture, sound):
+            container.mux(stream.encode(None))
+    assert probe_media(path).video is not None
+    with pytest.raises(DataError, match="1 of 8000 samples is not a number"):
+        read_sound(path, 8000)
