@@ -65,7 +65,7 @@ def _read_levels(tree: Tree, top: str) -> LabelFile | None:
     label = words[0] if words else next((level for level in range(depth) if level != split), None)
     if label is None or (label == usual and split in (0, None)):
         return None
-    rows, problems = [], list[str]()
+    rows, problems, beside = [], list[str](), dict[str, int]()
     for folder in _with_files(tree, top):
         parts = folder[len(top) :].strip("/").split("/")
         if parts == [""]:
@@ -73,7 +73,11 @@ def _read_levels(tree: Tree, top: str) -> LabelFile | None:
             continue
         name = re.sub(r"^\d+[-_]", "", parts[label]) if words else parts[label]
         where = _split_of(parts[split]) if split is not None else ""
+        if split is not None and not where:
+            beside[parts[split]] = beside.get(parts[split], 0) + len(tree.directly(folder))
+            continue
         rows += _rows(tree, [f"{folder}/{file}" for file in tree.directly(folder)], name, where)
+    problems += [f"{name}/ is no split and is left out: {count} files" for name, count in beside.items()]
     others = [level for level in range(depth) if level not in (label, split)]
     told = [f"the classes are the folders of level {label + 1}: {_some(names[label])}"]
     if split is not None:
@@ -172,9 +176,9 @@ def _are_words(names: set[str]) -> bool:
 
 
 def _are_splits(names: set[str]) -> bool:
-    """Whether names of folders are all those of splits, and one is that of the training set."""
+    """Whether names of folders are those of splits: the training set, and another or nothing else."""
     called = {_split_of(name) for name in names}
-    return "" not in called and "train" in called
+    return "train" in called and ("" not in called or len(called) > 2)
 
 
 def _split_of(name: str) -> str:

@@ -483,3 +483,13 @@ def test_a_quote_that_swallows_rows_is_told_beside_the_images(tmp_path):
     for path in (tmp_path, tmp_path / "labels.csv"):
         with pytest.raises(DataError, match=r"labels.csv, line 7: a row has a quote that is not closed"):
             read(path)
+
+
+def test_what_lies_beside_splits_is_left_out_and_told(tmp_path):
+    for number, splits in enumerate((("train", "val", "extra"), ("a/train", "a/val", "b/train", "b/extra"))):
+        root = tmp_path / str(number)
+        tree_of(root, *(f"{s}/{c}" for s in splits for c in ("real", "fake")))
+        found = read(root, holdout_fraction=0)
+        assert found.classes == ("fake", "real")
+        assert set(splits_of(found)) == {"train", "validation"}
+        assert "extra/ is no split and is left out: 12 files" in found.problems
