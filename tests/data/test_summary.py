@@ -222,7 +222,10 @@ def test_a_clip_that_ends_its_decoder_only_when_it_is_compared_is_told(clips, mo
     monkeypatch.setattr("automl.data.cache.view_images", stand_ins.view_images)
     found = compared(clips)
     assert found.unreadable == ()
-    assert found.notes == ("not decoded to find near copies, 1: train/real/exit.mkv: its decoder ended (exit code 9)",)
+    (note,) = found.notes
+    what, _, remedy = note.partition("; ")
+    assert what == "not decoded to find near copies, 1: train/real/exit.mkv: its decoder ended (exit code 9)"
+    assert remedy.startswith("to try it again, delete ")
 
 
 def test_a_clip_that_ends_its_decoder_is_listed(clips, monkeypatch):
