@@ -24,7 +24,6 @@ _MOST_TABLES = 20  # of one folder and ending: more are one note for each file, 
 _LOOKED_AT = 50  # tables in all, the least deep first
 _LABELS = re.compile(r"label|train|val|test|meta|annot|protocol|split|list", re.IGNORECASE)
 _DIGITS = 100
-_SHOWN = 5
 
 
 @dataclass
