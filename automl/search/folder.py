@@ -43,6 +43,16 @@ class StudyFolder:
         return self.database.exists() or self.storage_note.exists()
 
     @property
+    def changed(self) -> float:
+        """When something was last found in the study, in seconds since 1970.
+
+        Not when the folder was changed: to read a database with a write-ahead log, SQLite lays files beside it.
+        """
+        results = (self.samples, self.trials, self.best, self.confirmed, self.confirmation, self.storage_note)
+        there = [path.stat().st_mtime for path in results if path.exists()]
+        return max(there, default=self.path.stat().st_mtime)
+
+    @property
     def database(self) -> Path:
         """The embedded storage: one SQLite file."""
         return self.path / "study.db"

@@ -165,9 +165,9 @@ def stored_spec(study: optuna.Study) -> StudySpec:
 
 
 def studies(runs: Path) -> list[StudyFolder]:
-    """The studies under a folder, oldest first."""
+    """The studies under a folder, the one that was worked on last at the end."""
     found = [folder for folder in map(StudyFolder, runs.expanduser().glob("*")) if folder.begun]
-    return sorted(found, key=lambda folder: folder.path.stat().st_mtime)
+    return sorted(found, key=lambda folder: folder.changed)
 
 
 def find_study(runs: Path, name: str | None) -> StudyFolder:

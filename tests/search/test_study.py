@@ -13,6 +13,7 @@ from automl.search.objective import Outcome
 from automl.search.storage import open_storage
 from automl.search.study import (
     best_trial,
+    find_study,
     finished,
     freeze,
     make_pruner,
@@ -233,10 +234,23 @@ def test_studies_are_listed_oldest_first(tmp_path):
     for age, name in enumerate(("old", "new")):
         folder = folder_of(tmp_path, name)
         freeze(folder, spec_of(), "maximize", FACTS)
-        os.utime(folder.path, (1000 + age, 1000 + age))
+        folder.samples.touch()
+        os.utime(folder.samples, (1000 + age, 1000 + age))
     (tmp_path / "runs" / "notes").mkdir()
     assert [folder.name for folder in studies(tmp_path / "runs")] == ["old", "new"]
     assert studies(tmp_path / "nowhere") == []
+
+
+def test_reading_a_study_does_not_make_it_the_latest(tmp_path):
+    for age, name in enumerate(("old", "new")):
+        folder = folder_of(tmp_path, name)
+        freeze(folder, spec_of(), "maximize", FACTS)
+        folder.samples.touch()
+        os.utime(folder.samples, (1000 + age, 1000 + age))
+        os.utime(folder.path, (1000 + age, 1000 + age))
+    assert open_study(folder_of(tmp_path, "old")).trials == []
+    (folder_of(tmp_path, "old").path / "study.db-wal").touch()  # as SQLite does, and takes away again
+    assert find_study(tmp_path / "runs", None).name == "new"
 
 
 @pytest.mark.parametrize(
