@@ -47,6 +47,7 @@ __all__ = ["Cache", "build_cache", "cpu_threads"]
 _VERSION = 3  # raise it when the same file gives other pixels
 _BATCH = 128  # images, and
 _BATCH_SECONDS = 2.0  # seconds between two entries of the journal: what a kill may lose
+_MISSING = "missing"
 _INDEX = np.dtype([("offset", "<i8"), ("height", "<i4"), ("width", "<i4"), ("count", "<i4")])
 Progress = Callable[[int, int], None]
 _PLAIN = WholeImage()
@@ -130,9 +131,10 @@ def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, v
     paths, positions = np.unique(dataset.samples["path"].to_numpy(dtype=str), return_inverse=True)
     files = [str(path) for path in paths]
     maker = _Maker(view, size)
-    folder = cache_dir() / "images" / _key(files, maker)
+    signatures = list(map(_signature, files))
+    folder = cache_dir() / "images" / _key(files, signatures, maker)
     if not (folder / "index.npy").exists():
-        absent = {i for i, file in enumerate(files) if not os.path.exists(file)}  # noqa: PTH110 - for every file
+        absent = {i for i, signature in enumerate(signatures) if signature == _MISSING}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder / "lock"):
@@ -190,16 +192,20 @@ class _Maker:
         return total * len(files) // max(1, len(some))
 
 
-def _key(files: Sequence[str], maker: _Maker) -> str:
-    """Names a cache after its files, their sizes and times, and the parameters."""
+def _signature(file: str) -> str:
+    """What changes with a file's content."""
+    try:
+        stat = os.stat(file)  # noqa: PTH116 - twice as fast as Path.stat
+    except OSError:
+        return _MISSING
+    # the mode is in it so that a file that was made readable since is tried again
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_mode}"
+
+
+def _key(files: Sequence[str], signatures: Sequence[str], maker: _Maker) -> str:
+    """Names a cache after its files, their signatures, and the parameters."""
     digest = hashlib.sha256(maker.key.encode())
-    for file in files:
-        try:
-            stat = os.stat(file)  # noqa: PTH116 - twice as fast as Path.stat
-            # the mode is in it so that a file that was made readable since is tried again
-            signature = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_mode}"
-        except OSError:
-            signature = "missing"
+    for file, signature in zip(files, signatures, strict=True):
         digest.update(f"\0{file}\0{signature}".encode(errors="surrogateescape"))
     if any(file.lower().endswith(HEIF_ENDINGS) for file in files):  # what cannot be read now may be after pip install
         digest.update(f"heif {find_spec('pillow_heif') is not None}".encode())

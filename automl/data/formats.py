@@ -94,11 +94,11 @@ def _read(spec: DataSpec) -> tuple[Path, str, LabelFile, Tree | None]:
         if is_media(root.name):
             raise DataError(f"{root} is one file; give its folder, or a label file")
         return root, "table", read_label_file(root, spec, spec.files_folder), None
+    if spec.files_folder:
+        raise DataError(f"--files-folder says where the files of a label file lie, and {root} is a folder")
     tree = Tree(root)
-    if not spec.files_folder:
-        layout, found = _from_tree(root, spec, tree)
-        return root, layout, found, tree
-    raise DataError(f"--files-folder says where the files of a label file lie, and {root} is a folder")
+    layout, found = _from_tree(root, spec, tree)
+    return root, layout, found, tree
 
 
 def _from_tree(root: Path, spec: DataSpec, tree: Tree) -> tuple[str, LabelFile]:

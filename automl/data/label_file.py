@@ -5,7 +5,7 @@ are understood as one set: the label column of the training table is that of all
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def read_label_file(
     paths = [finder.locate(columns.files.names, name) for name in names]
     if escaped := [name for name, path in zip(names, paths, strict=True) if path is None]:
         raise leads_out(file, finder.root, escaped)
-    labels = _labels(table, columns, rows)
+    labels = _labels(index, columns, rows)
     groups = _groups(table, columns, rows, names)
     splits, meant = [""] * len(rows), ""
     if columns.split:
@@ -159,13 +159,14 @@ def find_mentions(file: Path, root: Path, tree: Tree, file_column: str | None = 
         return Mentions(reason=f"{file}: too large to be looked into; give it as the path if it is the label file")
     try:
         table = open_table(file)
+        count = sum(1 for _ in table.rows())  # every row can be read
     except DataError as exc:
         return Mentions(reason=str(exc))
     try:
-        table, column = find_file_column(table, Finder(file, root, tree), DataSpec(file_column=file_column))
-        count = sum(1 for _ in table.rows())
-    except DataError as exc:
-        return Mentions(reason=str(exc) if "row " in str(exc) else "")
+        read, column = find_file_column(table, Finder(file, root, tree), DataSpec(file_column=file_column))
+    except DataError:
+        return Mentions()
+    count += table.headed and not read.headed
     tried = min(count, 2 * PROBE_ROWS)
     share = min(1.0, column.names.hits / max(1, tried if count <= PROBE_ROWS else PROBE_ROWS))
     return Mentions(share, share * count / max(1, len(tree)))
@@ -195,9 +196,8 @@ def _refuse_unclear(finder: Finder, file: Path, names: Sequence[str], rows: Sequ
             )
 
 
-def _labels(table: Table, columns: Columns, rows: Sequence[Sequence[str]]) -> list[str]:
-    """The label of each row."""
-    index = {name: i for i, name in enumerate(table.header)}
+def _labels(index: Mapping[str, int], columns: Columns, rows: Sequence[Sequence[str]]) -> list[str]:
+    """The label of each row; `index` says where the columns are."""
     if columns.label:
         return [_said(row[index[columns.label]]) for row in rows]
     return [next((name for name in columns.one_hot if float(row[index[name]] or 0) == 1), "") for row in rows]

@@ -19,6 +19,7 @@ from automl.recipe import Recipe
 from automl.search.device_memory import DeviceLost
 from automl.search.folder import StudyFolder
 from automl.search.pool import Pool, PoolEntry
+from automl.search.storage import StorageLost
 from automl.search.study import recipe_of
 from automl.search.telling import Telling
 from automl.search.views import Views, describe_view, with_face_model
@@ -69,12 +70,13 @@ class Objective:
 
         Raises:
             Parked: If it was told to stop; the trial stays running, to be taken up again.
+            StorageLost: If its storage does not answer any more; the trial stays running as well.
             DeviceLost: If this process cannot use its device any more; the trial stays running as well.
         """
         try:
             recipe, entry, data = self._recipe(trial, frozen)
             result = self._fit(trial, frozen, recipe, entry, data)
-        except (Parked, KeyboardInterrupt):
+        except (Parked, StorageLost, KeyboardInterrupt):
             raise
         except optuna.TrialPruned as exc:
             return Outcome(TrialState.PRUNED, reason=str(exc))

@@ -111,8 +111,6 @@ def _work(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop, mem
             except Parked:
                 break
             except DeviceLost as exc:
-                if isinstance(exc.__cause__, StorageLost):
-                    raise exc.__cause__ from None
                 _note_lost(study, folder, trial, str(exc))
                 memory.leave(POISONED)
             _tell(study, folder, trial, outcome)
@@ -146,8 +144,7 @@ def _objective(
         should_stop=stop,
         on_progress=_Progress(folder.progress(device)),
         seconds_left=stop.seconds_left,
-        # Without its storage a trial can no more be told than without its device: it waits for another worker.
-        lost=lambda error: isinstance(error, StorageLost) or memory.lost(error),
+        lost=memory.lost,
     )
     return objective, limit_bytes
 
