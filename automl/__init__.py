@@ -15,29 +15,27 @@ from typing import TYPE_CHECKING, Any
 from automl.errors import AutomlError
 
 if TYPE_CHECKING:
-    from automl.export.predict import Model as Model
-    from automl.export.predict import load as load
+    from automl.models.predict import Model as Model
+    from automl.models.predict import load as load
     from automl.recipe import Recipe as Recipe
-    from automl.search.api import search as search
     from automl.spec import StudySpec as StudySpec
+    from automl.study.search import search as search
 
 __all__ = ["AutomlError", "Model", "Recipe", "StudySpec", "load", "search"]
 
 __version__ = "0.1.0"
 
-
-_LAZY = {
-    "Model": "automl.export.predict",
+_MODULES = {
+    "Model": "automl.models.predict",
     "Recipe": "automl.recipe",
     "StudySpec": "automl.spec",
-    "load": "automl.export.predict",
-    "search": "automl.search",
+    "load": "automl.models.predict",
+    "search": "automl.study.search",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Imports what is heavy when it is asked for."""
-    if name not in _LAZY:
+    if name not in _MODULES:
         raise AttributeError(f"module 'automl' has no attribute {name!r}")
-    module = importlib.import_module(_LAZY[name])
-    return module if name == "search" else getattr(module, name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -14,18 +14,6 @@ Each message says the value, the limit and the fix, in one or a few plain lines.
 and exits with code 2; only what is not an `AutomlError` shows a traceback.
 """
 
-__all__ = [
-    "AutomlError",
-    "DataError",
-    "MemoryBudgetError",
-    "PoolError",
-    "RecipeError",
-    "SpaceError",
-    "SpecError",
-    "StudyError",
-    "WeightsError",
-]
-
 
 class AutomlError(Exception):
     """A mistake the user can mend; its message says how."""

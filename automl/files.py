@@ -11,8 +11,6 @@ import yaml
 
 from automl.errors import AutomlError, DataError, SpecError
 
-__all__ = ["cache_dir", "is_there", "load_yaml", "read_header", "shipped", "write_atomically", "write_text"]
-
 
 def cache_dir() -> Path:
     """The folder for what can be made again: decoded images, the demo, timings, memory predictions.

@@ -3,13 +3,12 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from typing import TypeVar
-
-__all__ = ["cpu_threads", "in_threads", "map_in_processes"]
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -78,7 +77,6 @@ def map_in_processes(function: Callable[[Key], Result], keys: Sequence[Key], job
 
 def _prepare_process() -> None:
     """Sets one thread, leaves Ctrl-C to the parent, and ends with the parent, however that ends."""
-    import torch
 
     def end_with(parent: multiprocessing.process.BaseProcess) -> None:
         parent.join()
@@ -88,4 +86,6 @@ def _prepare_process() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=end_with, args=(parent,), daemon=True).start()
-    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # what torch reads when it is imported
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)

@@ -13,10 +13,8 @@ from pydantic_core import PydanticCustomError
 
 from automl.errors import SpecError
 from automl.files import load_yaml, shipped
-from automl.quantities import Share, parse_memory, parse_seconds
-from automl.recipe import describe_errors
-
-__all__ = ["METRICS", "Budget", "DataSpec", "PoolSpec", "StudySpec", "merge"]
+from automl.schema import describe_errors
+from automl.units import Share, parse_memory, parse_seconds
 
 METRICS = ("auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "tpr_at_fpr", "eer")
 

@@ -13,6 +13,8 @@ settings.register_profile("automl", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "automl")
 
+pytest_plugins = ["tests.fixtures.clip_kinds", "tests.fixtures.models", "tests.fixtures.studies"]
+
 SHARED = Path(__file__).parents[2] / "shared"
 
 

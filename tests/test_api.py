@@ -7,9 +7,9 @@ import pytest
 import automl
 from automl.errors import AutomlError, DataError, PoolError, SpecError, StudyError
 from automl.recipe import Recipe
-from automl.search.api import open_result, search
 from automl.spec import StudySpec
-from tests.search.conftest import SPACE, images  # noqa: F401 - a fixture
+from automl.study.search import open_result, search
+from tests.fixtures.studies import SPACE, images  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_public_names():
 def test_search_is_a_function_and_a_package():
     code = (
         "import sys, automl; assert 'torch' not in sys.modules; f = automl.search; assert callable(f)\n"
-        "import automl.search.pool; assert automl.search is f; from automl import search; assert search is f"
+        "import automl.study.pool; assert automl.search is f; from automl import search; assert search is f"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert isinstance(automl.search, types.ModuleType)

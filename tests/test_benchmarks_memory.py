@@ -10,8 +10,9 @@ from types import ModuleType
 import pytest
 
 from automl.errors import RecipeError
-from automl.memory import Envelope, envelope_of
-from automl.memory.probe import Measurement, StepMemory
+from automl.gpu.probe import Measurement, StepMemory
+from automl.memory.envelope import Envelope
+from automl.memory.estimate import envelope_of
 from automl.recipe import Recipe
 
 FOLDER = Path(__file__).parents[1] / "studies" / "benchmarks" / "memory"
@@ -241,7 +242,7 @@ def test_settings_go_round_the_sample(comparing: ModuleType) -> None:
 
 
 def fake_probe(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Recipe], Measurement]) -> None:
-    monkeypatch.setattr("automl.memory.probe.probe", lambda recipe, *_: answer(recipe))
+    monkeypatch.setattr("automl.gpu.probe.probe", lambda recipe, *_: answer(recipe))
     monkeypatch.setattr("automl.memory.largest_micro_batch", lambda *_: 64)
     monkeypatch.setattr("automl.memory.envelope_of", lambda *_, **__: Envelope(((0, 1000),), ((2, 3000), (64, 70_000))))
 

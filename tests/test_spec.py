@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from automl.errors import SpecError
-from automl.quantities import Share
 from automl.spec import METRICS, Budget, DataSpec, PoolSpec, StudySpec
+from automl.units import Share
 
 WORDS = st.text(alphabet="abcXYZ019_-. /~é:#'", min_size=1, max_size=12)
 PATHS = st.none() | WORDS.map(Path)

@@ -1,1 +1,1 @@
-"""timm's backbones: how they are built, what their head is, and what each of them can do."""
+"""timm's backbones: how they are built, what each can do, their weights, and the leaderboard that ranks them."""

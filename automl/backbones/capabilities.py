@@ -24,18 +24,6 @@ from automl.errors import RecipeError, SpecError
 from automl.files import cache_dir, read_header, write_text
 from automl.recipe import Recipe
 
-__all__ = [
-    "SHIPPED",
-    "SIZES",
-    "Capabilities",
-    "check_image_size",
-    "find_capabilities",
-    "load_capabilities",
-    "shipped_capabilities",
-    "without_unsupported",
-    "write_capabilities",
-]
-
 SHIPPED = Path(__file__).with_name("capabilities.csv")
 
 SIZES = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)

@@ -25,8 +25,6 @@ from automl.backbones.timm_model import (
 )
 from automl.processes import map_in_processes
 
-__all__ = ["examine", "examine_all", "outputs_of"]
-
 _CLASSES = 2
 _SHORT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 """Says nothing about a backbone, and must not be kept as if it did."""

@@ -4,8 +4,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["head_modules", "start_from_zero"]
-
 
 def head_modules(model: nn.Module) -> tuple[nn.Module, ...]:
     """Lists the modules that are new on other data: the classifier, and what else makes logits.

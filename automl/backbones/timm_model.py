@@ -11,8 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from automl.errors import RecipeError
 
-__all__ = ["build_on_meta", "check_backbone", "create_model", "drops_paths", "first_mismatch"]
-
 INITIALISERS = frozenset(
     getattr(torch.ops.aten, name).default for name in ("normal_", "uniform_", "erfinv_", "clamp_", "clamp_min_")
 )

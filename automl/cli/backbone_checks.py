@@ -13,8 +13,6 @@ import typer
 if TYPE_CHECKING:
     from automl.backbones.capabilities import Capabilities
 
-__all__ = ["check_backbones", "print_capabilities"]
-
 _MOST_DIFFERENCES = 20
 
 _TOLD_EVERY = 20

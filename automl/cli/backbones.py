@@ -8,8 +8,6 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["backbones"]
-
 DESCENDING = ("score", "score_listed", "imagenet", "a", "a_clean", "r", "r_clean", "real", "sketch", "v2")
 """Columns whose best value is the highest; the others sort upwards."""
 
@@ -74,12 +72,13 @@ def backbones(
 
     Example: automl backbones 'convnext*' --gpu-mem 16GB --licence commercial --sort params_m
     """
+    from automl.backbones.ranking import check_name, parse_boards, rank, rank_at
+    from automl.backbones.selection import emptied_by, filters, unmatched
+    from automl.backbones.table import load_table
     from automl.errors import PoolError, SpecError
-    from automl.leaderboard import emptied_by, filters, load_table, parse_boards, rank, rank_at, unmatched
-    from automl.leaderboard.ranking import check_name
-    from automl.memory import CONTEXT_BYTES
-    from automl.memory.facts import KINDS, table_bytes
-    from automl.quantities import parse_bytes
+    from automl.memory.estimate import CONTEXT_BYTES
+    from automl.memory.table import KINDS, table_bytes
+    from automl.units import parse_bytes
 
     if check and as_csv:
         raise SpecError("--check compares and prints no table: leave out --csv, or --check")
@@ -126,7 +125,7 @@ def _print_table(rows: "pd.DataFrame", boards: list[str]) -> None:
     """On a terminal as many columns as it has room for; in a pipe all of them."""
     from rich.console import Console
 
-    from automl.cli.wide_table import print_table
+    from automl.cli.output import print_table
 
     console = Console()
     cells = {
@@ -178,7 +177,7 @@ def _cell(value: object, digits: int | None) -> str:
 
 def _print_footer(shown: int, matching: int, *, to_stderr: bool) -> None:
     """How many rows match, and where the table comes from."""
-    from automl.leaderboard import provenance
+    from automl.backbones.table import provenance
 
     said = provenance()
     more = "" if shown == matching else f", {shown:,} shown (--limit 0: all)"
@@ -189,7 +188,8 @@ def _print_footer(shown: int, matching: int, *, to_stderr: bool) -> None:
 
 def _print_size_footer(at: int | None, boards: dict[str, float], *, to_stderr: bool) -> None:
     """Which image size the scores are of, and how they came there."""
-    from automl.leaderboard import load_table, rank, size_slope
+    from automl.backbones.ranking import rank, size_slope
+    from automl.backbones.table import load_table
 
     if at is None:
         typer.echo("Scores are of the listed image size; --at PIXELS compares at one size.", err=to_stderr)

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from automl.search.confirmation import Confirmation
-    from automl.search.folder import StudyFolder
-
-__all__ = ["confirm", "show_confirmation"]
+    from automl.study.confirmation import Confirmation
+    from automl.study.folder import StudyFolder
 
 
 def confirm(
@@ -31,9 +29,9 @@ def confirm(
     """
     from automl.cli.progress import SearchProgress
     from automl.cli.search import show_next
-    from automl.quantities import parse_seconds
-    from automl.search.confirm import confirm as confirm_study
-    from automl.search.study import find_study
+    from automl.study.confirm import confirm as confirm_study
+    from automl.study.study import find_study
+    from automl.units import parse_seconds
 
     folder, limit = find_study(runs, study), parse_seconds(timeout) if timeout else None
     with SearchProgress() as progress:
@@ -49,7 +47,7 @@ def show_confirmation(confirmation: "Confirmation", folder: "StudyFolder") -> No
     """Prints what each recipe scored with fresh seeds, and what the chosen one did on validation and holdout."""
     from rich.console import Console
 
-    from automl.report.tables import candidates_table, confirmation_lines, scores_table
+    from automl.cli.tables import candidates_table, confirmation_lines, scores_table
 
     console = Console(highlight=False)
     console.print("\n[bold]trained again with fresh seeds[/bold]: validation")

@@ -12,12 +12,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from automl.cli import data_flags
+from automl.cli import options as data_flags
 
 if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
     from automl.data.summary import Clips, Duplicate, Summary
-
-__all__ = ["data", "progress_bar"]
 
 _SHOWN = 10  # files listed of each kind
 
@@ -48,7 +46,7 @@ def data(
 
     Example: automl data photos/ --holdout-fraction 0
     """
-    from automl.data.samples import open_dataset
+    from automl.data.dataset import open_dataset
     from automl.data.summary import summarise, with_near_copies
     from automl.spec import StudySpec
 

@@ -9,9 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from automl.memory.doctor import Checkup
-
-__all__ = ["doctor"]
+    from automl.doctor.gpu import Checkup
 
 
 def doctor(
@@ -25,7 +23,7 @@ def doctor(
     """
     from rich.console import Console
 
-    from automl.search.doctor import examine
+    from automl.doctor.environment import examine
 
     console = Console()
     with Console(stderr=True).status("looking"):

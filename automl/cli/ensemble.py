@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["ensemble"]
-
 
 def ensemble(
     study: Annotated[str | None, typer.Argument(help="Name of the study (default: the latest).")] = None,
@@ -29,11 +27,11 @@ def ensemble(
 
     Example: automl ensemble ffdv --out models/ffdv
     """
+    from automl.cli.output import print_table
     from automl.cli.progress import SearchProgress
-    from automl.cli.wide_table import print_table
-    from automl.export.view_ensemble import ensemble_views
-    from automl.quantities import parse_seconds
-    from automl.search.study import find_study
+    from automl.refit.view_ensemble import ensemble_views
+    from automl.study.study import find_study
+    from automl.units import parse_seconds
 
     folder, limit = find_study(runs, study), parse_seconds(timeout) if timeout else None
     out = out or Path("models") / f"{folder.name}-ensemble"

@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["export"]
-
 
 def export(
     what: Annotated[
@@ -33,7 +31,7 @@ def export(
 
     Example: automl export models/ffdi --format onnx --check-data ffdi/valset
     """
-    from automl.export.export import export as write
+    from automl.exporters.export import export as write
 
     found = write(what, format, out, runs=runs, check_data=check_data)
     if found.path is None:

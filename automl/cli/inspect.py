@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["inspect"]
-
 
 def inspect(
     clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A video or a sound file.")],
@@ -37,13 +35,13 @@ def inspect(
     """
     from rich.console import Console
 
-    from automl.report.inspect import inspect_clip
+    from automl.inspection.page import inspect_clip
 
     with Console(stderr=True).status("looking"):
         score = None
         if model is not None:
-            from automl.export.fused import join_of
-            from automl.export.moments import clip_moments, open_members
+            from automl.inspection.score_timeline import clip_moments, open_members
+            from automl.models.fused import join_of
 
             members = open_members(model, device)
             score = partial(clip_moments, members, join=join_of(model.expanduser(), members))

@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["leaderboard_app", "memory", "refresh"]
-
 leaderboard_app = typer.Typer(help="The leaderboard table that backbones are chosen from.", no_args_is_help=True)
 
 
@@ -25,7 +23,8 @@ def refresh(
 
     Example: automl leaderboard refresh pytorch-image-models/results
     """
-    from automl.leaderboard import SHIPPED, refresh_table
+    from automl.backbones.refresh import refresh_table
+    from automl.backbones.table import SHIPPED
 
     target = out or SHIPPED
     table = refresh_table(folder, target)
@@ -43,9 +42,9 @@ def memory(
 
     Example: automl leaderboard memory --jobs 8
     """
+    from automl.backbones.table import load_table
     from automl.cli.data import progress_bar
-    from automl.leaderboard import load_table
-    from automl.memory.facts import SHIPPED, compute_facts
+    from automl.memory.table import SHIPPED, compute_facts
 
     table = load_table()
     wanted = zip(table["model"].str.partition(".")[0], table["image_size"].tolist(), strict=True)

@@ -23,8 +23,6 @@ from automl.cli.studies import best, dashboard, studies
 from automl.cli.train import train
 from automl.errors import AutomlError
 
-__all__ = ["app", "run"]
-
 app = typer.Typer(
     name="automl",
     no_args_is_help=True,

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["predict"]
-
 
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder that automl train wrote: a model, or an ensemble.")],
@@ -32,8 +30,8 @@ def predict(
     Example: automl predict models/ffdi --data ffdi/testset --out submission.csv --tta flip
     """
     from automl.cli.progress import SearchProgress
-    from automl.export.predict import load
-    from automl.export.predict import predict as write
+    from automl.models.predict import load
+    from automl.models.predict import predict as write
 
     with SearchProgress() as reporter:
         found = write(
@@ -46,4 +44,4 @@ def predict(
             file_column=file_column,
             reporter=reporter,
         )
-        reporter.say(f"written: {found.path} ({found.rows} rows: {', '.join(found.columns)})")
+        reporter.print_line(f"written: {found.path} ({found.rows} rows: {', '.join(found.columns)})")

@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
-    from automl.memory.comparison import Comparison
+    from automl.gpu.compare import Comparison
     from automl.recipe import Recipe
-
-__all__ = ["probe"]
 
 
 def probe(
@@ -36,11 +34,11 @@ def probe(
 
     Example: automl probe resnet50 'convnext_t*' --gpu-mem 16GB --batch-size 64
     """
-    from automl.memory.budget import budget_bytes
-    from automl.memory.comparison import find_backbones, native_size
-    from automl.quantities import parse_memory
+    from automl.devices import find_devices
+    from automl.gpu.budget import budget_bytes
+    from automl.gpu.compare import find_backbones, native_size
     from automl.recipe import Recipe
-    from automl.search.api import find_devices
+    from automl.units import parse_memory
 
     backbones, devices = find_backbones(names), find_devices(device)[:1]
     budget = budget_bytes(parse_memory(gpu_mem) if gpu_mem else None, devices)
@@ -69,7 +67,7 @@ def _compared(
     from rich.console import Console
 
     from automl.errors import RecipeError
-    from automl.memory.comparison import compare
+    from automl.gpu.compare import compare
 
     rows: list[Comparison] = []
     console = Console(stderr=True)
@@ -87,7 +85,7 @@ def _compared(
 
 def _print(rows: "list[Comparison]") -> None:
     """A table without the columns that nobody fills; below it, what the figures are."""
-    from automl.cli.wide_table import print_table
+    from automl.cli.output import print_table
 
     cells = [_cells(row) for row in rows]
     columns: dict[str, Literal["left", "right"]] = {
@@ -102,7 +100,7 @@ def _print(rows: "list[Comparison]") -> None:
 
 def _cells(row: "Comparison") -> dict[str, str]:
     """The row's texts by title; empty where there is nothing to say."""
-    from automl.quantities import format_bytes
+    from automl.units import format_bytes
 
     recipe, step, budget = row.recipe, row.step, row.budget_bytes
     fits = f"{row.micro_batch} × {recipe.batch_size // row.micro_batch}" if row.micro_batch else "does not fit"
@@ -126,7 +124,7 @@ def _cells(row: "Comparison") -> dict[str, str]:
 
 def _footer(rows: "list[Comparison]") -> list[str]:
     """What the figures are, in as few lines as there are things to say."""
-    from automl.quantities import format_bytes
+    from automl.units import format_bytes
 
     batch = rows[0].recipe.batch_size
     lines = [""]

@@ -11,11 +11,9 @@ from rich.console import Console
 from rich.live import Live as RichLive
 
 from automl.cli.data import progress_bar
-from automl.report.tables import Live, live_table, progress_line, trial_line
-from automl.search.api import SearchResult
-from automl.search.rows import trial_rows
-
-__all__ = ["SearchProgress"]
+from automl.cli.tables import Live, live_table, progress_line, trial_line
+from automl.study.rows import trial_rows
+from automl.study.search import SearchResult
 
 _LOOK_SECONDS = 2.0
 """Between two looks into the storage, which cost the workers time."""
@@ -41,13 +39,13 @@ class SearchProgress:
         if self._live is not None:
             self._live.stop()
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Prints a line; above the table, where there is one."""
         loud = "bold red" if "NO PRETRAINED WEIGHTS" in line else None
         self._console.print(line, style=loud, markup=False, soft_wrap=True)
         self._console.file.flush()
 
-    def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    def show_progress(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
         """A progress bar on a terminal, in the place of the table; a line a minute in a log."""
         if not self._console.is_terminal:
             return nullcontext(self._lines(what))
@@ -63,11 +61,11 @@ class SearchProgress:
             nonlocal told
             if time.monotonic() - told >= _LINE_SECONDS:
                 told = time.monotonic()
-                self.say(f"{what}: {done} of {total}")
+                self.print_line(f"{what}: {done} of {total}")
 
         return tell
 
-    def tick(self, result: SearchResult, deadline: float | None, stopping: bool) -> None:
+    def show_study(self, result: SearchResult, deadline: float | None, stopping: bool) -> None:
         """Looks into the storage every few seconds and shows what changed."""
         now = time.monotonic()
         if now - self._looked < _LOOK_SECONDS:
@@ -91,7 +89,7 @@ class SearchProgress:
         if self._told is None:  # the trials of an earlier call are not news
             self._told = set(ended)
         for number in sorted(ended.keys() - self._told):
-            self.say(trial_line(ended[number], live.metric))
+            self.print_line(trial_line(ended[number], live.metric))
             self._told.add(number)
             self._lined = 0.0
         if now - self._lined >= _LINE_SECONDS:
@@ -101,7 +99,7 @@ class SearchProgress:
                 for row in live.rows
                 if row.state == "running" and row.epochs
             )
-            self.say(progress_line(live) + running)
+            self.print_line(progress_line(live) + running)
 
 
 def _look(result: SearchResult, deadline: float | None, stopping: bool) -> Live:

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automl.cli import data_flags
+from automl.cli import options as data_flags
 
 if TYPE_CHECKING:
-    from automl.search.api import SearchResult
-    from automl.search.folder import StudyFolder
-
-__all__ = ["search", "show_next", "show_result", "worker"]
+    from automl.study.folder import StudyFolder
+    from automl.study.search import SearchResult
 
 _DATA, _POOL, _STUDY = "Data", "Backbones", "Study"
 
@@ -97,10 +95,10 @@ def search(
 
     Example: automl search --data ffdi/ --gpu-mem 16GB --trials 50 --timeout 8h30m
     """
+    from automl.backbones.ranking import parse_boards
     from automl.cli.progress import SearchProgress
-    from automl.leaderboard import parse_boards
-    from automl.search.api import search as search_api
     from automl.spec import StudySpec
+    from automl.study.search import search as search_api
 
     overrides: dict[str, Any] = {
         "name": name,
@@ -158,10 +156,10 @@ def worker(
 
     Example: automl worker --storage sqlite:////data/runs/ffdi/study.db --study ffdi --runs /data/runs
     """
-    from automl.search.folder import StudyFolder
-    from automl.search.storage import Patience
-    from automl.search.study import open_study
-    from automl.search.worker import Stop, work
+    from automl.study.folder import StudyFolder
+    from automl.study.storage import Patience
+    from automl.study.study import open_study
+    from automl.study.worker import Stop, work
 
     folder = StudyFolder(runs / study)
     stop = Stop(deadline)
@@ -175,8 +173,8 @@ def show_result(result: "SearchResult") -> None:
     from rich.console import Console
 
     from automl.cli.confirm import show_confirmation
-    from automl.report.tables import best_first, ends, top_table
-    from automl.search.rows import trial_rows
+    from automl.cli.tables import best_first, ends, top_table
+    from automl.study.rows import trial_rows
 
     console = Console(highlight=False)
     maximize = result.study.direction.name == "MAXIMIZE"

@@ -11,10 +11,8 @@ from rich.markup import escape
 from rich.tree import Tree
 
 if TYPE_CHECKING:
-    from automl.space import Space
     from automl.space.nodes import Node
-
-__all__ = ["schema", "show", "space_app", "validate"]
+    from automl.space.space import Space
 
 space_app = typer.Typer(no_args_is_help=True, help="Search spaces: what may vary between trials.")
 
@@ -30,7 +28,7 @@ def show(
 
     Example: automl space show image
     """
-    from automl.space import load_space
+    from automl.space.space import load_space
 
     space = load_space(file)
     console = Console(highlight=False)
@@ -46,7 +44,7 @@ def validate(file: File = "image") -> None:
 
     Example: automl space validate my_space.yaml
     """
-    from automl.space import load_space
+    from automl.space.space import load_space
 
     space = load_space(file)
     typer.echo(f"{space.source}: valid. {_summary(space)}")
@@ -58,7 +56,7 @@ def schema() -> None:
 
     Example: automl space schema > schema.json
     """
-    from automl.space import json_schema
+    from automl.space.json_schema import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=1, ensure_ascii=False))
 

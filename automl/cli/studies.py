@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["best", "dashboard", "studies"]
-
 _Runs = Annotated[Path, typer.Option(help="Folder that holds the studies.")]
 _Study = Annotated[str | None, typer.Argument(help="Name of the study (default: the latest).")]
 
@@ -21,8 +19,8 @@ def studies(runs: _Runs = Path("runs")) -> None:
     from rich.table import Table
 
     from automl.errors import StudyError
-    from automl.search.study import best_trial, finished, open_study, stored_spec
-    from automl.search.study import studies as find
+    from automl.study.study import best_trial, finished, open_study, stored_spec
+    from automl.study.study import studies as find
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("study", "trials", "metric", "best", "backbone", "data"):
@@ -54,8 +52,8 @@ def best(study: _Study = None, runs: _Runs = Path("runs")) -> None:
     Example: automl best ffdi
     """
     from automl.cli.search import show_result
-    from automl.search.api import open_result
-    from automl.search.study import find_study
+    from automl.study.search import open_result
+    from automl.study.study import find_study
 
     show_result(open_result(find_study(runs, study)))
 
@@ -72,8 +70,8 @@ def dashboard(
     import socket
 
     from automl.errors import StudyError
-    from automl.search.storage import open_storage
-    from automl.search.study import find_study, open_study, stored_storage
+    from automl.study.storage import open_storage
+    from automl.study.study import find_study, open_study, stored_storage
 
     folder = find_study(runs, study)
     open_study(folder)

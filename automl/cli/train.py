@@ -5,9 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from automl.cli import data_flags
-
-__all__ = ["train"]
+from automl.cli import options as data_flags
 
 _WEIGHTS = "Weights that are kept"
 
@@ -64,8 +62,8 @@ def train(
     """
     from automl.cli.progress import SearchProgress
     from automl.errors import SpecError
-    from automl.export.members import train_ensemble
-    from automl.export.train import train as train_one
+    from automl.refit.greedy_ensemble import train_ensemble
+    from automl.refit.train import train as train_one
 
     named = data_flags.data_keys(
         path=data,

@@ -9,7 +9,7 @@ and the size and view that made it, so that a changed file or another view makes
     journal.jsonl     what images.bin holds so far; only while it is built
     lock              held by the process that builds
 
-Files are decoded in processes of their own (`automl.data.decoding`), of which none can take this one with it.
+Files are decoded in processes of their own (`automl.media.decoding`), of which none can take this one with it.
 """
 
 import errno
@@ -29,20 +29,18 @@ from typing import Any
 
 import numpy as np
 
-from automl.data.decode import LONGEST, image_size, read_pixels, reason_alone, shrunk
-from automl.data.decoding import NotDecoded, decode_files
-from automl.data.image_file import HEIF_ENDINGS
-from automl.data.media import require
-from automl.data.samples import Dataset
+from automl.data.dataset import Dataset
 from automl.data.splits import check_counts
-from automl.data.views import view_images, view_key
 from automl.errors import AutomlError, DataError
 from automl.files import cache_dir, write_atomically, write_text
+from automl.media.decoding import NotDecoded, decode_files
+from automl.media.image_file import HEIF_ENDINGS
+from automl.media.images import LONGEST, image_size, read_pixels, reason_alone, shrunk
+from automl.media.opening import require
 from automl.processes import cpu_threads
-from automl.quantities import format_bytes
-from automl.recipe import ClipView, FaceChoices, ViewPart, WholeImage
-
-__all__ = ["Cache", "build_cache", "cpu_threads"]
+from automl.units import format_bytes
+from automl.views.parameters import ClipView, FaceChoices, ViewPart, WholeImage
+from automl.views.registry import view_images, view_key
 
 _VERSION = 3  # raise it when the same file gives other pixels
 _BATCH = 128  # images, and

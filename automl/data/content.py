@@ -1,14 +1,12 @@
-"""What is in one file of a data set, found by reading all of it; runs in a decoder (`automl.data.decoding`)."""
+"""What is in one file of a data set, found by reading all of it; runs in a decoder (`automl.media.decoding`)."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from automl.data.decode import probe_image
-from automl.data.media import MediaInfo, probe_media
 from automl.errors import DataError
-
-__all__ = ["FileContent", "clip_content", "image_content"]
+from automl.media.images import probe_image
+from automl.media.info import MediaInfo, probe_media
 
 
 @dataclass(frozen=True)

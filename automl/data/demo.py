@@ -32,8 +32,6 @@ from automl.data.self_blend import random_mask, self_blend
 from automl.errors import DataError
 from automl.files import cache_dir
 
-__all__ = ["PHOTOS", "Photo", "demo_dataset"]
-
 Pixels = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
 

@@ -16,15 +16,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from automl.data.augment import eval_transform, shown_part, train_transform
+from automl.backbones.weights import Preprocessing
 from automl.data.cache import Cache
-from automl.data.samples import Dataset as Samples
+from automl.data.dataset import Dataset as Samples
 from automl.data.self_blend import self_blend
+from automl.data.transforms import eval_transform, shown_part, train_transform
 from automl.errors import DataError
 from automl.recipe import Recipe
-from automl.training.model import Preprocessing
-
-__all__ = ["ImageData", "evaluation_size"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 

@@ -16,8 +16,6 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import ConvexHull
 
-__all__ = ["random_mask", "self_blend"]
-
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.float32]
 

@@ -17,8 +17,6 @@ import pandas as pd
 from automl.errors import DataError
 from automl.spec import DataSpec
 
-__all__ = ["check_counts", "shuffle_labels", "split_samples"]
-
 _ORDERS = 10  # random orders tried; the selection nearest to the targets wins
 _LEAST = 2  # samples of each class in train and in validation
 _HOLDOUT, _VALIDATION, _SHUFFLE = 0, 1, 2  # streams of random numbers, so that one choice does not shift another

@@ -14,17 +14,16 @@ import numpy as np
 import pandas as pd
 
 from automl.data.content import FileContent, clip_content, image_content
-from automl.data.copies import NearCopy, near_copies, shortcut, undecoded
-from automl.data.decode import reason_alone
-from automl.data.decoding import decode_files
-from automl.data.media import MediaInfo, require
-from automl.data.samples import SPLITS, Dataset
-from automl.data.shapes import cut_off_note
+from automl.data.dataset import SPLITS, Dataset
+from automl.data.near_duplicates import NearCopy, near_copies, shortcut, undecoded
+from automl.data.picture_shapes import cut_off_note
 from automl.data.splits import check_counts
 from automl.errors import AutomlError, DataError
+from automl.media.decoding import decode_files
+from automl.media.images import reason_alone
+from automl.media.info import MediaInfo
+from automl.media.opening import require
 from automl.processes import cpu_threads
-
-__all__ = ["Clips", "Duplicate", "Sizes", "Summary", "summarise", "with_near_copies"]
 
 Progress = Callable[[int, int], None]
 _NAMED = 5  # files that are named in a note

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 
-from automl.memory.allocator import Event, needed_bytes, peak_live_bytes
-
-__all__ = ["KNOTS", "Envelope", "Line", "build_envelope", "events_at", "upper_envelope"]
+from automl.memory.caching_allocator import Event, needed_bytes, peak_live_bytes
 
 Line = tuple[int, int]
 """Bytes at batch 0 (may be negative, where the line only holds from batch 1 on) and bytes per image."""

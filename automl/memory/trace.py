@@ -14,18 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from automl.backbones.freezing import freeze_backbone
 from automl.backbones.timm_model import check_backbone
 from automl.errors import RecipeError
-from automl.memory.allocator import Event
-from automl.memory.attention import cuda_kernels
-from automl.memory.autocast import cuda_autocast
-from automl.memory.cache import Step
+from automl.memory.caching_allocator import Event
+from automl.memory.cuda_attention import cuda_kernels
+from automl.memory.cuda_autocast import cuda_autocast
 from automl.memory.envelope import KNOTS, Envelope, build_envelope
-from automl.memory.shapes import build_shapes, drop_data
+from automl.memory.meta_model import build_shapes, drop_data
+from automl.memory.step import Step
 from automl.memory.tracker import Tracker
-from automl.training.optimizers import freeze_backbone
-
-__all__ = ["TRACED_BATCHES", "built", "envelopes_of", "trace_envelope", "trace_envelopes", "trace_model"]
 
 TRACED_BATCHES = (2, 3)
 """Next to each other, so that bytes per image are whole; from 2 on, because a dimension of 1 is laid out apart."""

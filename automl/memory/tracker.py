@@ -8,10 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from automl.memory.allocator import Event
-from automl.memory.kernels import KERNELS
-
-__all__ = ["Tracker", "workspace_bytes"]
+from automl.memory.caching_allocator import Event
+from automl.memory.shape_kernels import KERNELS
 
 
 def workspace_bytes(name: str, args: tuple[Any, ...]) -> int:

@@ -4,28 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from automl.recipe.part import Fraction, Part
-
-__all__ = [
-    "Affine",
-    "AugMix",
-    "Augmentation",
-    "AutoAugment",
-    "Color",
-    "ColorJitter",
-    "Crop",
-    "NativeCrop",
-    "NoAffine",
-    "NoColor",
-    "NoPolicy",
-    "Policy",
-    "RandAugment",
-    "RandomAffine",
-    "RandomResizedCrop",
-    "ResizeCrop",
-    "SquashCrop",
-    "TrivialAugment",
-]
+from automl.schema import Fraction, Part
 
 
 class ResizeCrop(Part):

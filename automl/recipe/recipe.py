@@ -9,11 +9,12 @@ from pydantic import Field, ValidationError, model_validator
 from automl.errors import RecipeError
 from automl.files import load_yaml, write_text
 from automl.recipe.augmentation import Augmentation
-from automl.recipe.learning import AdamW, CrossEntropy, Loss, Mixing, NoMixing, OneCycle, Optimizer, Schedule
-from automl.recipe.part import Part, describe_errors
-from automl.recipe.views import Aggregate, Mean, View, WholeImage
-
-__all__ = ["Numerics", "Recipe"]
+from automl.recipe.loss import CrossEntropy, Loss
+from automl.recipe.mixing import Mixing, NoMixing
+from automl.recipe.optimizer import AdamW, Optimizer
+from automl.recipe.schedule import OneCycle, Schedule
+from automl.schema import Part, describe_errors
+from automl.views.parameters import Aggregate, Mean, View, WholeImage
 
 
 class Numerics(Part):

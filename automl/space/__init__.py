@@ -14,9 +14,3 @@ A parameter inside a branch exists only when the branch is taken, and its Optuna
 as `learning_rate` above, or the augmentation: it is *lifted* to the top level there, and the top level's own node
 serves the branches that do not. An `ordered` parameter is stored as an index; `Space.decode` tells its value.
 """
-
-from automl.space.restriction import Restriction
-from automl.space.schema import json_schema
-from automl.space.space import TIERS, WISHES, Space, load_space, parse_space
-
-__all__ = ["TIERS", "WISHES", "Restriction", "Space", "json_schema", "load_space", "parse_space"]

@@ -9,8 +9,6 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from automl.recipe import Recipe
 
-__all__ = ["LIFTABLE", "STUDY_FIELDS", "check", "names", "nearest", "target"]
-
 STUDY_FIELDS = frozenset({"pretrained", "seed", "numerics"})
 """Recipe fields that the study decides (flags, timing), not the space."""
 

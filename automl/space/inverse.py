@@ -6,8 +6,6 @@ from typing import Any
 from automl.space.fields import STUDY_FIELDS, nearest
 from automl.space.nodes import Branches, Choice, Constant, Float, Group, Int, Node, Ordered, Pool
 
-__all__ = ["invert"]
-
 
 def invert(root: Group, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Finds the parameters of a partial recipe.

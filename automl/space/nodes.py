@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass, field
 
-__all__ = ["Branch", "Branches", "Choice", "Constant", "Float", "Group", "Int", "Node", "Ordered", "Pool", "Scalar"]
-
 Scalar = bool | int | float | str
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from automl.space.nodes import Choice, Constant, Int, Node, Ordered
 
-__all__ = ["Restriction", "restrict", "restrict_params", "restricted_value", "sizes_of"]
-
 _MOST_SIZES = 17
 """Of a range of image sizes, how many are tried."""
 

@@ -14,13 +14,11 @@ from automl.recipe import Recipe
 from automl.space.fields import nearest
 from automl.space.inverse import invert
 from automl.space.nodes import Branches, Choice, Constant, Float, Group, Int, Node, Ordered, Pool
-from automl.space.parse import Parser
+from automl.space.parser import Parser
 from automl.space.restriction import Restriction, restrict, restrict_params, restricted_value, sizes_of
 
 if TYPE_CHECKING:  # Optuna takes half a second to import, and `automl --help` shall not pay for it
     from optuna.trial import BaseTrial
-
-__all__ = ["TIERS", "WISHES", "Space", "load_space", "parse_space"]
 
 TIERS = ("quick", "medium", "long")
 """Cost tiers of the known-good recipes, cheapest first."""

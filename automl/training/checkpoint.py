@@ -9,8 +9,6 @@ from automl.files import write_atomically
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["load_checkpoint", "save_checkpoint", "weights_on_cpu"]
-
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes tensors, numbers, strings and containers of them; a kill leaves the old file or the new one.

@@ -17,8 +17,6 @@ from torch import Tensor, distributed, nn
 
 from automl.errors import RecipeError
 
-__all__ = ["Team", "current_team", "joined"]
-
 _PATIENCE = timedelta(hours=6)
 """Of a process that waits for the others: the first one validates while the rest wait."""
 

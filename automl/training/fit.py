@@ -16,22 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from automl.backbones.freezing import freeze_backbone
+from automl.backbones.weights import Weights, make_model
 from automl.recipe import Recipe
-from automl.training.backoff import Buffers, MicroBatches, OutOfMemory, give_back
-from automl.training.cadence import eighth_steps, evaluation_steps
 from automl.training.checkpoint import load_checkpoint, save_checkpoint
 from automl.training.distributed import current_team
-from automl.training.evaluate import Normalize, split_probabilities
-from automl.training.losses import make_loss, soft_targets
+from automl.training.evaluation import Normalize, split_probabilities
+from automl.training.loss import make_loss, soft_targets
 from automl.training.metrics import all_metrics
 from automl.training.mixing import make_mixing
-from automl.training.model import Weights, make_model
-from automl.training.numerics import autocast
-from automl.training.optimizers import freeze_backbone, make_optimizer
-from automl.training.protocol import Data, Diverged, Evaluation, Fit, Parked, Snapshot, expected_input
-from automl.training.schedules import lr_factor, set_learning_rates
-
-__all__ = ["Data", "Diverged", "Evaluation", "Fit", "OutOfMemory", "Parked", "Snapshot", "fit", "total_steps"]
+from automl.training.optimizer import make_optimizer
+from automl.training.out_of_memory import Buffers, MicroBatches, OutOfMemory, give_back
+from automl.training.precision import autocast
+from automl.training.schedule import lr_factor, set_learning_rates
+from automl.training.types import Data, Diverged, Evaluation, Fit, Parked, Snapshot, expected_input
+from automl.training.validation_schedule import eighth_steps, evaluation_steps
 
 
 def fit(

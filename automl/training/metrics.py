@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from automl.errors import DataError, SpecError
 from automl.spec import METRICS
 
-__all__ = ["all_metrics", "compute", "default_metric", "direction"]
-
 Labels = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
 

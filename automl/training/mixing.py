@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from automl.recipe import CutMix, Mixup, NoMixing
-
-__all__ = ["Mix", "make_mixing"]
+    from automl.recipe.mixing import CutMix, Mixup, NoMixing
 
 Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """Images (B, C, H, W) float, soft targets (B, C) and the step → the same two, mixed."""

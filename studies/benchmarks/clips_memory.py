@@ -40,9 +40,10 @@ def main() -> None:
 
 def measure(folder: Path, hours: int) -> None:
     """Decodes, and prints the time and the peak."""
-    from automl.data import build_cache, open_dataset
-    from automl.recipe import Frame, Mel
+    from automl.data.cache import build_cache
+    from automl.data.dataset import open_dataset
     from automl.spec import DataSpec
+    from automl.views.parameters import Frame, Mel
 
     root = folder / f"hours{hours}"
     for number in range(hours * 60 // MINUTES):

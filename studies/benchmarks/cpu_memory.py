@@ -2,7 +2,7 @@
 
     python studies/benchmarks/cpu_memory.py [BACKBONE]
 
-Trains in two fresh processes in turn, with and without `automl.training.allocator`, and prints the ratio of the
+Trains in two fresh processes in turn, with and without `automl.freed_memory`, and prints the ratio of the
 median step times.
 """
 
@@ -15,7 +15,7 @@ STEP = """
 import json, sys, time
 import timm, torch
 if sys.argv[1] == "keep":
-    from automl.training.allocator import keep_freed_memory
+    from automl.devices import keep_freed_memory
     assert keep_freed_memory(), "this C library has no mallopt"
 model = timm.create_model(sys.argv[2]).train().to(memory_format=torch.channels_last)
 images = torch.randn(32, 3, 192, 192).contiguous(memory_format=torch.channels_last)

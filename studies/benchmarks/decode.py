@@ -98,7 +98,8 @@ def _compare(what: str, paths: list[Path], theirs: Callable[[Path], Any], ours: 
 
 def _threads(paths: list[Path], count: int) -> Iterable[str]:
     """Reads all clips in the three ways of using the cores; one line each."""
-    from automl.data.media import read_frames, video
+    from automl.media import video
+    from automl.media.video import read_frames
     from automl.processes import cpu_threads, in_threads
 
     def read(path: Path) -> None:
@@ -129,7 +130,9 @@ def _find(folders: list[Path], endings: frozenset[str], limit: int) -> list[Path
 
 def main(arguments: list[str] | None = None) -> None:
     """Reads the files and prints a line for each comparison."""
-    from automl.data.media import SOUND_ENDINGS, VIDEO_ENDINGS, read_frames, read_sound, require
+    from automl.media.opening import SOUND_ENDINGS, VIDEO_ENDINGS, require
+    from automl.media.sound import read_sound
+    from automl.media.video import read_frames
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = [_SHARED / "ffdv_videos", _SHARED / "audio_voices"]

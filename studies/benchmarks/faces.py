@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from automl.data.faces import Detector, FoundFace, find_turned, follow
-from automl.data.media import VIDEO_ENDINGS, read_frames, require
+from automl.media.opening import VIDEO_ENDINGS, require
+from automl.media.video import read_frames
+from automl.views.face_detector import Detector, FoundFace, find_turned, follow
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Finder = Callable[[np.ndarray], list[Box]]

@@ -87,7 +87,9 @@ def piece(video: Path, number: int, count: int, voice: Path | None, out: Path) -
     """Writes one of `count` evenly placed pieces of a video, with a voice."""
     import av
 
-    from automl.data.media import probe_media, read_frames, read_sound
+    from automl.media.info import probe_media
+    from automl.media.sound import read_sound
+    from automl.media.video import read_frames
 
     length = probe_media(video).duration_seconds or SECONDS
     start = max(0.0, length - SECONDS) * number / max(1, count - 1)

@@ -28,12 +28,13 @@ def main() -> None:
 
     from sklearn.metrics import roc_auc_score
 
-    from automl.data import build_cache, open_dataset
+    from automl.backbones.weights import find_weights
+    from automl.data.cache import build_cache
+    from automl.data.dataset import open_dataset
     from automl.data.loader import ImageData
     from automl.errors import DataError
-    from automl.space import load_space
+    from automl.space.space import load_space
     from automl.spec import DataSpec
-    from automl.training.model import find_weights
 
     dataset = open_dataset(DataSpec(path=args.data, holdout_fraction=0), seed=0)
     groups, labels = dataset.samples["group"].to_numpy(), dataset.samples["label"].to_numpy()
@@ -82,7 +83,7 @@ def recipes(space, backbone, image_size):
 
 def one_group(recipe, data, weights, positive):
     """Scores (N,) of the clips of the group that is left out, in the validation split of `data`."""
-    from automl.training.evaluate import split_probabilities
+    from automl.training.evaluation import split_probabilities
     from automl.training.fit import fit
 
     # no validation in between: of a group of one class no metric is defined

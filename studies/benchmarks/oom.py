@@ -4,7 +4,7 @@
 
 Trains the same random study twice on the demo: undisturbed, and with memory running out once or twice in each trial at
 a random operator, in the forward pass, the backward pass, the optimizer's step (which leaves weights half changed) or
-evaluation. `automl.search.worker.work` runs as ever; the errors come from outside, by a `TorchDispatchMode` and torch's
+evaluation. `automl.study.worker.work` runs as ever; the errors come from outside, by a `TorchDispatchMode` and torch's
 global hooks. The network sees each image alone (no BatchNorm, no dropout), so that the micro-batches, which become
 smaller, must not change what a trial finds: the metrics of both studies are compared, trial by trial. The optimizer is
 SGD, whose steps are as exact as its gradients; AdamW divides the rounding errors of a gradient of next to nothing by
@@ -161,15 +161,16 @@ class OutOfMemory(TorchDispatchMode):
 
 def train_study(runs: Path, name: str, trials: int, seed: int, faults: bool) -> "tuple[optuna.Study, OutOfMemory]":
     """Trains a study of one backbone on the demo, in this process."""
-    from automl.data import build_cache, open_dataset
-    from automl.search.facts import Facts, digest, store_facts
-    from automl.search.folder import StudyFolder
-    from automl.search.pool import Pool, PoolEntry
-    from automl.search.study import freeze
-    from automl.search.worker import Stop, work
-    from automl.space import parse_space
+    from automl.data.cache import build_cache
+    from automl.data.dataset import open_dataset
+    from automl.space.space import parse_space
     from automl.spec import StudySpec
-    from automl.training.numerics import Timing
+    from automl.study.folder import StudyFolder
+    from automl.study.pool import Pool, PoolEntry
+    from automl.study.setup import Facts, digest, store_facts
+    from automl.study.study import freeze
+    from automl.study.worker import Stop, work
+    from automl.training.precision import Timing
 
     values = {"data": {}, "budget": {"trials": trials}, "sampler": "random", "pruner": "none", "seed": seed}
     spec = StudySpec.from_mapping(values)

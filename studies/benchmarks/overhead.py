@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-    from automl.search.api import SearchResult
+    from automl.study.search import SearchResult
 
 __all__ = ["Asked", "Meter", "Moments", "Shares", "main", "share_out"]
 
@@ -54,7 +54,7 @@ class Moments:
     """When the pool was chosen."""
     ended: float = 0.0
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Prints the line, and remembers when a stage was reached."""
         print(line, flush=True)
         if line.startswith("choosing the backbones"):
@@ -64,7 +64,7 @@ class Moments:
 
     def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
         """Draws nothing."""
-        self.say(what)
+        self.print_line(what)
         return nullcontext(lambda _done, _total: None)
 
     def tick(self, result: Any, deadline: float | None, stopping: bool) -> None:
@@ -223,8 +223,8 @@ def _count(result: "SearchResult", trials: int, device: str) -> Iterator[str]:
     """Trains more trials of a study here, and says what each asked of the storage."""
     from optuna.trial import Trial
 
-    from automl.search.study import open_study, stored_spec
-    from automl.search.worker import Stop, work
+    from automl.study.study import open_study, stored_spec
+    from automl.study.worker import Stop, work
     from automl.training.fit import fit
 
     spec = stored_spec(result.study).model_dump(mode="json")
@@ -239,7 +239,7 @@ def _count(result: "SearchResult", trials: int, device: str) -> Iterator[str]:
             return fit(*args, **kwargs)
 
     with (
-        mock.patch("automl.search.objective.fit", metered),
+        mock.patch("automl.study.objective.fit", metered),
         mock.patch.object(Trial, "should_prune", lambda trial: should_prune(trial) and False),
     ):
         work(study, result.folder, device, Stop())
@@ -271,7 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
         if args.fresh_cache:
             os.environ["AUTOML_CACHE"] = f"{folder}/cache"
         moments = Moments()
-        from automl.search.api import search  # late: its import is a part of the start-up
+        from automl.study.search import search  # late: its import is a part of the start-up
 
         given = {"weights_dir": args.weights_dir} if args.weights_dir else {}
         result = search(

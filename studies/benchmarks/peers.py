@@ -160,13 +160,13 @@ class Watcher:
     def __init__(self, began: float, found: Found) -> None:
         self.began, self.found, self._looked = began, found, 0.0
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Prints the line with the time."""
         print(f"{(time.monotonic() - self.began) / 60:5.1f} min  {line}", flush=True)
 
     def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
         """Draws nothing."""
-        self.say(what)
+        self.print_line(what)
         return nullcontext(lambda _done, _total: None)
 
     def tick(self, result: Any, deadline: float | None, stopping: bool) -> None:  # noqa: ARG002
@@ -179,12 +179,12 @@ class Watcher:
         best = max((value for trial in trials for value in trial.intermediate_values.values()), default=None)
         if best is not None and (not self.found or best > self.found[-1][1]):
             self.found.append((now - self.began, best))
-            self.say(f"AUC {best:.4f}")
+            self.print_line(f"AUC {best:.4f}")
 
 
 def automl_search(args: argparse.Namespace, found: Found) -> int:
     """Searches with automl's defaults; returns the number of trials."""
-    from automl.search.api import search
+    from automl.study.search import search
 
     watcher = Watcher(args.began, found)
     with tempfile.TemporaryDirectory(prefix="automl-peers-") as folder:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 COMMAND = "import sys; sys.argv[0] = 'automl'; from automl.cli.main import run; run()"
-IMPORTS = "import pandas, torch, timm, torchvision.transforms.v2, optuna, automl.export.predict"
+IMPORTS = "import pandas, torch, timm, torchvision.transforms.v2, optuna, automl.models.predict"
 PEAK = """
 import atexit
 with_peak = lambda: print("peak", open("/proc/self/status").read().split("VmHWM:")[1].split()[0], flush=True)
@@ -43,10 +43,10 @@ def main() -> None:
 
 def write_model(folder: Path) -> None:
     """Writes a model folder with random weights."""
-    from automl.export.folder import Input, Labels
-    from automl.export.folder import write_model as write
+    from automl.backbones.weights import make_model, preprocessing
+    from automl.models.folder import Input, Labels
+    from automl.models.folder import write_model as write
     from automl.recipe import Recipe
-    from automl.training.model import make_model, preprocessing
 
     recipe = Recipe(backbone="test_byobnet.r160_in1k", pretrained=False, image_size=64)
     network = make_model(recipe, 2)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from automl.recipe import Recipe
-    from automl.training.fit import Data
+    from automl.training.types import Data
 
 __all__ = ["Measured", "compare", "main", "measure_bare", "measure_fit"]
 
@@ -52,7 +52,8 @@ class Measured:
 
 def measure_fit(recipe: "Recipe", data: "Data", device: str, warmup_steps: int) -> Measured:
     """Trains with `fit`, looking at the clock in its callbacks."""
-    from automl.training.fit import Evaluation, fit, total_steps
+    from automl.training.fit import fit, total_steps
+    from automl.training.types import Evaluation
 
     batch, total = data.batch_size(recipe), total_steps(recipe, data)
     loop_seconds, timed_steps = 0.0, 0
@@ -91,8 +92,8 @@ def measure_bare(recipe: "Recipe", data: "Data", device: str, warmup_steps: int)
     from timm.optim import param_groups_weight_decay
     from torch import nn
 
+    from automl.backbones.weights import make_model
     from automl.training.fit import total_steps
-    from automl.training.model import make_model
 
     torch.manual_seed(recipe.seed)
     precision = recipe.numerics.precision
@@ -173,11 +174,12 @@ def compare(rounds: list[dict[str, Measured]]) -> Iterator[str]:
 
 def _train(args: argparse.Namespace) -> Measured:
     """One training in this process."""
-    from automl.data import build_cache, open_dataset
+    from automl.data.cache import build_cache
+    from automl.data.dataset import open_dataset
     from automl.data.loader import ImageData
+    from automl.devices import keep_freed_memory
     from automl.recipe import Numerics
     from automl.spec import DataSpec
-    from automl.training.allocator import keep_freed_memory
 
     if args.device == "cpu":
         keep_freed_memory()  # as a search's worker does
@@ -203,8 +205,8 @@ def _numerics(args: argparse.Namespace) -> list[str]:
     """As flags: what was asked for, else what a study would take."""
     precision, memory_format = args.precision, args.memory_format
     if precision is None or memory_format is None:
-        from automl.training.allocator import keep_freed_memory
-        from automl.training.numerics import best_numerics
+        from automl.devices import keep_freed_memory
+        from automl.training.precision import best_numerics
 
         if args.device == "cpu":
             keep_freed_memory()

@@ -65,8 +65,8 @@ def _try_timm(recipe: Any, defaults: dict[str, Any]) -> None:
 
     from automl.backbones.examine import outputs_of
     from automl.backbones.timm_model import SkipInitialisation
-    from automl.export.folder import Labels
-    from automl.export.timm_yaml import timm_yaml
+    from automl.exporters.timm_config import timm_yaml
+    from automl.models.folder import Labels
 
     wanted = yaml.safe_load(timm_yaml(recipe, Labels(("real", "fake"), 1, (0.5, 0.5))))
     args = SimpleNamespace(**(defaults | wanted))
@@ -99,7 +99,7 @@ def _try_python(recipe: Any, _: dict[str, Any]) -> None:
     import torch
 
     from automl.backbones.timm_model import SkipInitialisation
-    from automl.export.script import python_script
+    from automl.exporters.python_script import python_script
 
     nothing: dict[str, Any] = dict.fromkeys(("real_class", "samples", "weights"))
     text = python_script(recipe, classes=("a", "b"), positive=1, decode_size=recipe.image_size, **nothing)
@@ -126,8 +126,8 @@ def _check(key: tuple[str, str]) -> dict[str, str | int]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Checks the architectures named, or all, and writes the table."""
+    from automl.backbones.table import load_table
     from automl.files import write_text
-    from automl.leaderboard import load_table
     from automl.processes import map_in_processes
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

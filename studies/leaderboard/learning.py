@@ -44,15 +44,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from automl.backbones.freezing import freeze_backbone
 from automl.backbones.heads import _logit_layers, head_modules
+from automl.backbones.weights import make_model, preprocessing
 from automl.memory import trace
-from automl.memory.cache import step_of
-from automl.recipe import Recipe, StepLR
-from automl.training.evaluate import Normalize
+from automl.memory.step import step_of
+from automl.recipe import Recipe
+from automl.recipe.schedule import StepLR
+from automl.training.evaluation import Normalize
 from automl.training.fit import fit
-from automl.training.model import make_model, preprocessing
-from automl.training.numerics import autocast
-from automl.training.optimizers import freeze_backbone, make_optimizer
+from automl.training.optimizer import make_optimizer
+from automl.training.precision import autocast
 
 CLASSES, STEPS, FROZEN_STEPS = 2, 6, 3
 SIZES = (64, 96)
@@ -136,7 +138,7 @@ def smallest_architectures() -> list[str]:
 
     timm's `test_*` are made for tests of timm, and are passed over; the tests of this script train them.
     """
-    from automl.leaderboard import load_table
+    from automl.backbones.table import load_table
 
     table = load_table()
     table = table[~table["model"].str.startswith("test_")].sort_values(["family", "params_m", "model"])
@@ -417,7 +419,7 @@ def settle(trained: Trained) -> float:
 
 def write_folder(trained: Trained, path: Path) -> Any:
     """Writes the model folder that `automl train` would."""
-    from automl.export.folder import Input, Labels, write_model
+    from automl.models.folder import Input, Labels, write_model
 
     own, size = preprocessing(trained.model), trained.recipe.image_size
     inputs = Input(size, size, own.mean, own.std, own.interpolation)
@@ -454,8 +456,8 @@ def _with_bf16_weights(model: nn.Module) -> nn.Module:
 
 
 def exports(folder: Any, kind: str) -> Found:
-    """Whether a graph, `onnx` or `torch`, gives the network's probabilities (`automl.export.graph.TOLERANCE`)."""
-    from automl.export.graph import export_onnx, export_torch
+    """Whether a graph, `onnx` or `torch`, gives the network's probabilities (`automl.exporters.graph.TOLERANCE`)."""
+    from automl.exporters.graph import export_onnx, export_torch
 
     write = {"onnx": export_onnx, "torch": export_torch}[kind]
     with time_limit(CHECK_SECONDS):
@@ -544,7 +546,7 @@ def measured_peak(recipe: Recipe) -> int:
 
 @contextlib.contextmanager
 def cpu_kernels() -> Iterator[None]:
-    """In place of `automl.memory.attention.cuda_kernels`: attention as a CPU dispatches it."""
+    """In place of `automl.memory.cuda_attention.cuda_kernels`: attention as a CPU dispatches it."""
     with mock.patch.object(F, "scaled_dot_product_attention", cpu_attention):
         yield
 
@@ -643,7 +645,7 @@ def check(backbone: str, told: Callable[[dict[str, Any]], None] = lambda _: None
 
 
 def _facts(backbone: str) -> dict[str, Any]:
-    from automl.leaderboard import load_table
+    from automl.backbones.table import load_table
 
     table = load_table()
     rows = table[(table["model"] == backbone) | (table["model"].str.partition(".")[0] == backbone)]

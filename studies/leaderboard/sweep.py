@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Examines the backbones named, or all, and writes the table."""
     from automl.backbones.capabilities import SHIPPED, write_capabilities
     from automl.backbones.examine import examine_all
-    from automl.leaderboard import load_table
+    from automl.backbones.table import load_table
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: every backbone of the leaderboard")

@@ -15,10 +15,10 @@ from automl.backbones.capabilities import (
     write_capabilities,
 )
 from automl.backbones.examine import examine, examine_all
+from automl.backbones.table import load_table
 from automl.errors import RecipeError, SpecError
-from automl.leaderboard import load_table
 from automl.recipe import Recipe
-from tests.training.faults import Faults
+from tests.fixtures.faults import Faults
 
 
 @pytest.fixture

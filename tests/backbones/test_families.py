@@ -5,10 +5,11 @@ import torch
 
 from automl.backbones.capabilities import find_capabilities
 from automl.backbones.examine import outputs_of
+from automl.backbones.freezing import freeze_backbone
 from automl.backbones.heads import head_modules
 from automl.backbones.timm_model import build_on_meta
 from automl.recipe import Recipe
-from automl.training.optimizers import freeze_backbone, make_optimizer
+from automl.training.optimizer import make_optimizer
 
 FAMILIES = {  # the backbone, and an image size that it takes
     "caformer_s18": 64,

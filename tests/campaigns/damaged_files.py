@@ -27,10 +27,10 @@ import pytest
 import soundfile
 from PIL import Image
 
-from automl.data.decode import read_rgb
-from automl.data.media import probe_media
-from automl.data.samples import open_dataset
+from automl.data.dataset import open_dataset
 from automl.data.summary import summarise
+from automl.media.images import read_rgb
+from automl.media.info import probe_media
 from automl.spec import DataSpec
 
 pytestmark = [pytest.mark.campaign, pytest.mark.shared]

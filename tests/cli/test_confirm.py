@@ -5,10 +5,10 @@ from typer.testing import CliRunner
 
 from automl.cli.main import app
 from automl.errors import SpecError, StudyError
-from automl.search.confirmation import Candidate, Confirmation, store_confirmation
-from automl.training.interval import Interval
-from tests.search.conftest import begun, images  # noqa: F401 - fixtures
-from tests.search.test_confirm import RECIPE, searched, untrained  # noqa: F401 - fixtures
+from automl.study.confirmation import Candidate, Confirmation, store_confirmation
+from automl.training.intervals import Interval
+from tests.fixtures.studies import begun, images  # noqa: F401 - fixtures
+from tests.study.test_confirm import RECIPE, searched, untrained  # noqa: F401 - fixtures
 
 
 def run(*arguments):

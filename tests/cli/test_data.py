@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from automl.cli.data import _clips, data
 from automl.data.summary import Clips
 from automl.errors import DataError, SpecError
-from tests.data.views.clips import tone, write_clip
+from tests.fixtures.view_clips import tone, write_clip
 
 app = typer.Typer()
 app.command()(data)

@@ -6,7 +6,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from automl.cli import doctor as module
-from automl.memory.doctor import Checkup, Finding, Trouble
+from automl.doctor.gpu import Checkup, Finding, Trouble
 
 APP = typer.Typer()
 APP.command()(module.doctor)
@@ -18,7 +18,7 @@ def checkup(monkeypatch):
 
     def find(*troubles):
         found = Checkup((Finding("driver", "NVIDIA 550"), Finding("GPU 0", "Tesla T4 [16GB]")), troubles)
-        monkeypatch.setattr("automl.search.doctor.examine", lambda _: found)
+        monkeypatch.setattr("automl.doctor.environment.examine", lambda _: found)
         return found
 
     return find

@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from automl.cli.main import app
 from automl.errors import SpecError, StudyError, WeightsError
-from tests.search.clips_study import joined, shared_study  # noqa: F401 - fixtures
+from tests.fixtures.clips_study import joined, shared_study  # noqa: F401 - fixtures
 
 
 def run(*arguments):

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from automl.cli.main import app
 from automl.errors import WeightsError
 from automl.recipe import Recipe
-from tests.export.conftest import model  # noqa: F401 - a fixture
+from tests.fixtures.models import model  # noqa: F401 - a fixture
 
 
 def run(*arguments):

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from automl.cli import main
 from automl.cli.inspect import inspect
-from automl.recipe import Frame
-from tests.data.views.clips import background, tone, write_clip
-from tests.export.conftest import write
+from automl.views.parameters import Frame
+from tests.fixtures.models import write
+from tests.fixtures.view_clips import background, tone, write_clip
 
 APP = typer.Typer()
 APP.command()(inspect)
@@ -109,5 +109,5 @@ def test_the_help_names_the_model():
 
 
 def test_torch_is_not_needed():
-    code = "import sys, automl.cli.inspect, automl.report.inspect; sys.exit('torch' in sys.modules)"
+    code = "import sys, automl.cli.inspect, automl.inspection.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from automl.cli.predict import predict
 from automl.errors import DataError, WeightsError
-from tests.export.conftest import write
+from tests.fixtures.models import write
 
 app = typer.Typer()
 app.command()(predict)

@@ -4,11 +4,11 @@ from typer.testing import CliRunner
 
 from automl.cli.probe import probe
 from automl.errors import PoolError, RecipeError, SpecError
-from automl.memory import comparison
+from automl.gpu import compare as comparison
+from automl.gpu.probe import CannotProbe, Measurement, StepMemory
 from automl.memory.envelope import Envelope
-from automl.memory.probe import CannotProbe, Measurement, StepMemory
-from automl.search import api
-from tests.memory.fake_nvml import GB, FakeGpu, FakeNvml
+from automl.study import search as api
+from tests.fixtures.fake_nvml import GB, FakeGpu, FakeNvml
 
 app = typer.Typer()
 app.command()(probe)
@@ -27,7 +27,7 @@ def predicted(monkeypatch):
     """Each step needs 100 MB and 100 MB an image beside the context, at least two images at a time."""
     envelope = Envelope(((GB // 10, GB // 10),), tuple((n, (n + 1) * GB // 10) for n in (2, 1024)), 2)
     monkeypatch.setattr(comparison, "envelope_of", lambda *_, **__: envelope)
-    monkeypatch.setattr("automl.memory.prediction.envelope_of", lambda *_, **__: envelope)
+    monkeypatch.setattr("automl.memory.estimate.envelope_of", lambda *_, **__: envelope)
 
 
 @pytest.fixture

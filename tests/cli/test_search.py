@@ -18,7 +18,7 @@ from automl.cli.main import app
 from automl.cli.search import _given
 from automl.errors import AutomlError
 from automl.recipe import Recipe
-from tests.search.conftest import SPACE, images  # noqa: F401 - a fixture
+from tests.fixtures.studies import SPACE, images  # noqa: F401 - a fixture
 
 PATIENCE = 300
 """Seconds for what takes ten on an idle machine."""
@@ -161,7 +161,7 @@ def test_how_many_recipes_are_confirmed(monkeypatch, given, wanted):
         asked.update(how)
         raise AutomlError("enough")
 
-    monkeypatch.setattr("automl.search.api.search", search)
+    monkeypatch.setattr("automl.study.search.search", search)
     CliRunner().invoke(app, ["search", *given])
     assert asked["confirm"] == wanted
 

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from automl.cli.main import app
 from automl.errors import StudyError
 from automl.recipe import Recipe
-from automl.search.folder import StudyFolder
-from tests.search.conftest import begun, images  # noqa: F401 - fixtures
+from automl.study.folder import StudyFolder
+from tests.fixtures.studies import begun, images  # noqa: F401 - fixtures
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`automl train` by its words; what it does is tested in tests/export/test_train.py."""
+"""`automl train` by its words; what it does is tested in tests/refit/test_train.py."""
 
 import pytest
 from typer.testing import CliRunner
@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from automl.cli.main import app
 from automl.errors import SpecError, StudyError
 from automl.recipe import Recipe
-from tests.search.conftest import images  # noqa: F401 - a fixture
+from tests.fixtures.studies import images  # noqa: F401 - a fixture
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def test_every_flag_reaches_the_library(tmp_path, images, monkeypatch):  # noqa:
     words += ["--device", "cpu", "--positive-class", "dark", "--holdout-fraction", "0.2", "--with-holdout"]
     result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
     assert result.exit_code == 0
-    from automl.export.folder import read_model
+    from automl.models.folder import read_model
 
     written = read_model(tmp_path / "models" / "tones")
     assert (written.recipe.ema_decay, written.recipe.seed, written.labels.positive) == (0.9, 4, 0)

@@ -14,11 +14,11 @@ from PIL import Image
 
 from automl.data import cache as cache_module
 from automl.data.cache import build_cache
-from automl.data.decode import read_rgb
-from automl.data.samples import Dataset
+from automl.data.dataset import Dataset
 from automl.errors import AutomlError, DataError
 from automl.files import cache_dir
-from tests.data import stand_ins
+from automl.media.images import read_rgb
+from tests.fixtures import damaged as stand_ins
 
 
 def dataset(paths, split="train"):

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from automl.data.cache import build_cache
-from automl.data.samples import Dataset
-from automl.data.views import view_images
+from automl.data.dataset import Dataset
 from automl.errors import DataError
 from automl.files import cache_dir
-from automl.recipe import Frame, Mel
-from tests.data import stand_ins
-from tests.data.views.clips import moving_face, tone, write_clip
+from automl.views.parameters import Frame, Mel
+from automl.views.registry import view_images
+from tests.fixtures import damaged as stand_ins
+from tests.fixtures.view_clips import moving_face, tone, write_clip
 
 SIZE = 24
 

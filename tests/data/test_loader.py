@@ -5,14 +5,16 @@ import pandas as pd
 import pytest
 import torch
 
+from automl.backbones.weights import Preprocessing, make_model
 from automl.data.cache import build_cache
+from automl.data.dataset import Dataset
 from automl.data.loader import ImageData
-from automl.data.samples import Dataset
 from automl.errors import DataError
-from automl.recipe import Augmentation, Frame, Recipe
-from automl.training.evaluate import split_probabilities
-from automl.training.model import Preprocessing, make_model
-from tests.data.views.clips import tone, write_clip
+from automl.recipe import Recipe
+from automl.recipe.augmentation import Augmentation
+from automl.training.evaluation import split_probabilities
+from automl.views.parameters import Frame
+from tests.fixtures.view_clips import tone, write_clip
 
 SIZE = 16
 VIEW = Frame(count=4)

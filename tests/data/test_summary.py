@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from automl.data import copies
-from automl.data.samples import open_dataset
+from automl.data import near_duplicates as copies
+from automl.data.dataset import open_dataset
 from automl.data.summary import summarise, with_near_copies
 from automl.errors import DataError
 from automl.spec import DataSpec
-from tests.data import stand_ins
-from tests.data.views.clips import SOUND_RATE, tone, write_clip
+from tests.fixtures import damaged as stand_ins
+from tests.fixtures.view_clips import SOUND_RATE, tone, write_clip
 
 
 @pytest.fixture

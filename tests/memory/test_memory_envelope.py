@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl.memory.allocator import MIB, Event, needed_bytes, peak_live_bytes
+from automl.memory.caching_allocator import MIB, Event, needed_bytes, peak_live_bytes
 from automl.memory.envelope import KNOTS, Envelope, build_envelope, events_at, upper_envelope
 
 lines = st.lists(st.tuples(st.integers(-(10**9), 10**9), st.integers(0, 10**7)), min_size=1, max_size=30)

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from automl.errors import RecipeError
-from automl.memory.allocator import needed_bytes, peak_live_bytes
-from automl.memory.cache import Step
+from automl.memory.caching_allocator import needed_bytes, peak_live_bytes
 from automl.memory.envelope import build_envelope
-from automl.memory.shapes import build_shapes
+from automl.memory.meta_model import build_shapes
+from automl.memory.step import Step
 from automl.memory.trace import trace_envelope, trace_envelopes, trace_model
 
 

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from automl.memory.allocator import Event, peak_live_bytes
+from automl.memory.caching_allocator import Event, peak_live_bytes
 from automl.memory.tracker import Tracker, workspace_bytes
 
 

@@ -26,7 +26,7 @@ def test_exports_are_accepted(exports, arch):
 
 def test_an_option_that_train_py_stops_on_is_seen(exports, monkeypatch):
     """As it was written for networks without stochastic depth."""
-    from automl.export import timm_yaml as module
+    from automl.exporters import timm_config as module
 
     before = module.timm_yaml
     monkeypatch.setattr(module, "timm_yaml", lambda *given: before(*given) + "\ndrop_path: 0.2\n")

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from automl.leaderboard import load_table
+from automl.backbones.table import load_table
 from automl.training import fit as fit_module
-from automl.training.optimizers import make_optimizer
+from automl.training.optimizer import make_optimizer
 
 SCRIPT = Path(__file__).parents[2] / "studies" / "leaderboard" / "learning.py"
 TINY = ("test_resnet", "test_vit", "test_byobnet", "test_convnext")
@@ -63,7 +63,7 @@ def test_tiny_architectures_learn_freeze_and_take_the_predicted_memory(backbone)
 
 def test_a_whole_row(monkeypatch):
     own = learning.exports
-    other = learning.Found(True, {"onnx_difference": 1e-7})  # tests/export/test_graph.py exports this one to ONNX
+    other = learning.Found(True, {"onnx_difference": 1e-7})  # tests/exporters/test_graph.py exports this one to ONNX
     monkeypatch.setattr(learning, "exports", lambda folder, kind: own(folder, kind) if kind == "torch" else other)
     told = {}
     row = learning.check("test_byobnet", told.update)

@@ -5,9 +5,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from automl.recipe import CrossEntropy, CutMix, Focal, Mixup, Numerics, Recipe, Sgd
-from automl.training.fit import Diverged, Parked, fit, total_steps
-from automl.training.model import Weights, make_model
+from automl.backbones.weights import Weights, make_model
+from automl.recipe import Numerics, Recipe
+from automl.recipe.loss import CrossEntropy, Focal
+from automl.recipe.mixing import CutMix, Mixup
+from automl.recipe.optimizer import Sgd
+from automl.training.fit import fit, total_steps
+from automl.training.types import Diverged, Parked
 
 SIZE = 32
 

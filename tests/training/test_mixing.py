@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automl.recipe import CutMix, Mixup, NoMixing
-from automl.training.losses import soft_targets
+from automl.recipe.mixing import CutMix, Mixup, NoMixing
+from automl.training.loss import soft_targets
 from automl.training.mixing import make_mixing
 
 MIXINGS = [NoMixing(), Mixup(probability=1), CutMix(probability=1), Mixup(alpha=5, probability=0.5)]

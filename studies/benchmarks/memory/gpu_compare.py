@@ -4,7 +4,7 @@
                                                     [--summary FILE] [--replay]
 
 Each backbone of a sample of the leaderboard (families in turn, sizes from the smallest to the largest) is trained for a
-few steps in a fresh process by `automl.memory.probe`, at the smallest micro-batch and at the largest predicted to fit
+few steps in a fresh process by `automl.gpu.probe`, at the smallest micro-batch and at the largest predicted to fit
 half of the card (at most 128), with a precision, an optimizer and a memory format that go round the sample. A line of
 CSV is written per step; a run goes on where the last one was. `--summary` measures nothing and summarises a file.
 The predictions need no GPU and are made first, by `--jobs` processes, so that the GPU's time goes into measuring.
@@ -141,9 +141,9 @@ def replayed(row: Row, *, accumulates: bool) -> tuple[int, int]:
     Returns:
         The peak of the blocks that it hands out, and of the segments that it takes for them.
     """
-    from automl.memory.allocator import CachingAllocator
-    from automl.memory.cache import step_of
+    from automl.memory.caching_allocator import CachingAllocator
     from automl.memory.envelope import events_at
+    from automl.memory.step import step_of
     from automl.memory.trace import TRACED_BATCHES, built, trace_model
 
     setting = (row.backbone, row.image_size, row.precision, row.optimizer, row.memory_format)
@@ -276,7 +276,7 @@ def _use_one_thread() -> None:
 
 
 def _predict(values: dict[str, Any], budget: int) -> None:
-    from automl.memory import envelope_of, largest_micro_batch
+    from automl.memory.estimate import envelope_of, largest_micro_batch
     from automl.recipe import Recipe
 
     recipe = Recipe.from_mapping(values)
@@ -289,9 +289,9 @@ def compare(recipe: "Recipe", family: str, device: str, budget: int) -> list[Row
     from importlib.metadata import version
 
     from automl.errors import AutomlError
-    from automl.memory import envelope_of, largest_micro_batch
-    from automl.memory.nvml import find_gpu
-    from automl.memory.probe import CannotProbe, probe
+    from automl.gpu.nvml import find_gpu
+    from automl.gpu.probe import CannotProbe, probe
+    from automl.memory.estimate import envelope_of, largest_micro_batch
 
     gpu = find_gpu(device)
     fixed = {
@@ -343,9 +343,9 @@ def measure(models: int, minutes: float, device: str, out: Path, jobs: int) -> N
     """Measures a sample of the leaderboard, less what the file has."""
     import torch
 
-    from automl.leaderboard import load_table
-    from automl.memory.budget import budget_bytes
-    from automl.memory.nvml import find_gpu, read_nvml
+    from automl.backbones.table import load_table
+    from automl.gpu.budget import budget_bytes
+    from automl.gpu.nvml import find_gpu, read_nvml
 
     if not torch.cuda.is_available():
         trouble = read_nvml().trouble or "torch sees none"

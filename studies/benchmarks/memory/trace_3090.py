@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from automl.memory.allocator import Event
-    from automl.memory.cache import Step
+    from automl.memory.caching_allocator import Event
+    from automl.memory.step import Step
 
 ROWS = Path(__file__).parent / "rows"
 RECORD = "benchmark-train-amp-{}-pt112-cu113-rtx3090.csv"
@@ -141,9 +141,9 @@ def measure(network: Network, layout: str) -> dict[str, Any]:
     from torch import nn
 
     from automl.memory import trace as tracing
-    from automl.memory.cache import Step
     from automl.memory.envelope import events_at
-    from automl.memory.shapes import build_shapes
+    from automl.memory.meta_model import build_shapes
+    from automl.memory.step import Step
 
     torch.manual_seed(0)
     model = build_shapes(network.backbone, 1000, network.image_size)
@@ -203,7 +203,7 @@ def sizes(events: list["Event"]) -> dict[str, Any]:
         live: The most alive at once. needed: The segments that the allocator gets by with, which is what
         `automl.memory.Envelope.at` tells. largest: The largest storage.
     """
-    from automl.memory.allocator import needed_bytes, peak_live_bytes
+    from automl.memory.caching_allocator import needed_bytes, peak_live_bytes
 
     largest = max(event.change_bytes for event in events)
     return {"live": peak_live_bytes(events), "needed": needed_bytes(events), "largest": largest}

@@ -1,0 +1,340 @@
+"""Clips that are nearly the same in two splits: a leak that no digest of the files shows.
+
+Found are copies that were encoded anew, shrunk or, of videos, cut shorter, and a forged video beside the one it was
+made of: all but the face is the same in both, so a network that saw the one knows the other.
+
+1. Of each clip, eight frames or up to four spectrograms are made, through the cache: what was decoded once stays.
+2. Each image has a hash of 64 bits: which of the lowest 8 × 8 frequencies of its cosine transform are above their
+   median. This is `phash` of the package imagehash, after Zauner, Implementation and Benchmarking of Perceptual Image
+   Hash Functions, 2010. Images with nothing in them (black, silence) have none.
+3. Every hash of a split is compared with every one of the others. Two images are alike if few of the bits differ and
+   the correlation of their pixels is high as well; two clips are near copies if more than half of the images of one
+   of them have a like one in the other.
+
+What the limits in `_WAYS` were taken from; a clip's figures are those that more than half of its images reach:
+
+| | clips or pairs | bits that differ | correlation | found |
+|---|---|---|---|---|
+| H.264 copies, crf 38 or half as wide and high | 46 | 0 to 2 | 0.99 to 1.00 | all |
+| smaller copies without a tenth, in the beginning, the end or by halves | 69 | 0 to 10 | 0.81 to 1.00 | all |
+| a forged video and its source (FaceForensics++), or a copy of that | 88 | 0 to 10 | 0.84 to 1.00 | all |
+| videos of different sources (FaceForensics++, DFDC) | 2695 | 16 to 38 | | none |
+| aligned faces, one image each (FFHQ, StyleGAN) | 1 279 200 | 208 up to 10 | 16 of them from 0.80 | 16 |
+| voices as MP3 or AAC of 32 kb/s, MP3 of 64 kb/s, Opus of 16 kb/s | 400 | 0 to 10 | 0.75 to 1.00 | all |
+| voices as AAC at 8 kHz | 100 | 0 to 12 | 0.59 to 1.00 | 97 |
+| voices without their last twentieth | 100 | 2 to 24 | | 58 |
+| voices without their first tenth | 100 | 0 to 32 | | 2 |
+| different voices, real or cloned, and their copies | 103 950 | 12 to 46 | to 0.32 | none |
+
+Faces cut out and aligned are the hardest: hashes alone would call 208 pairs copies. At least four of the 16 are indeed
+one photograph, as a photograph and as a network's imitation of it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.fft import dctn
+
+from automl.data.cache import Cache, build_cache
+from automl.data.dataset import SPLITS, Dataset
+from automl.errors import DataError
+from automl.media.kinds import Medium
+from automl.views.parameters import ClipView, Frame, Mel
+
+_SIZE = 64  # pixels of the images' sides
+_MOST_PAIRS = 5_000_000_000  # of hashes: some ten seconds
+_BLOCK = 256, 4096  # hashes of two splits that are compared at once: 8 MB
+_PLAIN = 5.0  # standard deviation, of 255, below which there is nothing in an image; it is 20 or more in the table
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's mode L
+
+Progress = Callable[[int, int], None]
+Hashes = npt.NDArray[np.uint64]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How clips of one kind are compared.
+
+    Attributes:
+        view: What makes their images.
+        near_bits: How many bits of two hashes may differ.
+        alike: The least correlation of two images that are alike.
+    """
+
+    view: ClipView
+    near_bits: int
+    alike: float
+
+
+# Of sound, what a telephone lets through: whether the upper half of a picture is black would count for too much.
+_WAYS: dict[Medium, _Way] = {
+    "video": _Way(Frame(count=8), 10, 0.8),
+    "sound": _Way(Mel(count=4, sample_rate_hz=8000, fmax_hz=4000), 12, 0.7),
+}
+
+
+@dataclass(frozen=True)
+class NearCopy:
+    """Clips in more than one split that are nearly the same, each like another one of them.
+
+    Attributes:
+        names: The clips, as in the label file: the first one of each split, then the others.
+        splits: Where they are.
+        similarity: Correlation of the images by which they belong together, where it is weakest, at most 1.
+    """
+
+    names: tuple[str, ...]
+    splits: tuple[str, ...]
+    similarity: float
+
+    @property
+    def sentence(self) -> str:
+        """One line for a user, without a full stop: `a.mp4 ~ b.mp4: nearly the same clip in train and validation`."""
+        shown = " ~ ".join(self.names[:4]) + (" ~ …" if len(self.names) > 4 else "")
+        return f"{shown}: nearly the same clip in {' and '.join(self.splits)}"
+
+
+def near_copies(dataset: Dataset, progress: Progress | None = None) -> tuple[NearCopy, ...]:
+    """Finds clips of one split that are identical or nearly so to one of another split.
+
+    Clips that cannot be read are left out, and so is sound in silence and video in black. A clip of which most is shown
+    in another, longer one is found where the frames are alike. Sound is found only at the same length and place in
+    its pictures: not what was shifted by a tenth of a clip.
+
+    Args:
+        dataset: The samples; of image files nothing is found.
+        progress: Called with (files done, files in all) while they are decoded; not if they are in the cache.
+
+    Returns:
+        Groups of clips, the surest first; none if no clip can be read.
+
+    Raises:
+        AutomlError: If the disk is too full for the cache, or its folder cannot be written.
+    """
+    present = _present(dataset)
+    if dataset.media not in _WAYS or len(present) < 2:
+        return ()
+    way = _WAYS[dataset.media]
+    try:
+        cache = build_cache(dataset, _SIZE, progress, way.view)
+    except DataError:
+        return ()
+    images = _hashed(cache)
+    compared = images.middle() if shortcut(dataset) else images
+    alike, groups = _Alike(way, cache, images), _Groups(len(cache))
+    split_of = dataset.samples["split"].to_numpy()
+    for one, other in combinations(present, 2):
+        sides = (compared.of(split_of == one), compared.of(split_of == other))
+        for pairs in _candidates(*sides, way.near_bits, groups):
+            for a, b in pairs.tolist():
+                if groups.apart(a, b) and (similarity := alike(a, b)):
+                    groups.join(a, b, similarity)
+    found = [_near_copy(dataset, members, weakest) for members, weakest in groups.found()]
+    return tuple(sorted(found, key=lambda copy: -copy.similarity))
+
+
+def undecoded(dataset: Dataset) -> list[tuple[str, str]]:
+    """The clips that `near_copies` could make no images of, and why; after it, this decodes nothing."""
+    if dataset.media not in _WAYS or len(_present(dataset)) < 2:
+        return []
+    with suppress(DataError):  # none of them has any
+        return build_cache(dataset, _SIZE, None, _WAYS[dataset.media].view).unreadable
+    return []
+
+
+def shortcut(dataset: Dataset) -> str | None:
+    """What `near_copies` does not compare of a data set, in one line without a full stop; None if it compares all."""
+    if dataset.media not in _WAYS:
+        return None
+    counts = [int((dataset.samples["split"] == split).sum()) for split in _present(dataset)]
+    pairs = sum(a * b for a, b in combinations(counts, 2)) * _WAYS[dataset.media].view.count ** 2
+    if pairs <= _MOST_PAIRS:
+        return None
+    return f"with {sum(counts)} clips, only the middle image of each was compared to find near copies"
+
+
+def perceptual_hashes(pixels: npt.NDArray[np.uint8]) -> tuple[Hashes, npt.NDArray[np.bool_]]:
+    """Computes the hash of images: which low frequencies of their cosine transform are above the median.
+
+    Args:
+        pixels: Shape (N, 64, 64, 3), dtype uint8, RGB.
+
+    Returns:
+        Shape (N,): the hashes; and whether there is anything in the image, without which a hash means nothing.
+    """
+    gray = (pixels @ _LUMA).reshape(-1, 32, 2, 32, 2).mean(axis=(2, 4))
+    low = dctn(gray, axes=(1, 2))[:, :8, :8].reshape(-1, 64)
+    bits = np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1)
+    return bits.view(np.uint64)[:, 0], gray.std(axis=(1, 2)) >= _PLAIN
+
+
+def count_ones(words: Hashes) -> npt.NDArray[np.uint8]:
+    """Counts the ones among the 64 bits of each word."""
+    if hasattr(np, "bitwise_count"):
+        return np.bitwise_count(words)
+    bits = np.unpackbits(words[..., None].view(np.uint8), axis=-1)  # before NumPy 2.0
+    ones: npt.NDArray[np.uint8] = bits.sum(axis=-1, dtype=np.uint8)
+    return ones
+
+
+def _present(dataset: Dataset) -> list[str]:
+    """The splits that have samples."""
+    return [split for split in SPLITS if (dataset.samples["split"] == split).any()]
+
+
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """Images with something in them, in the order of the data set.
+
+    Attributes:
+        rows: Shape (N,), the row of the data set of each.
+        numbers: Shape (N,), which of the row's images.
+        hashes: Shape (N,).
+    """
+
+    rows: Indices
+    numbers: Indices
+    hashes: Hashes
+
+    def __getitem__(self, chosen: "slice | npt.NDArray[np.bool_] | Indices") -> "_Images":
+        return _Images(self.rows[chosen], self.numbers[chosen], self.hashes[chosen])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def of(self, rows: npt.NDArray[np.bool_]) -> "_Images":
+        """Those of some rows, by one bool per row of the data set."""
+        return self[rows[self.rows]]
+
+    def middle(self) -> "_Images":
+        """The middle image of each row."""
+        _, first, counts = np.unique(self.rows, return_index=True, return_counts=True)
+        return self[first + counts // 2]
+
+    def blocks(self, most: int) -> Iterator["_Images"]:
+        """Parts of at most so many images that cut no row in two."""
+        begin = 0
+        while begin < len(self):
+            end = begin + most
+            if end < len(self):
+                end = int(np.searchsorted(self.rows, self.rows[end]))
+            yield self[begin:end]
+            begin = end
+
+
+def _hashed(cache: Cache) -> _Images:
+    """The hashes of all images of a cache."""
+    rows = np.repeat(np.arange(len(cache)), cache.counts)
+    numbers = np.arange(len(rows)) - np.repeat(np.cumsum(cache.counts) - cache.counts, cache.counts)
+    hashes, useful = np.zeros(len(rows), dtype=np.uint64), np.zeros(len(rows), dtype=bool)
+    for begin in range(0, len(rows), 512):
+        part = slice(begin, begin + 512)
+        pixels = np.stack([cache.image(*place) for place in zip(rows[part], numbers[part], strict=True)])
+        hashes[part], useful[part] = perceptual_hashes(pixels)
+    return _Images(rows, numbers, hashes)[useful]
+
+
+def _candidates(one: _Images, other: _Images, near_bits: int, groups: "_Groups") -> Iterator[Indices]:
+    """Compares the hashes of two splits, block by block.
+
+    Args:
+        one: Images of a split.
+        other: Images of another one.
+        near_bits: See `_Way`.
+        groups: What is known to belong together is left out.
+
+    Yields:
+        Shape (n, 2): rows that may be near copies, the first of `one`, the second of `other`.
+    """
+    for a in one.blocks(_BLOCK[0]):
+        for b in other.blocks(_BLOCK[1]):
+            near = np.flatnonzero(count_ones(a.hashes[:, None] ^ b.hashes) <= near_bits)
+            if not len(near):
+                continue
+            i, j = np.divmod(near, len(b))
+            new = groups.apart(a.rows[i], b.rows[j])
+            yield _mostly(a, b, i[new], j[new])
+
+
+def _mostly(a: _Images, b: _Images, i: Indices, j: Indices) -> Indices:
+    """The pairs of rows most of whose images are near, as image `i` of `a` is near image `j` of `b`; shape (n, 2)."""
+    a_rows, a_first, a_place, a_counts = np.unique(a.rows, True, True, True)
+    b_rows, b_first, b_place, b_counts = np.unique(b.rows, True, True, True)
+    a_near = np.zeros((len(a), len(b_rows)), dtype=bool)  # an image, a row
+    a_near[i, b_place[j]] = True
+    b_near = np.zeros((len(a_rows), len(b)), dtype=bool)  # a row, an image
+    b_near[a_place[i], j] = True
+    most_of_a = 2 * np.add.reduceat(a_near, a_first, axis=0, dtype=np.int64) > a_counts[:, None]
+    most_of_b = 2 * np.add.reduceat(b_near, b_first, axis=1, dtype=np.int64) > b_counts
+    which_a, which_b = np.nonzero(most_of_a | most_of_b)
+    return np.stack([a_rows[which_a], b_rows[which_b]], axis=1)
+
+
+class _Alike:
+    """Compares the pixels of two clips."""
+
+    def __init__(self, way: _Way, cache: Cache, images: _Images) -> None:
+        self._way, self._cache, self._images = way, cache, images
+        self._of = lru_cache(maxsize=64)(self._read)
+
+    def __call__(self, a: int, b: int) -> float:
+        """The mean correlation of images with the one most like them; 0 if less than most of either clip have one."""
+        (a_hashes, a_pixels), (b_hashes, b_pixels) = self._of(a), self._of(b)
+        correlation = a_pixels @ b_pixels.T
+        near = count_ones(a_hashes[:, None] ^ b_hashes) <= self._way.near_bits
+        alike = near & (correlation >= self._way.alike)
+        best = [np.where(alike, correlation, 0).max(axis=axis) for axis in (0, 1)]
+        if max((values > 0).mean() for values in best) <= 0.5:
+            return 0.0
+        found = np.concatenate(best)
+        return min(1.0, float(found[found > 0].mean()))
+
+    def _read(self, row: int) -> tuple[Hashes, npt.NDArray[np.float32]]:
+        """The hashes and the pixels of a row's images, these shifted and scaled to mean 0 and norm 1."""
+        begin, end = np.searchsorted(self._images.rows, [row, row + 1])
+        own = self._images[begin:end]
+        pixels = np.stack([self._cache.image(row, number) for number in own.numbers]).reshape(len(own), -1)
+        centred = pixels.astype(np.float32) - pixels.mean(axis=1, keepdims=True, dtype=np.float32)
+        return own.hashes, centred / np.linalg.norm(centred, axis=1, keepdims=True)
+
+
+class _Groups:
+    """Rows that belong together: two that are joined are in one group, and so is what either was joined with.
+
+    What is in one group is not compared again: a camera that never moved would otherwise make a pair of any two clips.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._group = np.arange(rows)  # of each row: the smallest row of its group
+        self._weakest: dict[int, float] = {}  # of each group of two or more
+
+    def apart(self, a: Any, b: Any) -> Any:
+        """Whether two rows are in two groups; also of two arrays of rows."""
+        return self._group[a] != self._group[b]
+
+    def join(self, a: int, b: int, similarity: float) -> None:
+        """Makes one group of those of two rows."""
+        into, gone = sorted((int(self._group[a]), int(self._group[b])))
+        self._group[self._group == gone] = into
+        known = (self._weakest.pop(group, 1.0) for group in (into, gone))
+        self._weakest[into] = min(similarity, *known)
+
+    def found(self) -> Iterator[tuple[Indices, float]]:
+        """The rows of each group of two or more, and its weakest similarity."""
+        for group, weakest in self._weakest.items():
+            yield np.flatnonzero(self._group == group), weakest
+
+
+def _near_copy(dataset: Dataset, rows: Indices, similarity: float) -> NearCopy:
+    """Names the clips of a group."""
+    names, of = dataset.samples["name"].to_numpy()[rows], dataset.samples["split"].to_numpy()[rows]
+    first = [int(np.flatnonzero(of == split)[0]) for split in SPLITS if (of == split).any()]
+    order = [*first, *(k for k in range(len(rows)) if k not in first)]
+    return NearCopy(tuple(str(names[k]) for k in order), tuple(str(of[k]) for k in first), similarity)

@@ -1,0 +1,1 @@
+"""What may be wrong with a machine, before a search is started."""

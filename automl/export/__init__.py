@@ -1,1 +1,0 @@
-"""What becomes of the winner: trained, written to a model folder, exported, and asked for predictions."""

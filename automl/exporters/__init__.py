@@ -1,0 +1,1 @@
+"""Recipes and models in the formats of other tools."""

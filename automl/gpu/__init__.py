@@ -1,0 +1,1 @@
+"""The real card: what is free, what a training step takes on it, and budgets."""

@@ -1,0 +1,249 @@
+"""Measures one backbone on a GPU: context, peak memory and seconds of real steps, the largest micro-batch that fits.
+
+It is run in a process of its own (`python -m automl.gpu.probe_worker`, by `automl.gpu.probe`): a CUDA error poisons
+its process, and the memory of a context goes back to the device with the process alone. The request comes as JSON on
+the standard input; the answer is the last line of the standard output.
+"""
+
+import json
+import os
+import sys
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from automl.backbones.weights import Preprocessing
+from automl.gpu.counters import CudaMemory, Memory
+from automl.gpu.probe import Measurement, Request, StepMemory
+from automl.memory.estimate import envelope_of, largest_micro_batch
+from automl.recipe import Recipe
+from automl.training.fit import fit
+from automl.training.out_of_memory import attempted
+from automl.training.precision import Timing, best_numerics
+
+_MEASURED_STEPS = 3
+_WARM_STEPS = 1
+"""The first step makes the optimizer's state, and cuDNN choose its kernels."""
+_FP16_WARM_STEPS = 8
+"""The scaler of fp16 begins too high and skips its first steps, which then make no state of the optimizer."""
+
+_SLACK_BYTES = 256 * 2**20
+"""By which CUDA and NVML may differ about what is free, without anyone else having taken it."""
+
+
+def measure(request: Request, memory: Memory) -> Measurement:
+    """Measures what a request asks for.
+
+    Args:
+        request: What, where, within which budget.
+        memory: The device.
+
+    Returns:
+        What was measured; a micro-batch of 0 if not even the smallest one fits.
+
+    Raises:
+        RecipeError: If the backbone cannot be built, or trained at this image size.
+        Exception: Whatever a step raises but `torch.OutOfMemoryError`.
+    """
+    context, workspace, budget = memory.context_bytes(), memory.workspace_bytes(), request.budget_bytes
+    memory.limit(budget, context)
+    free = memory.free_bytes()
+    shared = free is not None and free + _SLACK_BYTES < budget - context
+    recipe, timing = request.recipe, None
+    if request.timed_image_size is not None:
+        timing = _choose_numerics(request, memory)
+        if timing is not None:
+            chosen = {"precision": timing.precision, "memory_format": timing.memory_format}
+            recipe = recipe.model_copy(update={"numerics": recipe.numerics.model_copy(update=chosen)})
+    steps: dict[int, StepMemory] = {}
+
+    def fits(batch: int) -> bool:
+        if batch not in steps and (step := _tried(recipe, batch, request, memory)) is not None:
+            steps[batch] = step
+        return batch in steps
+
+    micro = 0
+    envelope, whole = envelope_of(recipe, request.classes), recipe.batch_size
+    sizes = [size for size in range(envelope.smallest_batch, whole + 1) if whole % size == 0]
+    if fits(sizes[0]):
+        # Now with what the kernels of this backbone need.
+        context, workspace = max(context, memory.context_bytes()), max(workspace, memory.workspace_bytes())
+        memory.limit(budget, context)
+        guess = largest_micro_batch(recipe, request.classes, budget, context_bytes=context + workspace)
+        micro = largest_fitting(sizes, guess, fits)
+    return Measurement(
+        device_name=memory.name,
+        context_bytes=context,
+        budget_bytes=budget,
+        shared=shared,
+        image_size=recipe.image_size,
+        precision=recipe.numerics.precision,
+        memory_format=recipe.numerics.memory_format,
+        steps=tuple(steps[size] for size in sorted(steps)),
+        micro_batch=micro,
+        accumulation=-(-whole // micro) if micro else 0,
+        timing=timing,
+        workspace_bytes=workspace,
+    )
+
+
+def largest_fitting(sizes: Sequence[int], first: int, fits: Callable[[int], bool]) -> int:
+    """The largest size that fits, with few tries where the first guess is good.
+
+    Upwards from a size that fits it goes step by step, because a guess is seldom far too low; downwards by halves,
+    and then between.
+
+    Args:
+        sizes: Ascending; if one fits, so do all smaller ones.
+        first: The guess.
+        fits: Tries a size; it may be asked again.
+
+    Returns:
+        One of the sizes, or 0 if none fits.
+    """
+    fitting, failing = -1, len(sizes)
+    at = max(0, bisect_right(sizes, first) - 1)
+    while failing - fitting > 1:
+        if fits(sizes[at]):
+            fitting = at
+        else:
+            failing = at
+        if failing == len(sizes):
+            at = fitting + 1
+        elif fitting < 0:
+            at = max(0, bisect_right(sizes, sizes[failing] // 2) - 1)
+        else:
+            at = (fitting + failing) // 2
+    return sizes[fitting] if fitting >= 0 else 0
+
+
+def measure_step(recipe: Recipe, batch: int, classes: int, device: str, memory: Memory) -> StepMemory:
+    """Measures the training step at a micro-batch size: `automl.training.fit`'s own, on noise.
+
+    Args:
+        recipe: What is trained. Below its batch size, gradients are accumulated.
+        batch: Images per micro-batch.
+        classes: Outputs of the head.
+        device: `cpu`, `cuda` or `cuda:N`.
+        memory: The device's counters.
+
+    Raises:
+        torch.OutOfMemoryError: If the step does not fit.
+        Exception: Whatever else it raises.
+    """
+    # Two micro-batches are enough: in the second, the gradients of the first are there.
+    whole = min(recipe.batch_size, max(2, 2 * batch))
+    numerics = recipe.numerics.model_copy(update={"micro_batch_size": batch})
+    # With next to no learning rate the weights stay what they are, and so finite.
+    still = {"epochs": 1, "freeze_epochs": 0, "learning_rate": 1e-12, "pretrained": False}
+    recipe = recipe.model_copy(update=still | {"batch_size": whole, "numerics": numerics})
+    warm = _FP16_WARM_STEPS if numerics.precision == "fp16" else _WARM_STEPS
+    times: list[float] = []
+
+    def on_step(step: int, _total: int) -> None:
+        memory.synchronize()
+        if step == warm:
+            memory.reset_peaks()
+        if step >= warm:
+            times.append(time.perf_counter())
+
+    fit(recipe, _Noise(classes, warm + _MEASURED_STEPS), device=device, evaluate=None, on_step=on_step)
+    seconds = min(after - before for before, after in pairwise(times))
+    reserved, process = memory.reserved(), memory.process_bytes()
+    return StepMemory(batch, memory.allocated(), reserved, process, seconds / whole)
+
+
+class _Noise:
+    """As many batches of random pixels as are asked for; a `training.fit.Data`."""
+
+    positive = 0
+
+    def __init__(self, classes: int, steps: int) -> None:
+        self.classes, self._steps = classes, steps
+
+    def labels(self, split: str) -> "np.ndarray[Any, Any]":  # noqa: ARG002
+        return np.arange(self.classes)
+
+    def counts(self, split: str) -> "np.ndarray[Any, Any]":
+        return np.ones_like(self.labels(split))
+
+    def channel_statistics(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        return (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+    def batch_size(self, recipe: Recipe) -> int:
+        return recipe.batch_size
+
+    def steps_per_epoch(self, recipe: Recipe) -> int:  # noqa: ARG002
+        return self._steps
+
+    def train_batches(
+        self,
+        recipe: Recipe,
+        interpolation: str,  # noqa: ARG002
+        first: int,
+        last: int,
+        share: slice = slice(None),  # noqa: ARG002
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        shape = (recipe.batch_size, 3, recipe.image_size, recipe.image_size)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8)
+        labels = torch.arange(recipe.batch_size) % self.classes
+        return ((images, labels) for _ in range(first, last))
+
+    def evaluation_batches(
+        self, recipe: Recipe, preprocessing: Preprocessing, split: str, batch_size: int
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        raise NotImplementedError("nothing is evaluated")
+
+
+def _tried(recipe: Recipe, batch: int, request: Request, memory: Memory) -> StepMemory | None:
+    """The step's memory, or None if it was out of memory; afterwards the device is empty again."""
+    step = attempted(lambda: measure_step(recipe, batch, request.classes, request.device, memory))
+    memory.release()
+    return step
+
+
+def _choose_numerics(request: Request, memory: Memory) -> Timing | None:
+    """The fastest correct numerics at the size asked for; None if not even two images fit."""
+    timed = request.recipe.model_copy(update={"image_size": request.timed_image_size})
+    for batch in (16, 8, 4, 2):
+        try:
+            return best_numerics(timed, request.classes, request.device, batch)
+        except torch.OutOfMemoryError:
+            pass
+        finally:
+            memory.release()
+    return None
+
+
+def _answer(request: Request) -> dict[str, Any]:
+    """The measurement, or the error that a step met and when."""
+    stage = "start"
+    try:
+        memory = CudaMemory(request.device)
+        stage = "step"
+        return {"measurement": asdict(measure(request, memory))}
+    except (Exception, SystemExit) as exc:  # a model's code may raise anything; the parent tells it
+        poisoned = isinstance(exc, getattr(torch, "AcceleratorError", ()))
+        message = (str(exc).strip().splitlines() or [""])[0]
+        return {"error": {"stage": stage, "type": type(exc).__name__, "message": message, "poisoned": poisoned}}
+
+
+def main() -> None:
+    """Reads the request, measures, writes the answer."""
+    # What models and libraries print goes to the standard error, so that the answer stands alone.
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    request = Request.from_json(json.load(sys.stdin))
+    answer.write(json.dumps(_answer(request)) + "\n")
+    answer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One clip on a page: its frames, faces, sound and score over time."""

@@ -1,0 +1,333 @@
+"""What is to be seen and heard in a clip, as numbers over time: for `automl inspect`.
+
+Frames are compared with the one before, since that is how people look for anomalies; sound is read in blocks and
+averaged into columns. Memory does not grow with the clip's length.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from automl.errors import DataError
+from automl.media.decoding import decode_one
+from automl.media.image_file import EXTENSIONS
+from automl.media.info import MediaInfo, VideoStream, probe_media
+from automl.media.opening import require
+from automl.media.sound import NoSound, read_sound
+from automl.media.video import Frames, read_frames
+from automl.views.audio_features import FEATURES, features
+from automl.views.base import Pixels
+from automl.views.face import READ_SIDE
+from automl.views.face_detector import FoundFace, Track, crop_face, detector, find_turned, follow
+from automl.views.frame import distinct
+from automl.views.mel import log_mel
+
+Floats = npt.NDArray[np.float64]
+
+COMPARED_SIDE = 128
+"""Pixels of each side of the grey pictures that are compared."""
+
+MOST_Z = 3.5
+"""Robust z-score beyond which a similarity is unusual: Iglewicz & Hoaglin's."""
+
+LEAST_CHANGE = 0.01
+"""Distance from the median below which no similarity is unusual, however steady the others are."""
+
+LEAST_PAIRS = 8
+"""Comparisons below which none is called unusual: of so few, nobody knows what is usual."""
+
+_IMAGES = EXTENSIONS | {".avif", ".gif", ".heic"}  # two of which FFmpeg takes for videos
+_FRAME_BYTES = 128_000_000  # of all frames together; more of them are read smaller
+_NORMAL_MAD, _NORMAL_MEAN_DEVIATION = 0.6745, 0.7979  # of a normal distribution, in standard deviations
+_WINDOW_SECONDS, _HOP_SECONDS, _MELS = 0.064, 0.016, 128  # as the views of sound have them
+_RATES_HZ = 8_000, 48_000  # sound of a lower or higher rate is resampled
+_COLUMNS = 1200  # at most, over the whole clip; an even number
+_READ_SECONDS, _PIECE_SECONDS = 300, 30  # of sound in memory, and of that in the transform
+_TONAL = ("spectral_centroid", "spectral_bandwidth", "spectral_rolloff")  # silence has none
+_SILENT_DB = -99.9
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """How like each picture is to the one before it.
+
+    Attributes:
+        times_seconds: Shape (n,): of the later picture of each pair.
+        similarity: Shape (n,): 1 is identical; NaN where there is nothing to compare.
+        unusual: Shape (n,), bool: beyond `limits`.
+        median: Of the similarities; NaN if there are none.
+        limits: What lies outside is unusual; None if there are too few pairs to say.
+    """
+
+    times_seconds: Floats
+    similarity: Floats
+    unusual: npt.NDArray[np.bool_]
+    median: float
+    limits: tuple[float, float] | None
+
+    @property
+    def unusual_seconds(self) -> list[float]:
+        """The times of what is unusual, ascending."""
+        return [float(time) for time in self.times_seconds[self.unusual]]
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The frames of a clip that are looked at, and the faces in them.
+
+    Attributes:
+        frames: In the order of time.
+        tracks: The faces that were followed, the one that fills most of the pictures first.
+        faces: The first track's face in each frame, (`COMPARED_SIDE`, `COMPARED_SIDE`, 3) uint8, upright; None where
+            it was not found.
+        frame_curve: Of each frame with the one before.
+        face_curve: Of each face with that in the frame before.
+    """
+
+    frames: Frames
+    tracks: list[Track]
+    faces: list[Pixels | None]
+    frame_curve: Curve
+    face_curve: Curve
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """The sound of a clip over time.
+
+    Attributes:
+        sample_rate_hz: At which it was looked at.
+        seconds: How long it is, as decoded.
+        column_seconds: Of sound that one column is the mean of.
+        times_seconds: Shape (columns,): the middle of each column.
+        mel_hz: Shape (bands,): the middle of each mel band.
+        mel_db: Shape (bands, columns): 0 is a sine wave of full amplitude.
+        features: Shape (rows, columns) each, by the names in `FEATURES`; NaN where silence has none.
+    """
+
+    sample_rate_hz: int
+    seconds: float
+    column_seconds: float
+    times_seconds: Floats
+    mel_hz: Floats
+    mel_db: Floats
+    features: dict[str, Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """All that `automl inspect` shows of a file; `notes` are what a person should know."""
+
+    info: MediaInfo
+    pictures: Pictures | None
+    sound: Sound | None
+    notes: tuple[str, ...]
+
+
+def look(path: Path, count: int, face_model: str | None = None) -> Clip:
+    """Looks at a video or a sound file.
+
+    Args:
+        path: The file.
+        count: Frames that are compared, at least 2, evenly placed.
+        face_model: A YuNet ONNX file. None: that of the `media` extra.
+
+    Raises:
+        DataError: If the file is an image, or cannot be read.
+    """
+    if path.suffix.lower() in _IMAGES:
+        raise DataError(f"{path} is an image; automl inspect looks at a video or a sound file")
+    info = decode_one(probe_media, path)
+    notes: list[str] = []
+    pictures = sound = None
+    if info.video is None:
+        notes.append("It has no video track: only its sound is shown.")
+    else:
+        pictures, said = _pictures(path, info.video, count, face_model)
+        notes += said
+    if info.audio is None:
+        notes.append("It has no sound track: there is no sound to show.")
+    else:
+        sound, said = _sound(path, info.audio.sample_rate_hz)
+        notes += said
+    return Clip(info, pictures, sound, tuple(notes))
+
+
+def compare(times_seconds: Sequence[float], similarity: Sequence[float]) -> Curve:
+    """Finds the unusual among similarities, by a robust z-score.
+
+    The score is 0.6745 · (similarity - median) / MAD, MAD being the median absolute deviation, and 3.5 its limit, as
+    Iglewicz & Hoaglin recommend ("How to Detect and Handle Outliers", ASQC, 1993; NIST/SEMATECH e-Handbook of
+    Statistical Methods, 1.3.5.17). Where more than half of the similarities are the same, so that MAD is 0, the mean
+    absolute deviation over 0.7979 is the scale instead (as SPSS has it).
+
+    Args:
+        times_seconds: Of each pair.
+        similarity: Of each pair; NaN where there is nothing to compare.
+    """
+    times, values = np.asarray(times_seconds, dtype=np.float64), np.asarray(similarity, dtype=np.float64)
+    known = values[~np.isnan(values)]
+    median = float(np.median(known)) if len(known) else math.nan
+    if len(known) < LEAST_PAIRS:
+        return Curve(times, values, np.zeros(len(values), dtype=bool), median, None)
+    deviation = np.abs(known - median)
+    scale = np.median(deviation) / _NORMAL_MAD or deviation.mean() / _NORMAL_MEAN_DEVIATION
+    reach = max(MOST_Z * float(scale), LEAST_CHANGE)
+    unusual = np.abs(values - median) > reach  # NaN is not
+    return Curve(times, values, unusual, median, (median - reach, median + reach))
+
+
+def _pictures(path: Path, video: VideoStream, count: int, face_model: str | None) -> tuple[Pictures, list[str]]:
+    """Reads frames, finds and follows the faces in them, compares neighbours; with notes."""
+    finder = detector(face_model)  # a missing one is told before anything is decoded
+    # the longer side over the shorter one is what it is: the shorter one is then so many pixels at most
+    fits = math.isqrt(_FRAME_BYTES // (3 * count) * min(video.width, video.height) // max(video.width, video.height))
+    frames, notes = distinct(decode_one(read_frames, path, count=count, size=max(1, min(READ_SIDE, fits))), count)
+    times = frames.times_seconds.tolist()
+    tracks = follow(find_turned(finder, list(frames.pixels)), times)
+    main: dict[int, FoundFace] = tracks[0].faces if tracks else {}
+    faces = [
+        crop_face(pixels, main[position], COMPARED_SIDE) if position in main else None
+        for position, pixels in enumerate(frames.pixels)
+    ]
+    notes = [f"{note}.".capitalize() for note in notes]
+    if len(main) < len(frames):
+        notes.append(_no_face(len(frames) - len(main), len(frames)))
+    if len(tracks) > 1:
+        notes.append(f"{len(tracks)} faces were followed; the one that fills most of the pictures is compared.")
+    curves = [compare(times[1:], _similarities(pictures)) for pictures in (list(frames.pixels), faces)]
+    if len(frames) <= LEAST_PAIRS:
+        notes.append(f"Of {len(frames)} frames, nobody knows what is usual: none is marked.")
+    return Pictures(frames, tracks, faces, *curves), notes
+
+
+def _no_face(missing: int, frames: int) -> str:
+    """What is said where a face was not found in all frames."""
+    if missing == frames:
+        return f"No face was found in any of the {frames} frames: no faces are compared."
+    return f"The face that is compared was not found in {missing} of {frames} frames."
+
+
+def _similarities(pictures: Sequence[Pixels | None]) -> list[float]:
+    """The structural similarity of each picture but the first with the one before; NaN where one is missing.
+
+    Wang, Bovik, Sheikh & Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE
+    Transactions on Image Processing 13(4), 2004, with their Gaussian window; 1 is identical.
+    """
+    grays = [None if picture is None else _gray(picture) for picture in pictures]
+    return [
+        math.nan if before is None or after is None else _likeness(before, after) for before, after in pairwise(grays)
+    ]
+
+
+def _likeness(before: Pixels, after: Pixels) -> float:
+    """The structural similarity of two grey pictures."""
+    from skimage.metrics import structural_similarity
+
+    options: dict[str, Any] = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return float(structural_similarity(before, after, data_range=255, **options))  # type: ignore[no-untyped-call]
+
+
+def _gray(pixels: Pixels) -> Pixels:
+    """A picture as it is compared: (`COMPARED_SIDE`, `COMPARED_SIDE`), grey, whatever its shape was."""
+    image = Image.fromarray(pixels).convert("L")
+    return np.asarray(image.resize((COMPARED_SIDE, COMPARED_SIDE), Image.Resampling.BOX))
+
+
+def _sound(path: Path, stored_rate_hz: int) -> tuple[Sound | None, list[str]]:
+    """Computes the spectrogram and the features of all the sound; with notes."""
+    rate = min(max(stored_rate_hz, _RATES_HZ[0]), _RATES_HZ[1])
+    notes = [] if rate == stored_rate_hz else [f"Its sound was resampled from {stored_rate_hz} Hz to {rate} Hz."]
+    window, hop = 2 * round(_WINDOW_SECONDS * rate / 2), round(_HOP_SECONDS * rate)
+    columns, length = _Columns(), 0
+    rows: dict[str, int] = {}
+    try:
+        for samples, last in _pieces(path, rate, hop * round(_PIECE_SECONDS / _HOP_SECONDS)):
+            found = {"mel": log_mel(samples, rate, window, hop, _MELS, 0.0, rate / 2)}
+            found |= features(samples, rate, window, hop)
+            silent = found["rms"][0] <= _SILENT_DB
+            for name in _TONAL:
+                found[name][:, silent] = np.nan
+            rows = {name: len(values) for name, values in found.items()}
+            # the last column of a piece is the first of the next
+            columns.add(np.concatenate(list(found.values()))[:, : None if last else -1])
+            length += len(samples)
+    except NoSound:
+        return None, ["Its sound track is empty: there is no sound to show."]
+    edges = np.cumsum([0, *rows.values()]).tolist()
+    values = columns.means()
+    parts = {name: values[top:end] for name, top, end in zip(rows, edges[:-1], edges[1:], strict=True)}
+    if (parts["rms"] <= _SILENT_DB).all():
+        notes.append("Its sound is silence throughout.")
+    mel_hz = require("librosa").mel_frequencies(n_mels=_MELS + 2, fmin=0.0, fmax=rate / 2)[1:-1]
+    width = columns.hops_each * hop / rate
+    times: Floats = ((np.arange(values.shape[1]) + 0.5) * width - hop / rate / 2).astype(np.float64)
+    named = {name: parts[name] for name in FEATURES}
+    return Sound(rate, length / rate, width, times, np.asarray(mel_hz, np.float64), parts["mel"], named), notes
+
+
+def _pieces(path: Path, rate: int, size: int) -> Iterator[tuple[npt.NDArray[np.float32], bool]]:
+    """Reads sound from beginning to end: pieces of `size` samples, and whether it is the last; that may be shorter."""
+    wanted = size * max(1, _READ_SECONDS * rate // size)
+    start, kept = 0, np.empty(0, dtype=np.float32)
+    while True:
+        try:
+            block = decode_one(read_sound, path, rate, start / rate, wanted / rate)
+        except NoSound:
+            raise
+        except DataError:
+            if not start:
+                raise
+            block = np.empty(0, dtype=np.float32)  # it ended where the last block did
+        start += len(block)
+        ended = len(block) < wanted
+        pieces = [piece for piece in (kept, *np.split(block, range(size, len(block), size))) if len(piece)]
+        for piece in pieces[:-1]:
+            yield piece, False
+        kept = pieces[-1]  # nobody knows yet whether it is the last
+        if ended:
+            yield kept, True
+            return
+
+
+class _Columns:
+    """Means over time of rows of numbers of unknown length: when the columns run out, neighbours are joined."""
+
+    def __init__(self) -> None:
+        self.hops_each = 1
+        self._hops = 0
+        self._sums: Floats | None = None  # (rows, columns)
+        self._counts = np.zeros((0, _COLUMNS))
+
+    def add(self, values: npt.NDArray[np.float32]) -> None:
+        """Appends (rows, hops); NaN is left out of the means."""
+        if self._sums is None:
+            self._sums, self._counts = np.zeros((2, len(values), _COLUMNS))
+        known = ~np.isnan(values)
+        while self._hops + values.shape[1] > _COLUMNS * self.hops_each:
+            self._sums, self._counts = self._joined(self._sums), self._joined(self._counts)
+            self.hops_each *= 2
+        places = (self._hops + np.arange(values.shape[1])) // self.hops_each
+        np.add.at(self._sums.T, places, np.where(known, values, 0).T)
+        np.add.at(self._counts.T, places, known.T)
+        self._hops += values.shape[1]
+
+    def means(self) -> Floats:
+        """Shape (rows, columns); NaN where there is nothing."""
+        used = -(-self._hops // self.hops_each)
+        assert self._sums is not None, "means of no columns"  # noqa: S101
+        sums, counts = self._sums[:, :used], self._counts[:, :used]
+        return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+    @staticmethod
+    def _joined(values: Floats) -> Floats:
+        """Each two neighbouring columns as one; the second half becomes free."""
+        pairs = values.reshape(len(values), _COLUMNS // 2, 2).sum(axis=2)
+        return np.concatenate([pairs, np.zeros_like(pairs)], axis=1)

@@ -1,0 +1,1 @@
+"""Reading files of images, videos and sounds, with Pillow and PyAV alone; no ffmpeg has to be installed."""

@@ -1,0 +1,207 @@
+"""What is in a media file, from its header and its first frames; and whether it can be read at all."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from automl.errors import DataError
+from automl.media.cut_off import says_how_long
+from automl.media.opening import (
+    EXACT,
+    EXACT_SECONDS,
+    decoded,
+    end_of,
+    ends_of,
+    find_sound,
+    find_video,
+    only,
+    open_media,
+    origin_of,
+    promised_end,
+    refuse_missing,
+    sound_tracks,
+    video_tracks,
+)
+from automl.media.sound import refuse_not_numbers
+from automl.media.video import shown_size, turn_of
+
+if TYPE_CHECKING:
+    import av.audio.stream
+    import av.video.stream
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+
+_TIMED_FRAMES = 120  # whose times are looked at to tell a variable frame rate
+_STEADY = 0.1  # of a frame's time: what rounding makes of a steady rate stays below
+_REORDERED = 16  # frames that at most are stored before one that is displayed earlier
+# FFmpeg's names of the containers whose headers, or in Ogg the last page, were compared with the file's size as it was
+# opened: they say how long it is
+_SIZED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "wav", "w64", "aiff", "au", "caf", "ogg"})
+# Whose headers are nearly right. That of an AVI is either compared by size, or of no worth: one that was written into a
+# pipe claims hours.
+_ROUGH = frozenset({"matroska,webm", "flv", "asf", "mxf"})
+_MISSING_SECONDS, _MISSING_SHARE = 1.0, 0.1  # what they may promise too much
+
+
+@dataclass(frozen=True)
+class VideoStream:
+    """The video track of a file that is read.
+
+    Attributes:
+        width: Pixels, of the frames as they are shown: upright, and of square pixels.
+        height: Pixels, of the same.
+        frames_per_second: The average; None if the file does not say.
+        frames: How many: counted in the header, else estimated from the duration; None if neither is known.
+        codec: As FFmpeg calls it, such as `h264`.
+        pixel_format: As FFmpeg calls it, such as `yuv420p`.
+        rotation_degrees: By how much the stored frames are turned clockwise to be upright: 0, 90, 180 or 270.
+        variable_rate: Whether the first 120 frames are displayed for unequal times.
+        square_pixels: Whether the stored frames have the shape in which they are shown.
+        tracks: How many video tracks the file has that could be read; this one is the default, or FFmpeg's choice.
+    """
+
+    width: int
+    height: int
+    frames_per_second: float | None
+    frames: int | None
+    codec: str
+    pixel_format: str
+    rotation_degrees: int
+    variable_rate: bool
+    square_pixels: bool = True
+    tracks: int = 1
+
+
+@dataclass(frozen=True)
+class AudioStream:
+    """The sound track of a file that is read.
+
+    Attributes:
+        sample_rate_hz: Samples per second, of each channel.
+        channels: How many.
+        codec: As FFmpeg calls it, such as `aac`.
+        duration_seconds: From the beginning of the file to the end of its sound; None if unknown.
+        tracks: How many sound tracks the file has that could be read; this one is the default, or FFmpeg's choice.
+    """
+
+    sample_rate_hz: int
+    channels: int
+    codec: str
+    duration_seconds: float | None
+    tracks: int = 1
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What is in a media file.
+
+    Attributes:
+        path: The file.
+        container: FFmpeg's name of the format, such as `mov,mp4,m4a,3gp,3g2,mj2`.
+        duration_seconds: From the beginning to the end of whichever stream ends last; None if unknown.
+        video: The video track, if there is one.
+        audio: The sound track, if there is one.
+    """
+
+    path: Path
+    container: str
+    duration_seconds: float | None
+    video: VideoStream | None
+    audio: AudioStream | None
+
+
+def probe_media(path: str | Path) -> MediaInfo:
+    """Looks into a file; the first frame of a video is decoded, of the rest only the packets are looked at.
+
+    Raises:
+        DataError: If the file is missing, cut off, neither video nor sound, its video track has no frames, or its sound
+            is stored in floating-point numbers some of which are NaN or infinite.
+    """
+    path = Path(path)
+    with open_media(path) as container:
+        name, origin = container.format.name, origin_of(container)
+        seconds = None if container.duration is None else container.duration / 1_000_000
+        moving = find_video(container, path)
+        sound = find_sound(container)
+        video = None if moving is None else _video(container, moving, path, seconds)
+        heard = None if sound is None else promised_end(sound)
+        if video is None and sound is None:
+            raise DataError(f"cannot read {path}: it has neither a video nor a sound track")
+        if name not in _SIZED and not (name == "mp3" and says_how_long(path)):
+            ends = ends_of(path)
+            seconds = _whole(path, name, ends, seconds, origin)
+            if sound is not None:
+                heard = ends.get(sound.index) or end_of(path, sound.index) or heard
+        audio = None if sound is None else _audio(container, sound, seconds if heard is None else float(heard - origin))
+    # of other codecs only decoding tells; the pictures of a video are as good as they are
+    if video is None and audio is not None and audio.codec.startswith("pcm_f"):
+        refuse_not_numbers(path)
+    return MediaInfo(path, name, seconds, video, audio)
+
+
+def _video(
+    container: "InputContainer", stream: "av.video.stream.VideoStream", path: Path, seconds: float | None
+) -> VideoStream:
+    """Describes a video track."""
+    frame, times = _beginning(container, stream)
+    if frame is None:
+        raise DataError(f"cannot read {path}: its video track has no frames")
+    rate = stream.average_rate or stream.guessed_rate
+    duration = float(stream.duration * Fraction(stream.time_base or 1)) if stream.duration else seconds
+    estimated = round(duration * float(rate)) if duration is not None and rate else None
+    turn, (width, height) = turn_of(frame), shown_size(frame, stream)
+    square = (width, height) == (frame.width, frame.height)
+    if turn.transpose:
+        width, height = height, width
+    steps = [after - before for before, after in pairwise(times)]
+    return VideoStream(
+        width,
+        height,
+        float(rate) if rate else None,
+        stream.frames or estimated,
+        stream.codec_context.codec.canonical_name,
+        frame.format.name,
+        turn.degrees,
+        variable_rate=bool(steps) and max(steps) - min(steps) > max(2, _STEADY * max(steps)),
+        square_pixels=square,
+        tracks=len(video_tracks(container)),
+    )
+
+
+def _beginning(
+    container: "InputContainer", stream: "av.video.stream.VideoStream"
+) -> tuple["VideoFrame | None", list[int]]:
+    """The first frame that can be decoded, and the times of the first frames in units of the stream, sorted."""
+    first: VideoFrame | None = None
+    times: list[int] = []
+    for packet in container.demux(only(container, stream)):
+        if first is None:
+            first = next(iter(decoded(packet)), None)
+        if packet.pts is not None and packet.size:
+            times.append(packet.pts)
+        if first is not None and len(times) >= _TIMED_FRAMES:
+            break
+    times.sort()
+    return first, times[: _TIMED_FRAMES - _REORDERED]  # of the last ones, neighbours may still be missing
+
+
+def _audio(container: "InputContainer", stream: "av.audio.stream.AudioStream", seconds: float | None) -> AudioStream:
+    """Describes a sound track."""
+    codec = stream.codec_context.codec.canonical_name
+    return AudioStream(stream.sample_rate, stream.channels, codec, seconds, len(sound_tracks(container)))
+
+
+def _whole(
+    path: Path, container: str, ends: dict[int, Fraction], promised: float | None, origin: Fraction
+) -> float | None:
+    """The duration of a file in seconds, by its last packets; DataError if its header promises more than it may."""
+    if not ends:
+        return promised
+    found = max(ends.values()) - origin
+    if promised is not None and container in _ROUGH:
+        refuse_missing(path, Fraction(promised), found, max(_MISSING_SECONDS, _MISSING_SHARE * promised))
+    if promised is not None and container in EXACT:
+        refuse_missing(path, Fraction(promised), found, EXACT_SECONDS)
+    return float(found)

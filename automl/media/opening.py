@@ -1,0 +1,287 @@
+"""Opening media files with PyAV: which files, which decoders may see them, and one clear line for what goes wrong.
+
+PyAV's wheels bring FFmpeg's libraries with them, so nothing else has to be installed. What is particular here:
+
+- Only the demuxers of ordinary media files may see a file, and only as a local file: FFmpeg goes by the content, and
+  a playlist named `clip.mp4` would otherwise open other files, or the network.
+- A file from outside may end the process that reads it: whoever reads one calls these functions through
+  `automl.media.decoding`, one process to a core.
+- Time zero is the beginning of the file for all of its streams, as in a player: what is heard at a time belongs to
+  what is seen at that time.
+"""
+
+import errno
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from automl.errors import DataError
+from automl.media.cut_off import refuse_cut_off
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+    AnyStream = TypeVar("AnyStream", bound=Stream)
+
+VIDEO_ENDINGS = frozenset(
+    ".3g2 .3gp .asf .avi .divx .f4v .flv .m2t .m2ts .m4v .mk3d .mkv .mov .mp4 .mpe .mpeg .mpg .mts "  # noqa: SIM905
+    ".mxf .ogm .ogv .qt .ts .vob .webm .wmv .y4m".split()
+)
+"""Endings of video files, in lower case."""
+
+SOUND_ENDINGS = frozenset(
+    ".aac .ac3 .aif .aifc .aiff .amr .ape .au .awb .bwf .caf .eac3 .flac .m4a .m4b .m4r .mka .mp2 .mp3 .mpga "  # noqa: SIM905
+    ".oga .ogg .opus .rf64 .snd .sph .spx .tta .w64 .wav .wave .weba .wma .wv".split()
+)
+"""Endings of sound files, in lower case."""
+
+# by content, whatever the name: what cameras, editors and download tools call .mp4 or .wav. Only what holds its own
+# frames is here: no playlist (hls, dash, concat), no sequence of other files (image2), no network, no script; nor bare
+# streams of video (mpegvideo, h264), whose frames have no times.
+_DEMUXERS = (
+    "mov,matroska,avi,mpegts,mpeg,flv,asf,mxf,yuv4mpegpipe,"
+    "wav,w64,aiff,caf,au,nistsphere,flac,mp3,aac,ogg,amr,ac3,eac3,ape,tta,wv"
+)
+LARGEST = 8192 * 8192
+"""Pixels of a frame at most: a header that claims more would fill the memory."""
+
+EXACT = frozenset({"flac", "ape", "tta", "wv", "nistsphere"})
+"""FFmpeg's names of containers whose headers tell the number of samples, and not that of bytes."""
+
+EXACT_SECONDS = 0.1
+"""What is allowed to be missing of such: about the last block."""
+
+_MOST_TRACKS = 1000  # looking into each costs up to half a millisecond; FFmpeg's own limit
+_LATEST_SECONDS = 1_000_000  # later than any clip ends
+# The header of a WAV file says everything: FFmpeg need not decode five seconds of it first, nor go in steps of 2 kB.
+_WAVE_OPTIONS = {"probesize": "4096", "max_size": "65536"}
+_MAGIC = {b"ftyp": 4, b"moov": 4, b"mdat": 4} | dict.fromkeys(
+    (b"\x1aE\xdf\xa3", b"RIFF", b"RF64", b"riff", b"OggS", b"fLaC", b"FORM", b"FLV", b"wvpk", b"caff", b".snd"), 0
+)
+
+
+def require(name: str) -> ModuleType:
+    """Imports an optional package of the `media` extra.
+
+    Args:
+        name: The import name: `av`, `cv2` or `librosa`.
+
+    Raises:
+        DataError: If it is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as exc:
+        raise DataError(f"video and sound need {name}: pip install 'automl-timm[media]' ({exc})") from exc
+
+
+@contextmanager
+def open_media(path: str | Path) -> Iterator["InputContainer"]:
+    """Opens a video or sound file; FFmpeg's complaints inside the `with` become a `DataError`.
+
+    Raises:
+        DataError: If the file is missing, empty, cut off, or neither video nor sound; the cause is chained.
+    """
+    av = require("av")
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"cannot read {path}: {'it is a folder' if path.is_dir() else 'no such file'}")
+    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file", "max_streams": str(_MOST_TRACKS)}
+    try:
+        refuse_cut_off(path)
+        if _head(path)[8:] == b"WAVE":
+            options |= _WAVE_OPTIONS
+        # the prefix: "12:30.mp4" is a file and no protocol; undecodable tags must not make a clip unreadable
+        with av.open(f"file:{path}", container_options=options, metadata_errors="replace") as container:
+            yield container
+    except (av.FFmpegError, OSError) as exc:
+        raise DataError(f"cannot read {path}: {_reason(path, exc)}") from exc
+
+
+def find_video(container: "InputContainer", path: str | Path) -> "VideoStream | None":
+    """The video track of a file that is read, if there is one; see `video_tracks`.
+
+    Raises:
+        DataError: If no decoder knows it, or its frames are too large.
+    """
+    tracks = video_tracks(container)
+    if not tracks:
+        return None
+    stream = tracks[0]
+    if stream.codec_context is None:
+        raise DataError(f"cannot read {path}: no decoder for its video track")
+    if stream.width * stream.height > LARGEST:
+        raise DataError(f"cannot read {path}: {stream.width}×{stream.height} pixels, the limit is {LARGEST}")
+    if not stream.width or not stream.height:
+        raise DataError(f"cannot read {path}: its video track has no frames")
+    return stream
+
+
+def find_sound(container: "InputContainer") -> "AudioStream | None":
+    """The sound track of a file that is read, if there is one that can be decoded; see `sound_tracks`."""
+    return next(iter(sound_tracks(container)), None)
+
+
+def video_tracks(container: "InputContainer") -> "list[VideoStream]":
+    """The tracks of moving pictures, the one that is read first: as FFmpeg chooses, the default one before others.
+
+    The cover picture of a song is none, nor is a single picture, or what cannot be decoded, beside a track that moves.
+    """
+    cover = require("av").stream.Disposition.attached_pic
+    tracks = [track for track in container.streams.video if not track.disposition & cover]
+    moving = [track for track in tracks if track.codec_context and track.width and track.height and not _still(track)]
+    return _best_first(moving or tracks, container.streams.best("video"))
+
+
+def sound_tracks(container: "InputContainer") -> "list[AudioStream]":
+    """The sound tracks that can be decoded, the one that is read first: as FFmpeg chooses, the default before others.
+
+    Of a recording of several television programmes, it is that of the pictures that are read.
+    """
+    pictures = next(iter(video_tracks(container)), None)
+    tracks = [track for track in container.streams.audio if track.codec_context]
+    return _best_first(tracks, container.streams.best("audio", related=pictures))
+
+
+def _still(track: "VideoStream") -> bool:
+    """Whether a track says that it has one frame."""
+    if track.frames:
+        return track.frames == 1
+    end, start = promised_end(track), (track.start_time or 0) * Fraction(track.time_base or 1)
+    return end is not None and round((end - start) * Fraction(track.average_rate or 0)) == 1
+
+
+def _best_first(tracks: "list[AnyStream]", best: "Stream | None") -> "list[AnyStream]":
+    """Sorts tracks: FFmpeg's choice, those flagged as default, the rest, each in the order of the file."""
+    default = require("av").stream.Disposition.default
+    return sorted(tracks, key=lambda track: (track is not best, not track.disposition & default))
+
+
+@overload
+def decoded(packet: "Packet[VideoStream]") -> "list[VideoFrame]": ...
+@overload
+def decoded(packet: "Packet[AudioStream]") -> "list[AudioFrame]": ...
+def decoded(packet: Any) -> Any:
+    """The frames that come out of the decoder for a packet; none for a damaged one."""
+    try:
+        return packet.decode()
+    except require("av").error.InvalidDataError:
+        return []
+
+
+def only(container: "InputContainer", stream: "AnyStream") -> "AnyStream":
+    """Makes the demuxer leave out all other streams: their bytes need not even be read. Returns the stream."""
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = require("av").stream.Discard.all
+    return stream
+
+
+def origin_of(container: "InputContainer") -> Fraction:
+    """The timestamp, in seconds, that is time zero of the file."""
+    return Fraction(container.start_time or 0, 1_000_000)
+
+
+def promised_end(stream: "Stream") -> Fraction | None:
+    """Where a stream ends, as a timestamp in seconds, if the header of its file says so."""
+    base = Fraction(stream.time_base or 1)
+    if stream.duration:
+        return ((stream.start_time or 0) + stream.duration) * base
+    with suppress(ValueError):  # Matroska: 00:00:02.000000000
+        hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
+    return None
+
+
+def end_of(path: str | Path, stream_index: int | None = None) -> Fraction | None:
+    """Reads where a stream ends, from the last packets of the file; nothing is decoded.
+
+    Args:
+        path: The file.
+        stream_index: The stream; None: whichever of them ends last.
+
+    Returns:
+        The end as a timestamp in seconds (see `origin_of`), or None if no packet has a time.
+
+    Raises:
+        DataError: As `open_media`.
+    """
+    ends = ends_of(path, stream_index)
+    return max(ends.values(), default=None)
+
+
+def ends_of(path: str | Path, stream_index: int | None = None) -> dict[int, Fraction]:
+    """Reads where the streams of a file end, from its last packets; nothing is decoded.
+
+    Args:
+        path: The file.
+        stream_index: The only stream to look for; None: all of pictures and sound.
+
+    Returns:
+        The ends as timestamps in seconds (see `origin_of`), by stream index. Of several streams, one that ends long
+        before the others may be missing; look for it alone then.
+
+    Raises:
+        DataError: As `open_media`.
+    """
+    return _last_packets(path, stream_index, seek=True) or _last_packets(path, stream_index, seek=False)
+
+
+def _last_packets(path: str | Path, stream_index: int | None, seek: bool) -> dict[int, Fraction]:
+    """The ends of streams after a seek to the end, or after all packets."""
+    ends: dict[int, Fraction] = {}
+    with open_media(path) as container:
+        streams: tuple[Stream, ...] = (*container.streams.video, *container.streams.audio)
+        if stream_index is not None:
+            streams = (only(container, container.streams[stream_index]),)
+        if seek:
+            with suppress(require("av").FFmpegError):  # no index: all packets are read
+                container.seek(_LATEST_SECONDS * 1_000_000)
+        for packet in container.demux(streams):
+            time = packet.pts if packet.pts is not None else packet.dts
+            if time is not None and packet.size:
+                end = (time + (packet.duration or 0)) * Fraction(packet.time_base)
+                ends[packet.stream_index] = max(end, ends.get(packet.stream_index, end))
+    return ends
+
+
+def refuse_missing(path: str | Path, promised: Fraction | None, found: Fraction, allowed_seconds: float) -> None:
+    """Compares where a file ends with where its header says.
+
+    Raises:
+        DataError: If it ends by more than `allowed_seconds` earlier.
+    """
+    if promised is not None and promised - found > allowed_seconds:
+        raise DataError(f"cannot read {path}: cut off: it ends after {float(found):.3f} s of {float(promised):.3f} s")
+
+
+def _head(path: Path) -> bytes:
+    """The first twelve bytes of a file."""
+    with path.open("rb") as file:
+        return file.read(12)
+
+
+def _reason(path: Path, exc: OSError) -> str:
+    """One line on what is wrong with a file."""
+    said = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+    if exc.errno == errno.ENOMEM:  # FFmpeg's answer to both
+        return f"it has more than {_MOST_TRACKS} tracks, or claims more than there is memory for"
+    # EINVAL: what it is was recognised, and is none of our demuxers'
+    if not isinstance(exc, require("av").error.InvalidDataError | EOFError) and exc.errno != errno.EINVAL:
+        return str(said)
+    head = _head(path)
+    if not head:
+        return "the file is empty"
+    if any(head[place:].startswith(magic) for magic, place in _MAGIC.items()):
+        return f"cut off or damaged ({said.lower()})"
+    return f"not a video or sound file ({said.lower()})"

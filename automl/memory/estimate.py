@@ -1,0 +1,117 @@
+"""The memory that a recipe needs on a CUDA device."""
+
+from automl.memory.envelope import Envelope
+from automl.memory.step import Step, inference_of, load_envelope, save_envelope, step_of
+from automl.recipe import Recipe
+
+CONTEXT_BYTES = 2200 * 2**20
+"""What a process takes on the device beside its tensors: CUDA context, library kernels, workspaces of libraries.
+
+From timm's record of which batch sizes fitted an RTX 3090: about 2,200 MiB of its nominal 24 GiB could not be used for
+tensors (torch 1.12, CUDA 11.3, cuDNN's benchmark mode on). Newer CUDA loads kernels lazily and needs less: 758 MiB were
+measured on an H200 (torch 2.11, CUDA 13.0), beside which cuBLAS keeps 64.
+"""
+
+BARE_CONTEXT_BYTES = CONTEXT_BYTES - 2 * 32 * 2**20
+"""Of `CONTEXT_BYTES`, what is beside PyTorch's allocator too: all but the workspaces of cuBLAS.
+
+PyTorch takes these from its own allocator, one for each thread that multiplies, forward and backward, and keeps them:
+32 MiB each on Hopper and Blackwell, 8.1 MiB on others (`ATen/cuda/CublasHandlePool.cpp`; `CUBLAS_WORKSPACE_CONFIG`).
+"""
+
+
+def envelope_of(recipe: Recipe, classes: int, *, accumulates: bool = False) -> Envelope:
+    """The memory of a recipe's training step by micro-batch, without `CONTEXT_BYTES`; from the cache if it is there.
+
+    Args:
+        recipe: What is trained.
+        classes: Outputs of the head.
+        accumulates: Whether gradients are accumulated over several micro-batches.
+
+    Raises:
+        RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
+    """
+    return _envelope(step_of(recipe, classes, accumulates))
+
+
+def _envelope(step: Step) -> Envelope:
+    envelope = load_envelope(step)
+    if envelope is None:
+        from automl.memory.trace import trace_envelope  # imports torch
+
+        envelope = trace_envelope(step)
+        save_envelope(step, envelope)
+    return envelope
+
+
+def estimate(recipe: Recipe, classes: int, *, batch_size: int | None = None, context_bytes: int = CONTEXT_BYTES) -> int:
+    """Predicts the peak memory of one training step on a CUDA device, the CUDA context included.
+
+    Counted are weights, gradients, the optimizer's state, the moving average, activations, the images of the whole
+    batch, and what fragmentation adds to them in PyTorch's caching allocator. `nvidia-smi` may show up to a fifth more
+    where there is more: the allocator keeps what it does not use until memory is short.
+
+    Args:
+        recipe: What is trained. A backbone that is frozen to the end (`freeze_epochs`) keeps no activations.
+        classes: Outputs of the head.
+        batch_size: Images per micro-batch, in place of the recipe's own (or, if it has none, its batch size).
+            Below the recipe's batch size gradients are accumulated.
+        context_bytes: What the process takes beside the allocator; `automl.gpu.probe` measures it on a GPU.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
+    """
+    micro = batch_size or recipe.numerics.micro_batch_size or recipe.batch_size
+    waiting = max(0, recipe.batch_size - micro)
+    pixels = waiting * 3 * 4 * recipe.image_size**2  # of the other micro-batches, normalised in float32
+    return context_bytes + pixels + envelope_of(recipe, classes, accumulates=waiting > 0).at(micro)
+
+
+def estimate_inference(recipe: Recipe, classes: int, batch_size: int, *, context_bytes: int = CONTEXT_BYTES) -> int:
+    """Predicts the peak memory of a forward pass without gradients, as `estimate` does that of a training step."""
+    return context_bytes + _envelope(inference_of(recipe, classes)).at(batch_size)
+
+
+def largest_micro_batch(recipe: Recipe, classes: int, limit_bytes: int, *, context_bytes: int = CONTEXT_BYTES) -> int:
+    """The most images per micro-batch whose training step is predicted to fit a budget.
+
+    Args:
+        recipe: What is trained.
+        classes: Outputs of the head.
+        limit_bytes: The budget, the CUDA context included.
+        context_bytes: As for `estimate`.
+
+    Returns:
+        A divisor of the recipe's batch size, so that every micro-batch of a step has the same weight; 0 if not even
+        one image fits (two, for a backbone with batch normalisation).
+
+    Raises:
+        RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
+    """
+    whole = recipe.batch_size
+    smallest = envelope_of(recipe, classes).smallest_batch
+    for batch in range(whole, smallest - 1, -1):
+        if (
+            whole % batch == 0
+            and estimate(recipe, classes, batch_size=batch, context_bytes=context_bytes) <= limit_bytes
+        ):
+            return batch
+    return 0
+
+
+def limit_for_prediction(budget_bytes: int, context_bytes: int, factor: float) -> int:
+    """The limit under which a prediction says what was measured.
+
+    Args:
+        budget_bytes: For the whole process.
+        context_bytes: What was measured in place of `CONTEXT_BYTES`: the context, and what libraries keep in the
+            allocator.
+        factor: The measured memory of tensors, as a multiple of the predicted.
+
+    Returns:
+        Bytes, for `largest_micro_batch` and to be compared with `estimate`.
+    """
+    return CONTEXT_BYTES + int((budget_bytes - context_bytes) / factor)

@@ -1,0 +1,130 @@
+"""What decides a step's memory, and the disk cache of envelopes by it; imports no torch."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from automl.files import cache_dir, write_text
+from automl.memory.envelope import Envelope
+from automl.recipe import Recipe
+from automl.recipe.optimizer import Sgd
+
+METHOD = 3
+"""Raised whenever the prediction changes, so that older cache files are passed over."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Everything about one training step that decides its memory, but for the batch size.
+
+    Attributes:
+        backbone: timm's architecture, without the tag of its weights.
+        image_size: Pixels of each side.
+        classes: Outputs of the head.
+        precision: fp32, bf16 or fp16.
+        memory_format: contiguous or channels_last.
+        optimizer: A name of timm's.
+        momentum: Whether SGD keeps a momentum buffer (true for the others).
+        nesterov: Whether SGD's momentum is Nesterov's (false for the others).
+        weight_decay: Whether weights decay (SGD and Adam then need a copy of the gradients).
+        ema: Whether a moving average of the weights is kept.
+        drop_path: Whether residual branches are dropped.
+        accumulates: Whether gradients of earlier micro-batches are there when the forward pass begins.
+        kernel: How the optimizer's step is computed: `fused` needs no memory of its own, `foreach` needs copies of all
+            gradients, `loop` of one at a time.
+        grad_checkpointing: Whether activations are computed again in the backward pass.
+        frozen: Whether the head alone learns.
+        training: Whether it is a training step; else a forward pass without gradients.
+    """
+
+    backbone: str
+    image_size: int
+    classes: int
+    precision: str = "fp32"
+    memory_format: str = "contiguous"
+    optimizer: str = "adamw"
+    momentum: bool = True
+    nesterov: bool = False
+    weight_decay: bool = True
+    ema: bool = False
+    drop_path: bool = False
+    accumulates: bool = False
+    kernel: Literal["fused", "foreach", "loop"] = "fused"
+    grad_checkpointing: bool = False
+    frozen: bool = False
+    training: bool = True
+
+
+def step_of(recipe: Recipe, classes: int, accumulates: bool) -> Step:
+    """The facts of a recipe's training step."""
+    optimizer = recipe.optimizer
+    momentum = not isinstance(optimizer, Sgd) or optimizer.momentum > 0
+    return Step(
+        backbone=recipe.backbone.partition(".")[0],
+        image_size=recipe.image_size,
+        classes=classes,
+        precision=recipe.numerics.precision,
+        memory_format=recipe.numerics.memory_format,
+        optimizer=optimizer.name,
+        momentum=momentum,
+        nesterov=isinstance(optimizer, Sgd) and optimizer.nesterov and momentum,
+        weight_decay=recipe.weight_decay > 0,
+        ema=recipe.ema_decay > 0,
+        drop_path=recipe.drop_path > 0,
+        accumulates=accumulates,
+        kernel="fused" if optimizer.fused else "foreach",
+        grad_checkpointing=recipe.numerics.grad_checkpointing,
+        frozen=recipe.freeze_epochs >= recipe.epochs,
+    )
+
+
+def inference_of(recipe: Recipe, classes: int) -> Step:
+    """The facts of a forward pass without gradients with a recipe's backbone."""
+    return Step(
+        backbone=recipe.backbone.partition(".")[0],
+        image_size=recipe.image_size,
+        classes=classes,
+        precision=recipe.numerics.precision,
+        memory_format=recipe.numerics.memory_format,
+        training=False,
+    )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "timm")}
+
+
+def _key(step: Step) -> dict[str, Any]:
+    return {"method": METHOD, **_versions(), **asdict(step)}
+
+
+def cache_path(step: Step) -> Path:
+    """Where the envelope of a step is kept, under this version of torch, timm and the method."""
+    digest = sha256(json.dumps(_key(step), sort_keys=True).encode()).hexdigest()
+    return cache_dir() / "memory" / f"{digest[:32]}.json"
+
+
+def load_envelope(step: Step) -> Envelope | None:
+    """Reads a step's envelope; None if it is not there, or the file is broken or another step's."""
+    try:
+        content = json.loads(cache_path(step).read_text(encoding="utf-8"))
+        if content["key"] != _key(step):
+            return None
+        lines, needed = (tuple((int(x), int(y)) for x, y in content[name]) for name in ("lines", "needed"))
+        envelope = Envelope(lines, needed, int(content["smallest_batch"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return envelope if lines and needed else None
+
+
+def save_envelope(step: Step, envelope: Envelope) -> None:
+    """Writes a step's envelope; a cache that cannot be written is none, and no error."""
+    content = {"key": _key(step), **asdict(envelope)}
+    with suppress(OSError):
+        write_text(cache_path(step), json.dumps(content, indent=1))

@@ -1,0 +1,1 @@
+"""From the winners of a study to a model folder."""

@@ -1,0 +1,60 @@
+"""How long jobs report what they do, and how Ctrl-C reaches them."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
+
+Progress = Callable[[int, int], None]
+"""Called with how many pieces of a work are done, and how many there are."""
+
+
+class Reporter(Protocol):
+    """Receives what a long job does."""
+
+    def print_line(self, line: str) -> None:
+        """Shows one line."""
+
+    def show_progress(self, label: str) -> AbstractContextManager[Progress]:
+        """Yields a callback for a long piece of work."""
+
+    def show_study(self, result: Any, deadline: float | None, stopping: bool) -> None:
+        """Shows a study (`automl.study.search.SearchResult`); called about twice a second while workers train."""
+
+
+class ConsoleReporter:
+    """A reporter that prints the lines and no more."""
+
+    def print_line(self, line: str) -> None:
+        """Prints a line."""
+        print(line, flush=True)
+
+    def show_progress(self, label: str) -> AbstractContextManager[Progress]:
+        """Prints what begins, and no more."""
+        self.print_line(label)
+        return nullcontext(lambda _done, _total: None)
+
+    def show_study(self, result: Any, deadline: float | None, stopping: bool) -> None:
+        """Shows nothing."""
+
+
+class SilentReporter(ConsoleReporter):
+    """A reporter that shows nothing: of a process that works for another one."""
+
+    def print_line(self, line: str) -> None:
+        """Shows nothing."""
+
+
+@contextmanager
+def interrupts(stop: Callable[[], None]) -> Iterator[None]:
+    """Sends Ctrl-C and SIGTERM to `stop`; in threads other than the main one they stay as they are."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

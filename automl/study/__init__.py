@@ -1,0 +1,1 @@
+"""Studies: pool, trials, workers and their supervisor."""

@@ -1,0 +1,389 @@
+"""Storages: where Optuna keeps a study, opened so that nothing is lost when one goes away or was cut short.
+
+A database that restarts, a network that is gone, a full disk: every call of a storage is made again until it is
+answered, up to `WAIT_SECONDS`. That a call is made twice when its answer alone was lost does no harm: attributes and
+values are written over, and a trial that was created twice is taken up as one that a dead worker left behind.
+"""
+
+import json
+import logging
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import FrozenTrial
+
+from automl.errors import StudyError
+from automl.files import write_atomically
+from automl.study.sqlite import StudyConnection
+
+WAIT_SECONDS = 60.0
+"""How long a storage that has gone away is waited for."""
+
+_PAUSES = (0.1, 2.0)
+"""Seconds between two tries: of the first, and at most; each is twice the one before."""
+
+_CONNECT = {
+    "sqlite": {"timeout": 5, "factory": StudyConnection},  # one writer at a time: a worker waits for its turn
+    "psycopg": {"connect_timeout": 10},
+    "psycopg2": {"connect_timeout": 10},
+    "pymysql": {"connect_timeout": 10},
+    "mysqldb": {"connect_timeout": 10},
+}
+"""How to connect, by driver. A single try has an end: some would wait for minutes, and hear no Ctrl-C meanwhile."""
+
+_TAKE_OVER_SECONDS = 30
+"""When a journal's lock is taken from a holder that shows no sign of life; it is held for milliseconds."""
+
+# It would tell each try of an outage, with the statement.
+logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
+
+
+class StorageLost(StudyError):  # noqa: N818 - it says what happened, as Parked and Diverged do
+    """A storage did not answer in time; a running trial stays so, and can be taken up again."""
+
+
+# --- waiting ------------------------------------------------------------------------------------------------------
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass
+class Patience:
+    """Waits for a storage that does not answer.
+
+    Attributes:
+        seconds: How long, from the first call that failed.
+        say: Is told once that it waits, and once that the storage is back.
+        should_stop: Whether to give up at once.
+        storage: The storage, as people are told of it.
+    """
+
+    seconds: float = WAIT_SECONDS
+    print_line: Callable[[str], None] = _to_stderr
+    should_stop: Callable[[], bool] = lambda: False
+    storage: str = ""
+    _since: float | None = field(default=None, init=False)
+    _pause: float = field(default=0.0, init=False)
+
+    def wait(self, error: Exception) -> None:
+        """Sleeps after a call that failed, a little longer each time.
+
+        Raises:
+            StorageLost: If the time is up, or it was asked to stop.
+        """
+        now, reason = time.monotonic(), _first_line(error)
+        if self._since is None:
+            self._since, self._pause = now, _PAUSES[0]
+            self.print_line(f"the {self.storage} does not answer ({reason}); waiting up to {self.seconds:.0f} s")
+        until = min(now + self._pause, self._since + self.seconds)
+        self._pause = min(2 * self._pause, _PAUSES[1])
+        while not self.should_stop():
+            if (now := time.monotonic()) >= self._since + self.seconds:
+                raise StorageLost(
+                    f"the {self.storage} has not answered for {self.seconds:.0f} s ({reason}); "
+                    "when it does, the same command goes on where this one ended"
+                ) from error
+            if now >= until:
+                return
+            time.sleep(min(0.1, until - now))
+        raise StorageLost(f"the {self.storage} does not answer ({reason}); not waited for any longer") from error
+
+    def answered(self) -> None:
+        """Notes that the storage is there."""
+        if self._since is not None:
+            self.print_line(f"the {self.storage} is back after {time.monotonic() - self._since:.0f} s")
+            self._since = None
+
+
+def patience_of(study: optuna.Study) -> Patience:
+    """How a study's storage is waited for; to be changed by whoever knows whom to tell and when to stop."""
+    found = getattr(study._storage, "patience", None)
+    return found if isinstance(found, Patience) else Patience()
+
+
+def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a storage, called until it is answered."""
+
+    @wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        repeated = False
+        while True:
+            try:
+                answer = method(self, *args, **kwargs)
+            except UpdateFinishedTrialError:
+                if not repeated or method.__name__ != "set_trial_state_values":
+                    raise
+                answer = True  # the first call had ended the trial, and only its answer was lost
+            except Exception as exc:
+                if not _is_gone(exc):
+                    raise
+                self.patience.wait(exc)
+                repeated = True
+                continue
+            self.patience.answered()
+            return answer
+
+    return call
+
+
+_Storage = TypeVar("_Storage", bound=type)
+
+
+def _waiting(storage: _Storage) -> _Storage:
+    """Makes every public method of a storage wait."""
+    for name in dir(BaseStorage):
+        if not name.startswith("_"):
+            setattr(storage, name, _patient(getattr(storage, name)))
+    return storage
+
+
+@_waiting
+class _Database(_CachedStorage):
+    """A database behind Optuna's own cache."""
+
+    patience = Patience()
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        self._backend.get_study_name_from_id(study_id)  # an outage here is waited for by us
+        # In this one call Optuna itself tries again for some seconds, and hears no wish to stop meanwhile.
+        return super().create_new_trial(study_id, template_trial)
+
+
+@_waiting
+class _Journal(JournalStorage):
+    """A journal file."""
+
+    patience = Patience()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What a driver said: Optuna wraps it, and so does SQLAlchemy."""
+    if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__:
+        return error.__cause__
+    return error
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether an error says that the storage is out of reach, and not that a call was wrong."""
+    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+    cause = _cause(error)
+    if isinstance(cause, DBAPIError):
+        return isinstance(cause, InterfaceError | OperationalError) or cause.connection_invalidated
+    return isinstance(cause, OSError)
+
+
+def _first_line(error: Exception) -> str:
+    cause = _cause(error)
+    text = str(getattr(cause, "orig", None) or cause).strip()
+    return text.splitlines()[0] if text else type(cause).__name__
+
+
+# --- opening ------------------------------------------------------------------------------------------------------
+
+
+def open_storage(url: str, patience: Patience | None = None) -> BaseStorage:
+    """Opens an Optuna storage.
+
+    Args:
+        url: A database URL as Optuna takes it (`sqlite:///…`, `postgresql://…`, `mysql://…`), or the path of a file
+            ending in `.log` for Optuna's journal. A journal that was cut short is mended.
+        patience: Waits for a storage that does not answer now, if it is known to be one; None: that is told at once.
+            One that goes away later is waited for in any case.
+
+    Raises:
+        StudyError: If it cannot be opened.
+        StorageLost: If it did not answer in time.
+    """
+    wait = patience is not None
+    patience = patience or Patience()
+    patience.storage = f"storage {_shown(url)}"
+    while True:
+        try:
+            storage = _open(url)
+        except StudyError:
+            raise
+        except Exception as exc:  # SQLAlchemy and the drivers raise many types
+            if wait and _is_gone(exc):
+                patience.wait(exc)
+                continue
+            raise StudyError(f"cannot open the {patience.storage}: {_first_line(exc)}") from exc
+        patience.answered()
+        storage.patience = patience
+        return storage
+
+
+def _open(url: str) -> _Database | _Journal:
+    if "://" not in url:
+        if not url.endswith(".log"):
+            raise StudyError(f"not a storage: {url!r}; give a URL such as sqlite:///study.db, or a .log journal file")
+        return _Journal(_JournalFile(Path(absolute(url))))
+    from sqlalchemy import make_url
+
+    parsed = make_url(absolute(url))
+    driver = parsed.get_dialect().driver
+    name = "sqlite" if parsed.get_backend_name() == "sqlite" else driver
+    arguments: dict[str, Any] = {"connect_args": _CONNECT.get(name, {}), "pool_pre_ping": name != "sqlite"}
+    return _Database(RDBStorage(parsed.render_as_string(hide_password=False), engine_kwargs=arguments))
+
+
+def absolute(url: str) -> str:
+    """A storage that is a file, named from the root and not from the current folder; any other one as it is."""
+    if "://" not in url:
+        return str(Path(url).expanduser().absolute())
+    if not url.startswith("sqlite"):
+        return url
+    from sqlalchemy import make_url
+
+    parsed = make_url(url)
+    if not parsed.database or parsed.database.startswith((":", "file:")):  # in memory, or SQLite's own kind of URL
+        return url
+    path = Path(parsed.database).expanduser().absolute()
+    return parsed.set(database=str(path)).render_as_string(hide_password=False)
+
+
+def _shown(url: str) -> str:
+    """A URL without its password."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string() if "://" in url else url
+    except ArgumentError:
+        return url
+
+
+# --- journals -----------------------------------------------------------------------------------------------------
+
+_ENTRY = b'{"op_code":'
+"""How an entry begins; inside an entry its quotes would be escaped."""
+
+
+class _JournalLock(JournalFileSymlinkLock):
+    """Optuna's lock; whoever holds it finds whole lines, so that what is appended is a line of its own.
+
+    Optuna judges whether a holder is alive by following the link: with a relative path it leads nowhere, and the lock
+    of a killed process is never taken over (Optuna 5.0).
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), grace_period=_TAKE_OVER_SECONDS)
+        self._path = path
+
+    def acquire(self) -> bool:
+        super().acquire()
+        try:
+            _cut_unfinished(self._path)
+        except BaseException:
+            self.release()
+            raise
+        return True
+
+
+class _JournalFile(JournalFileBackend):
+    """Optuna's journal file, mended where a full disk or a kill cut it short."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens a journal, or begins one.
+
+        Raises:
+            StudyError: If it is damaged in a way that cannot be mended.
+        """
+        lock = _JournalLock(path)
+        super().__init__(str(path), lock_obj=lock)
+        if next(_damaged(path), None) is not None:
+            with _held(lock):  # which cuts an unfinished last line
+                _mend(path)
+        self._path = path
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Optuna's, with an error that says what to do."""
+        try:
+            yield from super().read_logs(log_number_from)
+        except ValueError as exc:
+            number, _ = next(_damaged(self._path), ("?", b""))
+            raise StudyError(
+                f"the journal {self._path} was damaged in line {number} by another program; "
+                "run the same command again: it mends it"
+            ) from exc
+
+
+@contextmanager
+def _held(lock: _JournalLock) -> Generator[None, None, None]:
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _cut_unfinished(path: Path) -> None:
+    """Cuts off a last line without an end: its writer never learnt that it was written. Needs the lock."""
+    with path.open("rb") as journal:
+        if journal.seek(0, 2) == 0:
+            return
+        journal.seek(-1, 2)
+        if journal.read() == b"\n":
+            return
+    with path.open("r+b") as journal:
+        journal.truncate(journal.read().rfind(b"\n") + 1)
+
+
+def _damaged(path: Path) -> Generator[tuple[int, bytes], None, None]:
+    """The lines of a journal that hold no entry, or several, with their numbers from 1."""
+    with path.open("rb") as journal:
+        for number, line in enumerate(journal, 1):
+            if not (line.endswith(b"\n") and _is_entry(line)):
+                yield number, line
+
+
+def _is_entry(text: bytes) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+def _mend(path: Path) -> None:
+    """Takes the entries out of lines that were glued to an unfinished one. Needs the lock.
+
+    Raises:
+        StudyError: If a line ends in no entry; nothing is changed then.
+    """
+    mended = {number: _entries(line) for number, line in _damaged(path)}
+    if not mended:
+        return
+    for number, entries in mended.items():
+        if not entries:
+            file = shlex.quote(str(path))
+            raise StudyError(
+                f"the journal {path} is damaged in line {number}, which holds no entry; restore it from a copy, or "
+                f"keep what is above: cp {file} {file}.damaged && head -n {number - 1} {file}.damaged > {file}"
+            )
+    kept = path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}.damaged")
+    shutil.copy2(path, kept)
+    with write_atomically(path) as temporary, path.open("rb") as journal, temporary.open("wb") as whole:
+        for number, line in enumerate(journal, 1):
+            whole.writelines(mended.get(number, [line]))
+    numbers = ", ".join(map(str, mended))
+    _to_stderr(f"the journal {path} was cut short and is mended (line {numbers}); as it was: {kept}")
+
+
+def _entries(line: bytes) -> list[bytes]:
+    """The whole entries of a line in which one or more others were cut short; none if it does not end in one."""
+    pieces = [_ENTRY + piece for piece in line.removesuffix(b"\n").split(_ENTRY)[1:]]
+    return [piece + b"\n" for piece in pieces if _is_entry(piece)] if pieces and _is_entry(pieces[-1]) else []

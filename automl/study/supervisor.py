@@ -1,0 +1,147 @@
+"""The supervisor: starts one worker a device, replaces those that die, ends the study in time.
+
+It trains nothing itself, so that nothing a trial does (a CUDA error, a kill for memory) takes the study down.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from automl.devices import LEAKED, POISONED
+from automl.errors import StudyError
+from automl.study.folder import StudyFolder
+
+_GRACE_SECONDS = 30.0
+"""After the deadline, for the checkpoint of a parked trial to be written."""
+
+_DEATHS_IN_A_ROW = 5
+"""A worker that dies so often without a sign of progress in between will die again."""
+
+
+@dataclass
+class _Worker:
+    device: str
+    process: "subprocess.Popen[bytes]"
+    deaths: int = 0
+    seen: float = 0.0
+    """When its progress file last changed."""
+
+
+@dataclass
+class Supervisor:
+    """Workers of one study on this machine.
+
+    Attributes:
+        folder: The study's folder.
+        storage: Its Optuna storage URL.
+        devices: One worker each.
+        deadline: When the study ends, in seconds since 1970; None: when its trials are done.
+    """
+
+    folder: StudyFolder
+    storage: str
+    devices: tuple[str, ...]
+    deadline: float | None = None
+    workers: list[_Worker] = field(default_factory=list)
+    replaced: int = 0
+    stopping: bool = False
+
+    def watch(self, tick: Callable[[], None], period_seconds: float = 0.5) -> None:
+        """Runs the study to its end.
+
+        Args:
+            tick: Called every period, to show progress.
+            period_seconds: How often to look.
+
+        Raises:
+            StudyError: If a worker cannot go on, with what it said last.
+        """
+        if not self.stopping:
+            self.workers = [_Worker(device, self._start(device)) for device in self.devices]
+        try:
+            while self.workers:
+                self._look_after()
+                tick()
+                time.sleep(period_seconds)
+        finally:
+            self.kill()
+
+    def stop(self) -> None:
+        """Asks every worker to stop after this epoch; none is started from now on."""
+        self.stopping = True
+        for worker in self.workers:
+            _close(worker)
+
+    def kill(self) -> None:
+        """Ends every worker now; their trials can be taken up again from their checkpoints."""
+        for worker in self.workers:
+            _close(worker)
+            if worker.process.poll() is None:
+                worker.process.kill()
+            worker.process.wait()
+        self.workers = []
+
+    def _look_after(self) -> None:
+        for worker in list(self.workers):
+            code = worker.process.poll()
+            if code is None:
+                if self.deadline is not None and time.time() > self.deadline + _GRACE_SECONDS:
+                    worker.process.kill()
+                continue
+            _close(worker)
+            if code == 0 or (self.deadline is not None and time.time() > self.deadline):
+                self.workers.remove(worker)
+            elif code == 2:  # an error that was told: another worker would meet it again
+                raise StudyError(self._last_words(worker.device))
+            elif self.stopping:  # it died before it could park: its trial is taken up another time
+                self.workers.remove(worker)
+            else:
+                self._replace(worker, code)
+
+    def _replace(self, worker: _Worker, code: int) -> None:
+        # A worker that asked for a successor is no sign of trouble to come: its trials end, if only by failing.
+        if code not in (LEAKED, POISONED):
+            self._count_death(worker, code)
+        self.replaced += 1
+        worker.process = self._start(worker.device)
+
+    def _count_death(self, worker: _Worker, code: int) -> None:
+        progress = self.folder.progress(worker.device)
+        changed = progress.stat().st_mtime if progress.exists() else 0.0
+        worker.deaths = 1 if changed > worker.seen else worker.deaths + 1
+        worker.seen = changed
+        if worker.deaths >= _DEATHS_IN_A_ROW:
+            how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+            raise StudyError(
+                f"the worker on {worker.device} {how} {_DEATHS_IN_A_ROW} times in a row; "
+                f"its last words ({self.folder.log(worker.device)}):\n{self._last_words(worker.device)}"
+            )
+
+    def _start(self, device: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "automl", "worker", "--storage", self.storage, "--study", self.folder.name]
+        command += ["--runs", str(self.folder.path.parent.absolute()), "--device", device, "--supervised"]
+        if self.deadline is not None:
+            command += ["--deadline", str(self.deadline)]
+        with self.folder.log(device).open("ab") as log:
+            # A session of its own: Ctrl-C reaches the supervisor alone, which then asks the worker.
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+
+    def _last_words(self, device: str) -> str:
+        try:
+            lines = self.folder.log(device).read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return "nothing"
+        told = max((i for i, line in enumerate(lines) if line.startswith("Error: ")), default=None)
+        last = lines[-8:] if told is None else lines[told:]
+        return "\n".join(line for line in last if line.strip()).removeprefix("Error: ")
+
+
+def _close(worker: _Worker) -> None:
+    """Closes the worker's standard input, which it takes as a wish to stop."""
+    try:
+        if worker.process.stdin:
+            worker.process.stdin.close()
+    except BrokenPipeError:
+        pass

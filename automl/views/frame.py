@@ -1,0 +1,72 @@
+"""The `frame` view: frames of a video, their middle squares or all of them."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from automl.media.video import Frames, iterate_frames, read_frames
+from automl.views.base import Pixels, ViewImages, probe_video, square, stacked
+from automl.views.parameters import Frame
+
+_THUMBNAIL = 32  # pixels of the short side of what is compared to find scene changes
+_LOOKS_PER_SECOND = 5.0
+
+
+def frame_images(view: Frame, path: Path, size: int) -> ViewImages:
+    """Makes the images of the `frame` view; see `automl.views.view_images`."""
+    video = probe_video(path)
+    if view.placement == "even":
+        frames = read_frames(path, count=view.count, size=size)
+    else:
+        stride = max(1, round((video.frames_per_second or 25) / _LOOKS_PER_SECOND))
+        times = scene_times(path, view.count, view.min_change, stride)
+        frames = read_frames(path, times_seconds=times, size=size)
+    frames, notes = distinct(frames, view.count)
+    fit = squashed if view.fit == "squash" else square
+    return stacked([fit(pixels, size) for pixels in frames.pixels], list(frames.times_seconds), notes)
+
+
+def squashed(pixels: Pixels, size: int) -> Pixels:
+    """Brings both sides of a picture (height, width, 3) to `size` pixels (bicubic, antialiased): nothing is cut off."""
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def distinct(frames: Frames, count: int) -> tuple[Frames, list[str]]:
+    """Leaves out repeated frames, as a clip of fewer frames than were asked for gives; with a note that says so."""
+    _, first = np.unique(frames.times_seconds, return_index=True)
+    if len(first) == len(frames):
+        return frames, []
+    notes = [f"{len(first)} frames instead of {count}: the clip has no more"]
+    return Frames(frames.pixels[first], frames.times_seconds[first]), notes
+
+
+def scene_times(path: Path, count: int, min_change: float, stride: int = 1) -> list[float]:
+    """Finds the scenes of a clip and picks times in their middle.
+
+    Args:
+        path: The video; it is decoded from beginning to end, in constant memory.
+        count: How many times, at most.
+        min_change: See `Frame.min_change`.
+        stride: Every how many frames one is looked at.
+
+    Returns:
+        Times in seconds, ascending: the middle of the longest parts.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    starts: list[float] = []
+    before: Pixels | None = None
+    time = 0.0
+    for time, pixels in iterate_frames(path, stride, size=_THUMBNAIL):
+        change = 1.0 if before is None else float(np.abs(pixels.astype(np.int16) - before).mean()) / 255
+        if change >= min_change:
+            starts.append(time)
+        before = pixels
+    parts = [(end - start, start) for start, end in zip(starts, [*starts[1:], time], strict=True)]
+    while len(parts) < count and max(parts)[0] > 0:
+        length, start = parts.pop(parts.index(max(parts)))
+        parts += [(length / 2, start), (length / 2, start + length / 2)]
+    longest = sorted(parts, reverse=True)[:count]
+    return sorted(start + length / 2 for length, start in longest)

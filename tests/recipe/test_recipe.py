@@ -1,0 +1,144 @@
+from types import NoneType, UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from automl.errors import RecipeError
+from automl.recipe import Recipe
+from automl.recipe.augmentation import Augmentation
+from automl.views.parameters import AudioFeatures, Face, Frame, Mel, Motion, WholeImage
+
+
+def values_of(annotation, limits=()):
+    """Values of a recipe's field, by its annotation, which knows every branch and limit."""
+    kind, inner = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        return values_of(inner[0], [limit for field in inner[1:] for limit in getattr(field, "metadata", ())])
+    if kind in (Union, UnionType):
+        return st.one_of([values_of(one) for one in inner])
+    if kind is Literal:
+        return st.sampled_from(inner)
+    if annotation is int or annotation is float:
+        known = {
+            key: getattr(limit, key) for limit in limits for key in ("ge", "gt", "le", "lt") if hasattr(limit, key)
+        }
+        low, high = known.get("ge", known.get("gt", -1000)), known.get("le", known.get("lt", 1000))
+        if annotation is int:
+            return st.integers(low, high)
+        return st.floats(low, high, exclude_min="gt" in known, exclude_max="lt" in known)
+    if annotation in (bool, str, NoneType):
+        return {bool: st.booleans(), str: st.text(min_size=1), NoneType: st.none()}[annotation]
+    return st.builds(annotation, **{n: values_of(f.annotation, f.metadata) for n, f in annotation.model_fields.items()})
+
+
+VIEWS = [
+    WholeImage(),
+    Frame(count=3, placement="scenes"),
+    Face(margin=1.5, when_none="frame"),
+    Motion(of="frame", gain=2),
+    Mel(n_mels=64, fmax_hz=4000),
+    AudioFeatures(n_mfcc=13),
+]
+
+
+@st.composite
+def recipes(draw, views=VIEWS):
+    """Any recipe through one of these views; of what excludes each other, one."""
+    view = draw(st.sampled_from(views))
+    fields = {name: values_of(f.annotation, f.metadata) for name, f in Augmentation.model_fields.items()}
+    for name in ("time_mask", "frequency_mask", "time_shift", "noise", "gain"):
+        if view.media != "sound":
+            del fields[name]
+    if view.media != "video":
+        del fields["codec"]
+    rest = {n: values_of(f.annotation, f.metadata) for n, f in Recipe.model_fields.items() if n not in CHOSEN}
+    return draw(st.builds(Recipe, view=st.just(view), augmentation=st.builds(Augmentation, **fields), **rest))
+
+
+CHOSEN = ("view", "augmentation")
+RECIPES = recipes()
+IMAGE_RECIPES = recipes(VIEWS[:1])
+FIXTURE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+
+
+@FIXTURE
+@given(recipe=RECIPES, header=st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126), max_size=50))
+def test_a_saved_recipe_loads_equal(tmp_path, recipe, header):
+    recipe.save(tmp_path / "recipe.yaml", header=f"{header}\nautoml train recipe.yaml")
+    assert Recipe.load(tmp_path / "recipe.yaml") == recipe
+    assert "# automl train recipe.yaml" in (tmp_path / "recipe.yaml").read_text()
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(recipe=RECIPES)
+def test_yaml_holds_every_hyperparameter_and_validates_again(recipe):
+    values = yaml.safe_load(recipe.to_yaml())
+    assert values.keys() == Recipe.model_fields.keys()
+    assert Recipe.from_mapping(values) == recipe
+
+
+def test_only_the_backbone_is_required():
+    assert Recipe.from_mapping({"backbone": "resnet18"}) == Recipe(backbone="resnet18")
+
+
+def test_a_recipe_cannot_be_changed():
+    recipe = Recipe(backbone="resnet18")
+    with pytest.raises(ValidationError):
+        recipe.epochs = 3
+    with pytest.raises(ValidationError):
+        recipe.loss.smoothing = 0.1
+
+
+def test_numbers_and_switches_as_yaml_1_1_reads_them(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("backbone: resnet18\nlearning_rate: 1e-5\noptimizer: {name: sgd, nesterov: off}\n")
+    recipe = Recipe.load(path)
+    assert recipe.learning_rate == 1e-5
+    assert recipe.optimizer.nesterov is False
+
+
+def test_all_mistakes_are_listed_at_once():
+    values = {
+        "learning_rate": -1,
+        "loss": {"name": "focall"},
+        "optimizer": {"name": "sgd", "momentun": 0.9},
+        "augmentation": {"blur": 2, "color": {"name": "jitter", "hue": 3}},
+        "epochz": 3,
+    }
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_mapping(values, "trial 7")
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith("trial 7: ") for line in lines)
+    for where in ("backbone", "learning_rate", "loss", "momentun", "augmentation.blur", "hue", "epochz"):
+        assert sum(where in line for line in lines) == 1, where
+    assert any("learning_rate" in line and "(got -1)" in line and "greater than 0" in line for line in lines)
+    assert any("'focal'" in line and "'cross_entropy'" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["epochs", "clip_norm", "freeze_epochs", "learning_rate"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_are_finite(name, value):
+    with pytest.raises(RecipeError, match=name):
+        Recipe.from_mapping({"backbone": "resnet18", name: value})
+
+
+@pytest.mark.parametrize("content", ["", "- 1", "resnet18", "3"])
+def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(content)
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: a recipe is a mapping"):
+        Recipe.load(path)
+
+
+def test_mistakes_in_a_file_are_of_that_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("backbone: resnet18\nepochs: none\n")
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: epochs: .*'none'"):
+        Recipe.load(path)
+    path.write_text("backbone: [resnet18\n")
+    with pytest.raises(RecipeError, match="line 2, column 1"):
+        Recipe.load(path)

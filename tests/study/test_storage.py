@@ -1,0 +1,428 @@
+import json
+import os
+import shlex
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from sqlalchemy import event
+
+from automl.errors import StudyError
+from automl.spec import StudySpec
+from automl.study import search as api
+from automl.study import storage as storage_module
+from automl.study import worker
+from automl.study.folder import StudyFolder
+from automl.study.objective import Outcome
+from automl.study.storage import Patience, StorageLost, absolute, open_storage, patience_of
+from automl.study.study import freeze, open_study, stored_spec, stored_storage, studies
+from automl.study.worker import Stop, work
+from tests.study.test_study import FACTS, folder_of, spec_of
+
+ODD = "50%?#x {a} [b] 'c\" ü~"
+"""A folder's name that a URL, a shell, a glob, a format string and a config file each read in their own way."""
+
+
+def study_at(url, name="tones"):
+    return optuna.create_study(study_name=name, storage=open_storage(str(url)), load_if_exists=True)
+
+
+def as_optuna_reads(path):
+    """The study's trials, by Optuna without our care."""
+    return optuna.load_study(study_name="tones", storage=JournalStorage(JournalFileBackend(str(path)))).trials
+
+
+# --- where a storage lies -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_runs_may_lie_in_a_folder_of_any_name(tmp_path, monkeypatch, journal):
+    (tmp_path / ODD).mkdir()
+    monkeypatch.chdir(tmp_path / ODD)
+    folder = StudyFolder(Path("runs") / "tones")
+    freeze(folder, spec_of(storage="study.log" if journal else None), "maximize", FACTS).ask()
+    made = tmp_path / ODD / ("study.log" if journal else "runs/tones/study.db")
+    assert made.stat().st_size > 0
+    assert [path.name for path in tmp_path.iterdir()] == [ODD]
+    monkeypatch.chdir(tmp_path)
+    (found,) = studies(Path(ODD) / "runs")
+    assert len(open_study(found).trials) == 1
+    assert len(open_study(StudyFolder(tmp_path / ODD / "runs" / "tones"), stored_storage(found)).trials) == 1
+    assert shlex.split(found.command("best")) == ["automl", "best", "tones", "--runs", f"{ODD}/runs"]
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    freeze(StudyFolder(Path("~/runs/tones")), spec_of(), "maximize", FACTS)
+    assert (tmp_path / "runs" / "tones" / "study.db").exists()
+    assert [folder.name for folder in studies(Path("~/runs"))] == ["tones"]
+    assert absolute("~/study.log") == str(tmp_path / "study.log")
+
+
+@pytest.mark.parametrize("url", ["study.log", "sqlite:///study.db"])
+def test_a_storage_is_the_same_file_from_any_folder(tmp_path, monkeypatch, url):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    folder = folder_of(tmp_path)
+    monkeypatch.chdir(tmp_path / "here")
+    study = freeze(folder, spec_of(storage=url), "maximize", FACTS)
+    monkeypatch.chdir(tmp_path / "there")
+    study.set_user_attr("told", "from elsewhere")
+    assert open_study(folder).user_attrs["told"] == "from elsewhere"
+    monkeypatch.chdir(tmp_path / "here")
+    by_its_whole_path = spec_of(storage=absolute(url))
+    assert freeze(folder, by_its_whole_path, "maximize", FACTS).user_attrs["told"] == "from elsewhere"
+    assert not list((tmp_path / "there").iterdir())
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?uri=true", "postgresql://h/db"])
+def test_what_is_no_file_stays_as_it_is(url):
+    assert absolute(url) == url
+
+
+def test_a_password_is_not_told():
+    with pytest.raises(StudyError, match=r"nosuchdb://me:\*\*\*@host/db") as caught:
+        open_storage("nosuchdb://me:secret@host/db")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_study_goes_on_from_any_folder(tmp_path, monkeypatch):
+    given = {"path": "tones", "groups": "groups.csv"}
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    spec = StudySpec.from_mapping({"data": given, "weights_dir": "weights"})
+    freeze(StudyFolder(Path("runs/tones")), spec, "maximize", FACTS)
+    monkeypatch.chdir(tmp_path / "there")
+    given = {"path": "../there/../tones", "groups": tmp_path / "groups.csv"}
+    spec = StudySpec.from_mapping({"data": given, "weights_dir": "../weights"})
+    study = freeze(StudyFolder(Path("../runs/tones")), spec, "maximize", FACTS)
+    assert stored_spec(study).data.path == tmp_path / "tones"
+    other = StudySpec.from_mapping({"data": {"path": "tones"}})
+    with pytest.raises(StudyError, match=f"data.path was {tmp_path}/tones, is {tmp_path}/there/tones"):
+        freeze(StudyFolder(Path("../runs/tones")), other, "maximize", FACTS)
+
+
+# --- journals that were cut short ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lines(tmp_path, monkeypatch):
+    """The lines of a journal of one study with one ended trial and a running one."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # which takes most of the time
+    study = study_at(tmp_path / "whole.log")
+    study.tell(study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}), 0.5)
+    study.ask().set_user_attr("host", "ü")
+    return (tmp_path / "whole.log").read_bytes().splitlines(keepends=True)
+
+
+def test_an_unfinished_last_line_is_cut_off_before_anything_is_appended(tmp_path, lines):
+    before, last = b"".join(lines[:-1]), lines[-1]
+    assert len(last) > 100
+    path = tmp_path / "torn.log"
+    for cut in range(len(last)):
+        path.write_bytes(before + last[:cut])
+        storage = open_storage(str(path))
+        assert path.read_bytes() == before
+        path.write_bytes(before + last[:cut])  # or that happens later
+        storage.set_study_user_attr(0, "cut", cut)
+        whole = path.read_bytes()
+        assert whole.startswith(before)
+        assert all(json.loads(line) for line in whole[len(before) :].splitlines())
+        assert [trial.state for trial in as_optuna_reads(path)] == [TrialState.COMPLETE, TrialState.RUNNING]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("torn")] == ["torn.log"]
+
+
+def test_lines_glued_to_an_unfinished_one_are_mended_and_the_file_is_kept(tmp_path, lines, capsys):
+    *before, one, two = lines
+    for cut in range(1, len(two), 3):
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        path = folder / "glued.log"
+        broken = b"".join(before) + two[:cut] + one + two
+        path.write_bytes(broken)
+        open_storage(str(path))
+        assert path.read_bytes() == b"".join(lines if cut < len(two) - 1 else [*before, two, one, two])
+        assert len(as_optuna_reads(path)) == 2
+        (kept,) = folder.glob("glued.log.*.damaged")
+        assert kept.read_bytes() == broken
+        assert f"is mended (line {len(lines) - 1}); as it was: {kept}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", [b'{"op_code":2,"worker\n', b"\0\0\0\n", b"\xff\n", b"\n", b"[1]\n"])
+def test_a_line_that_cannot_be_mended_is_named_and_nothing_is_changed(tmp_path, lines, damage):
+    path = tmp_path / "bad journal.log"
+    broken = b"".join([*lines[:2], damage, *lines[2:]])
+    path.write_bytes(broken)
+    with pytest.raises(StudyError, match=r"bad journal\.log is damaged in line 3, which holds no entry;") as told:
+        open_storage(str(path))
+    assert path.read_bytes() == broken
+    assert not list(tmp_path.glob("*.lock"))
+    assert not list(tmp_path.glob("*.damaged"))
+    _, _, command = str(told.value).partition("keep what is above: ")
+    subprocess.run(["sh", "-c", command], check=True)  # what it says to do helps
+    assert path.read_bytes() == b"".join(lines[:2])
+    assert study_at(path).study_name == "tones"
+
+
+def test_a_line_that_another_program_damages_meanwhile_is_named(tmp_path):
+    path = tmp_path / "study.log"
+    study = study_at(path)
+    whole = path.read_bytes()
+    with path.open("ab") as journal:
+        journal.write(b'{"op_code":2,"wor' + 2 * whole)
+    with pytest.raises(StudyError, match=r"study\.log was damaged in line 2 by another program; run the same command"):
+        _ = study.user_attrs
+    assert study_at(path).user_attrs == {}
+
+
+def test_a_full_disk_is_waited_for(tmp_path, monkeypatch):
+    path, told = tmp_path / "study.log", []
+    study = study_at(path)
+    patience_of(study).print_line = told.append
+    append, failures = JournalFileBackend.append_logs, [1, 2, 3]
+
+    def fails(self, logs):
+        if not failures:
+            return append(self, logs)
+        failures.pop()
+        with storage_module._held(self._lock), path.open("ab") as journal:
+            journal.write(json.dumps(logs[0]).encode()[:20])
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(JournalFileBackend, "append_logs", fails)
+    trial = study.ask()
+    study.tell(trial, 0.5)
+    assert [trial.value for trial in as_optuna_reads(path)] == [0.5]
+    assert told == [
+        f"the storage {path} does not answer ([Errno 28] No space left on device); waiting up to 60 s",
+        f"the storage {path} is back after 1 s",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:The value of `grace_period`:UserWarning")
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(storage_module, "_TAKE_OVER_SECONDS", 1)
+    Path("logs").mkdir()
+    study = study_at("logs/study.log")
+    script = (
+        "import time; from automl.study.storage import open_storage; path = 'logs/study.log';"
+        "open_storage(path)._backend._lock.acquire(); open(path, 'ab').write(b'{\"op');"
+        "print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        holder.kill()
+    assert os.path.lexists("logs/study.log.lock")
+    began = time.monotonic()
+    study.set_user_attr("after", "all")
+    assert time.monotonic() - began < 10
+    assert study_at("logs/study.log").user_attrs == {"after": "all"}
+    assert not os.path.lexists("logs/study.log.lock")
+
+
+# --- databases that go away ---------------------------------------------------------------------------------------
+
+
+class Outage:
+    """Makes statements of a storage's database fail, and answers of commits get lost."""
+
+    def __init__(self, storage):
+        self.statements = self.commits = 0
+        self.fails_at, self.failures, self.loses = 0, 0, None
+        engine = storage._backend.engine
+        self._commit = engine.dialect.do_commit
+        engine.dialect.do_commit = self._commit_and_lose
+        event.listen(engine, "do_execute", self._execute)
+
+    def _execute(self, *_):
+        self.statements += 1
+        if self.failures and self.statements > self.fails_at:
+            self.failures -= 1
+            raise sqlite3.OperationalError("server closed the connection\n\tThis probably means")
+
+    def _commit_and_lose(self, connection):
+        self._commit(connection)
+        self.commits += 1
+        if self.commits == self.loses:
+            raise sqlite3.OperationalError("SSL SYSCALL error: EOF detected")
+
+    def begin(self, fails_at=0, failures=0, loses=None):
+        self.statements = self.commits = 0
+        self.fails_at, self.failures, self.loses = fails_at, failures, loses
+
+
+@pytest.fixture
+def database(tmp_path, monkeypatch):
+    """A study in a database, its outages, and what is told of them."""
+    monkeypatch.setattr(storage_module, "_PAUSES", (0.001, 0.01))
+    monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda _: None)
+    folder, told = folder_of(tmp_path), []
+    study = freeze(folder, spec_of(sampler="random", pruner="none", budget={"trials": 200}), "maximize", FACTS)
+    patience_of(study).print_line = told.append
+    return study, folder, Outage(study._storage), told
+
+
+def one_trial(study, folder):
+    """All that a worker asks of a storage."""
+    with worker._take_trial(study, folder) as (trial, _):
+        trial.suggest_float("x", 0, 1)
+        trial.report(0.4, 1)
+        trial.set_user_attr("epochs_done", 1)
+        worker._tell(study, folder, trial, Outcome(TrialState.COMPLETE, 0.5))
+    worker._check_failures(study)
+
+
+def test_a_database_that_goes_away_at_any_moment_is_waited_for_and_that_is_told_once(database, caplog):
+    study, folder, outage, told = database
+    outage.begin()
+    one_trial(study, folder)
+    statements = outage.statements
+    for fails_at in range(0, statements, 5):
+        told.clear()
+        outage.begin(fails_at, failures=6)  # Optuna itself tries no more than five times
+        one_trial(study, folder)
+        assert len(told) == (0 if outage.failures else 2)
+    assert fails_at > 20
+    outage.begin(failures=6)
+    told.clear()
+    one_trial(study, folder)
+    name = f"the storage {folder.storage_url}"
+    assert told == [
+        f"{name} does not answer (server closed the connection); waiting up to 60 s",
+        f"{name} is back after 0 s",
+    ]
+    for trial in study.trials:
+        assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.5, {1: 0.4})
+        assert trial.user_attrs == {"epochs_done": 1}
+        assert list(trial.params) == ["x"]
+    assert not caplog.records
+
+
+def test_an_answer_that_is_lost_does_no_harm(database):
+    study, folder, outage, _ = database
+    outage.begin()
+    one_trial(study, folder)
+    for number in range(outage.commits):
+        outage.begin(loses=number + 1)
+        one_trial(study, folder)
+    outage.begin()
+    while any(trial.state == TrialState.RUNNING for trial in study.trials):  # created twice; now taken up
+        one_trial(study, folder)
+    assert all(trial.value == 0.5 and trial.params for trial in study.trials)
+    study.enqueue_trial({"x": 0.25})
+    outage.begin(loses=3)
+    one_trial(study, folder)
+    outage.begin()
+    one_trial(study, folder)
+    assert study.trials[-1].params == {"x": 0.25} or study.trials[-2].params == {"x": 0.25}
+
+
+def test_a_database_that_stays_away_is_a_clear_error_and_not_waited_for_again(database):
+    study, folder, outage, told = database
+    patience_of(study).seconds = 0.2
+    outage.begin(failures=10**9)
+    url = folder.storage_url
+    expected = f"the storage {url} has not answered for 0 s (server closed the connection); when it does, the same"
+    for longest in (5, 0.1):
+        began = time.monotonic()
+        with pytest.raises(StorageLost) as caught:
+            study.get_trials()
+        assert time.monotonic() - began < longest
+        assert str(caught.value).startswith(expected)
+    assert len(told) == 1
+    outage.begin()
+    assert study.get_trials() == []
+    assert len(told) == 2
+
+
+def test_a_wish_to_stop_ends_the_waiting_at_once(database):
+    study, _, outage, _ = database
+    began = time.monotonic()
+    patience_of(study).should_stop = lambda: time.monotonic() - began > 0.3
+    storage_module._PAUSES = (5.0, 5.0)
+    outage.begin(failures=10**9)
+    with pytest.raises(StorageLost, match="not waited for any longer"):
+        study.ask()
+    assert time.monotonic() - began < 2
+
+
+def test_what_is_wrong_with_a_call_is_no_outage(database):
+    study, _, _, told = database
+    trial = study.ask()
+    study.tell(trial, 0.5)
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
+    with pytest.raises(KeyError):
+        study._storage.get_trial(10**6)
+    assert told == []
+
+
+def test_a_storage_that_is_known_is_waited_for_when_it_is_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage_module, "_PAUSES", (0.01, 0.02))
+    told = []
+
+    def print_line(line):
+        told.append(line)
+        (tmp_path / "late").mkdir(exist_ok=True)
+
+    url = f"sqlite:///{tmp_path}/late/study.db"
+    with pytest.raises(StudyError, match="cannot open the storage"):
+        open_storage(url)
+    open_storage(url, Patience(print_line=print_line))
+    assert ["does not answer (unable to open database file)" in told[0], "is back" in told[1]] == [True, True]
+    with pytest.raises(StorageLost, match="has not answered for 0 s"):
+        open_storage(f"sqlite:///{tmp_path}/never/study.db", Patience(seconds=0.1, print_line=print_line))
+
+
+@pytest.mark.parametrize("asked_to_stop", [False, True])
+def test_a_worker_whose_storage_is_gone_leaves_its_trial_to_the_next(begun, tmp_path, asked_to_stop):
+    study, folder = begun(trials=1, storage=None)
+    outage, stop = Outage(study._storage), Stop()
+    patience_of(study).seconds = 0.3
+
+    def print_line(line):
+        if asked_to_stop:
+            stop.soon.set()
+
+    patience_of(study).print_line = print_line
+    report = study._storage.set_trial_intermediate_value
+
+    def goes_away(*values):
+        outage.begin(failures=10**9)
+        report(*values)
+
+    study._storage.set_trial_intermediate_value = goes_away
+    if asked_to_stop:
+        work(study, folder, "cpu", stop)
+    else:
+        with pytest.raises(StorageLost, match="has not answered"):
+            work(study, folder, "cpu", stop)
+    (trial,) = open_study(folder).trials
+    assert trial.state == TrialState.RUNNING
+    assert not (folder.trial(0) / "error.txt").exists()
+    work(open_study(folder), folder, "cpu", Stop())
+    (trial,) = open_study(folder).trials
+    assert (trial.state, trial.user_attrs["taken_up"]) == (TrialState.COMPLETE, 1)
+    assert sorted(trial.intermediate_values)[-1] == 8
+
+
+def test_a_search_that_is_stopping_needs_no_storage_to_come_to_its_end(tmp_path):
+    def gone(*_):
+        raise StorageLost("gone")
+
+    reporter = SimpleNamespace(show_study=gone)
+    search = api._Search(spec_of(), tmp_path, reporter, 0.0, 0)
+    tick = search._ticker(None, None)
+    with pytest.raises(StorageLost):
+        tick()
+    search.stopping = True
+    tick()

@@ -1,0 +1,139 @@
+import subprocess
+import sys
+import time
+
+import pytest
+
+from automl.devices import LEAKED, POISONED
+from automl.errors import StudyError
+from automl.study import supervisor as supervisor_module
+from automl.study.folder import StudyFolder
+from automl.study.supervisor import Supervisor
+
+
+@pytest.fixture
+def supervised(tmp_path, monkeypatch):
+    """A supervisor whose workers are shell scripts, each start taking the next one."""
+
+    def make(*scripts, **values):
+        folder = StudyFolder(tmp_path / "runs" / "tones")
+        folder.create()
+        left = list(scripts)
+
+        def start(self, device):
+            script = left.pop(0) if len(left) > 1 else left[0]
+            with folder.log(device).open("ab") as log:
+                return subprocess.Popen(
+                    ["sh", "-c", script], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                )
+
+        monkeypatch.setattr(Supervisor, "_start", start)
+        return Supervisor(folder, "sqlite://", ("cpu",), **values)
+
+    return make
+
+
+def watch(supervisor, at_tick=lambda _: None):
+    ticks = []
+
+    def tick():
+        ticks.append(None)
+        at_tick(len(ticks))
+        assert len(ticks) < 2000, "the study does not end"
+
+    supervisor.watch(tick, period_seconds=0.01)
+    return len(ticks)
+
+
+def test_a_study_ends_when_its_worker_has_nothing_left(supervised):
+    supervisor = supervised("exit 0")
+    assert watch(supervisor) >= 1
+    assert supervisor.workers == []
+    assert supervisor.replaced == 0
+
+
+@pytest.mark.parametrize("death", ["kill -9 $$", "exit 1", "kill -SEGV $$"])
+def test_a_worker_that_dies_is_replaced(supervised, death):
+    supervisor = supervised(death, death, "exit 0")
+    watch(supervisor)
+    assert supervisor.replaced == 2
+
+
+def test_a_worker_that_always_dies_at_once_ends_the_study_with_its_last_words(supervised):
+    supervisor = supervised("echo no such library; kill -9 $$")
+    with pytest.raises(StudyError, match=r"killed by signal 9 5 times in a row(.|\n)*no such library"):
+        watch(supervisor)
+    assert supervisor.workers == []
+
+
+@pytest.mark.parametrize("code", [LEAKED, POISONED])
+def test_a_worker_that_asks_for_a_fresh_one_has_not_died(supervised, code):
+    supervisor = supervised(*[f"exit {code}"] * 8, "exit 0")
+    watch(supervisor)
+    assert supervisor.replaced == 8
+
+
+def test_progress_forgives_earlier_deaths(supervised):
+    supervisor = supervised()
+    progress = supervisor.folder.progress("cpu")
+    death = f"sleep 0.02; touch {progress}; kill -9 $$"
+    supervisor = supervised(*[death] * 8, "exit 0")
+    watch(supervisor)
+    assert supervisor.replaced == 8
+
+
+def test_an_error_that_was_told_is_raised_once(supervised):
+    supervisor = supervised("echo trial 0: fail; echo Error: the data is gone; exit 2")
+    with pytest.raises(StudyError) as caught:
+        watch(supervisor)
+    assert str(caught.value) == "the data is gone"
+    assert supervisor.replaced == 0
+
+
+def test_a_wish_to_stop_reaches_the_worker_and_none_is_started_after_it(supervised):
+    supervisor = supervised("read line; exit 0", "touch restarted")
+    watch(supervisor, lambda n: supervisor.stop() if n == 3 else None)
+    supervisor = supervised("read line; kill -9 $$", "sleep 60")
+    watch(supervisor, lambda n: supervisor.stop() if n == 3 else None)
+    assert supervisor.replaced == 0
+
+
+def test_a_wish_to_stop_before_the_first_worker_starts_none(supervised):
+    supervisor = supervised("exit 2")
+    supervisor.stop()
+    assert watch(supervisor) == 0
+
+
+def test_what_interrupts_the_watch_ends_the_workers(supervised):
+    supervisor = supervised("exec sleep 60")
+    processes = []
+
+    def interrupt(n):
+        processes[:] = [worker.process for worker in supervisor.workers]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        watch(supervisor, interrupt)
+    assert processes[0].poll() == -9
+
+
+def test_after_the_deadline_a_worker_has_a_moment_and_no_successor(supervised, monkeypatch):
+    monkeypatch.setattr(supervisor_module, "_GRACE_SECONDS", 0.1)
+    began = time.time()
+    supervisor = supervised("exec sleep 60", deadline=began + 0.2)
+    watch(supervisor)
+    assert time.time() - began < 30
+    assert supervisor.replaced == 0
+
+
+def test_the_worker_is_this_program_in_a_session_of_its_own(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(supervisor_module.subprocess, "Popen", lambda command, **how: seen.update(how, command=command))
+    folder = StudyFolder(tmp_path / "runs" / "tones")
+    folder.create()
+    Supervisor(folder, "sqlite:///x.db", ("cuda:1",), 5.0)._start("cuda:1")
+    assert seen["command"][:4] == [sys.executable, "-m", "automl", "worker"]
+    assert "--supervised" in seen["command"]
+    assert seen["command"][seen["command"].index("--deadline") + 1] == "5.0"
+    assert seen["start_new_session"]
+    assert folder.log("cuda:1").exists()
