@@ -14,6 +14,9 @@ Each message says the value, the limit and the fix, in one or a few plain lines.
 and exits with code 2; only what is not an `AutomlError` shows a traceback.
 """
 
+import difflib
+from collections.abc import Iterable, Sequence
+
 
 class AutomlError(Exception):
     """A mistake the user can mend; its message says how."""
@@ -49,3 +52,22 @@ class StudyError(AutomlError):
 
 class MemoryBudgetError(AutomlError):
     """One training step needs more memory than the budget gives."""
+
+
+def suggest_name(name: str, valid: Iterable[str]) -> str:
+    """Writes `; did you mean 'x'?` for a misspelt name, or nothing where no valid name is near."""
+    names = {candidate.lower(): candidate for candidate in valid}
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""
+
+
+def shorten(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
+    """Lists the first names and counts the others: `a, b and 3 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an exception's message, or the name of its type."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,9 +1,12 @@
 """Reading and writing files so that nothing is lost and nothing in them is trusted."""
 
+import errno
+import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +127,42 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically, as UTF-8."""
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error means that there is no room left on the disk, or for this user."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def writing(path: Path, error: type[AutomlError] = SpecError, flag: str = "--out") -> Iterator[None]:
+    """Turns the system's errors of writing a file into one line for the user.
+
+    Raises:
+        AutomlError: Of type `error`, if the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as exc:
+        room = "the disk is full; " if is_disk_full(exc) else ""
+        raise error(f"cannot write {path}: {exc.strerror or exc}; {room}choose another {flag}") from exc
+
+
+def cached_json(folder: Path, key: Any, compute: Callable[[], Any]) -> Any:
+    """Returns what was computed for a key, from a JSON file where there is one; a damaged file is made again.
+
+    Args:
+        folder: Holds one file a key, named by its SHA-256.
+        key: Anything that JSON can write; equal keys give the same file.
+        compute: Makes the value, which JSON can write, where the file is missing. A cache that cannot be written is
+            no error.
+    """
+    text = json.dumps(key, sort_keys=True)
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        value = compute()
+    with suppress(OSError):
+        write_text(path, json.dumps(value))
+    return value

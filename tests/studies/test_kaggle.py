@@ -60,6 +60,7 @@ def small_settings(folder):
         "EARLIER": None,
         "WORK": str(folder / "work"),
         "SCRATCH": str(folder / "scratch"),
+        "STUDY": "ffdi",
         "DEVICE": "cpu",
         "GPU_MEM": "15GB",
         "IMAGES": 20,
@@ -182,8 +183,8 @@ def test_pictures_and_figures_are_shown(executed):
 
 def test_a_command_that_fails_stops_the_notebook(executed):
     _, _, failed = executed
-    printed_lines, error = failed.outputs[0].text, failed.outputs[-1]
-    assert "Error: no study" in printed_lines
+    *lines, error = failed.outputs
+    assert "Error: no study" in "".join(line.text for line in lines)
     assert (error.ename, error.evalue.startswith("automl best ended with code 2")) == ("RuntimeError", True)
 
 
