@@ -6,6 +6,7 @@ result = automl.search(data="ffdi/", gpu_mem="16GB", trials=50)
 result.best            # the best recipe
 result.trials          # every trial, a pandas DataFrame
 
+automl.train("ffdi", out="models/ffdi")
 automl.load("models/ffdi").predict("ffdi/testset")    # a pandas DataFrame, one row per image
 """
 
@@ -15,23 +16,31 @@ from typing import TYPE_CHECKING, Any
 from automl.errors import AutomlError
 
 if TYPE_CHECKING:
+    from automl.exporters.export import export as export
     from automl.models.predict import Model as Model
     from automl.models.predict import load as load
     from automl.recipe import Recipe as Recipe
+    from automl.refit.train import train as train
+    from automl.refit.view_ensemble import ensemble as ensemble
     from automl.spec import StudySpec as StudySpec
+    from automl.study.confirm import confirm as confirm
     from automl.study.search import search as search
-
-__all__ = ["AutomlError", "Model", "Recipe", "StudySpec", "load", "search"]
-
-__version__ = "0.1.0"
 
 _MODULES = {
     "Model": "automl.models.predict",
     "Recipe": "automl.recipe",
     "StudySpec": "automl.spec",
+    "confirm": "automl.study.confirm",
+    "ensemble": "automl.refit.view_ensemble",
+    "export": "automl.exporters.export",
     "load": "automl.models.predict",
     "search": "automl.study.search",
+    "train": "automl.refit.train",
 }
+
+__all__ = ["AutomlError", "Model", "Recipe", "StudySpec", "confirm", "ensemble", "export", "load", "search", "train"]
+
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Devices: which there are, and the memory of a process on one: kept within a budget, and given back.
+"""Devices: which there are, and the memory of this process on one: kept within a budget, and given back.
 
 A CUDA error that is not out of memory (an illegal access, a device-side assertion) leaves a context in which every
 later call fails, until the process ends.
@@ -8,9 +8,12 @@ import ctypes
 import gc
 import os
 import sys
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
 from automl.errors import StudyError
+
+if TYPE_CHECKING:
+    import torch
 
 POISONED = 75
 """Exit code of a worker that cannot use its device any more, and whose trial goes on in the next one."""
@@ -22,47 +25,59 @@ class DeviceLost(Exception):  # noqa: N818 - of the process, not of the trial
     """This process cannot use its device any more."""
 
 
-class DeviceMemory(Protocol):
-    """What a worker asks of its device."""
+def find_devices(wanted: str) -> tuple[str, ...]:
+    """Finds the devices to train on: the wanted one, or for `auto` and `cuda` every GPU, or the CPU.
 
-    def begin(self, budget_bytes: int | None, context_bytes: int) -> int | None:
-        """Limits the process to a budget. Returns the bytes it may use; None: no limit is known."""
+    Raises:
+        StudyError: If the wanted one is not there.
+    """
+    import torch
 
-    def settle(self) -> int:
-        """Gives back what no tensor uses, and returns the bytes that tensors use."""
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if wanted in ("auto", "cuda") and gpus:
+        return tuple(gpus)
+    if wanted in ("auto", "cpu"):
+        return ("cpu",)
+    if wanted in gpus:
+        return (wanted,)
+    raise StudyError(f"no device {wanted!r} here; there is: {', '.join(['cpu', *gpus])}")
 
-    def lost(self, error: Exception) -> bool:
-        """Whether the device cannot be used by this process any more after an error."""
 
-    def leave(self, code: int) -> NoReturn:
-        """Ends the process."""
+def is_gpu(device: str) -> bool:
+    """Returns whether a device is a GPU: `cuda` or `cuda:N`, where the CPU is `cpu`."""
+    return device.startswith("cuda")
 
 
-class CpuMemory:
-    """A computer's own memory, which has no limit here and no context."""
+class DeviceProcess:
+    """What a worker's process does with its device; this one is for a CPU, whose memory has no limit here."""
 
-    def begin(self, budget_bytes: int | None, context_bytes: int) -> int | None:  # noqa: ARG002, D102 - as in DeviceMemory
+    def limit_memory(self, budget_bytes: int | None, context_bytes: int) -> int | None:  # noqa: ARG002
+        """Limits the process to a budget (None: all of the device). Returns the bytes it may use; None: not known."""
         keep_freed_memory()
         return None
 
-    def settle(self) -> int:  # noqa: D102
+    def release_memory(self) -> int:
+        """Gives back what no tensor uses, and returns the bytes that tensors use."""
         give_freed_memory_back()  # pieces that fit one trial's layers do not fit the next one's: it would add up
         return 0
 
-    def lost(self, error: Exception) -> bool:  # noqa: ARG002, D102
+    def is_lost(self, error: Exception) -> bool:  # noqa: ARG002
+        """Returns whether this process cannot use the device any more after an error."""
         return False
 
-    def leave(self, code: int) -> NoReturn:  # noqa: D102
+    def exit_process(self, code: int) -> NoReturn:
+        """Ends the process."""
         sys.exit(code)
 
 
-class CudaMemory:
-    """A GPU's memory."""
+class CudaProcess(DeviceProcess):
+    """A worker's process on a GPU."""
 
     def __init__(self, device: str) -> None:
         self._device = device
 
-    def begin(self, budget_bytes: int | None, context_bytes: int) -> int | None:  # noqa: D102
+    def limit_memory(self, budget_bytes: int | None, context_bytes: int) -> int | None:
+        """Limits PyTorch's allocator."""
         import torch
 
         if budget_bytes is None:
@@ -70,75 +85,56 @@ class CudaMemory:
         limit_process(self._device, budget_bytes, context_bytes)
         return budget_bytes
 
-    def settle(self) -> int:  # noqa: D102
+    def release_memory(self) -> int:
+        """Empties the allocator's cache; what cuBLAS keeps, up to 64 MiB, is given back as well and is no leak."""
         import torch
 
-        gc.collect()
-        torch._C._cuda_clearCublasWorkspaces()  # up to 64 MiB, kept by the library rather than lost
-        torch.cuda.empty_cache()
+        torch._C._cuda_clearCublasWorkspaces()
+        free_cached_memory(self._device)
         return torch.cuda.memory_allocated(self._device)
 
-    def lost(self, error: Exception) -> bool:
-        """By its type, or because the device does not answer: libraries and older torch raise any RuntimeError."""
+    def is_lost(self, error: Exception) -> bool:
+        """Looks at its type, and whether the device answers: libraries and older torch raise any RuntimeError."""
         import torch
 
         if not isinstance(error, RuntimeError) or isinstance(error, torch.cuda.OutOfMemoryError):
             return False
-        return isinstance(error, getattr(torch, "AcceleratorError", ())) or not self._answers()
+        if isinstance(error, getattr(torch, "AcceleratorError", ())):
+            return True
+        try:
+            torch.cuda.synchronize(self._device)
+        except RuntimeError:
+            return True
+        return False
 
-    def leave(self, code: int) -> NoReturn:
-        """At once: what Python and CUDA do at the end of a process may hang or abort in a poisoned context."""
+    def exit_process(self, code: int) -> NoReturn:
+        """Ends it at once: what Python and CUDA do at the end may hang or abort in a poisoned context."""
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
-    def _answers(self) -> bool:
+
+def open_device(device: str) -> DeviceProcess:
+    """Returns what this process can do with its device."""
+    return CudaProcess(device) if is_gpu(device) else DeviceProcess()
+
+
+def free_cached_memory(device: "torch.device | str") -> None:
+    """Gives memory that no tensor uses back to the device, in whole, so that fragments do not count."""
+    gc.collect()
+    if is_gpu(str(device)):
         import torch
 
-        try:
-            torch.cuda.synchronize(self._device)
-        except RuntimeError:
-            return False
-        return True
-
-
-def device_memory(device: str) -> DeviceMemory:
-    """The memory of a device."""
-    return CudaMemory(device) if device.startswith("cuda") else CpuMemory()
-
-
-def find_devices(wanted: str) -> tuple[str, ...]:
-    """The devices to train on: the wanted one, or for `auto` and `cuda` every GPU, or the CPU.
-
-    Raises:
-        StudyError: If the wanted one is not there.
-    """
-    import torch
-
-    count = torch.cuda.device_count()
-    if wanted == "cpu" or (wanted == "auto" and count == 0):
-        return ("cpu",)
-    if wanted in ("auto", "cuda") and count:
-        return tuple(f"cuda:{index}" for index in range(count))
-    if wanted in [f"cuda:{index}" for index in range(count)]:
-        return (wanted,)
-    have = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])
-    raise StudyError(f"no device {wanted!r} here; there is: {have}")
+        torch.cuda.empty_cache()
 
 
 def limit_process(device: str, budget_bytes: int, context_bytes: int) -> None:
     """Lets PyTorch's allocator take what a budget leaves beside the CUDA context; beyond it, it is out of memory.
 
-    `set_per_process_memory_fraction` alone would leave the context out: a "16 GB" process would take 16.5.
-
-    Args:
-        device: `cuda` or `cuda:N`; on a CPU nothing is limited.
-        budget_bytes: For the whole process.
-        context_bytes: What the process takes beside the allocator (`automl.gpu.probe.context_bytes`). What libraries
-            keep in the allocator is no part of it.
+    `set_per_process_memory_fraction` alone would leave the context out: a "16 GB" process would take 16.5. The context
+    is what the process takes beside the allocator (`automl.gpu.probe.read_context_bytes`), without the workspaces that
+    libraries keep in it.
     """
-    if not device.startswith("cuda"):
-        return
     import torch
 
     total = torch.cuda.get_device_properties(device).total_memory
@@ -152,7 +148,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to keep the memory a process frees.
+    """Makes glibc keep the memory that this process frees.
 
     By default every activation larger than 32 MiB at most is mapped anew in each step, and the kernel zeroes each of
     its pages again: training mobilenetv2_100 at 192 px, batch 32, on two cores went from 21 to 34 images a second

@@ -71,3 +71,21 @@ def first_line(error: BaseException) -> str:
     """Returns the first line of an exception's message, or the name of its type."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
+
+
+def check_name(kind: str, name: str, valid: Iterable[str]) -> None:
+    """Refuses a name that is not among the valid ones.
+
+    Args:
+        kind: What is named, for the message.
+        name: The name given.
+        valid: The names that exist.
+
+    Raises:
+        SpecError: With the valid names, nearest first.
+    """
+    names = sorted(valid)
+    if name in names:
+        return
+    nearest = sorted(names, key=lambda other: -difflib.SequenceMatcher(None, name.lower(), other).ratio())
+    raise SpecError(f"unknown {kind} {name!r}; valid, nearest first: {', '.join(nearest)}")

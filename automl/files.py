@@ -1,22 +1,25 @@
-"""Reading and writing files so that nothing is lost and nothing in them is trusted."""
+"""Reads and writes files so that nothing is lost and nothing in them is trusted."""
 
 import errno
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from automl.errors import AutomlError, DataError, SpecError
 
+Value = TypeVar("Value")
+
 
 def cache_dir() -> Path:
-    """The folder for what can be made again: decoded images, the demo, timings, memory predictions.
+    """Returns the folder for what can be made again: decoded images, the demo, timings, memory predictions.
 
     `AUTOML_CACHE` overrides it; else it is `automl` under `XDG_CACHE_HOME` or `~/.cache`.
     """
@@ -42,10 +45,10 @@ def shipped(folder: str, name: str) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file or folder.
+    """Returns whether there is a file or folder.
 
     Raises:
-        DataError: If that cannot be told: it lies in a folder that is closed to us.
+        DataError: If that cannot be known: it lies in a folder that is closed to us.
     """
     try:
         return path.exists()
@@ -88,14 +91,14 @@ def read_header(path: Path) -> dict[str, str]:
         OSError: If the file cannot be read.
         UnicodeDecodeError: If it is not UTF-8.
     """
-    found: dict[str, str] = {}
+    header: dict[str, str] = {}
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             if not line.startswith("#"):
                 break
             key, _, value = line.lstrip("# ").partition(":")
-            found[key.strip()] = value.strip()
-    return found
+            header[key.strip()] = value.strip()
+    return header
 
 
 @contextmanager
@@ -110,14 +113,14 @@ def write_atomically(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 is for secrets
+        temporary.chmod(0o666 & ~_read_umask())  # mkstemp's 0600 is for secrets
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
+def _read_umask() -> int:
+    """Returns the process's umask, which can only be read by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
@@ -130,12 +133,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error means that there is no room left on the disk, or for this user."""
+    """Returns whether an error means that there is no room left on the disk, or for this user."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def writing(path: Path, error: type[AutomlError] = SpecError, flag: str = "--out") -> Iterator[None]:
+def explain_write_errors(path: Path, error: type[AutomlError] = SpecError, flag: str = "--out") -> Iterator[None]:
     """Turns the system's errors of writing a file into one line for the user.
 
     Raises:
@@ -148,21 +151,37 @@ def writing(path: Path, error: type[AutomlError] = SpecError, flag: str = "--out
         raise error(f"cannot write {path}: {exc.strerror or exc}; {room}choose another {flag}") from exc
 
 
-def cached_json(folder: Path, key: Any, compute: Callable[[], Any]) -> Any:
-    """Returns what was computed for a key, from a JSON file where there is one; a damaged file is made again.
+@dataclass(frozen=True)
+class CacheEntry:
+    """A JSON file of the cache, named by the SHA-256 of what its content depends on.
 
-    Args:
-        folder: Holds one file a key, named by its SHA-256.
-        key: Anything that JSON can write; equal keys give the same file.
-        compute: Makes the value, which JSON can write, where the file is missing. A cache that cannot be written is
-            no error.
+    Attributes:
+        folder: The folder's name in the cache.
+        key: What the content depends on; anything that JSON can write.
+        prefix: What the file's name begins with.
+        digits: How many of the digest are in the file's name.
     """
-    text = json.dumps(key, sort_keys=True)
-    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        value = compute()
-    with suppress(OSError):
-        write_text(path, json.dumps(value))
-    return value
+
+    folder: str
+    key: Any
+    prefix: str = ""
+    digits: int = 32
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
+        return cache_dir() / self.folder / f"{self.prefix}{digest[: self.digits]}.json"
+
+    def load_json(self, parse: Callable[[Any], Value]) -> Value | None:
+        """Returns what `parse` makes of the content; None if there is no file, or it is damaged or of another key."""
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            return parse(content) if content.get("key", self.key) == self.key else None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+
+    def save_json(self, content: Mapping[str, Any]) -> None:
+        """Writes the content; a cache that cannot be written is no error."""
+        with suppress(OSError):
+            write_text(self.path, json.dumps(content))

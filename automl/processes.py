@@ -1,4 +1,4 @@
-"""Work shared out to the cores: to threads, or to processes of one thread each."""
+"""Shares work out to the cores: to threads, or to processes of one thread each."""
 
 import multiprocessing
 import os
@@ -8,15 +8,19 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from functools import cache
 from typing import TypeVar
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 
 
+@cache
 def cpu_threads() -> int:
-    """The number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Counts the CPU cores that this process may use, within its affinity and its control group."""
+    from joblib import cpu_count  # type: ignore[import-untyped]  # late: it takes as long to import as the rest of automl
+
+    return int(cpu_count())
 
 
 def in_threads(function: Callable[[Key], Result], items: Iterable[Key], ahead: int) -> Iterator[Result]:
@@ -25,7 +29,7 @@ def in_threads(function: Callable[[Key], Result], items: Iterable[Key], ahead: i
     Args:
         function: May run in any thread; what it raises is raised here.
         items: Taken one after the other in the caller's thread, as results are taken.
-        ahead: Items at most that are begun and whose result was not yet taken.
+        ahead: Items at most that are started and whose result was not yet taken.
 
     Yields:
         The results, in the order of the items.

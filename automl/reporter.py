@@ -1,4 +1,4 @@
-"""How long jobs report what they do, and how Ctrl-C reaches them."""
+"""Where long jobs report what they do, and how Ctrl-C reaches them."""
 
 import signal
 import threading
@@ -31,7 +31,7 @@ class ConsoleReporter:
         print(line, flush=True)
 
     def show_progress(self, label: str) -> AbstractContextManager[Progress]:
-        """Prints what begins, and no more."""
+        """Prints the label, and no more."""
         self.print_line(label)
         return nullcontext(lambda _done, _total: None)
 
@@ -47,7 +47,7 @@ class SilentReporter(ConsoleReporter):
 
 
 @contextmanager
-def interrupts(stop: Callable[[], None]) -> Iterator[None]:
+def catch_interrupts(stop: Callable[[], None]) -> Iterator[None]:
     """Sends Ctrl-C and SIGTERM to `stop`; in threads other than the main one they stay as they are."""
     if threading.current_thread() is not threading.main_thread():
         yield

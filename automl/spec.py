@@ -1,26 +1,29 @@
 """The study spec: data + search space + budgets + sampler + pruner + seed, as YAML and as a checked object.
 
-Flags override the file, and the resolved spec is stored with the study, so that the same command continues it.
+A setting is one field with its description below it: the flag, its help, the YAML schema and docs/reference.md are made
+from them (`automl.cli.options`). `json_schema_extra` may name the flag, the panel of the help and the kind of value
+(`metavar`). Flags override the file; the resolved spec is stored with the study, so that the same command continues it.
 """
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from automl.errors import SpecError
 from automl.files import load_yaml, shipped
-from automl.schema import describe_errors
+from automl.schema import Part, describe_errors
 from automl.units import Share, parse_memory, parse_seconds
 
-METRICS = ("auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "tpr_at_fpr", "eer")
+Metric = Literal["auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "tpr_at_fpr", "eer"]
+METRICS: tuple[str, ...] = get_args(Metric)
 
 
-def _listed(parse: Callable[[Any], Any]) -> BeforeValidator:
-    """A validator whose SpecError pydantic lists among the other mistakes, instead of stopping at it."""
+def _validate_by(parse: Callable[[Any], Any]) -> BeforeValidator:
+    """Makes a validator whose SpecError pydantic lists among the other mistakes, instead of stopping at it."""
 
     def validate(value: Any) -> Any:
         try:
@@ -31,101 +34,121 @@ def _listed(parse: Callable[[Any], Any]) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
-def _written(memory: int | Share | str) -> int | str:
-    """A share as `parse_memory` reads it."""
+def _write_memory(memory: int | Share | str) -> int | str:
+    """Writes a share as `parse_memory` reads it."""
     return str(memory) if isinstance(memory, Share) else memory
 
 
-Memory = Annotated[int | Share | Literal["auto"], _listed(parse_memory), PlainSerializer(_written)]
-Seconds = Annotated[float, _listed(parse_seconds)]
+_QUANTITY = WithJsonSchema({"type": ["string", "number"]})
+Memory = Annotated[int | Share | Literal["auto"], _validate_by(parse_memory), PlainSerializer(_write_memory), _QUANTITY]
+Seconds = Annotated[float, _validate_by(parse_seconds), _QUANTITY]
+
+_MAIN: dict[str, JsonValue] = {"panel": "Options"}
+_POOL: dict[str, JsonValue] = {"panel": "Backbones"}
 
 
-class Section(BaseModel):
-    """A part of a spec: immutable, and strict about unknown keys."""
+class Section(Part):
+    """A part of the spec; the texts below its fields are their descriptions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class DataSpec(Section):
-    """Which samples, and how they are read and split."""
+    """Which samples there are, and how they are read and split."""
 
-    path: Path | None = None
-    """A folder or a label file; None: the embedded demo."""
+    path: Path | None = Field(None, json_schema_extra=_MAIN | {"flag": "--data"})
+    """Folder or label file, such as photos/ or labels.csv. Default: the embedded demo."""
     format: Literal["auto", "folder", "table", "ffdi", "ffdv", "demo"] = "auto"
-    """`ffdi` and `ffdv` are one layout, of images and of videos."""
+    """Layout of the data; auto recognises it. ffdi and ffdv are one layout."""
     file_column: str | None = None
-    """Column of the label file that names the file; None: recognised."""
+    """Label file: column of file names, such as image_id. Default: recognised."""
     label_column: str | None = None
+    """Label file: column of labels, such as is_fake. Default: recognised."""
     group_column: str | None = None
-    """Column whose samples stay together (same person, clip, photo); None: recognised by the name `group`."""
+    """Label file: column whose samples stay together, such as person or clip. Default: the column group, if any."""
     split_column: str | None = None
+    """Label file: column that names the split, such as subset. Default: recognised."""
     files_folder: Path | None = None
-    """Where the files lie that a label file names; None: below the label file's own folder."""
+    """Label file: folder of the files it names, such as images/. Default: that of the label file."""
     groups: Path | None = None
-    """A table of file names and groups, beside the labels; None: `groups.csv` in the data's folder, if it is there."""
+    """Table of file names and groups that stay together, such as people.csv. Default: groups.csv beside the data."""
     face_model: Path | None = None
-    """YuNet ONNX file that views find faces with; None: the one that comes with the `media` extra."""
+    """YuNet ONNX file to find faces with. Default: the one that pip installed."""
     real_class: str | None = None
-    """Class of genuine images, which self-blending may forge; None: the class named `real`, if any."""
+    """Class of genuine samples, which self-blending may forge. Default: real, if there is one."""
     positive_class: str | None = None
-    """For two classes: the one whose probability is predicted; None: `1`, `fake`, or the last."""
-    validation_fraction: Annotated[float, Field(gt=0, lt=0.9)] = 0.2
-    holdout_fraction: Annotated[float, Field(ge=0, lt=0.9)] = 0.1
-    min_class_samples: Annotated[int, Field(ge=0)] = 0
-    """Classes with fewer samples to train on, or with none in a validation set that is given, are left out."""
+    """Two classes: the one whose probability is predicted. Default: 1, fake, or the last."""
+    validation_fraction: float = Field(0.2, gt=0, lt=0.9)
+    """Part of the samples to validate on, where the data names no validation set."""
+    holdout_fraction: float = Field(0.1, ge=0, lt=0.9)
+    """Part of the samples kept out, to score the winner on once; 0: none."""
+    min_class_samples: int = Field(0, ge=0)
+    """Leave out classes with fewer samples to train on, or with none in a given validation set."""
     shuffle_labels: bool = False
-    """Permutes the labels within each split: a check that a search finds nothing where there is nothing."""
+    """Permute the labels within each split: a check that a search then finds nothing."""
 
 
 class Budget(Section):
     """What a study may use."""
 
-    gpu_mem: Memory | None = None
-    """GPU memory that training may take: bytes, a share of what is free, or `auto`, all that is free when the study
-    begins. None: `auto` on a GPU, and no limit without one."""
-    trials: Annotated[int, Field(ge=1)] = 50
-    timeout: Seconds | None = None
-    """Seconds after which the study ends; None: when its trials are done."""
-    trial_time: Seconds | None = None
-    """Seconds one trial may train; longer recipes are shortened to it. None: a quarter of the timeout; without a
-    timeout, an hour on a CPU and no limit on a GPU."""
+    gpu_mem: Memory | None = Field(None, json_schema_extra={"metavar": "SIZE|SHARE|auto"})
+    """GPU memory that training may take: 16GB (16·10⁹ bytes), 16GiB (16·2³⁰), 90% of what is free, or auto: all that is
+    free at the start. Default: auto; without a GPU, no limit."""
+    trials: int = Field(50, ge=1)
+    """Trials of the study."""
+    timeout: Seconds | None = Field(None, json_schema_extra={"metavar": "DURATION"})
+    """When the study ends at the latest: 8h30m, 40m, 90s. Default: when its trials are done."""
+    trial_time: Seconds | None = Field(None, json_schema_extra={"metavar": "DURATION", "panel": "Study"})
+    """How long one trial may train, such as 40m; longer recipes are shortened to it. Default: a quarter of the timeout;
+    without a timeout, an hour on a CPU and no limit on a GPU."""
 
 
 class PoolSpec(Section):
     """Which backbones may enter the pool."""
 
-    names: tuple[str, ...] = ("*",)
-    """Wildcards as timm writes them."""
-    size: Annotated[int, Field(ge=1)] = 8
-    per_family: Annotated[int, Field(ge=1)] = 2
-    boards: dict[str, float] = {"a": 1.0, "r": 1.0}
-    """Leaderboards and their weights in the robustness score."""
+    names: tuple[str, ...] = Field(("*",), json_schema_extra={"flag": "--backbones"})
+    """Only these backbones, by name or wildcard, such as 'convnext*'; may be repeated. Default: all."""
+    size: int = Field(8, ge=1, json_schema_extra={"flag": "--pool-size"})
+    """Backbones in the pool."""
+    per_family: int = Field(2, ge=1)
+    """Backbones of one family in the pool, at most."""
+    boards: dict[str, float] = Field({"a": 1.0, "r": 1.0}, json_schema_extra={"flag": "--board"})
+    """Robustness leaderboards to choose by, with their weights, such as a=2,sketch. Default: a,r."""
     licence: Literal["any", "commercial"] = "any"
-    max_params: Annotated[float, Field(gt=0)] | None = None
-    """Millions of parameters."""
+    """Licence of the weights; commercial: known to allow commercial use."""
+    max_params: float | None = Field(None, gt=0)
+    """Parameters of a backbone at most, in millions, such as 50. Default: no limit."""
 
 
 class StudySpec(Section):
     """Everything a study needs; `automl search --spec FILE` reads it."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
-    """The folder under `runs/`; None: the data's name."""
-    data: DataSpec = DataSpec()
-    space: str = "auto"
-    """A search space shipped with automl (`image`, `video`, `audio`, `demo`), or a YAML file; `auto`: the shipped one
-    for the kind of the data's files."""
-    budget: Budget = Budget()
-    pool: PoolSpec = PoolSpec()
-    metric: Literal["auto", "auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "tpr_at_fpr", "eer"] = "auto"
+    data: DataSpec = Field(DataSpec(), json_schema_extra={"panel": "Data"})
+    """Which samples there are, and how they are read and split."""
+    budget: Budget = Field(Budget(), json_schema_extra=_MAIN)
+    """What the study may use."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = Field(None, json_schema_extra=_MAIN)
+    """Name of the study, its folder under runs/. Default: the data's."""
+    space: str = Field("auto", json_schema_extra=_MAIN)
+    """Search space: image, video, audio, demo, or a YAML file; auto: the one for the kind of the data."""
+    metric: Literal["auto", Metric] = Field("auto", json_schema_extra=_MAIN)
+    """What the search makes better; auto: auc for two classes, else accuracy."""
     sampler: Literal["tpe", "gp", "random", "qmc"] = "tpe"
+    """Optuna sampler that proposes trials."""
     pruner: Literal["halving", "hyperband", "median", "wilcoxon", "none"] = "halving"
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    weights_dir: Path | None = None
-    pretrained: Literal["auto", "require", "never"] = "auto"
+    """How trials that fall behind are ended early (wilcoxon: earlier studies only)."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of splits, sampler and training."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda` (every GPU) or `cuda:1`."""
+    """auto, cpu, cuda (every GPU) or cuda:1."""
     storage: str | None = None
-    """An Optuna storage URL; None: one SQLite file under `runs/`."""
+    """Optuna storage URL, such as mysql://host/db. Default: a file in RUNS/STUDY/."""
+    weights_dir: Path | None = Field(None, json_schema_extra=_POOL)
+    """Folder of safetensors files named by timm architecture, such as weights/. Default: the hub."""
+    pretrained: Literal["auto", "require", "never"] = Field("auto", json_schema_extra=_POOL)
+    """Pretrained weights; auto: where they can be had."""
+    pool: PoolSpec = Field(PoolSpec(), json_schema_extra=_POOL)
+    """Which backbones may enter the pool."""
 
     @classmethod
     def load(cls, path_or_name: str, overrides: dict[str, Any] | None = None) -> "StudySpec":
@@ -143,7 +166,7 @@ class StudySpec(Section):
             path = shipped("studies", f"{path_or_name}.yaml")
         if not path.is_file():
             raise SpecError(
-                f"no study spec {path_or_name!r}; give a YAML file, or one of: {', '.join(shipped_names())}"
+                f"no study spec {path_or_name!r}; give a YAML file, or one of: {', '.join(list_shipped_specs())}"
             )
         values = load_yaml(path) or {}
         if not isinstance(values, dict):
@@ -167,8 +190,8 @@ class StudySpec(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def shipped_names() -> list[str]:
-    """The study specs that come with automl, by name."""
+def list_shipped_specs() -> list[str]:
+    """Lists the names of the study specs that come with automl."""
     return sorted(path.stem for path in shipped("studies", "default.yaml").parent.glob("*.yaml"))
 
 

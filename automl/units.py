@@ -36,7 +36,7 @@ class Share:
             raise SpecError(f"a share is from 1% to 100%, got {self}; write it like 90%")
 
     def __str__(self) -> str:
-        return f"{_plain(self.percent).removesuffix('.0')}%"
+        return f"{_write_plainly(self.percent).removesuffix('.0')}%"
 
 
 def parse_memory(text: str | float | Share) -> int | Share | Literal["auto"]:
@@ -53,7 +53,7 @@ def parse_memory(text: str | float | Share) -> int | Share | Literal["auto"]:
     """
     if isinstance(text, Share):
         return text
-    plain = _plain(text).strip().lower()
+    plain = _write_plainly(text).strip().lower()
     if plain == "auto":
         return "auto"
     if plain.endswith("%"):
@@ -80,7 +80,7 @@ def parse_bytes(text: str | float) -> int:
     Raises:
         SpecError: If the text is not a size, or the size is not positive.
     """
-    match = re.fullmatch(rf"\s*({_NUMBER})\s*([a-z]*)\s*", _plain(text), _FLAGS)
+    match = re.fullmatch(rf"\s*({_NUMBER})\s*([a-z]*)\s*", _write_plainly(text), _FLAGS)
     if not match or match[2].lower() not in _BYTES:
         raise SpecError(f"not a size: {text!r}; write it like 16GB (16·10⁹ bytes) or 16GiB (16·2³⁰ bytes)")
     size_bytes = int(Decimal(match[1]) * _BYTES[match[2].lower()])
@@ -111,9 +111,9 @@ def parse_seconds(text: str | float) -> float:
     Raises:
         SpecError: If the text is not a duration, or the duration is not positive.
     """
-    plain = re.fullmatch(rf"\s*({_NUMBER})\s*", _plain(text), _FLAGS)
+    plain = re.fullmatch(rf"\s*({_NUMBER})\s*", _write_plainly(text), _FLAGS)
     units = "".join(rf"(?:({_NUMBER})\s*{unit}\s*)?" for unit in _SECONDS)
-    match = re.fullmatch(rf"\s*{units}", _plain(text), _FLAGS)
+    match = re.fullmatch(rf"\s*{units}", _write_plainly(text), _FLAGS)
     if plain:
         seconds = float(plain[1])
     elif match and any(match.groups()):
@@ -140,8 +140,8 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes // 1_440}d{minutes % 1_440 // 60:02d}h"
 
 
-def _plain(text: str | float) -> str:
-    """The text, or the number without an exponent: a float from YAML reads like the digits it stands for."""
+def _write_plainly(text: str | float) -> str:
+    """Writes a number without an exponent: a float from YAML reads like the digits it stands for."""
     if isinstance(text, float) and math.isfinite(text):
         return format(Decimal(repr(float(text))), "f")
     return str(text)

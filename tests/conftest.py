@@ -13,7 +13,13 @@ settings.register_profile("automl", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "automl")
 
-pytest_plugins = ["tests.fixtures.clip_kinds", "tests.fixtures.models", "tests.fixtures.studies"]
+pytest_plugins = [
+    "tests.fixtures.clip_kinds",
+    "tests.fixtures.models",
+    "tests.fixtures.studies",
+    "tests.fixtures.replicates",
+    "tests.fixtures.clips_study",
+]
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -1,19 +1,23 @@
+import inspect
 import subprocess
 import sys
-import types
 
 import pytest
 
 import automl
+from automl.cli.main import COMMANDS, app
 from automl.errors import AutomlError, DataError, PoolError, SpecError, StudyError
 from automl.recipe import Recipe
 from automl.spec import StudySpec
 from automl.study.search import open_result, search
-from tests.fixtures.studies import SPACE, images  # noqa: F401 - a fixture
+from tests.fixtures.studies import SPACE
+
+PUBLIC = ["AutomlError", "Model", "Recipe", "StudySpec", "confirm", "ensemble", "export", "load", "search", "train"]
+CALLED = {command.callback.__name__: command.callback for command in app.registered_commands}
 
 
 @pytest.fixture
-def quick(tmp_path, images, monkeypatch):  # noqa: F811
+def quick(tmp_path, images, monkeypatch):
     """What every search here shares: a tiny network from scratch on tiny pictures."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     space = tmp_path / "space.yaml"
@@ -24,20 +28,26 @@ def quick(tmp_path, images, monkeypatch):  # noqa: F811
 
 
 def test_public_names():
-    assert automl.__all__ == ["AutomlError", "Model", "Recipe", "StudySpec", "load", "search"]
-    for name in automl.__all__:
-        assert getattr(automl, name) is not None
+    assert automl.__all__ == PUBLIC
+    for name in PUBLIC:
+        assert callable(getattr(automl, name))
     assert not hasattr(automl, "nonesuch")
     assert automl.__version__
 
 
-def test_search_is_a_function_and_a_package():
-    code = (
-        "import sys, automl; assert 'torch' not in sys.modules; f = automl.search; assert callable(f)\n"
-        "import automl.study.pool; assert automl.search is f; from automl import search; assert search is f"
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name in COMMANDS])
+def test_a_command_has_the_arguments_and_defaults_of_its_function(name):
+    command, function = CALLED[name], inspect.signature(getattr(automl, name)).parameters
+    settings = getattr(command, "settings", {})
+    own = {key: value for key, value in inspect.signature(command).parameters.items() if key not in settings}
+    received, accepted = (
+        own.keys() | {setting.target[0] for setting in settings.values()},
+        function.keys() - {"reporter"},
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
-    assert isinstance(automl.search, types.ModuleType)
+    if "overrides" in accepted:  # any key of the study spec
+        received, accepted = received - StudySpec.model_fields.keys(), accepted - settings.keys() - {"overrides"}
+    assert received == accepted
+    assert [key for key, value in own.items() if str(value.default) != str(function[key].default)] == []
 
 
 def test_importing_automl_is_quick():
@@ -82,7 +92,7 @@ def test_what_is_given_wins_over_a_spec(tmp_path):
     [
         ({"data": "/no/such/folder"}, DataError, "/no/such/folder"),
         ({"gpu_mem": "lots"}, SpecError, "budget.gpu_mem"),
-        ({"gpu_mem": "90%", "device": "cpu"}, SpecError, "nothing here is a GPU; give a size like 16GB"),
+        ({"gpu_mem": "90%", "device": "cpu"}, SpecError, "there is no GPU here; give a size like 16GB"),
         ({"timeout": "soon"}, SpecError, "budget.timeout"),
         ({"trials": 0}, SpecError, "budget.trials"),
         ({"device": "cuda:97"}, StudyError, "no device 'cuda:97' here; there is: cpu"),

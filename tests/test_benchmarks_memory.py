@@ -1,8 +1,6 @@
 """The memory study counts right: its ladder, its halves, its constants, its summary."""
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,37 +10,28 @@ import pytest
 from automl.errors import RecipeError
 from automl.gpu.probe import Measurement, StepMemory
 from automl.memory.envelope import Envelope
-from automl.memory.estimate import envelope_of
+from automl.memory.estimate import predict_envelope
 from automl.recipe import Recipe
+from tests.fixtures.scripts import load_script
 
 FOLDER = Path(__file__).parents[1] / "studies" / "benchmarks" / "memory"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
 MIB = 1 << 20
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmark_memory_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def tracing() -> ModuleType:
-    return load("trace_3090")
+    return load_script("benchmarks/memory/trace_3090.py")
 
 
 @pytest.fixture(scope="module")
 def fitting() -> ModuleType:
-    return load("fit_3090")
+    return load_script("benchmarks/memory/fit_3090.py")
 
 
 @pytest.fixture(scope="module")
 def comparing() -> ModuleType:
-    return load("gpu_compare")
+    return load_script("benchmarks/memory/gpu_compare.py")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -242,9 +231,10 @@ def test_settings_go_round_the_sample(comparing: ModuleType) -> None:
 
 
 def fake_probe(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Recipe], Measurement]) -> None:
-    monkeypatch.setattr("automl.gpu.probe.probe", lambda recipe, *_: answer(recipe))
-    monkeypatch.setattr("automl.memory.largest_micro_batch", lambda *_: 64)
-    monkeypatch.setattr("automl.memory.envelope_of", lambda *_, **__: Envelope(((0, 1000),), ((2, 3000), (64, 70_000))))
+    monkeypatch.setattr("automl.gpu.probe.probe_backbone", lambda recipe, *_: answer(recipe))
+    monkeypatch.setattr("automl.memory.estimate.largest_micro_batch", lambda *_: 64)
+    envelope = Envelope(((0, 1000),), ((2, 3000), (64, 70_000)))
+    monkeypatch.setattr("automl.memory.estimate.predict_envelope", lambda *_, **__: envelope)
 
 
 def test_a_measured_backbone_is_recognised_by_its_recipe(comparing: ModuleType, monkeypatch) -> None:
@@ -281,11 +271,13 @@ def test_predictions_made_ahead_are_those_that_are_asked_for(comparing: ModuleTy
     comparing._predict(recipe.model_dump(), 10**10)
     monkeypatch.setattr("automl.memory.trace.trace_envelope", lambda _: pytest.fail("predicted again"))
     for accumulates in (False, True):
-        assert envelope_of(recipe, comparing.CLASSES, accumulates=accumulates).live_at(4) > 0
+        assert predict_envelope(recipe, comparing.CLASSES, accumulates=accumulates).live_bytes(4) > 0
 
 
 def test_a_replay_tells_what_the_allocator_adds(comparing: ModuleType) -> None:
-    predicted = envelope_of(comparing.recipe_of("test_byobnet", 64, "fp32", "adamw", "contiguous"), 2).live_at(8)
+    predicted = predict_envelope(comparing.recipe_of("test_byobnet", 64, "fp32", "adamw", "contiguous"), 2).live_bytes(
+        8
+    )
     setting = {"image_size": 64, "precision": "fp32", "optimizer": "adamw", "batch": 8, "workspace": 64 * MIB}
     one = row(comparing, predicted, 1, "test_byobnet", **setting)
     blocks, segments = comparing.replayed(one, accumulates=False)

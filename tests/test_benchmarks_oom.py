@@ -5,7 +5,7 @@ from optuna.trial import TrialState, create_trial
 
 from automl.training.fit import fit
 from tests.test_benchmarks import load
-from tests.training.test_fit import DATA, recipe_of
+from tests.fixtures.trainings import DATA, recipe_of
 
 oom = load("oom")
 TOLD = {"forward": "training", "backward": "training", "optimizer": "optimizer", "evaluation": "evaluation"}

@@ -7,7 +7,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from automl.errors import AutomlError, RecipeError, SpecError
-from automl.files import cache_dir, load_yaml, shipped, write_atomically, write_text
+from automl.files import (
+    cache_dir,
+    explain_write_errors,
+    is_disk_full,
+    load_yaml,
+    read_header,
+    shipped,
+    write_atomically,
+    write_text,
+)
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 VALUES = st.recursive(
@@ -137,3 +146,19 @@ def test_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 def test_shipped_files_are_found_from_a_checkout():
     assert shipped("search_spaces", "image.yaml").is_file()
     assert not shipped("studies", f"nothing-{os.getpid()}.yaml").exists()
+
+
+def test_a_header_ends_with_the_first_line_that_is_none(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("# source: timm: results\n#date:2026\na,b\n# no: more\n")
+    assert read_header(path) == {"source": "timm: results", "date": "2026"}
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_file_that_cannot_be_written_is_one_line_with_the_flag(tmp_path, full):
+    cause = OSError(28, "No space left on device") if full else IsADirectoryError(21, "Is a directory")
+    with pytest.raises(RecipeError) as caught, explain_write_errors(tmp_path, RecipeError, "--runs"):
+        raise cause
+    assert str(caught.value).startswith(f"cannot write {tmp_path}: {cause.strerror}; ")
+    assert ("the disk is full; " in str(caught.value)) == full == is_disk_full(cause)
+    assert str(caught.value).endswith("choose another --runs")

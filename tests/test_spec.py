@@ -1,12 +1,14 @@
 from pathlib import Path
 from typing import get_args
 
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from automl.errors import SpecError
-from automl.spec import METRICS, Budget, DataSpec, PoolSpec, StudySpec
+from automl.files import load_yaml, shipped
+from automl.spec import METRICS, Budget, DataSpec, PoolSpec, StudySpec, list_shipped_specs
 from automl.units import Share
 
 WORDS = st.text(alphabet="abcXYZ019_-. /~é:#'", min_size=1, max_size=12)
@@ -129,3 +131,13 @@ def test_broken_yaml_is_located(tmp_path):
 
 def test_every_metric_can_be_asked_for():
     assert get_args(StudySpec.model_fields["metric"].annotation) == ("auto", *METRICS)
+
+
+@pytest.mark.parametrize("name", list_shipped_specs())
+def test_the_json_schema_accepts_what_ships_and_refuses_mistakes(name):
+    values = load_yaml(shipped("studies", f"{name}.yaml"))
+    schema = StudySpec.model_json_schema()
+    jsonschema.validate(values, schema)
+    for mistake in ({"sampler": "tp"}, {"budget": {"trials": 0}}, {"sed": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(values | mistake, schema)

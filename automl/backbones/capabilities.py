@@ -4,24 +4,21 @@ A backbone of timm's takes images of any size, of some sizes or of one; it may k
 checkpointing or not; and where its position embeddings or attention biases have the shape of one image size, its
 pretrained weights may not load at another. The search asks here before it draws a recipe.
 
-The table was made with one version of timm (`studies/leaderboard/sweep.py`). With another one, and for image sizes that
-it does not have, the same is found out again in about a second a backbone, and kept in the cache.
+The table was made with one version of timm (`studies/leaderboard/capabilities.py`). With another one, and for image
+sizes that it does not have, a backbone is examined in about a second, and the result is kept in the cache.
 """
 
-import csv
-import io
-import json
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from automl.errors import RecipeError, SpecError
-from automl.files import cache_dir, read_header, write_text
+from automl.backbones.table import read_rows
+from automl.errors import RecipeError
+from automl.files import CacheEntry, read_header
 from automl.recipe import Recipe
 
 SHIPPED = Path(__file__).with_name("capabilities.csv")
@@ -29,13 +26,13 @@ SHIPPED = Path(__file__).with_name("capabilities.csv")
 SIZES = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)
 """Image sizes of the table, in pixels."""
 
-COMMAND = "python studies/leaderboard/sweep.py"
+COMMAND = "python studies/leaderboard/capabilities.py"
 
 REASON_CHARACTERS = 160
 """A longer reason why something cannot be done is cut."""
 
 METHOD = 1
-"""Raised whenever what is found out changes, so that older cache files are passed over."""
+"""Raised whenever the examination changes, so that older cache files are passed over."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +45,14 @@ class Capabilities:
         weights_size: Pixels per side that its pretrained weights are made for.
         runs: Image sizes, of those tried, at which it can be built and run.
         loads: Those of `runs` at which its pretrained weights load as well.
-        takes_size: Whether timm must be told the image size when the network is built (`img_size`).
+        takes_size: Whether timm needs the image size when the network is built (`img_size`).
         drop_path: Whether it has stochastic depth.
         grad_checkpointing: Whether it can compute activations again in the backward pass.
-        layer_groups: Groups of layers between which layer-wise learning rate decay tells; 1: it does nothing.
+        layer_groups: Groups of layers that layer-wise learning rate decay tells apart; 1: it does nothing.
         plain_head: Whether its classifier is one layer with weight and bias, which timm's train.py can scale.
         other_channels: Whether it can be built for images of one channel.
         why_not: Why the first size that is missing in `loads` is missing; "" if none is.
-        trouble: Why nothing could be found out; "" if something could.
+        problem: Why it could not be examined (`trouble` in tables and cache files); "" if it could.
     """
 
     backbone: str
@@ -70,24 +67,20 @@ class Capabilities:
     plain_head: bool = True
     other_channels: bool = True
     why_not: str = ""
-    trouble: str = ""
+    problem: str = ""
 
     @property
     def arch(self) -> str:
         """Timm's name of the architecture, without the tag of weights."""
         return self.backbone.partition(".")[0]
 
-    def sizes(self, *, pretrained: bool) -> tuple[int, ...]:
-        """Gives the image sizes that can be trained at.
-
-        Args:
-            pretrained: Whether from its weights.
-        """
+    def trainable_sizes(self, *, pretrained: bool) -> tuple[int, ...]:
+        """Returns the image sizes that can be trained at, from its weights (`pretrained`) or from scratch."""
         return self.loads if pretrained else self.runs
 
 
 def find_capabilities(backbone: str, sizes: Iterable[int] = (), *, shipped: bool = True) -> Capabilities:
-    """Looks an architecture up, or finds out what it can do (about a second); imports torch only for the latter.
+    """Looks an architecture up, or examines it (about a second); imports torch only for the latter.
 
     Args:
         backbone: A timm name, with or without its weights tag; the tag decides the image size of the weights.
@@ -104,17 +97,15 @@ def find_capabilities(backbone: str, sizes: Iterable[int] = (), *, shipped: bool
     known = shipped_capabilities(backbone) if shipped else None
     if known is not None and set(wanted) <= {*SIZES, known.weights_size}:
         asked = {*wanted, known.weights_size}
-        return replace(known, runs=_among(known.runs, asked), loads=_among(known.loads, asked))
-    key = json.dumps([METHOD, version("timm"), backbone, wanted])
-    path = cache_dir() / "capabilities" / f"{sha256(key.encode()).hexdigest()[:32]}.json"
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        return _from_json(json.loads(path.read_text(encoding="utf-8")))
-    from automl.backbones.examine import examine  # imports torch
+        return replace(known, runs=_keep_sizes(known.runs, asked), loads=_keep_sizes(known.loads, asked))
+    cached = CacheEntry("capabilities", [METHOD, version("timm"), backbone, wanted])
+    capabilities = cached.load_json(_parse_json)
+    if capabilities is None:
+        from automl.backbones.examine import examine_backbone  # imports torch
 
-    found = examine(backbone, wanted)
-    with suppress(OSError):  # a cache that cannot be written is none
-        write_text(path, json.dumps(asdict(found)))
-    return found
+        capabilities = examine_backbone(backbone, wanted)
+        cached.save_json(rename_problem(asdict(capabilities)))
+    return capabilities
 
 
 def check_image_size(recipe: Recipe) -> None:
@@ -124,22 +115,19 @@ def check_image_size(recipe: Recipe) -> None:
         RecipeError: If not, with the image sizes at which it can; or if timm has no such backbone.
     """
     can = find_capabilities(recipe.backbone, (recipe.image_size,))
-    if can.trouble or recipe.image_size in can.sizes(pretrained=recipe.pretrained):
+    if can.problem or recipe.image_size in can.trainable_sizes(pretrained=recipe.pretrained):
         return
     sizes = find_capabilities(recipe.backbone)
     if recipe.pretrained:
-        fix = f"the weights of {recipe.backbone} load at {_pixels(sizes.loads)} only: set image_size"
+        fix = f"the weights of {recipe.backbone} load at {_format_sizes(sizes.loads)} only: set image_size"
         fix += ", or pretrained: false" if recipe.image_size in can.runs else ""
     else:
-        fix = f"{recipe.backbone} runs at {_pixels(sizes.runs)}: set image_size"
+        fix = f"{recipe.backbone} runs at {_format_sizes(sizes.runs)}: set image_size"
     raise RecipeError(f"image_size {recipe.image_size}: {fix}")
 
 
 def without_unsupported(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     """Takes out of a recipe what its backbone does not have: it could not be trained, and had no effect before.
-
-    Args:
-        recipe: Written by hand, or by a search of an earlier version.
 
     Returns:
         The recipe, and what was taken out, in words: `drop_path 0.2 (vgg11 has no stochastic depth)`.
@@ -157,25 +145,17 @@ def without_unsupported(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
         recipe = recipe.model_copy(update={"drop_path": 0.0})
     if wanted[1] and not can.grad_checkpointing:
         without.append(f"numerics.grad_checkpointing ({recipe.backbone} has none)")
-        numerics = recipe.numerics.model_copy(update={"grad_checkpointing": False})
-        recipe = recipe.model_copy(update={"numerics": numerics})
+        recipe = recipe.with_numerics(grad_checkpointing=False)
     return recipe, tuple(without)
 
 
 def shipped_capabilities(backbone: str) -> Capabilities | None:
-    """Looks a backbone up in the shipped table; imports no torch.
-
-    Args:
-        backbone: A timm name; without a weights tag it stands for its default weights.
-
-    Returns:
-        None where the table has no such backbone, or was made with another timm than the installed one.
-    """
-    return _by_name().get(backbone)
+    """Looks a backbone up in the shipped table; None where it is not there, or the table was made with another timm."""
+    return _read_shipped().get(backbone)
 
 
 @cache
-def _by_name() -> dict[str, Capabilities]:
+def _read_shipped() -> dict[str, Capabilities]:
     made_with: dict[str, str] = {}
     with suppress(OSError, UnicodeDecodeError):
         made_with = read_header(SHIPPED)
@@ -191,52 +171,30 @@ def load_capabilities(path: Path = SHIPPED) -> list[Capabilities]:
     Raises:
         SpecError: If it cannot be read.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as lines:
-            return [_from_row(row) for row in csv.DictReader(line for line in lines if not line.startswith("#"))]
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise SpecError(f"{path} is not a table of capabilities ({exc}); make it with: {COMMAND}") from exc
+    return read_rows(path, _parse_row, "capabilities", COMMAND)
 
 
-def write_capabilities(rows: Iterable[Capabilities], path: Path = SHIPPED) -> None:
-    """Writes a table, atomically, with the versions it was made with on top."""
-    text = io.StringIO()
-    for key, value in {"method": METHOD, "timm": version("timm"), "command": COMMAND, "licence": "Apache-2.0"}.items():
-        text.write(f"# {key}: {value}\n")
-    writer = csv.DictWriter(text, [field.name for field in fields(Capabilities)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_to_row(row) for row in sorted(rows, key=lambda row: row.backbone))
-    write_text(path, text.getvalue())
+def rename_problem(values: dict[str, Any]) -> dict[str, Any]:
+    """Gives `problem` the name that it has in tables and cache files."""
+    return {("trouble" if name == "problem" else name): value for name, value in values.items()}
 
 
-def _pixels(sizes: tuple[int, ...]) -> str:
+def _format_sizes(sizes: tuple[int, ...]) -> str:
     return f"{', '.join(map(str, sizes))} px"
 
 
-def _among(sizes: tuple[int, ...], asked: set[int]) -> tuple[int, ...]:
+def _keep_sizes(sizes: tuple[int, ...], asked: set[int]) -> tuple[int, ...]:
     return tuple(size for size in sizes if size in asked)
 
 
-def _to_row(row: Capabilities) -> dict[str, str | int]:
-    """A row as the table has it: truths as 1 and 0, image sizes in one cell, `all` for all of them."""
-    everything = tuple(sorted({*SIZES, row.weights_size}))
-    cells: dict[str, str | int] = {}
-    for field in fields(row):
-        value = getattr(row, field.name)
-        if isinstance(value, tuple):
-            cells[field.name] = "all" if value == everything else " ".join(map(str, value))
-        else:
-            cells[field.name] = int(value) if isinstance(value, bool) else value
-    return cells
-
-
-def _from_row(cells: dict[str, str]) -> Capabilities:
-    everything = tuple(sorted({*SIZES, int(cells["weights_size"])}))
+def _parse_row(cells: dict[str, str]) -> Capabilities:
+    """Reads a row: truths are 1 and 0, and image sizes one cell, `all` for all of them."""
+    all_sizes = tuple(sorted({*SIZES, int(cells["weights_size"])}))
     values: dict[str, Any] = {}
     for field in fields(Capabilities):
-        text = cells[field.name]
+        text = cells["trouble" if field.name == "problem" else field.name]
         if isinstance(field.default, tuple):
-            values[field.name] = everything if text == "all" else tuple(map(int, text.split()))
+            values[field.name] = all_sizes if text == "all" else tuple(map(int, text.split()))
         elif isinstance(field.default, bool):
             values[field.name] = text == "1"
         else:
@@ -244,5 +202,6 @@ def _from_row(cells: dict[str, str]) -> Capabilities:
     return Capabilities(**values)
 
 
-def _from_json(values: dict[str, Any]) -> Capabilities:
-    return Capabilities(**(values | {name: tuple(values[name]) for name in ("runs", "loads")}))
+def _parse_json(values: dict[str, Any]) -> Capabilities:
+    sizes = {name: tuple(values[name]) for name in ("runs", "loads")}
+    return Capabilities(**({"problem": values.pop("trouble"), **values} | sizes))

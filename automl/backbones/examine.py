@@ -1,4 +1,4 @@
-"""Finds out what a timm architecture can do, on tensors without data: no weights are needed, and no GPU.
+"""Examines what a timm architecture can do, on tensors without data: no weights are needed, and no GPU.
 
 The weights of an architecture have the shapes of the network that timm builds by default. So a network of another image
 size is built and given those, as timm would load them (with its own resizing of position embeddings), and then run.
@@ -20,8 +20,9 @@ from automl.backbones.timm_model import (
     build_on_meta,
     check_backbone,
     create_model,
-    drops_paths,
-    first_mismatch,
+    find_native_size,
+    has_drop_path,
+    summarize_error,
 )
 from automl.processes import map_in_processes
 
@@ -30,15 +31,8 @@ _SHORT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 """Says nothing about a backbone, and must not be kept as if it did."""
 
 
-def examine(backbone: str, sizes: Iterable[int]) -> Capabilities:
-    """Finds out what a backbone can do.
-
-    Args:
-        backbone: A timm name, with or without its weights tag.
-        sizes: Image sizes to try, besides that of its weights.
-
-    Returns:
-        Its capabilities; where nothing can be found out, `trouble` says why.
+def examine_backbone(backbone: str, sizes: Iterable[int]) -> Capabilities:
+    """Finds out what a backbone can do at these image sizes and that of its weights; `problem` says why nothing.
 
     Raises:
         RecipeError: If timm has no such backbone.
@@ -49,31 +43,24 @@ def examine(backbone: str, sizes: Iterable[int]) -> Capabilities:
     check_backbone(backbone)
     cfg = get_pretrained_cfg(backbone)
     is_default = _is_default(backbone)
-    size = int(cfg.input_size[-1]) if cfg is not None else 224
-    with _quiet():
+    size = find_native_size(backbone)
+    with _silence_timm():
         try:
             source, _ = build_on_meta(backbone, {}, num_classes=cfg.num_classes if cfg is not None else 1000)
-            return _examined(backbone, size, is_default, source, sorted({*sizes, size}))
+            return _examine_sizes(backbone, size, is_default, source, sorted({*sizes, size}))
         except _SHORT_OF_MEMORY:
             raise
         except (Exception, SystemExit) as exc:  # a model's code may raise anything
-            return Capabilities(backbone, size, is_default, trouble=_reason(exc))
+            return Capabilities(backbone, size, is_default, problem=_shorten_reason(exc))
 
 
-def examine_all(
+def examine_backbones(
     backbones: Iterable[str], jobs: int = 1, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> list[Capabilities]:
-    """Finds out what many backbones can do at all of `SIZES`; what was found out before is recalled from the cache.
+    """Finds out what many backbones can do at all of `SIZES`; earlier results come from the cache.
 
-    Weights of one architecture for one image size have one answer, whatever they were trained on.
-
-    Args:
-        backbones: timm names with their weights tags.
-        jobs: Processes.
-        progress: Told backbones done and backbones in all.
-
-    Returns:
-        Their capabilities, by name.
+    Weights of one architecture for one image size have one answer, whatever they were trained on. `progress` is called
+    with backbones done and backbones in all. Returns them by name.
 
     Raises:
         RecipeError: If timm has no such backbone.
@@ -86,21 +73,21 @@ def examine_all(
         cfg = get_pretrained_cfg(name)
         what = (cfg.input_size, cfg.num_classes, cfg.fixed_input_size, cfg.classifier) if cfg is not None else (name,)
         alike.setdefault((name.partition(".")[0], *what), []).append(name)
-    found: list[Capabilities] = []
+    rows: list[Capabilities] = []
     total = sum(map(len, alike.values()))
-    for first, row in map_in_processes(_find_out, [names[0] for names in alike.values()], jobs):
+    for first, row in map_in_processes(_examine_all_sizes, [names[0] for names in alike.values()], jobs):
         names = next(names for names in alike.values() if names[0] == first)
-        found += [replace(row, backbone=name, default_weights=_is_default(name)) for name in names]
-        progress(len(found), total)
-    return sorted(found, key=lambda row: row.backbone)
+        rows += [replace(row, backbone=name, default_weights=_is_default(name)) for name in names]
+        progress(len(rows), total)
+    return sorted(rows, key=lambda row: row.backbone)
 
 
-def _find_out(backbone: str) -> Capabilities:
+def _examine_all_sizes(backbone: str) -> Capabilities:
     return find_capabilities(backbone, SIZES, shipped=False)
 
 
 def _is_default(backbone: str) -> bool:
-    """Tells whether a name's weights are those that its architecture's name stands for."""
+    """Returns whether a name's weights are those that its architecture's name stands for."""
     from timm.models import get_pretrained_cfg
 
     arch, _, tag = backbone.partition(".")
@@ -108,7 +95,7 @@ def _is_default(backbone: str) -> bool:
     return not tag or default is None or default.tag == tag
 
 
-def outputs_of(model: nn.Module, image_size: int) -> Tensor:
+def run_on_meta(model: nn.Module, image_size: int) -> Tensor:
     """Runs a model that has no data on two images of one size, as in training; returns its logits (2, classes).
 
     Raises:
@@ -125,13 +112,17 @@ def outputs_of(model: nn.Module, image_size: int) -> Tensor:
     return logits
 
 
-def _examined(backbone: str, weights_size: int, is_default: bool, source: nn.Module, sizes: list[int]) -> Capabilities:
+def _examine_sizes(
+    backbone: str, weights_size: int, is_default: bool, source: nn.Module, sizes: list[int]
+) -> Capabilities:
     runs, loads, why_not, takes_size = [], [], "", False
     one: nn.Module | None = None  # that serves all sizes
     for size in sizes:
         try:
-            model, refused = (one, frozenset({"img_size"})) if one is not None else _loaded(backbone, size, source)
-            outputs_of(model, size)
+            model, refused = (
+                (one, frozenset({"img_size"})) if one is not None else _load_at_size(backbone, size, source)
+            )
+            run_on_meta(model, size)
             loads.append(size)
             runs.append(size)
             takes_size = "img_size" not in refused
@@ -139,10 +130,10 @@ def _examined(backbone: str, weights_size: int, is_default: bool, source: nn.Mod
         except _SHORT_OF_MEMORY:
             raise
         except (Exception, SystemExit) as exc:  # a model's code may raise anything for a size it cannot take
-            reason = exc if one is not None else _why_not_run(backbone, size)
+            reason = exc if one is not None else _find_error(backbone, size)
             if reason is None:
                 runs.append(size)
-            why_not = why_not or f"{size} px: {_reason(reason or exc)}"
+            why_not = why_not or f"{size} px: {_shorten_reason(reason or exc)}"
     model, _ = build_on_meta(backbone, {"drop_path_rate": 0.5}, num_classes=_CLASSES)
     return Capabilities(
         backbone=backbone,
@@ -151,16 +142,16 @@ def _examined(backbone: str, weights_size: int, is_default: bool, source: nn.Mod
         runs=tuple(runs),
         loads=tuple(loads),
         takes_size=takes_size,
-        drop_path=drops_paths(model),
+        drop_path=has_drop_path(model),
         grad_checkpointing=_can_checkpoint(model),
-        layer_groups=_layer_groups(model),
+        layer_groups=_count_layer_groups(model),
         plain_head=_has_plain_head(model),
         other_channels=_takes_one_channel(backbone),
         why_not=why_not,
     )
 
 
-def _loaded(backbone: str, size: int, source: nn.Module) -> tuple[nn.Module, frozenset[str]]:
+def _load_at_size(backbone: str, size: int, source: nn.Module) -> tuple[nn.Module, frozenset[str]]:
     """Builds a network of another size with the source's weights, as timm loads a checkpoint."""
     always: dict[str, Any] = {"num_classes": _CLASSES, "pretrained": True}
     wanted, shapes = {"img_size": size}, source.state_dict()
@@ -176,10 +167,10 @@ def _loaded(backbone: str, size: int, source: nn.Module) -> tuple[nn.Module, fro
         return build_on_meta(backbone, wanted, num_classes=_CLASSES)
 
 
-def _why_not_run(backbone: str, size: int) -> BaseException | None:
-    """Gives what a network of a size raises without its weights; None if it runs."""
+def _find_error(backbone: str, size: int) -> BaseException | None:
+    """Returns what a network of a size raises without its weights; None if it runs."""
     try:
-        outputs_of(build_on_meta(backbone, {"img_size": size}, num_classes=_CLASSES)[0], size)
+        run_on_meta(build_on_meta(backbone, {"img_size": size}, num_classes=_CLASSES)[0], size)
     except _SHORT_OF_MEMORY:
         raise
     except (Exception, SystemExit) as exc:  # as above
@@ -195,8 +186,8 @@ def _can_checkpoint(model: nn.Module) -> bool:
     return True
 
 
-def _layer_groups(model: nn.Module) -> int:
-    """Learning rates that layer-wise decay makes of one."""
+def _count_layer_groups(model: nn.Module) -> int:
+    """Counts the learning rates that layer-wise decay makes of one."""
     from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 
     groups: list[Mapping[str, Any]] = param_groups_layer_decay(model, 0.01, layer_decay=0.5)
@@ -216,13 +207,13 @@ def _takes_one_channel(backbone: str) -> bool:
     return True
 
 
-def _reason(exc: BaseException) -> str:
-    return " ".join(first_mismatch(exc).split())[:REASON_CHARACTERS]
+def _shorten_reason(exc: BaseException) -> str:
+    return " ".join(summarize_error(exc).split())[:REASON_CHARACTERS]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings of models, and the lines that timm logs for every load."""
+def _silence_timm() -> Iterator[None]:
+    """Silences the warnings of models, and the lines that timm logs for every load."""
     logger = logging.getLogger("timm")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,16 +1,15 @@
 """The robustness score: a weighted mean of standardised top-1 over chosen leaderboards."""
 
-import difflib
 import math
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import reduce
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from automl.backbones.table import BOARDS
-from automl.errors import SpecError
+from automl.errors import SpecError, check_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,32 +20,8 @@ DEFAULT_BOARDS: Mapping[str, float] = MappingProxyType({"a": 1.0, "r": 1.0})
 SCORE_DECIMALS = 9  # sums in another row order differ in the last bits; a rank must not
 
 
-def check_name(kind: str, name: str, valid: Iterable[str]) -> None:
-    """Refuses a name that is not among the valid ones.
-
-    Args:
-        kind: What is named, for the message.
-        name: The name given.
-        valid: The names that exist.
-
-    Raises:
-        SpecError: With the valid names, nearest first.
-    """
-    names = sorted(valid)
-    if name in names:
-        return
-    nearest = sorted(names, key=lambda other: -difflib.SequenceMatcher(None, name.lower(), other).ratio())
-    raise SpecError(f"unknown {kind} {name!r}; valid, nearest first: {', '.join(nearest)}")
-
-
 def parse_boards(text: str) -> dict[str, float]:
-    """Reads boards with optional weights as a flag writes them: `a,r,sketch` or `a=2,r=1`.
-
-    Args:
-        text: Comma-separated board names, each with `=weight` or weight 1.
-
-    Returns:
-        Weight by board.
+    """Reads the weight of each board from a flag: `a,r,sketch` (of weight 1) or `a=2,r=1`.
 
     Raises:
         SpecError: If a board is unknown or given twice, or a weight is not a positive number.
@@ -64,7 +39,7 @@ def parse_boards(text: str) -> dict[str, float]:
     return boards
 
 
-def rank(table: "pd.DataFrame", boards: Mapping[str, float] = DEFAULT_BOARDS) -> "pd.DataFrame":
+def rank_table(table: "pd.DataFrame", boards: Mapping[str, float] = DEFAULT_BOARDS) -> "pd.DataFrame":
     """Scores and sorts the rows of a table.
 
     A board's top-1 is standardised (mean 0, standard deviation 1) over the rows of *this* table that have it, so rank
@@ -84,48 +59,47 @@ def rank(table: "pd.DataFrame", boards: Mapping[str, float] = DEFAULT_BOARDS) ->
     """
     _check_boards(boards)
     ranked = table.copy()
-    standardised = [_standardised(table[name]) * weight for name, weight in boards.items()]
+    standardised = [_standardise(table[name]) * weight for name, weight in boards.items()]
     total = reduce(operator.add, standardised)
     ranked["score"] = (total / sum(boards.values())).round(SCORE_DECIMALS)
     for name in ("a", "r"):
         ranked[f"gap_{name}"] = (ranked[f"{name}_clean"] - ranked[name]).round(SCORE_DECIMALS)
-    return _sorted(ranked)
+    return _sort_rows(ranked)
 
 
-def rank_at(table: "pd.DataFrame", image_size: int, boards: Mapping[str, float] = DEFAULT_BOARDS) -> "pd.DataFrame":
+def rank_at_size(
+    table: "pd.DataFrame", image_size: int, boards: Mapping[str, float] = DEFAULT_BOARDS
+) -> "pd.DataFrame":
     """Scores every model as if it were trained at one image size, and sorts them.
 
-    A larger image scores higher, so `rank` prefers what was trained at 384 pixels to what was trained at 224. Here each
-    model is scored by its row nearest to the size, and that score is moved by `size_slope` for each doubling that is
-    left: one number for all, measured on networks that were trained at two sizes.
+    A larger image scores higher, so `rank_table` prefers what was trained at 384 pixels to what was trained at 224.
+    Here each model is scored by its row nearest to the size, and that score is moved by `measure_size_slope` for each
+    doubling that is left: one number for all, measured on networks that were trained at two sizes.
 
     Measured on the shipped table of 2026-11-22 with the default boards: the score at the smaller size predicted from
-    that at the larger, with the slope of the other families; mean and median absolute error.
+    that at the larger, with the slope of the other families; mean absolute error.
 
-    - 173 pairs of `siblings`: 0.347 and 0.342 as listed, 0.103 and 0.075 corrected, and no bias (0.003).
-    - 290 models with two rows, which are the *same* weights tested at a larger size: 0.088 and 0.078 as listed, 0.090
-      and 0.071 corrected. Testing larger gains half of what training larger does (0.26 a doubling against 0.49) and
-      even loses on -R (2.6 points, where training gains 2.3). Their slope would leave them 0.052 and 0.038, but the
-      siblings 0.178 and 0.155; and of the 255 models whose nearest row is over 0.3 doublings from 256 pixels, 231 have
-      one row. So the slope is the siblings'; between two rows the nearest has at most half the way to go.
-    - One slope is enough. It depends on the boards (points of top-1 a doubling: -A 15.9, -R 2.3, V2 1.8, Sketch 1.7,
-      ImageNet 1.4, ReaL 1.0) and is estimated for those chosen. It is 0.39 for convnets, 0.46 for transformers, 0.55
-      for mixtures; and 0.24 from 300 pixels up, mostly the best models, whose boards saturate: scores over 2.5 are
-      lowered by 0.12 too much. Log-odds of each board would halve that, but their error over all pairs, 0.092, is not
-      surely smaller (95 % interval of the difference, families resampled: -0.001 to 0.027).
+    - 173 pairs of `find_siblings`: 0.347 as listed, 0.103 corrected, and no bias (0.003).
+    - 290 models with two rows, which are the *same* weights tested at a larger size: 0.088 and 0.090. Testing larger
+      gains half of what training larger does (0.26 a doubling against 0.49). Their slope would leave the siblings
+      0.178; and of the 255 models whose nearest row is over 0.3 doublings from 256 pixels, 231 have one row.
+    - One slope is enough. It is estimated for the boards chosen, and is 0.39 for convnets, 0.46 for transformers, 0.55
+      for mixtures; and 0.24 from 300 pixels up, where boards saturate: scores over 2.5 are lowered by 0.12 too much.
+      Log-odds of each board are not surely better (95 % interval of the difference in error: -0.001 to 0.027).
 
     At 256 pixels 4 of the first 20 models are others than by each model's best row as listed, and 6 of the first 20
     that have at most 100 million parameters.
 
     Args:
-        table: Rows with the columns of `load_table`. The whole table, as for `rank`.
+        table: Rows with the columns of `load_table`. The whole table, as for `rank_table`.
         image_size: The side in pixels that will be trained.
         boards: Positive weight by board name.
 
     Returns:
-        One row per model, sorted as by `rank` and with its columns, where `score` is the corrected one; `score_listed`
-        is the row's own and `score_image_size` the row's size in pixels. The boards and gaps are as listed. Of two rows
-        as near (as a ratio) it is the smaller; a row without a score only where the model has no other.
+        One row per model, sorted as by `rank_table` and with its columns, where `score` is the corrected one;
+        `score_listed` is the row's own and `score_image_size` the row's size in pixels. The boards and gaps are as
+        listed. Of two rows as near (as a ratio) it is the smaller; a row without a score only where the model has no
+        other.
 
     Raises:
         SpecError: If a board is unknown, none is given, or a weight or the size is not positive and finite.
@@ -134,41 +108,31 @@ def rank_at(table: "pd.DataFrame", image_size: int, boards: Mapping[str, float] 
 
     if not (math.isfinite(image_size) and image_size > 0):
         raise SpecError(f"the image size to compare at must be a positive number of pixels, got {image_size}")
-    ranked = rank(table, boards)
+    ranked = rank_table(table, boards)
     doublings = np.log2(image_size / ranked["image_size"])
     ranked["score_image_size"] = ranked["image_size"]
     ranked["score_listed"] = ranked["score"]
-    ranked["score"] = (ranked["score"] + size_slope(ranked) * doublings).round(SCORE_DECIMALS)
+    ranked["score"] = (ranked["score"] + measure_size_slope(ranked) * doublings).round(SCORE_DECIMALS)
     nearest = (
         ranked.assign(missing=ranked["score"].isna(), distance=doublings.abs().round(SCORE_DECIMALS))
         .sort_values(["missing", "distance", "image_size"], kind="stable")
         .drop_duplicates("model")
     )
-    return _sorted(ranked.loc[nearest.index])
+    return _sort_rows(ranked.loc[nearest.index])
 
 
-def size_slope(ranked: "pd.DataFrame") -> float:
-    """What a score gains when a network is trained, not only tested, at twice the side: the median over `siblings`.
-
-    Args:
-        ranked: A whole table as `rank` returns it.
-
-    Returns:
-        Score per doubling; 0.0 if the table has no siblings.
-    """
-    slopes = siblings(ranked)["slope"]
+def measure_size_slope(ranked: "pd.DataFrame") -> float:
+    """Measures a score's gain if a network is trained at twice the side: the median over `find_siblings`, else 0.0."""
+    slopes = find_siblings(ranked)["slope"]
     return float(slopes.median()) if len(slopes) else 0.0
 
 
-def siblings(ranked: "pd.DataFrame") -> "pd.DataFrame":
-    """Pairs of models that are one network and training recipe at two image sizes.
+def find_siblings(ranked: "pd.DataFrame") -> "pd.DataFrame":
+    """Finds pairs of models that are one network and training recipe at two image sizes.
 
     They are those whose names are the same without the size, as in `deit3_base_patch16_224.fb_in1k` and
     `deit3_base_patch16_384.fb_in1k`, or `convnext_tiny.in12k_ft_in1k` and `convnext_tiny.in12k_ft_in1k_384`. Of a model
     with several rows the smallest counts: timm lists the size that was trained, and for some a larger one, only tested.
-
-    Args:
-        ranked: A table as `rank` returns it.
 
     Returns:
         A row per pair: `family`, `small` and `large` (models), `small_score`, `large_score`, `doublings` of the side
@@ -178,7 +142,7 @@ def siblings(ranked: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     trained = ranked[ranked["score"].notna()].sort_values("image_size", kind="stable").drop_duplicates("model")
-    names = map(_network, trained["model"], trained["image_size"])
+    names = map(_strip_size, trained["model"], trained["image_size"])
     trained = trained.assign(network=pd.Series(list(names), trained.index, dtype="str"))
     pairs = trained.merge(trained, on="network", suffixes=("", "_large"))
     pairs = pairs[pairs["image_size_large"] > pairs["image_size"]].reset_index(drop=True)
@@ -196,19 +160,19 @@ def siblings(ranked: "pd.DataFrame") -> "pd.DataFrame":
     )
 
 
-def _network(model: str, image_size: int) -> str:
-    """A model's name without its size, and without the attention window that grows with it (`window7`, `12to24`)."""
+def _strip_size(model: str, image_size: int) -> str:
+    """Strips a model's name of its size, and of the attention window that grows with it (`window7`, `12to24`)."""
     return re.sub(rf"_window\d+(to\d+)?|[._](r|\d+to)?{image_size}(?=[._]|$)", "", model)
 
 
-def _sorted(ranked: "pd.DataFrame") -> "pd.DataFrame":
-    """Best first, ties by model and image size, rows without a score last."""
+def _sort_rows(ranked: "pd.DataFrame") -> "pd.DataFrame":
+    """Sorts the best first, ties by model and image size, rows without a score last."""
     order = ["score", "model", "image_size"]
     return ranked.sort_values(order, ascending=[False, True, True], na_position="last", ignore_index=True)
 
 
-def _standardised(top1: "pd.Series[float]") -> "pd.Series[float]":
-    """The z-scores of one board; 0 for every row of a board on which all rows are equal."""
+def _standardise(top1: "pd.Series[float]") -> "pd.Series[float]":
+    """Computes the z-scores of one board; 0 for every row of a board on which all rows are equal."""
     centred = top1 - top1.mean()
     deviation = float(top1.std(ddof=0))
     equal = not deviation > 1e-9 * max(1.0, abs(float(top1.mean())))

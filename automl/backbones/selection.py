@@ -1,12 +1,12 @@
-"""Choosing rows of the leaderboard: wildcards, size, family, licence; and why nothing is left."""
+"""Chooses rows of the leaderboard by wildcards, size, family and licence, and explains why nothing is left."""
 
 import difflib
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from automl.backbones.ranking import check_name
-from automl.errors import SpecError
+from automl.backbones.table import load_table
+from automl.errors import PoolError, SpecError, check_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,15 +15,22 @@ COMMERCIAL_LICENCES = frozenset({"apache-2.0", "mit", "bsd", "bsd-2-clause", "bs
 """Licences of weights that allow commercial use, as timm and the hub write them."""
 
 
-def select(
+def select_rows(table: "pd.DataFrame", names: Iterable[str] = ("*",), **limits: Any) -> "pd.DataFrame":
+    """Keeps the rows that pass every filter of `build_filters`, in their order; perhaps none."""
+    for mask in build_filters(table, names, **limits).values():
+        table = table[mask[table.index]]
+    return table.reset_index(drop=True)
+
+
+def build_filters(
     table: "pd.DataFrame",
     names: Iterable[str] = ("*",),
     max_params: float | None = None,
     image_size: int | None = None,
     family: str | None = None,
     licence: str = "any",
-) -> "pd.DataFrame":
-    """Keeps the rows that pass every filter, in their order.
+) -> "dict[str, pd.Series[bool]]":
+    """Makes one boolean column for each filter that is set, by the filter as a user writes it.
 
     Args:
         table: Rows with the columns of `load_table`; ranked or not.
@@ -36,27 +43,9 @@ def select(
             (`COMMERCIAL_LICENCES`). Non-commercial, vendor-specific, "unknown" and missing licences are left out. The
             terms of the pretraining images are another matter, which no table settles.
 
-    Returns:
-        The rows kept, perhaps none.
-
     Raises:
         SpecError: If the family or the licence is not a valid name, or a number is not positive.
     """
-    kept = table
-    for mask in filters(table, names, max_params, image_size, family, licence).values():
-        kept = kept[mask[kept.index]]
-    return kept.reset_index(drop=True)
-
-
-def filters(
-    table: "pd.DataFrame",
-    names: Iterable[str] = ("*",),
-    max_params: float | None = None,
-    image_size: int | None = None,
-    family: str | None = None,
-    licence: str = "any",
-) -> "dict[str, pd.Series[bool]]":
-    """One boolean column per filter that is set, by the filter's name as a person would write it; see `select`."""
     patterns = tuple(names)
     for label, number in (("--max-params", max_params), ("--image-size", image_size)):
         if number is not None and not number > 0:
@@ -64,7 +53,9 @@ def filters(
     check_name("licence filter", licence, ("any", "commercial"))
     masks: dict[str, pd.Series[bool]] = {}
     if patterns and "*" not in patterns:
-        masks[f"names {' '.join(patterns)}"] = table["model"].map(lambda model: _matches(model, patterns)).astype(bool)
+        masks[f"names {' '.join(patterns)}"] = (
+            table["model"].map(lambda model: _matches_name(model, patterns)).astype(bool)
+        )
     if family is not None:
         check_name("family", family, set(table["family"]))
         masks[f"--family {family}"] = table["family"] == family
@@ -77,47 +68,57 @@ def filters(
     return masks
 
 
-def unmatched(table: "pd.DataFrame", names: Iterable[str]) -> list[str]:
-    """Lists the names and wildcards that match no row.
-
-    Args:
-        table: Rows with the columns of `load_table`.
-        names: As for `select`.
-    """
+def find_unmatched(table: "pd.DataFrame", names: Iterable[str]) -> list[str]:
+    """Lists the names and wildcards (as for `build_filters`) that match no row of the leaderboard."""
     models = list(dict.fromkeys(table["model"]))
-    return [name for name in names if not any(_matches(model, (name,)) for model in models)]
+    return [name for name in names if not any(_matches_name(model, (name,)) for model in models)]
 
 
-def emptied_by(table: "pd.DataFrame", masks: "Mapping[str, pd.Series[bool]]") -> str | None:
-    """Says which filter, applied in order, leaves no row, and what would be left without it.
-
-    Args:
-        table: The rows that the masks index, of the columns of `load_table`.
-        masks: As from `filters`; others may be added.
-
-    Returns:
-        One line for a person, or None if rows are left.
-    """
+def explain_no_rows(table: "pd.DataFrame", masks: "Mapping[str, pd.Series[bool]]") -> str | None:
+    """Explains which filter of `build_filters`, applied in order, leaves no row; None if rows are left."""
     left = table
     passed: list[str] = []
     for label, mask in masks.items():
         before, left = left, left[mask[left.index]]
         if left.empty:
             after = f"after {', '.join(passed)} " if passed else ""
-            return f"no backbone matches: {after}{len(before):,} rows are left, and {label} keeps none" + _hint(
-                before, label
+            return (
+                f"no backbone matches: {after}{len(before):,} rows are left, and {label} keeps none"
+                + _suggest_value(before, label)
             )
         passed.append(label)
     return None
 
 
-def _matches(model: str, patterns: tuple[str, ...]) -> bool:
+def find_backbones(names: Iterable[str]) -> list[str]:
+    """Finds the backbones that names mean: timm's own, or the leaderboard's that match a wildcard; each once.
+
+    Raises:
+        RecipeError: If timm has no such backbone, with the nearest names.
+        PoolError: If no backbone of the leaderboard matches a wildcard.
+    """
+    from automl.backbones.timm_model import check_backbone  # imports torch
+
+    backbones: dict[str, None] = {}
+    for name in names:
+        if not set(name) & set("*?["):
+            check_backbone(name)
+            backbones[name] = None
+            continue
+        table = load_table()
+        if why := explain_no_rows(table, build_filters(table, [name])):
+            raise PoolError(why)
+        backbones |= dict.fromkeys(select_rows(table, [name])["model"])
+    return list(backbones)
+
+
+def _matches_name(model: str, patterns: tuple[str, ...]) -> bool:
     architecture = model.partition(".")[0]
     return any(fnmatchcase(model, pattern) or fnmatchcase(architecture, pattern) for pattern in patterns)
 
 
-def _hint(rows: "pd.DataFrame", label: str) -> str:
-    """What the rows before a filter would have offered it."""
+def _suggest_value(rows: "pd.DataFrame", label: str) -> str:
+    """Lists what the rows before a filter have, which it could ask for."""
     option, _, value = label.partition(" ")
     if rows.empty:
         return ""

@@ -1,17 +1,20 @@
-"""The shipped table: one row per distinct (model, image size) of timm's leaderboards.
+"""Reads the shipped tables; the leaderboard has one row per distinct (model, image size) of timm's leaderboards.
 
-It begins with comment lines that say its source, licence, date and the command that made it.
+A shipped table begins with comment lines `# key: value`: its source or versions, licence, and the command that made it.
 """
 
-from dataclasses import dataclass
+import csv
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from automl.errors import SpecError
 from automl.files import read_header
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Row = TypeVar("Row")
 
 SHIPPED = Path(__file__).with_name("leaderboard.csv")
 
@@ -25,42 +28,42 @@ COLUMNS = (
 )
 """`model` is timm's `arch.tag`; boards are top-1 in %; `params_m` and `macts` are millions, `gmacs` 10⁹, per image."""
 
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where a table comes from, as its comment lines say it."""
-
-    source: str
-    licence: str
-    date: str
-    command: str
-    timm: str
+_COMMAND = "python studies/leaderboard/refresh.py DIR"
 
 
-def provenance(path: Path = SHIPPED) -> Provenance:
-    """Reads a table's comment lines.
-
-    Args:
-        path: The table.
-
-    Returns:
-        What they say; "unknown" for a line that is missing.
+def read_provenance(path: Path = SHIPPED) -> dict[str, str]:
+    """Reads where the leaderboard comes from: source, licence, date, command, timm; "unknown" if a line is missing.
 
     Raises:
         SpecError: If the file cannot be read.
     """
     try:
-        said = read_header(path)
+        return dict.fromkeys(("source", "licence", "date", "command", "timm"), "unknown") | read_header(path)
     except (OSError, UnicodeDecodeError) as exc:
         raise SpecError(f"cannot read the leaderboard table {path}: {exc}") from exc
-    return Provenance(**{key: said.get(key, "unknown") for key in Provenance.__dataclass_fields__})
+
+
+def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row], content: str, command: str) -> list[Row]:
+    """Reads a shipped table row by row, without pandas.
+
+    Args:
+        path: The table.
+        parse: Makes a row of its cells, by column; raises a KeyError, TypeError or ValueError for a wrong one.
+        content: What the table holds, for the message.
+        command: Makes the table.
+
+    Raises:
+        SpecError: If the file cannot be read or is another table.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            return [parse(cells) for cells in csv.DictReader(line for line in lines if not line.startswith("#"))]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise SpecError(f"{path} is not a table of {content} ({exc}); make it with: {command}") from exc
 
 
 def load_table(path: Path = SHIPPED) -> "pd.DataFrame":
     """Reads the leaderboard table, about 10 ms once pandas is imported.
-
-    Args:
-        path: The table; the shipped one by default.
 
     Returns:
         The columns `COLUMNS`: unknown text is "", an unknown figure NaN, and `image_size` whole pixels.
@@ -77,12 +80,8 @@ def load_table(path: Path = SHIPPED) -> "pd.DataFrame":
             path, comment="#", dtype=types, keep_default_na=False, na_values={name: [""] for name in figures}
         )
     except (OSError, ValueError) as exc:  # ParserError, EmptyDataError and UnicodeDecodeError are ValueErrors
-        raise SpecError(f"cannot read the leaderboard table {path}: {exc}; make it with: {_REMEDY}") from exc
+        raise SpecError(f"cannot read the leaderboard table {path}: {exc}; make it with: {_COMMAND}") from exc
     if list(table.columns) != list(COLUMNS):
-        raise SpecError(
-            f"{path} is not a leaderboard table, its columns are {list(table.columns)}; make it with: {_REMEDY}"
-        )
+        columns = ", ".join(table.columns)
+        raise SpecError(f"{path} is not a leaderboard table, its columns are {columns}; make it with: {_COMMAND}")
     return table
-
-
-_REMEDY = "automl leaderboard refresh DIR"

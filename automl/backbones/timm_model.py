@@ -1,32 +1,25 @@
-"""Building a timm model with the arguments that it takes."""
+"""Builds timm models with the arguments that they take."""
 
-import difflib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from automl.errors import RecipeError
+from automl.errors import RecipeError, first_line, suggest_name
 
 INITIALISERS = frozenset(
     getattr(torch.ops.aten, name).default for name in ("normal_", "uniform_", "erfinv_", "clamp_", "clamp_min_")
 )
-"""What fills weights with numbers nobody will look at, at great cost for a large model."""
+"""Operators that fill weights with numbers nobody will look at, at great cost for a large model."""
 
 
 class SkipInitialisation(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Leaves new weights as they are: for models of which only shapes are looked at, or that get weights at once."""
 
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs every operation but those that draw initial weights."""
         return args[0] if func in INITIALISERS else func(*args, **(kwargs or {}))
 
@@ -64,15 +57,7 @@ def create_model(backbone: str, wanted: Mapping[str, Any], **always: Any) -> tup
 
 
 def build_on_meta(backbone: str, wanted: Mapping[str, Any], **always: Any) -> tuple[nn.Module, frozenset[str]]:
-    """Builds a timm model without initialising it, on the meta device where its code allows that.
-
-    Args:
-        backbone: A timm name, with or without its weights tag.
-        wanted: As for `create_model`.
-        always: As for `create_model`.
-
-    Returns:
-        As `create_model`.
+    """Builds a timm model like `create_model`, not initialised, on the meta device where its code allows that.
 
     Raises:
         Exception: Whatever timm raises for a combination it cannot build.
@@ -88,16 +73,14 @@ def build_on_meta(backbone: str, wanted: Mapping[str, Any], **always: Any) -> tu
     return create_model(backbone, wanted, **always)
 
 
-def drops_paths(model: nn.Module) -> bool:
-    """Tells whether stochastic depth is at work in a model: a residual branch that may be dropped."""
-    return any(_is_positive(getattr(module, "drop_prob", 0)) for module in model.modules())
+def has_drop_path(model: nn.Module) -> bool:
+    """Returns whether a model has stochastic depth: a residual branch that may be dropped."""
+    rates = [getattr(module, "drop_prob", None) for module in model.modules()]
+    return any(isinstance(rate, int | float) and rate > 0 for rate in rates)
 
 
 def check_backbone(backbone: str) -> None:
     """Makes sure that timm has an architecture.
-
-    Args:
-        backbone: A timm name, with or without its weights tag.
 
     Raises:
         RecipeError: If not, with the nearest names.
@@ -108,24 +91,25 @@ def check_backbone(backbone: str) -> None:
     architecture = split_model_name_tag(backbone)[0]
     if is_model(architecture):
         return
-    near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`automl backbones` lists those it has"
-    raise RecipeError(f"timm has no backbone {backbone!r}; {hint}")
+    hint = suggest_name(architecture, timm.list_models()) or "; `automl backbones` lists those it has"
+    raise RecipeError(f"timm has no backbone {backbone!r}{hint}")
 
 
-def first_mismatch(error: BaseException) -> str:
+def find_native_size(backbone: str) -> int:
+    """Returns the pixels per side at which the backbone's weights were trained; 224 where timm does not say."""
+    from timm.models import get_pretrained_cfg
+
+    size = getattr(get_pretrained_cfg(backbone, allow_unregistered=True), "input_size", None)
+    return int(size[-1]) if size else 224
+
+
+def summarize_error(error: BaseException) -> str:
     """Writes an error on one line; of a state dict that does not fit, the first tensor and how many others.
 
     `load_state_dict` names the tensors from its second line on, and its first line alone says nothing.
     """
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    if not lines[0].startswith("Error(s) in loading state_dict") or len(lines) == 1:
-        return lines[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) < 2 or not lines[0].startswith("Error(s) in loading state_dict"):
+        return first_line(error)
     more = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
     return lines[1].rstrip(".") + more
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and value > 0

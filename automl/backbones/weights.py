@@ -1,4 +1,4 @@
-"""Backbones: made by timm, with weights from a folder, the hub's cache or the hub."""
+"""Builds backbones with weights from a folder, the hub's cache or the hub."""
 
 import os
 import urllib.request
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from automl.backbones.heads import start_from_zero
-from automl.backbones.timm_model import check_backbone, create_model, drops_paths, first_mismatch
+from automl.backbones.timm_model import check_backbone, create_model, has_drop_path, summarize_error
 from automl.errors import RecipeError, WeightsError
 from automl.recipe import Recipe
 
@@ -22,18 +22,6 @@ class Weights:
     source: Literal["file", "cache", "hub"]
     path: Path | None = None
     """The safetensors file, for `file`."""
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a backbone's weights expect of its input."""
-
-    mean: tuple[float, float, float]
-    """Per channel, of values in [0, 1]."""
-    std: tuple[float, float, float]
-    interpolation: str
-    fixed_size: bool = False
-    """Whether the network takes images of one size only, as most transformers do."""
 
 
 def find_weights(backbone: str, weights_dir: Path | None, *, hub: bool) -> Weights | None:
@@ -51,10 +39,10 @@ def find_weights(backbone: str, weights_dir: Path | None, *, hub: bool) -> Weigh
     Raises:
         WeightsError: If a file in `weights_dir` is there but is no safetensors file.
     """
-    from timm.models import get_pretrained_cfg, split_model_name_tag
+    from timm.models import get_pretrained_cfg, is_model, split_model_name_tag
 
     architecture, tag = split_model_name_tag(backbone)
-    cfg = get_pretrained_cfg(backbone, allow_unregistered=False) if _is_known(architecture) else None
+    cfg = get_pretrained_cfg(backbone, allow_unregistered=False) if is_model(architecture) else None
     if weights_dir is not None:
         default = get_pretrained_cfg(architecture) if cfg else None
         is_default = not tag or (default is not None and default.tag == tag)
@@ -89,7 +77,7 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
     from safetensors import SafetensorError
 
     check_backbone(recipe.backbone)
-    # A drop path of 0 is said as well: some architectures have another default.
+    # A drop path of 0 is passed as well: some architectures have another default.
     wanted: dict[str, Any] = {"img_size": recipe.image_size, "drop_path_rate": recipe.drop_path}
     always: dict[str, Any] = {"pretrained": weights is not None, "num_classes": classes}
     try:
@@ -100,7 +88,7 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
         if weights is not None and weights.path is not None:
             _check_keys(model, weights.path)
     except (RuntimeError, OSError, KeyError, ValueError, AssertionError, SafetensorError) as exc:
-        reason = first_mismatch(exc)
+        reason = summarize_error(exc)
         if weights is not None:
             where = weights.path or f"the {weights.source}"
             raise WeightsError(
@@ -108,7 +96,7 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
             ) from exc
         raise RecipeError(f"cannot build {recipe.backbone} at {recipe.image_size} px: {reason}") from exc
     start_from_zero(model, classes)
-    if recipe.drop_path and not drops_paths(model):
+    if recipe.drop_path and not has_drop_path(model):
         raise RecipeError(f"{recipe.backbone} has no stochastic depth: drop_path must be 0, got {recipe.drop_path}")
     if recipe.numerics.grad_checkpointing:
         try:
@@ -142,17 +130,8 @@ def forget_weights(model: "nn.Module") -> None:
             configuration.pop("state_dict", None)
 
 
-def preprocessing(model: "nn.Module") -> Preprocessing:
-    """What the model's weights expect of their input."""
-    from timm.data.config import resolve_model_data_config
-
-    cfg = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    fixed = bool(getattr(model, "pretrained_cfg", {}).get("fixed_input_size", False))
-    return Preprocessing(tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"], fixed)
-
-
 def hub_reachable(timeout_seconds: float = 3.0) -> bool:
-    """Whether the model hub answers; `HF_HUB_OFFLINE=1` says no without asking."""
+    """Returns whether the model hub answers; not where `HF_HUB_OFFLINE` is set."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return False
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -166,12 +145,6 @@ def hub_reachable(timeout_seconds: float = 3.0) -> bool:
         return False
 
 
-def _is_known(architecture: str) -> bool:
-    from timm.models import is_model
-
-    return bool(is_model(architecture))
-
-
 def _check_safetensors(path: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
@@ -183,17 +156,17 @@ def _check_safetensors(path: Path) -> None:
 
 
 def _check_keys(model: "nn.Module", path: Path) -> None:
-    """With a new classifier, timm passes over missing weights: another network's file would load as nothing."""
+    """Refuses another network's file: with a new classifier timm passes over missing weights, and would load none."""
     from safetensors import safe_open
 
     wanted = model.state_dict().keys()
     with safe_open(path, framework="numpy") as file:
-        found = len(wanted & set(file.keys()))
-    if found < len(wanted) / 2:
-        raise ValueError(f"it holds {found} of the backbone's {len(wanted)} tensors")
+        known = len(wanted & set(file.keys()))
+    if known < len(wanted) / 2:
+        raise ValueError(f"it holds {known} of the backbone's {len(wanted)} tensors")
 
 
 def _in_hub_cache(hub_id: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
-    return any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in ("model.safetensors",))
+    return isinstance(try_to_load_from_cache(hub_id, "model.safetensors"), str)

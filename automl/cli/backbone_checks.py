@@ -1,4 +1,4 @@
-"""What `automl backbones` says about what single backbones can do, and its check with the installed timm."""
+"""What `automl backbones` prints about what single backbones can do, and its check with the installed timm."""
 
 import csv
 import os
@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from automl.errors import shorten
+
 if TYPE_CHECKING:
     from automl.backbones.capabilities import Capabilities
 
 _MOST_DIFFERENCES = 20
 
-_TOLD_EVERY = 20
+_LINE_EVERY = 20
 """Backbones between two lines in a log."""
 
-_TRAINED = {
+_TRAINING_CHECKS = {
     "learns": "learns",
     "every weight moves": "moves",
     "saved and loaded alike": "saves",
@@ -27,25 +29,22 @@ _TRAINED = {
     "torch.export agrees": "torch",
     "memory as predicted": "memory",
 }
-"""What `studies/leaderboard/learning.csv` says of a family, by what it is called here."""
+"""Checks of a trained family by their name here, and their columns in `studies/leaderboard/learning.csv`."""
 
 
-def print_capabilities(backbones: Mapping[str, str], *, to_stderr: bool) -> None:
-    """Prints what backbones can do, as the shipped tables say; nothing of one that they do not have.
+def describe_backbones(backbones: Mapping[str, str]) -> list[str]:
+    """Writes what backbones can do, by the shipped tables; nothing of one that they do not have.
 
     Args:
         backbones: timm names with their weights tags, each with its family.
-        to_stderr: Whether the standard output is for a table alone.
     """
     from automl.backbones.capabilities import shipped_capabilities
 
-    for backbone, family in backbones.items():
-        found = shipped_capabilities(backbone)
-        if found is not None:
-            typer.echo("\n" + "\n".join(describe_capabilities(found) + describe_training(family)), err=to_stderr)
+    rows = [(shipped_capabilities(backbone), family) for backbone, family in backbones.items()]
+    return [line for row, family in rows if row for line in ("", *_describe_row(row), *_describe_training(family))]
 
 
-def describe_training(family: str) -> list[str]:
+def _describe_training(family: str) -> list[str]:
     """Writes what came of training the smallest architecture of a family, and of exporting it; one line a point."""
     from automl.files import shipped
 
@@ -56,30 +55,31 @@ def describe_training(family: str) -> list[str]:
         row = next((row for row in csv.DictReader(file) if row["family"] == family), None)
     if row is None:
         return []
-    failed = [name for name, check in _TRAINED.items() if row[check] != "yes"]
-    done = [name for name, check in _TRAINED.items() if row[check] == "yes"]
-    lines = [f"  its family, trained:     {row['backbone']}: {', '.join(done)}"]
+    passed = [name for name, column in _TRAINING_CHECKS.items() if row[column] == "yes"]
+    failed = [name for name in _TRAINING_CHECKS if name not in passed]
+    lines = [f"  its family, trained:     {row['backbone']}: {', '.join(passed)}"]
     return lines + ([f"  not so:                  {', '.join(failed)} ({row['why']})"] if failed else [])
 
 
-def describe_capabilities(found: "Capabilities") -> list[str]:
+def _describe_row(row: "Capabilities") -> list[str]:
     """Writes what a backbone can do, one line a point."""
     from automl.backbones.capabilities import REASON_CHARACTERS
 
-    weights = _sizes(found.loads)
-    sizes = weights if found.loads == found.runs else f"{weights} with its weights; from scratch {_sizes(found.runs)}"
+    weights = _format_value(row.loads)
+    sizes = weights if row.loads == row.runs else f"{weights} with its weights; from scratch {_format_value(row.runs)}"
+    classifier = "from zero, as here" if row.plain_head else "at random"
     lines = [
-        f"{found.backbone} (weights made for {found.weights_size} px)",
+        f"{row.backbone} (weights made for {row.weights_size} px)",
         f"  image sizes:             {sizes}",
-        f"  drop path:               {_yes(found.drop_path)}",
-        f"  gradient checkpointing:  {_yes(found.grad_checkpointing)}",
-        f"  layer decay:             over {found.layer_groups} groups of layers",
-        f"  images of one channel:   {_yes(found.other_channels)}",
-        f"  timm's train.py:         starts its classifier {'from zero, as here' if found.plain_head else 'at random'}",
+        f"  drop path:               {_format_value(row.drop_path)}",
+        f"  gradient checkpointing:  {_format_value(row.grad_checkpointing)}",
+        f"  layer decay:             over {row.layer_groups} groups of layers",
+        f"  images of one channel:   {_format_value(row.other_channels)}",
+        f"  timm's train.py:         starts its classifier {classifier}",
     ]
-    if found.why_not:
-        cut = "…" if len(found.why_not) >= REASON_CHARACTERS else ""
-        lines.append(f"  why not at other sizes:  {found.why_not}{cut}")
+    if row.why_not:
+        cut = "…" if len(row.why_not) >= REASON_CHARACTERS else ""
+        lines.append(f"  why not at other sizes:  {row.why_not}{cut}")
     return lines
 
 
@@ -93,56 +93,49 @@ def check_backbones(backbones: Sequence[str]) -> bool:
         Whether all of them can be built and none differs.
     """
     from automl.backbones.capabilities import SHIPPED, load_capabilities
-    from automl.backbones.examine import examine_all
-    from automl.cli.data import progress_bar
+    from automl.backbones.examine import examine_backbones
+    from automl.cli.output import progress_bar
     from automl.files import read_header
 
     with progress_bar("examining backbones") as progress:
 
-        def told(done: int, total: int) -> None:
+        def show(done: int, total: int) -> None:
             progress(done, total)
-            if not sys.stderr.isatty() and (done % _TOLD_EVERY == 0 or done == total):
+            if not sys.stderr.isatty() and (done % _LINE_EVERY == 0 or done == total):
                 typer.echo(f"examined {done} of {total} backbones", err=True)
 
         try:
-            found = examine_all(backbones, os.cpu_count() or 1, told)
+            rows = examine_backbones(backbones, os.cpu_count() or 1, show)
         except KeyboardInterrupt:
-            typer.echo("what was examined is kept; the same command goes on", err=True)
+            typer.echo("the examined backbones are kept; the same command continues", err=True)
             raise
     shipped = {row.backbone: row for row in load_capabilities()}
-    troubled = [f"{row.backbone}: {row.trouble}" for row in found if row.trouble]
-    differing = [line for row in found if row.backbone in shipped for line in _differences(shipped[row.backbone], row)]
+    broken = [f"{row.backbone}: {row.problem}" for row in rows if row.problem]
+    differences = [
+        line for row in rows if row.backbone in shipped for line in _list_differences(shipped[row.backbone], row)
+    ]
     typer.echo(
-        f"timm {version('timm')}: {len(found):,} backbones examined, {len(troubled)} cannot be built, "
-        f"{len(differing)} differences from the table, which was made with timm {read_header(SHIPPED).get('timm', '?')}"
+        f"timm {version('timm')}: {len(rows):,} backbones examined, {len(broken)} cannot be built, "
+        f"{len(differences)} differences from the table, which was made with timm "
+        f"{read_header(SHIPPED).get('timm', '?')}"
     )
-    lines = troubled + differing
-    for line in lines[:_MOST_DIFFERENCES]:
-        typer.echo(f"  {line}")
-    if len(lines) > _MOST_DIFFERENCES:
-        typer.echo(f"  and {len(lines) - _MOST_DIFFERENCES} more")
+    lines = broken + differences
+    if lines:
+        typer.echo("  " + shorten(lines, _MOST_DIFFERENCES, "\n  "))
     return not lines
 
 
-def _differences(before: "Capabilities", now: "Capabilities") -> list[str]:
-    """What differs, one line a field; reasons are words of timm's or torch's, and change."""
+def _list_differences(before: "Capabilities", now: "Capabilities") -> list[str]:
+    """Writes the differences, one line a field; reasons are words of timm or torch, and change."""
     return [
-        f"{now.backbone}: {field.name.replace('_', ' ')} {_value(getattr(before, field.name))} → "
-        f"{_value(getattr(now, field.name))}"
+        f"{now.backbone}: {field.name.replace('_', ' ')} {_format_value(getattr(before, field.name))} → "
+        f"{_format_value(getattr(now, field.name))}"
         for field in fields(now)
-        if field.name not in ("why_not", "trouble") and getattr(before, field.name) != getattr(now, field.name)
+        if field.name not in ("why_not", "problem") and getattr(before, field.name) != getattr(now, field.name)
     ]
 
 
-def _value(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, tuple):
-        return _sizes(value)
-    return _yes(value) if isinstance(value, bool) else str(value)
-
-
-def _sizes(sizes: tuple[int, ...]) -> str:
-    return f"{', '.join(map(str, sizes))} px" if sizes else "none"
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+        return f"{', '.join(map(str, value))} px" if value else "none"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

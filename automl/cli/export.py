@@ -1,4 +1,4 @@
-"""`automl export`: a recipe or a trained model for other programs."""
+"""`automl export`."""
 
 import sys
 from pathlib import Path
@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
+from automl.cli.options import Runs
+
 
 def export(
-    what: Annotated[
+    source: Annotated[
         str | None,
         typer.Argument(
-            help="Model folder, study or recipe file (default: the latest study's confirmed or best recipe)."
+            help="Model folder, study or recipe file. Default: the latest study's confirmed or best recipe."
         ),
     ] = None,
     format: Annotated[
@@ -19,25 +21,27 @@ def export(
     ] = "yaml",
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write (default: text is printed, a network goes into its model folder)."),
+        typer.Option(help="File to write. Default: text is printed, a network goes into its model folder."),
     ] = None,
     check_data: Annotated[
         Path | None,
-        typer.Option(help="onnx, torch: compare with PyTorch on up to 200 images of this folder, not on noise."),
+        typer.Option(
+            help="onnx, torch: compare with PyTorch on up to 200 images of this folder. Default: on images of noise."
+        ),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder that holds the studies.")] = Path("runs"),
+    runs: Runs = Path("runs"),
 ) -> None:
-    """Export a recipe, or a trained model, for other programs.
+    """Exports a recipe, or a trained model, for other programs.
 
     Example: automl export models/ffdi --format onnx --check-data ffdi/valset
     """
-    from automl.exporters.export import export as write
+    import automl
 
-    found = write(what, format, out, runs=runs, check_data=check_data)
-    if found.path is None:
-        sys.stdout.write(found.text or "")
+    exported = automl.export(source, format=format, out=out, runs=runs, check_data=check_data)
+    if exported.path is None:
+        sys.stdout.write(exported.text or "")
         return
-    print(f"wrote {found.path}")
-    if found.difference is not None:
-        kind = "images" if found.real else "images of noise"
-        print(f"largest difference in probability from PyTorch: {found.difference:.2g} on {found.images} {kind}")
+    print(f"wrote {exported.path}")
+    if exported.difference is not None:
+        kind = "images" if exported.real else "images of noise"
+        print(f"largest difference in probability from PyTorch: {exported.difference:.2g} on {exported.images} {kind}")

@@ -2,26 +2,37 @@
 
 import os
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from automl import __version__
-from automl.cli.backbones import backbones
-from automl.cli.confirm import confirm
-from automl.cli.data import data
-from automl.cli.doctor import doctor
-from automl.cli.ensemble import ensemble
-from automl.cli.export import export
-from automl.cli.inspect import inspect
-from automl.cli.leaderboard import leaderboard_app
-from automl.cli.predict import predict
-from automl.cli.probe import probe
-from automl.cli.search import search, worker
-from automl.cli.space import space_app
-from automl.cli.studies import best, dashboard, studies
-from automl.cli.train import train
 from automl.errors import AutomlError
+from automl.files import is_disk_full
+
+COMMANDS = (
+    "search",
+    "best",
+    "confirm",
+    "ensemble",
+    "train",
+    "predict",
+    "export",
+    "studies",
+    "dashboard",
+    "data",
+    "inspect",
+    "backbones",
+    "probe",
+    "doctor",
+    "space",
+    "worker",
+)
+"""Each is the function, or the group of commands, of that name in the module `automl.cli` of that name."""
+
+_HIDDEN = ("worker",)
 
 app = typer.Typer(
     name="automl",
@@ -31,38 +42,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    search,
-    best,
-    confirm,
-    ensemble,
-    train,
-    predict,
-    export,
-    studies,
-    dashboard,
-    data,
-    inspect,
-    backbones,
-    probe,
-    doctor,
-):
-    app.command()(command)
-app.command(hidden=True)(worker)
-app.add_typer(space_app, name="space")
-app.add_typer(leaderboard_app, name="leaderboard")
+for _name in COMMANDS:
+    _command = getattr(import_module(f"automl.cli.{_name}"), _name)
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_name)
+    else:
+        app.command(hidden=_name in _HIDDEN)(_command)
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"automl {__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def main(
+def _describe_program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Finds the best timm backbone, and the best way to fine-tune it, under a GPU memory and time budget.
@@ -76,29 +73,45 @@ def main(
 _INTERRUPTED = 130
 
 
-def run() -> None:
-    """Runs the command line; a mistake the user can mend is one clear message and exit code 2."""
+def run(words: Sequence[str] | None = None) -> None:
+    """Runs the command line; a mistake the user can mend is one clear message and exit code 2.
+
+    Args:
+        words: What follows `automl`; None: what this process was started with.
+    """
     # CUDA would order unlike GPUs by speed, NVML orders them by bus: `cuda:1` must be the same one for both.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     try:
-        app()
+        sys.exit(_run_app(words))
     except AutomlError as exc:
         print(f"Error: {exc}", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, SystemExit) as exc:
-        if isinstance(exc, SystemExit) and exc.code != _INTERRUPTED:
-            raise
-        print("stopped", file=sys.stderr)  # Typer makes an exit code of Ctrl-C, and says nothing
-        sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         # `automl backbones | head`: the reader has seen enough. Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as exc:
-        if exc.errno not in (28, 122):  # no space, no quota
+        if not is_disk_full(exc):
             raise
-        print(
-            f"Error: the disk is full ({exc.filename or 'no file named'}); free some space and try again",
-            file=sys.stderr,
-        )
+        file = exc.filename or "no file named"
+        print(f"Error: the disk is full ({file}); free some space and try again", file=sys.stderr)
         sys.exit(2)
+
+
+def _run_app(words: Sequence[str] | None) -> int | str | None:
+    """Runs the command and returns its exit code.
+
+    Raises:
+        BrokenPipeError: If nobody reads the output any more: Typer and rich make an exit code of it.
+    """
+    try:
+        app(words)
+    except (KeyboardInterrupt, SystemExit) as exc:
+        code = _INTERRUPTED if isinstance(exc, KeyboardInterrupt) else exc.code
+        if code == _INTERRUPTED:
+            print("stopped", file=sys.stderr)  # Typer makes an exit code of Ctrl-C, and prints nothing
+        if isinstance(exc.__context__, BrokenPipeError):
+            raise exc.__context__ from None
+        sys.stdout.flush()
+        return code
+    return 0

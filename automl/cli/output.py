@@ -1,34 +1,225 @@
-"""Tables that are never cut: drawn on a terminal, aligned words in a pipe."""
+"""What commands print: tables that are never cut, lines, bars, and what came of a study."""
 
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from statistics import stdev
+from typing import TYPE_CHECKING
 
-PIPE_WIDTH = 400
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from automl.units import format_seconds
+
+if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
+    from automl.reporter import Progress
+    from automl.study.confirm import Candidate, Confirmation
+    from automl.study.folder import StudyFolder
+    from automl.study.search import SearchResult
+    from automl.study.trial_record import TrialRow
+
+_PIPE_WIDTH = 400
 """Characters; wider than any row."""
 
 
-def print_table(columns: Mapping[str, Literal["left", "right"]], rows: Iterable[Iterable[str]]) -> None:
-    """Prints a table to the standard output.
+# --- tables, lines and bars ------------------------------------------------------------------------------------------
+
+
+def print_line(text: str = "", title: str = "", style: str = "") -> None:
+    """Prints a line that is never wrapped: a title in bold, and plain text."""
+    Console(highlight=False, soft_wrap=True).print(Text.assemble((title, "bold"), (text, style)))
+
+
+def make_table(header: Iterable[str], left: Collection[str]) -> Table:
+    """Makes an empty table; the columns that are not named in `left` are justified to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in header:
+        # a name that is cut off could not be copied
+        table.add_column(title, justify="left" if title in left else "right", overflow="fold")
+    return table
+
+
+def print_table(header: Iterable[str], rows: Iterable[Iterable[str]], left: Collection[str] = ("",)) -> None:
+    """Prints a table: drawn on a terminal, aligned words in a pipe.
 
     Args:
-        columns: How each is justified, by title.
+        header: Titles of the columns.
         rows: The texts of each row, in the order of the columns.
+        left: Titles of the columns that hold words, which are justified to the left.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table(box=SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
-    for title, justify in columns.items():
-        table.add_column(title, justify=justify, overflow="fold")  # a name cut off could not be copied
+    console, table = Console(highlight=False), make_table(header, left)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     if console.is_terminal:
+        table.box = SIMPLE_HEAD
         console.print(table)
         return
-    plain = Console(width=PIPE_WIDTH, color_system=None)
+    plain = Console(width=_PIPE_WIDTH, color_system=None)
     with plain.capture() as captured:
         plain.print(table)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+@contextmanager
+def progress_bar(label: str) -> "Iterator[Progress]":
+    """Yields a callback (done, all) that draws a bar on stderr, on a terminal only; it vanishes at the end."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+# --- trials ----------------------------------------------------------------------------------------------------------
+
+TRIAL_WORDS = ("view", "backbone", "state")
+"""Columns of a table of trials that hold words."""
+
+
+def trial_header(rows: "Sequence[TrialRow]", metric: str) -> list[str]:
+    """Returns the titles of a table of trials; where trials look at clips, there is a column for the view."""
+    view = ["view"] if has_views(rows) else []
+    return ["trial", *view, "backbone", "px", "epoch", metric, "state", "time"]
+
+
+def has_views(rows: "Sequence[TrialRow]") -> bool:
+    """Returns whether the trials look at clips, through views that differ."""
+    return any(row.view != "image" for row in rows)
+
+
+def trial_cells(row: "TrialRow", with_view: bool, epochs_done: float | None = None) -> list[str]:
+    """Writes the cells of a trial, in the order of `trial_header`."""
+    done = row.epochs_done if epochs_done is None else epochs_done
+    return [
+        f"{row.number}" + ("*" if row.known_good else ""),
+        *([row.view] if with_view else []),
+        row.backbone,
+        str(row.image_size or ""),
+        f"{done:.2f}/{row.epochs:.3g}" if row.epochs else "",
+        "" if row.value is None else f"{row.value:.4f}",
+        row.state,
+        "" if row.seconds is None else format_seconds(row.seconds),
+    ]
+
+
+def sort_best_first(rows: "Sequence[TrialRow]", maximize: bool) -> "list[TrialRow]":
+    """Returns the complete trials, the best one first."""
+    complete = [row for row in rows if row.state == "complete" and row.value is not None]
+    return sorted(complete, key=lambda row: ((row.value or 0.0) * (-1 if maximize else 1), row.number))
+
+
+def count_endings(rows: "Sequence[TrialRow]") -> list[str]:
+    """Writes how the trials ended, and why those that did not complete did not, most frequent first."""
+    states = Counter(row.state for row in rows)
+    lines = [", ".join(f"{count} {state}" for state, count in states.most_common())]
+    reasons = Counter(_reason_kind(row) for row in rows if row.state in ("pruned", "failed"))
+    return lines + [f"{count} × {reason}" for reason, count in reasons.most_common(6)]
+
+
+def _reason_kind(row: "TrialRow") -> str:
+    """Returns a reason without the figures that make each one different."""
+    if row.state == "pruned" and row.reason.endswith("is behind"):
+        return "pruned: behind the others at the same point of the run"
+    return f"{row.state}: {row.reason or 'no reason given'}"
+
+
+# --- what came of a study --------------------------------------------------------------------------------------------
+
+
+def print_result(result: "SearchResult") -> None:
+    """Prints the best recipe, the top five, how the others ended, what was confirmed, and what to do next."""
+    from automl.study.trial_record import trial_rows
+
+    maximize, folder = result.study.direction.name == "MAXIMIZE", result.folder
+    rows = trial_rows(result.study.get_trials(deepcopy=False), maximize, running="unfinished")
+    best = sort_best_first(rows, maximize)
+    print_line()
+    if best and result.best is not None:
+        print_line(f": trial {best[0].number}, validation {result.metric} {best[0].value:.4f}", "best recipe")
+        print_line(result.best.to_yaml())
+        print_line(title="top five")
+        cells = [trial_cells(row, has_views(rows)) for row in best[:5]]
+        print_table(trial_header(rows, result.metric), cells, TRIAL_WORDS)
+    else:
+        print_line("no trial is complete yet; run the same command again to continue, perhaps with a longer --timeout")
+    print_line(title="\nall trials")
+    for line in count_endings(rows):
+        print_line(f"  {line}")
+    for path in [folder.best] * bool(best) + [folder.trials]:
+        print_line(f"written: {path}")
+    confirmation = result.confirmation
+    if confirmation is not None:
+        print_confirmation(confirmation, folder)
+        if best and best[0].number not in [candidate.trial for candidate in confirmation.candidates]:
+            print_line(f"trial {best[0].number} is not in it; {folder.command_line('confirm')} --again takes it in")
+    views = len({row.view for row in rows if row.state == "complete"})
+    print_next_commands(folder, has_best=bool(best), confirmed=confirmation is not None, views=views)
+
+
+def print_confirmation(confirmation: "Confirmation", folder: "StudyFolder") -> None:
+    """Prints what each recipe scored with fresh seeds, and what the chosen one did on validation and holdout."""
+    print_line(": validation", "\ntrained again with fresh seeds")
+    seeds = [f"seed {seed}" for seed in confirmation.best.seeds]
+    header = ["trial", "backbone", *seeds, f"mean {confirmation.metric}", "in the search", ""]
+    rows = [_candidate_cells(candidate, candidate is confirmation.best) for candidate in confirmation.candidates]
+    print_table(header, rows, ("backbone", ""))
+    print_line(f": the recipe of trial {confirmation.best.trial}", "\nconfirmed")
+    splits = [("validation", confirmation.validation, confirmation.validation_samples, confirmation.validation_metrics)]
+    if confirmation.holdout is not None:
+        splits.append(("holdout", confirmation.holdout, confirmation.holdout_samples, confirmation.holdout_metrics))
+    scores = [
+        ["samples", *(str(samples) for _, _, samples, _ in splits)],
+        [confirmation.metric, *(f"{interval.value:.4f}" for _, interval, _, _ in splits)],
+        ["95 % interval", *(f"{interval.low:.4f} – {interval.high:.4f}" for _, interval, _, _ in splits)],
+    ]
+    others = [name for name in confirmation.validation_metrics if name != confirmation.metric]
+    scores += [[name, *(f"{metrics[name]:.4f}" for *_, metrics in splits)] for name in others]
+    print_table(["", *(split for split, *_ in splits)], scores)
+    for line in [*_explain_scores(confirmation), f"written: {folder.confirmed}, {folder.confirmation}"]:
+        print_line(line)
+
+
+def _candidate_cells(candidate: "Candidate", chosen: bool) -> list[str]:
+    """Writes a recipe's score with each seed, their mean with the standard deviation, and the search's score."""
+    spread = f" ± {stdev(candidate.validation):.4f}" if len(candidate.validation) > 1 else ""
+    values = [f"{value:.4f}" for value in candidate.validation]
+    mean, search = f"{candidate.mean:.4f}{spread}", f"{candidate.search_value:.4f}"
+    return [str(candidate.trial), candidate.recipe.backbone, *values, mean, search, "chosen" if chosen else ""]
+
+
+def _explain_scores(confirmation: "Confirmation") -> list[str]:
+    """Writes what the scores mean: optimism, method, and whether the holdout is still unseen."""
+    lines = [f"means over {len(confirmation.best.seeds)} seeds; intervals over samples: {confirmation.interval_method}"]
+    if confirmation.optimism is None:
+        why = "validation chose the recipe, so expect a lower score on new data"
+        return [*lines, f"no {confirmation.holdout_note}; {why}"]
+    lines.append(
+        f"optimism (how much better than the holdout): the search's {confirmation.search_value:.4f} by "
+        f"{confirmation.optimism:+.4f}, validation with fresh seeds by {confirmation.validation_optimism:+.4f}"
+    )
+    if confirmation.times_scored > 1:
+        lines.append(f"the holdout was scored {confirmation.times_scored} times: it is no longer unseen")
+    return lines
+
+
+def print_next_commands(folder: "StudyFolder", *, has_best: bool, confirmed: bool, views: int = 1) -> None:
+    """Prints the commands that come after a search or a confirmation."""
+    steps = [(folder.command_line("best"), "this summary again")]
+    if has_best and not confirmed:
+        steps.append((folder.command_line("confirm"), "the best recipes with fresh seeds, scored once on the holdout"))
+    if views > 1:
+        steps.append((folder.command_line("ensemble"), f"the best recipes of the {views} views, joined"))
+    if has_best:
+        steps.append((folder.command_line("train"), f"a model of the {'confirmed' if confirmed else 'best'} recipe"))
+        predict = f"automl predict models/{folder.name} --data DIR --out submission.csv"
+        steps.append((predict, "predictions of that model"))
+    steps.append((folder.command_line("dashboard"), "every trial in the browser"))
+    width = max(len(command) for command, _ in steps)
+    print_line(title="\nnext")
+    for command, purpose in steps:
+        print_line(f"  {command:{width}}  {purpose}")

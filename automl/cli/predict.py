@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from automl.cli.options import Device
+
 
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder that automl train wrote: a model, or an ensemble.")],
@@ -17,25 +19,27 @@ def predict(
     out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("submission.csv"),
     tta: Annotated[str, typer.Option(help="Test-time augmentation: none, flip, 5crop.")] = "none",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images in a forward pass, at most (default: what fits).")
+        int | None, typer.Option(min=1, help="Images in a forward pass, at most. Default: what fits.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    device: Device = "auto",
     column: Annotated[
-        str | None, typer.Option(help="Column of the prediction (default: the sample submission's, or y_pred).")
+        str | None, typer.Option(help="Column of the prediction. Default: the sample submission's, or y_pred.")
     ] = None,
-    file_column: Annotated[str | None, typer.Option(help="Label file: column of file names.")] = None,
+    file_column: Annotated[
+        str | None, typer.Option(help="Label file: column of file names. Default: recognised.")
+    ] = None,
 ) -> None:
-    """Predict images or clips into a CSV file to submit, a row each. Labels in the label file do not count.
+    """Predicts images or clips into a CSV file to submit, a row each. Labels in the label file do not count.
 
     Example: automl predict models/ffdi --data ffdi/testset --out submission.csv --tta flip
     """
+    import automl
     from automl.cli.progress import SearchProgress
-    from automl.models.predict import load
-    from automl.models.predict import predict as write
+    from automl.models.predict import predict as write_predictions
 
     with SearchProgress() as reporter:
-        found = write(
-            load(model, device),
+        written = write_predictions(
+            automl.load(model, device),
             data,
             out,
             tta=tta,
@@ -44,4 +48,4 @@ def predict(
             file_column=file_column,
             reporter=reporter,
         )
-        reporter.print_line(f"written: {found.path} ({found.rows} rows: {', '.join(found.columns)})")
+        reporter.print_line(f"written: {written.path} ({written.rows} rows: {', '.join(written.columns)})")

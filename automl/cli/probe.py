@@ -1,81 +1,83 @@
-"""`automl probe`: what backbones need of this GPU's memory, predicted and measured."""
+"""`automl probe`."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from automl.cli.options import Device, options_from
 
 if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
     from automl.gpu.compare import Comparison
     from automl.recipe import Recipe
 
 
+@options_from("budget.gpu_mem")
 def probe(
     names: Annotated[
         list[str], typer.Argument(metavar="BACKBONE…", help="timm names, or wildcards on the leaderboard: 'regnet*'.")
     ],
-    gpu_mem: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE|SHARE|auto", help="Budget: 16GB, 90% of what is free, or auto: all of it. Default: auto."
-        ),
-    ] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels per side. Default: the weights' own.")] = None,
     batch_size: Annotated[int, typer.Option(min=2, help="Images per optimizer step.")] = 32,
-    classes: Annotated[int, typer.Option(min=2, help="Classes to tell apart.")] = 2,
+    classes: Annotated[int, typer.Option(min=2, help="Classes of the task.")] = 2,
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16, fp16. Default: the fastest on the GPU; fp32 without one.")
     ] = None,
     optimizer: Annotated[str, typer.Option(help="sgd, adam, adamw, nadamw or lion.")] = "adamw",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    device: Device = "auto",
+    **settings: Any,
 ) -> None:
-    """Measures training steps on the GPU, and how many images fit at once. Without a GPU: predicts it.
+    """Measures training steps on the GPU, and how many images fit at once; predicts both where there is no GPU.
 
-    Each backbone is measured in a process of its own, and what was measured is kept on the disk.
+    Each backbone is measured in a process of its own, and the measurements are kept on the disk.
 
     Example: automl probe resnet50 'convnext_t*' --gpu-mem 16GB --batch-size 64
     """
+    from automl.backbones.selection import find_backbones
+    from automl.backbones.timm_model import find_native_size
     from automl.devices import find_devices
-    from automl.gpu.budget import budget_bytes
-    from automl.gpu.compare import find_backbones, native_size
+    from automl.gpu.budget import decide_budget
     from automl.recipe import Recipe
     from automl.units import parse_memory
 
     backbones, devices = find_backbones(names), find_devices(device)[:1]
-    budget = budget_bytes(parse_memory(gpu_mem) if gpu_mem else None, devices)
+    budget = decide_budget(parse_memory(settings["gpu_mem"]) if settings else None, devices)
     values = {
         "batch_size": batch_size,
         "optimizer": {"name": optimizer},
         "numerics": {"precision": precision or "fp32"},
     }
     recipes = [
-        Recipe.from_mapping(values | {"backbone": name, "image_size": image_size or native_size(name)}, "automl probe")
+        Recipe.from_mapping(
+            values | {"backbone": name, "image_size": image_size or find_native_size(name)}, "automl probe"
+        )
         for name in backbones
     ]
-    for line in budget.said:
+    for line in budget.notes:
         typer.echo(line, err=True)
-    _print(_compared(recipes, classes, devices[0], budget.bytes, choose=precision is None))
+    _print_comparisons(_compare_recipes(recipes, classes, devices[0], budget.bytes, choose=precision is None))
 
 
-def _compared(
+def _compare_recipes(
     recipes: "list[Recipe]", classes: int, device: str, budget_bytes: int | None, *, choose: bool
 ) -> "list[Comparison]":
-    """One row a backbone; one that cannot be trained is told at once, and ends nothing but itself.
+    """Compares one recipe after the other; one that cannot be trained is reported at once and left out.
 
     Raises:
         RecipeError: If none of them can be trained.
     """
     from rich.console import Console
 
+    from automl.devices import is_gpu
     from automl.errors import RecipeError
-    from automl.gpu.compare import compare
+    from automl.gpu.compare import compare_memory
 
     rows: list[Comparison] = []
     console = Console(stderr=True)
     for number, recipe in enumerate(recipes, start=1):
-        what = "predicting" if device == "cpu" else "measuring"
-        with console.status(f"{what} {recipe.backbone} ({number} of {len(recipes)})"):
+        action = "measuring" if is_gpu(device) else "predicting"
+        with console.status(f"{action} {recipe.backbone} ({number} of {len(recipes)})"):
             try:
-                rows.append(compare(recipe, classes, device, budget_bytes, choose=choose))
+                rows.append(compare_memory(recipe, classes, device, budget_bytes, choose=choose))
             except RecipeError as exc:
                 if number == len(recipes) and not rows:
                     raise
@@ -83,23 +85,19 @@ def _compared(
     return rows
 
 
-def _print(rows: "list[Comparison]") -> None:
-    """A table without the columns that nobody fills; below it, what the figures are."""
+def _print_comparisons(rows: "list[Comparison]") -> None:
+    """Prints a table without the columns that are empty, and below it what the figures are."""
     from automl.cli.output import print_table
 
-    cells = [_cells(row) for row in rows]
-    columns: dict[str, Literal["left", "right"]] = {
-        title: "left" if title in ("backbone", "numerics") else "right"
-        for title in cells[0]
-        if any(row[title] for row in cells)
-    }
-    print_table(columns, ([row[title] or "–" for title in columns] for row in cells))
-    for line in _footer(rows):
+    cells = [_format_row(row) for row in rows]
+    header = [title for title in cells[0] if any(row[title] for row in cells)]
+    print_table(header, ([row[title] or "–" for title in header] for row in cells), left=("backbone", "numerics"))
+    for line in _explain_figures(rows):
         typer.echo(line)
 
 
-def _cells(row: "Comparison") -> dict[str, str]:
-    """The row's texts by title; empty where there is nothing to say."""
+def _format_row(row: "Comparison") -> dict[str, str]:
+    """Writes a row's texts by title; a figure that is not known is empty."""
     from automl.units import format_bytes
 
     recipe, step, budget = row.recipe, row.step, row.budget_bytes
@@ -122,15 +120,15 @@ def _cells(row: "Comparison") -> dict[str, str]:
     }
 
 
-def _footer(rows: "list[Comparison]") -> list[str]:
-    """What the figures are, in as few lines as there are things to say."""
+def _explain_figures(rows: "list[Comparison]") -> list[str]:
+    """Writes what the figures in the table are."""
     from automl.units import format_bytes
 
     batch = rows[0].recipe.batch_size
     lines = [""]
     for why in dict.fromkeys(row.why_predicted for row in rows if row.why_predicted):
-        named = "no GPU here" if "no GPU" in why else why
-        lines.append(f"{named}: predicted only, with {format_bytes(rows[0].context_bytes)} for CUDA itself.")
+        reason = "no GPU here" if "no GPU" in why else why
+        lines.append(f"{reason}: predicted only, with {format_bytes(rows[0].context_bytes)} for CUDA itself.")
     lines.append(f"Peaks of one training step on the GPU, CUDA's own memory included; batch of {batch}: undivided.")
     if any(row.budget_bytes is not None for row in rows):
         lines.append(

@@ -3,32 +3,60 @@
 import json
 import sys
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from types import TracebackType
 
-from rich.console import Console
-from rich.live import Live as RichLive
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
 
-from automl.cli.data import progress_bar
-from automl.cli.tables import Live, live_table, progress_line, trial_line
-from automl.study.rows import trial_rows
+from automl.cli.output import (
+    TRIAL_WORDS,
+    has_views,
+    make_table,
+    progress_bar,
+    sort_best_first,
+    trial_cells,
+    trial_header,
+)
+from automl.reporter import Progress
 from automl.study.search import SearchResult
+from automl.study.trial_record import TrialRow, trial_rows
+from automl.units import format_seconds
 
 _LOOK_SECONDS = 2.0
 """Between two looks into the storage, which cost the workers time."""
 _LINE_SECONDS = 60.0
 """Between two lines of totals in a log."""
+_STYLES = {"complete": "green", "pruned": "dim", "failed": "red", "running": "cyan", "unfinished": "yellow"}
+
+
+@dataclass(frozen=True)
+class StudyProgress:
+    """What is happening in a study now."""
+
+    metric: str
+    maximize: bool
+    rows: list[TrialRow]
+    running: dict[int, float]
+    """Epochs done, by trial, as the workers report them."""
+    trials: int
+    seconds_left: float | None
+    stopping: bool = False
+    activities: tuple[str, ...] = ()
+    """What workers do that is no training yet, in words."""
 
 
 class SearchProgress:
-    """A `search.api.Reporter` for people."""
+    """A reporter for people, on a terminal or in a log."""
 
     def __init__(self) -> None:
         self._console = Console(file=sys.stdout, highlight=False)
-        self._live: RichLive | None = None
+        self._live: Live | None = None
         self._looked = self._lined = 0.0
-        self._told: set[int] | None = None
+        self._reported: set[int] | None = None
+        """Trials whose end stands in the log."""
 
     def __enter__(self) -> "SearchProgress":
         return self
@@ -36,34 +64,20 @@ class SearchProgress:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._stop_live()
 
     def print_line(self, line: str) -> None:
         """Prints a line; above the table, where there is one."""
-        loud = "bold red" if "NO PRETRAINED WEIGHTS" in line else None
-        self._console.print(line, style=loud, markup=False, soft_wrap=True)
+        style = "bold red" if "NO PRETRAINED WEIGHTS" in line else None
+        self._console.print(line, style=style, markup=False, soft_wrap=True)
         self._console.file.flush()
 
-    def show_progress(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-        """A progress bar on a terminal, in the place of the table; a line a minute in a log."""
+    def show_progress(self, label: str) -> AbstractContextManager[Progress]:
+        """Shows a progress bar on a terminal, instead of the table; prints a line a minute in a log."""
         if not self._console.is_terminal:
-            return nullcontext(self._lines(what))
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-        return progress_bar(what)
-
-    def _lines(self, what: str) -> Callable[[int, int], None]:
-        told = time.monotonic()
-
-        def tell(done: int, total: int) -> None:
-            nonlocal told
-            if time.monotonic() - told >= _LINE_SECONDS:
-                told = time.monotonic()
-                self.print_line(f"{what}: {done} of {total}")
-
-        return tell
+            return nullcontext(self._print_every_minute(label))
+        self._stop_live()
+        return progress_bar(label)
 
     def show_study(self, result: SearchResult, deadline: float | None, stopping: bool) -> None:
         """Looks into the storage every few seconds and shows what changed."""
@@ -71,49 +85,67 @@ class SearchProgress:
         if now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
-        live = _look(result, deadline, stopping)
+        progress = read_progress(result, deadline, stopping)
         if self._console.is_terminal:
-            self._draw(live)
+            self._draw_table(progress)
         else:
-            self._write(live, now)
+            self._print_news(progress, now)
 
-    def _draw(self, live: Live) -> None:
+    def _stop_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _print_every_minute(self, label: str) -> Progress:
+        printed = time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            nonlocal printed
+            if time.monotonic() - printed >= _LINE_SECONDS:
+                printed = time.monotonic()
+                self.print_line(f"{label}: {done} of {total}")
+
+        return show
+
+    def _draw_table(self, progress: StudyProgress) -> None:
         if self._live is None:
-            self._live = RichLive(console=self._console, auto_refresh=False)
+            self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
-        self._live.update(live_table(live, max(4, self._console.height - 4)), refresh=True)
+        self._live.update(make_live_table(progress, max(4, self._console.height - 4)), refresh=True)
 
-    def _write(self, live: Live, now: float) -> None:
-        """One line for each trial that ended, and the totals now and then."""
-        ended = {row.number: row for row in live.rows if row.state != "running"}
-        if self._told is None:  # the trials of an earlier call are not news
-            self._told = set(ended)
-        for number in sorted(ended.keys() - self._told):
-            self.print_line(trial_line(ended[number], live.metric))
-            self._told.add(number)
+    def _print_news(self, progress: StudyProgress, now: float) -> None:
+        """Prints one line for each trial that ended, and the totals now and then."""
+        ended = {row.number: row for row in progress.rows if row.state != "running"}
+        if self._reported is None:  # the trials of an earlier call are not news
+            self._reported = set(ended)
+        for number in sorted(ended.keys() - self._reported):
+            self.print_line(describe_trial(ended[number], progress.metric))
+            self._reported.add(number)
             self._lined = 0.0
         if now - self._lined >= _LINE_SECONDS:
             self._lined = now
             running = "".join(
-                f" · trial {row.number} {row.backbone} epoch {live.running.get(row.number, 0):.2f} of {row.epochs:.3g}"
-                for row in live.rows
+                f" · trial {row.number} {row.backbone} epoch {progress.running.get(row.number, 0):.2f} of "
+                f"{row.epochs:.3g}"
+                for row in progress.rows
                 if row.state == "running" and row.epochs
             )
-            self.print_line(progress_line(live) + running)
+            self.print_line(describe_totals(progress) + running)
 
 
-def _look(result: SearchResult, deadline: float | None, stopping: bool) -> Live:
+def read_progress(result: SearchResult, deadline: float | None, stopping: bool) -> StudyProgress:
+    """Reads what is happening in a study from its storage and from what its workers write."""
     study = result.study
-    running, doing = {}, list[str]()
+    running, activities = {}, list[str]()
     for path in (result.folder.path / "workers").glob("*.json"):
         try:
-            progress = json.loads(path.read_text(encoding="utf-8"))
-            running[int(progress["trial"])] = float(progress["epoch"])
-            doing += [f"trial {progress['trial']} {progress['doing']}"] if "doing" in progress else []
+            worker = json.loads(path.read_text(encoding="utf-8"))
+            running[int(worker["trial"])] = float(worker["epoch"])
+            activities += [f"trial {worker['trial']} {worker['doing']}"] if "doing" in worker else []
         except (OSError, ValueError, KeyError):
             continue  # the worker has just ended
     maximize = study.direction.name == "MAXIMIZE"
-    return Live(
+    return StudyProgress(
         metric=result.metric,
         maximize=maximize,
         rows=trial_rows(study.get_trials(deepcopy=False), maximize),
@@ -121,5 +153,41 @@ def _look(result: SearchResult, deadline: float | None, stopping: bool) -> Live:
         trials=result.trials_wanted,
         seconds_left=None if deadline is None else deadline - time.time(),
         stopping=stopping,
-        doing=tuple(doing),
+        activities=tuple(activities),
     )
+
+
+def make_live_table(progress: StudyProgress, height: int = 12) -> RenderableType:
+    """Makes a table of the latest trials, at most `height` rows, above one line of totals."""
+    table, with_view = make_table(trial_header(progress.rows, progress.metric), TRIAL_WORDS), has_views(progress.rows)
+    best = sort_best_first(progress.rows, progress.maximize)[:1]
+    for row in progress.rows[-height:]:
+        cells = trial_cells(row, with_view, progress.running.get(row.number))
+        table.add_row(*cells, style="bold" if row in best else _STYLES[row.state])
+    return Group(table, Text(describe_totals(progress)))
+
+
+def describe_totals(progress: StudyProgress) -> str:
+    """Writes the totals in one line: trials done, best so far, time left."""
+    done = sum(row.state != "running" for row in progress.rows)
+    parts = [f"{done} of {progress.trials} trials"]
+    if best := sort_best_first(progress.rows, progress.maximize):
+        parts.append(f"best {progress.metric} {best[0].value:.4f} (trial {best[0].number}, {best[0].backbone})")
+    if progress.seconds_left is not None:
+        parts.append(f"{format_seconds(max(0.0, progress.seconds_left))} left")
+    parts += progress.activities
+    if progress.stopping:
+        parts.append("stopping after this epoch; Ctrl-C again stops now")
+    return " · ".join(parts)
+
+
+def describe_trial(row: TrialRow, metric: str) -> str:
+    """Writes a trial that ended in one line of a log."""
+    value = f" {metric} {row.value:.4f}" if row.value is not None else ""
+    view = f"{row.view}, " if row.view != "image" else ""
+    network = f" {view}{row.backbone}" + (f" {row.image_size} px" if row.image_size else "")
+    length = f" {row.epochs:.3g} epochs" if row.epochs and row.state == "complete" else ""
+    duration = f" in {format_seconds(row.seconds)}" if row.seconds else ""
+    memory = f", out of memory {row.out_of_memory} ×" if row.out_of_memory else ""
+    reason = f" ({row.reason})" if row.reason else ""
+    return f"trial {row.number} {row.state}:{value}{network}{length}{duration}{memory}{reason}"

@@ -5,34 +5,30 @@ from typing import Annotated, Any
 
 import typer
 
-from automl.cli import options as data_flags
+from automl.cli.options import Overwrite, Runs, Study, options_from
 
 _WEIGHTS = "Weights that are kept"
 
 
+@options_from("data", "budget.gpu_mem", "weights_dir", "device", default="the study's")
 def train(
-    study: Annotated[str | None, typer.Argument(help="Name of the study (default: the latest).")] = None,
+    study: Study = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="Recipe file (default: the study's confirmed recipe, else its best).")
+        Path | None, typer.Option(help="Recipe file. Default: the study's confirmed recipe, else its best.")
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder or label file; the flags under Data are for it (default: the study's data)."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the model (default: models/STUDY).")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete a model or training in it first.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder of the model. Default: models/STUDY.")] = None,
+    overwrite: Overwrite = False,
     with_holdout: Annotated[
-        bool, typer.Option("--with-holdout", help="Train on the holdout too, though nothing is confirmed on it.")
+        bool, typer.Option("--with-holdout", help="Train on the holdout too, although the recipe is not confirmed.")
     ] = False,
-    weights_dir: Annotated[
-        Path | None, typer.Option(help="Folder of safetensors files named by timm architecture.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the training, in place of the recipe's.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1; under torchrun each process its own.")] = "auto",
-    runs: Annotated[Path, typer.Option(help="Folder that holds the studies.")] = Path("runs"),
+    seed: Annotated[int | None, typer.Option(help="Seed of the training. Default: the recipe's.")] = None,
+    runs: Runs = Path("runs"),
     ema: Annotated[
         float | None,
-        typer.Option(help="Decay of the weights' moving average; 0: none.", rich_help_panel=_WEIGHTS),
+        typer.Option(
+            help="Decay of the moving average of the weights; 0: none. Default: the recipe's.",
+            rich_help_panel=_WEIGHTS,
+        ),
     ] = None,
     soup: Annotated[int, typer.Option(help="Mean of the weights at the last K eighths.", rich_help_panel=_WEIGHTS)] = 0,
     ensemble: Annotated[
@@ -44,61 +40,28 @@ def train(
             help="Keep validation out; end after N evaluations without improvement.", rich_help_panel=_WEIGHTS
         ),
     ] = 0,
-    format: data_flags.Format = None,
-    file_column: data_flags.FileColumn = None,
-    label_column: data_flags.LabelColumn = None,
-    group_column: data_flags.GroupColumn = None,
-    groups: data_flags.Groups = None,
-    split_column: data_flags.SplitColumn = None,
-    files_folder: data_flags.FilesFolder = None,
-    real_class: data_flags.RealClass = None,
-    positive_class: data_flags.PositiveClass = None,
-    holdout_fraction: data_flags.HoldoutFraction = None,
-    min_class_samples: data_flags.MinClassSamples = None,
+    **settings: Any,
 ) -> None:
-    """Train the winner on all the data it may learn from, and write a model folder. The same command continues.
+    """Trains the winner on all the data it may learn from, and writes a model folder. The same command continues.
 
     Example: automl train ffdi --out models/ffdi
     """
+    import automl
     from automl.cli.progress import SearchProgress
-    from automl.errors import SpecError
-    from automl.refit.greedy_ensemble import train_ensemble
-    from automl.refit.train import train as train_one
 
-    named = data_flags.data_keys(
-        path=data,
-        format=format,
-        file_column=file_column,
-        label_column=label_column,
-        group_column=group_column,
-        groups=groups,
-        split_column=split_column,
-        files_folder=files_folder,
-        real_class=real_class,
-        positive_class=positive_class,
-        holdout_fraction=holdout_fraction,
-        min_class_samples=min_class_samples,
-    )
-    wishes: dict[str, Any] = {
-        "ema": ema,
-        "seed": seed,
-        "soup": soup,
-        "early_stopping": early_stopping,
-        "device": device,
-    }
-    where: dict[str, Any] = {"out": out, "runs": runs, "weights_dir": weights_dir, "overwrite": overwrite}
     with SearchProgress() as progress:
-        if ensemble:
-            if recipe is not None or named:
-                raise SpecError("--ensemble takes recipes and data from a confirmed study: leave out --recipe, --data")
-            train_ensemble(study, size=ensemble, reporter=progress, **wishes, **where)
-        else:
-            train_one(
-                study,
-                recipe=recipe,
-                data=named or None,
-                with_holdout=with_holdout,
-                reporter=progress,
-                **wishes,
-                **where,
-            )
+        automl.train(
+            study,
+            recipe=recipe,
+            out=out,
+            overwrite=overwrite,
+            with_holdout=with_holdout,
+            seed=seed,
+            runs=runs,
+            ema=ema,
+            soup=soup,
+            ensemble=ensemble,
+            early_stopping=early_stopping,
+            reporter=progress,
+            **settings,
+        )

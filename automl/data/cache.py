@@ -13,13 +13,11 @@ Files are decoded in processes of their own (`automl.media.decoding`), of which 
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -28,26 +26,27 @@ from shutil import disk_usage
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from automl.data.dataset import Dataset
 from automl.data.splits import check_counts
 from automl.errors import AutomlError, DataError
-from automl.files import cache_dir, write_atomically, write_text
+from automl.files import cache_dir, is_disk_full, write_atomically, write_text
 from automl.media.decoding import NotDecoded, decode_files
 from automl.media.image_file import HEIF_ENDINGS
-from automl.media.images import LONGEST, image_size, read_pixels, reason_alone, shrunk
+from automl.media.images import LONGEST, image_size, read_pixels, describe_alone, shrink_size
 from automl.media.opening import require
 from automl.processes import cpu_threads
+from automl.reporter import Progress
 from automl.units import format_bytes
-from automl.views.parameters import ClipView, FaceChoices, ViewPart, WholeImage
-from automl.views.registry import view_images, view_key
+from automl.views.base import BaseView, ClipView, WholeImage
+from automl.views.registry import make_images
 
 _VERSION = 3  # raise it when the same file gives other pixels
 _BATCH = 128  # images, and
 _BATCH_SECONDS = 2.0  # seconds between two entries of the journal: what a kill may lose
 _MISSING = "missing"
 _INDEX = np.dtype([("offset", "<i8"), ("height", "<i4"), ("width", "<i4"), ("count", "<i4")])
-Progress = Callable[[int, int], None]
 _PLAIN = WholeImage()
 
 
@@ -75,11 +74,10 @@ class Cache:
     @property
     def readable(self) -> np.ndarray:
         """One bool per row of the data set: whether its file gave an image."""
-        found: np.ndarray = self.counts > 0
-        return found
+        return np.asarray(self.counts > 0)
 
     def image(self, row: int, number: int = 0) -> np.ndarray:
-        """An image of one row of the data set.
+        """Returns an image of one row of the data set.
 
         Args:
             row: Position in `Dataset.samples`.
@@ -106,7 +104,7 @@ class Cache:
         self._pixels = _map_pixels(self.folder)
 
 
-def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, view: ViewPart = _PLAIN) -> Cache:
+def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, view: BaseView = _PLAIN) -> Cache:
     """Decodes what is not decoded yet and opens the result; instant when nothing is left to do.
 
     An interrupted build goes on where it stopped. Of several processes that ask for the same images, one decodes and
@@ -125,54 +123,45 @@ def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, v
             validation; of clips, which can be scored without an image, in train.
         AutomlError: If the disk is too full, or the cache's folder cannot be written, or files go away meanwhile.
     """
-    _require(view)
+    for name in view.needs:
+        require(name)  # missing, it is missed once and not for each file
     paths, positions = np.unique(dataset.samples["path"].to_numpy(dtype=str), return_inverse=True)
     files = [str(path) for path in paths]
     maker = _Maker(view, size)
-    signatures = list(map(_signature, files))
-    folder = cache_dir() / "images" / _key(files, signatures, maker)
+    signatures = list(map(_sign_file, files))
+    folder = cache_dir() / "images" / _name_cache(files, signatures, maker)
     if not (folder / "index.npy").exists():
         absent = {i for i, signature in enumerate(signatures) if signature == _MISSING}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder / "lock"):
+            with FileLock(folder / "lock"):  # freed by the system when the process dies
                 if not (folder / "index.npy").exists():
                     _build(folder, files, maker, absent, progress)
         except OSError as exc:
-            raise _cannot_write(folder, exc, maker.need_bytes(files)) from exc
-    return _open(folder, maker, positions, dataset)
-
-
-def _require(view: ViewPart) -> None:
-    """Raises DataError, once and not for each file, if a package that a view needs is not installed."""
-    if isinstance(view, ClipView):
-        require("av")
-        if view.media == "sound":
-            require("librosa")
-        if isinstance(view, FaceChoices):
-            require("cv2")
+            raise _write_error(folder, exc, maker.need_bytes(files)) from exc
+    return _open_cache(folder, maker, positions, dataset)
 
 
 @dataclass(frozen=True)
 class _Maker:
     """What makes images of a file."""
 
-    view: ViewPart
+    view: BaseView
     size: int
 
     @property
     def key(self) -> str:
         """What decides the pixels."""
-        of_view = view_key(self.view) if isinstance(self.view, ClipView) else f"whole, up to 1:{LONGEST}"
+        of_view = self.view.key if isinstance(self.view, ClipView) else f"whole, up to 1:{LONGEST}"
         return f"{_VERSION} {self.size} {of_view}"
 
     def decode(self, files: Sequence[str]) -> Iterator[np.ndarray | DataError]:
         """Decodes files; yields the images of each, shape (K, height, width, 3) uint8, or why there are none."""
         # in order, and never more than a few files' images are held
         if isinstance(self.view, ClipView):
-            make = partial(view_images, self.view, size=self.size)
-            for found in decode_files(make, map(Path, files), ahead=4 * cpu_threads()):
-                yield found if isinstance(found, DataError) else found.pixels
+            make = partial(make_images, self.view, size=self.size)
+            for result in decode_files(make, map(Path, files), ahead=4 * cpu_threads()):
+                yield result if isinstance(result, DataError) else result.pixels
             return
         for image in decode_files(partial(read_pixels, size=self.size), files, ahead=16 * cpu_threads()):
             yield image if isinstance(image, DataError) else image[None]
@@ -185,13 +174,13 @@ class _Maker:
         total = 0
         for size in decode_files(image_size, some, ahead=len(some)):
             if not isinstance(size, DataError):
-                width, height = shrunk(*size, self.size)
+                width, height = shrink_size(*size, self.size)
                 total += width * height * 3
         return total * len(files) // max(1, len(some))
 
 
-def _signature(file: str) -> str:
-    """What changes with a file's content."""
+def _sign_file(file: str) -> str:
+    """Returns what changes with a file's content."""
     try:
         stat = os.stat(file)  # noqa: PTH116 - twice as fast as Path.stat
     except OSError:
@@ -200,7 +189,7 @@ def _signature(file: str) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_mode}"
 
 
-def _key(files: Sequence[str], signatures: Sequence[str], maker: _Maker) -> str:
+def _name_cache(files: Sequence[str], signatures: Sequence[str], maker: _Maker) -> str:
     """Names a cache after its files, their signatures, and the parameters."""
     digest = hashlib.sha256(maker.key.encode())
     for file, signature in zip(files, signatures, strict=True):
@@ -210,15 +199,7 @@ def _key(files: Sequence[str], signatures: Sequence[str], maker: _Maker) -> str:
     return digest.hexdigest()[:32]
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a file lock; the kernel frees it when the process dies."""
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _open(folder: Path, maker: _Maker, positions: np.ndarray, dataset: Dataset) -> Cache:
+def _open_cache(folder: Path, maker: _Maker, positions: np.ndarray, dataset: Dataset) -> Cache:
     """Opens a complete cache for the rows of a data set."""
     rows = np.load(folder / "index.npy", allow_pickle=False)[positions]
     readable = rows["count"] > 0
@@ -229,14 +210,14 @@ def _open(folder: Path, maker: _Maker, positions: np.ndarray, dataset: Dataset) 
         unreadable = [(str(names[i]), reasons[str(positions[i])]) for i in np.flatnonzero(~readable)]
     if not readable.any():
         shown = "\n".join(f"  {name}: {reason}" for name, reason in unreadable[:5])
-        what = f"is anything for the view {maker.view.name}" if isinstance(maker.view, ClipView) else "can be read"
+        what = f"has anything for the view {maker.view.name}" if isinstance(maker.view, ClipView) else "can be read"
         raise DataError(f"none of the {len(rows)} {dataset.media}s of {dataset.root} {what}; the first ones:\n{shown}")
     if not readable.all() and (dataset.samples["split"] == "train").any():  # images to predict have no train split
         _check_readable(maker.view, dataset, readable)
     return Cache(folder, maker.size, rows["count"].astype(np.int64), unreadable, rows, _map_pixels(folder))
 
 
-def _check_readable(view: ViewPart, dataset: Dataset, readable: np.ndarray) -> None:
+def _check_readable(view: BaseView, dataset: Dataset, readable: np.ndarray) -> None:
     """Raises DataError if what gave images is too little to train on and, of image files, to validate on."""
     if not isinstance(view, ClipView):
         check_counts(dataset.samples[readable], dataset.classes)
@@ -261,65 +242,55 @@ def _build(
     reasons: dict[str, str] = {}
     done, end = _resume(folder, index, reasons)
     need, free = maker.need_bytes(files[done:]), disk_usage(folder).free
-    if need > free:  # told before hours of decoding
+    if need > free:  # before hours of decoding
         raise OSError(errno.ENOSPC, f"{format_bytes(free)} are free")
-    with (folder / "images.bin").open("r+b" if done else "wb") as pixels:
+    with (
+        (folder / "images.bin").open("r+b" if done else "wb") as pixels,
+        (folder / "journal.jsonl").open("a" if done else "w", encoding="utf-8") as journal,
+    ):
         pixels.truncate(end)  # what was written after the last journal entry
         pixels.seek(end)
-        with (folder / "journal.jsonl").open("a" if done else "w", encoding="utf-8") as journal:
-            _append(files, done, maker, pixels, journal, index, reasons, absent, progress)
+        lines: list[str] = []
+        written = time.monotonic()
+        for position, result in enumerate(maker.decode(files[done:]), start=done):
+            if isinstance(result, DataError):
+                reasons[str(position)] = _explain(result, files[position], position in absent, folder)
+                lines.append(json.dumps([0, 0, 0, 0, reasons[str(position)]]))
+            else:
+                count, height, width, _ = result.shape
+                index[position] = (pixels.tell(), height, width, count)
+                lines.append(json.dumps([pixels.tell(), height, width, count]))
+                pixels.write(np.ascontiguousarray(result).data)
+            late = time.monotonic() - written > _BATCH_SECONDS
+            if late or len(lines) == _BATCH or position == len(files) - 1:
+                # the pixels reach the disk before the journal says so: true after a kill, and after a power cut
+                pixels.flush()
+                os.fsync(pixels.fileno())
+                journal.write("".join(line + "\n" for line in lines))
+                journal.flush()
+                lines.clear()
+                written = time.monotonic()
+            if progress:
+                progress(position + 1, len(files))
     write_text(folder / "unreadable.json", json.dumps(reasons))
     with write_atomically(folder / "index.npy") as temporary, temporary.open("wb") as handle:
         np.save(handle, index)
     (folder / "journal.jsonl").unlink()
 
 
-def _append(
-    files: Sequence[str],
-    done: int,
-    maker: _Maker,
-    pixels: Any,
-    journal: Any,
-    index: np.ndarray,
-    reasons: dict[str, str],
-    absent: Collection[int],
-    progress: Progress | None,
-) -> None:
-    """Decodes the files from position `done` on and writes them in order; fills `index` and `reasons`.
+def _explain(error: DataError, file: str, absent: bool, folder: Path) -> str:
+    """Says why a file gave no image.
 
     Raises:
-        AutomlError: If a file that is not of `absent` is there no more: that says nothing about the file.
+        AutomlError: If the file was not absent before, and is now: that says nothing about the file.
     """
-    lines: list[str] = []
-    written = time.monotonic()
-    for position, result in enumerate(maker.decode(files[done:]), start=done):
-        if isinstance(result, DataError):
-            if position not in absent and not os.path.exists(files[position]):  # noqa: PTH110
-                raise AutomlError(
-                    f"{files[position]} was there and is gone; if its disk or network folder went away, bring it back: "
-                    "the same command goes on where this stopped"
-                )
-            reason = reason_alone(result, files[position])
-            if isinstance(result, NotDecoded):
-                reason += f"; to try it again, delete {Path(pixels.name).parent}"
-            reasons[str(position)] = reason
-            lines.append(json.dumps([0, 0, 0, 0, reason]))
-        else:
-            count, height, width, _ = result.shape
-            index[position] = (pixels.tell(), height, width, count)
-            lines.append(json.dumps([pixels.tell(), height, width, count]))
-            pixels.write(np.ascontiguousarray(result).data)
-        late = time.monotonic() - written > _BATCH_SECONDS
-        if late or len(lines) == _BATCH or position == len(files) - 1:
-            # the pixels reach the disk before the journal says so: true after a kill, and after a power cut
-            pixels.flush()
-            os.fsync(pixels.fileno())
-            journal.write("".join(line + "\n" for line in lines))
-            journal.flush()
-            lines.clear()
-            written = time.monotonic()
-        if progress:
-            progress(position + 1, len(files))
+    if not absent and not os.path.exists(file):  # noqa: PTH110
+        raise AutomlError(
+            f"{file} was there and is gone; if its disk or network folder went away, bring it back: the same command "
+            "goes on where this stopped"
+        )
+    again = f"; to try it again, delete {folder}" if isinstance(error, NotDecoded) else ""
+    return describe_alone(error, file) + again
 
 
 def _resume(folder: Path, index: np.ndarray, reasons: dict[str, str]) -> tuple[int, int]:
@@ -351,10 +322,10 @@ def _resume(folder: Path, index: np.ndarray, reasons: dict[str, str]) -> tuple[i
     return done, end
 
 
-def _cannot_write(folder: Path, exc: OSError, need_bytes: int) -> AutomlError:
-    """The error for a full disk, or a folder that cannot be written."""
+def _write_error(folder: Path, exc: OSError, need_bytes: int) -> AutomlError:
+    """Makes the error for a full disk, or a folder that cannot be written."""
     reason = exc.strerror or str(exc)
     fix = "set AUTOML_CACHE to a folder that can be written"
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(exc):
         fix = "free some space, or set AUTOML_CACHE to a folder on a larger disk"
     return AutomlError(f"the decoded images need about {format_bytes(need_bytes)} in {folder}: {reason}; {fix}")

@@ -1,4 +1,7 @@
-"""What is in one file of a data set, found by reading all of it; runs in a decoder (`automl.media.decoding`)."""
+"""What is in one file of a data set, found by reading all of it.
+
+It runs in the decoders (`automl.media.decoding`), which import this module alone: it must stay small.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -34,7 +37,7 @@ def image_content(path: str) -> FileContent:
     Raises:
         DataError: If it cannot be read.
     """
-    digest = _digest(path)
+    digest = _digest_file(path)
     info = probe_image(path)
     return FileContent(digest, (info.width, info.height), notes=(info.scaling,) if info.scaling else ())
 
@@ -45,13 +48,13 @@ def clip_content(path: str) -> FileContent:
     Raises:
         DataError: If it cannot be read.
     """
-    digest = _digest(path)
+    digest = _digest_file(path)
     media = probe_media(path)
     return FileContent(digest, (media.video.width, media.video.height) if media.video else None, media)
 
 
-def _digest(path: str) -> bytes:
-    """A digest of a file's bytes."""
+def _digest_file(path: str) -> bytes:
+    """Computes a digest of a file's bytes."""
     digest = hashlib.blake2b(digest_size=16)
     try:
         with Path(path).open("rb") as handle:

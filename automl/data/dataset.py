@@ -4,18 +4,20 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
-from automl.data.layouts.columns import FORGED, GENUINE
+from automl.data.layouts.columns import FORGED, GENUINE, flag_of
 from automl.data.layouts.recognise import list_samples
-from automl.data.layouts.text_table import listing
+from automl.data.layouts.text_table import list_names
 from automl.data.splits import check_counts, shuffle_labels, split_samples
-from automl.errors import DataError, SpecError
+from automl.errors import DataError, SpecError, shorten
 from automl.media.kinds import Medium
 from automl.spec import DataSpec
 
 SPLITS = ("train", "validation", "holdout")
+Label = TypeVar("Label", int, int | None)
 
 _POSITIVE = FORGED | {"1", "synthetic", "generated", "attack", "positive", "true", "yes"}
 
@@ -36,7 +38,7 @@ class Dataset:
         problems: Warnings, one line each.
         name: A short name for the study's folder.
         media: What kind of files the samples are: `image`, `video` or `sound`.
-        told: What was read and what was not, one line each.
+        remarks: What was read and what was not, one line each.
     """
 
     root: Path
@@ -48,7 +50,17 @@ class Dataset:
     problems: tuple[str, ...]
     name: str
     media: Medium = "image"
-    told: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def real_class_name(self) -> str | None:
+        """Name of the class of genuine samples, None if unknown."""
+        return None if self.real_class is None else self.classes[self.real_class]
+
+    @property
+    def positive_class_name(self) -> str | None:
+        """Name of the class whose probability is predicted; None with more than two classes."""
+        return self.classes[self.positive] if len(self.classes) == 2 else None
 
     @property
     def grouped(self) -> bool:
@@ -70,35 +82,39 @@ def open_dataset(spec: DataSpec, seed: int) -> Dataset:
         DataError: If it cannot be understood or used: no media files, missing ones, one class only, too few samples.
         SpecError: If a flag names a class that does not exist.
     """
-    found = list_samples(spec)
-    table, left_out = _without_small_classes(found.table, spec.min_class_samples)
-    classes = _ordered(set(table["label"]))
+    listing = list_samples(spec)
+    table, left_out = _without_small_classes(listing.table, spec.min_class_samples)
+    classes = _sort_classes(set(table["label"]))
     table["label"] = table["label"].map({name: i for i, name in enumerate(classes)}).astype(int)
     table["group"] = table["group"].where(table["group"] != "", table["path"])
     table["split"], problems = split_samples(table, spec, seed)
     try:
         check_counts(table, classes)
     except DataError as exc:  # what was left out may be the reason
-        raise DataError("\n".join([str(exc), *(f"  {line}" for line in (*found.problems, *left_out))])) from exc
+        raise DataError("\n".join([str(exc), *(f"  {line}" for line in (*listing.problems, *left_out))])) from exc
     if spec.shuffle_labels:
         table["label"] = shuffle_labels(table, seed)
-    real = _real_class(classes, spec, found.format)
+    # the competition documents target 1 = fake; elsewhere 0 may be anything
+    is_competition = listing.format in ("ffdi", "ffdv") and classes == ("0", "1")
+    real = _find_class(classes, spec, "real_class", GENUINE, 0 if is_competition else None)
+    last = 1 - real if len(classes) == 2 and real is not None else len(classes) - 1
+    positive = _find_class(classes, spec, "positive_class", _POSITIVE, last)
     return Dataset(
-        root=found.root,
-        format=found.format,
+        root=listing.root,
+        format=listing.format,
         samples=table[["path", "name", "label", "group", "split"]],
         classes=classes,
         real_class=real,
-        positive=_positive(classes, spec, real),
-        problems=(*found.problems, *left_out, *problems),
-        name="demo" if found.format == "demo" else _short_name(found.root),
-        media=found.media,
-        told=found.told,
+        positive=positive,
+        problems=(*listing.problems, *left_out, *problems),
+        name="demo" if listing.format == "demo" else _make_short_name(listing.root),
+        media=listing.media,
+        remarks=listing.remarks,
     )
 
 
 def train_on(dataset: Dataset, splits: Collection[str]) -> Dataset:
-    """The same samples in the same order, those of some splits moved to the training split.
+    """Returns the same samples in the same order, those of some splits moved to the training split.
 
     Args:
         dataset: The samples; it stays as it is.
@@ -110,7 +126,7 @@ def train_on(dataset: Dataset, splits: Collection[str]) -> Dataset:
 
 
 def _without_small_classes(table: pd.DataFrame, least: int) -> tuple[pd.DataFrame, list[str]]:
-    """Leaves out classes that nothing can be trained on, and those that are smaller than asked for.
+    """Leaves out classes that nothing can be trained on, and those of fewer samples than `least`.
 
     Returns:
         The samples that are left, and warnings, one line each.
@@ -119,60 +135,46 @@ def _without_small_classes(table: pd.DataFrame, least: int) -> tuple[pd.DataFram
     validated = set(table["label"][table["split"] == "validation"])
     names = sorted(set(table["label"]))
     unknown = [name for name in names if name not in trained and name not in validated]
+    unknown = unknown if len(unknown) < len(names) else []
     small = [
         name
         for name in names
         if name not in unknown and least and (trained.get(name, 0) < least or (validated and name not in validated))
     ]
-    problems = []
-    if unknown and len(unknown) < len(names):
-        count = int(table["label"].isin(unknown).sum())
-        problems.append(f"{count} samples of classes that occur in the test set only are left out: {listing(unknown)}")
-    if small:
-        count = int(table["label"].isin(small).sum())
-        problems.append(f"{count} samples of {len(small)} classes of fewer than {least} are left out: {listing(small)}")
-    gone = [*(unknown if len(unknown) < len(names) else []), *small]
-    if len(gone) == len(names):
+    if least and len(unknown) + len(small) == len(names):
         raise DataError(f"--min-class-samples {least} leaves no class; the largest has {trained.max()} samples")
-    return table[~table["label"].isin(gone)].reset_index(drop=True), problems
+    problems = []
+    for left_out, which in (
+        (unknown, "classes that occur in the test set only"),
+        (small, f"{len(small)} classes of fewer than {least}"),
+    ):
+        if left_out:
+            count = int(table["label"].isin(left_out).sum())
+            problems.append(f"{count} samples of {which} are left out: {list_names(left_out)}")
+    return table[~table["label"].isin([*unknown, *small])].reset_index(drop=True), problems
 
 
-def _ordered(names: set[str]) -> tuple[str, ...]:
+def _sort_classes(names: set[str]) -> tuple[str, ...]:
     """Sorts class names, whole numbers by value."""
-    if all(re.fullmatch(r"[+-]?\d+", name) for name in names):
-        return tuple(sorted(names, key=int))
-    return tuple(sorted(names))
+    are_numbers = all(re.fullmatch(r"[+-]?\d+", name) for name in names)
+    return tuple(sorted(names, key=int if are_numbers else None))
 
 
-def _class_index(classes: tuple[str, ...], name: str, flag: str) -> int:
-    """The label of a class that a flag names."""
-    if name not in classes:
-        raise SpecError(f"{flag} {name!r} is not a class of the data; the classes are {', '.join(classes[:20])}")
-    return classes.index(name)
+def _find_class(
+    classes: tuple[str, ...], spec: DataSpec, option: str, usual: Collection[str], otherwise: Label
+) -> Label:
+    """Returns the label of the class that an option names, or the only one with a usual name, or another."""
+    wanted = getattr(spec, option)
+    if wanted is not None:
+        if wanted not in classes:
+            known = shorten(classes, 20)
+            raise SpecError(f"{flag_of(option)} {wanted!r} is not a class of the data; the classes are {known}")
+        return classes.index(wanted)
+    named = [i for i, name in enumerate(classes) if name.lower() in usual]
+    return named[0] if len(named) == 1 else otherwise
 
 
-def _real_class(classes: tuple[str, ...], spec: DataSpec, layout: str) -> int | None:
-    """The label of the genuine samples, None if unknown."""
-    if spec.real_class is not None:
-        return _class_index(classes, spec.real_class, "--real-class")
-    named = [i for i, name in enumerate(classes) if name.lower() in GENUINE]
-    if len(named) == 1:
-        return named[0]
-    # the competition documents target 1 = fake; elsewhere 0 may be anything
-    return 0 if layout in ("ffdi", "ffdv") and classes == ("0", "1") else None
-
-
-def _positive(classes: tuple[str, ...], spec: DataSpec, real: int | None) -> int:
-    """The label of the class whose probability is predicted: the forged one where that can be told."""
-    if spec.positive_class is not None:
-        return _class_index(classes, spec.positive_class, "--positive-class")
-    named = [i for i, name in enumerate(classes) if name.lower() in _POSITIVE]
-    if len(named) == 1:
-        return named[0]
-    return 1 - real if len(classes) == 2 and real is not None else len(classes) - 1
-
-
-def _short_name(root: Path) -> str:
-    """A name for files and studies: the folder's, in letters that any file system takes."""
+def _make_short_name(root: Path) -> str:
+    """Makes a name for files and studies: the folder's, in letters that any file system takes."""
     folder = root.parent if root.is_file() else root
     return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._") or "data"

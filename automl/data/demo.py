@@ -54,7 +54,7 @@ class Photo:
         """The photograph's short name."""
         return Path(self.path).stem
 
-    def read(self) -> Image.Image:
+    def read_image(self) -> Image.Image:
         """Reads it from the installed package.
 
         Raises:
@@ -112,8 +112,8 @@ def demo_dataset(cache: Path | None = None) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".demo-v1."))
         try:
-            _make(making)
-            _publish(making, folder)
+            _write_patches(making)
+            _publish_folder(making, folder)
         finally:
             shutil.rmtree(making, ignore_errors=True)
     except OSError as exc:
@@ -121,21 +121,23 @@ def demo_dataset(cache: Path | None = None) -> Path:
     return folder
 
 
-def _publish(making: Path, folder: Path) -> None:
+def _publish_folder(making: Path, folder: Path) -> None:
+    """Gives the folder its name, unless another process was faster."""
     making.chmod(0o755)  # mkdtemp's is for its owner alone
     try:
         making.rename(folder)
     except OSError:
-        if not (folder / "labels.csv").is_file():  # else another process was faster
+        if not (folder / "labels.csv").is_file():
             raise
 
 
-def _make(folder: Path) -> None:
+def _write_patches(folder: Path) -> None:
+    """Writes the pictures, their labels and their sources."""
     for name in ("real", "fake"):
         (folder / name).mkdir()
     rows = ["file,label,group"]
     for number, photo in enumerate(PHOTOS):
-        image = photo.read()
+        image = photo.read_image()
         rng = np.random.default_rng([2022, number])
         for index in range(2 * PAIRS):
             kind = KINDS[index % len(KINDS)] if index < PAIRS else "real"
@@ -144,11 +146,12 @@ def _make(folder: Path) -> None:
             file = f"{label}/{photo.group}-{index:03d}" + (f"-{kind}.png" if label == "fake" else ".png")
             Image.fromarray(patch).save(folder / file, compress_level=1)
             rows.append(f"{file},{label},{photo.group}")
-    (folder / "SOURCES.md").write_text(_sources(), encoding="utf-8")
+    (folder / "SOURCES.md").write_text(_describe_sources(), encoding="utf-8")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def _sources() -> str:
+def _describe_sources() -> str:
+    """Writes the table of photographs and licences."""
     lines = [f"| {photo.package}/{photo.path} | {photo.licence} | {photo.source} |" for photo in PHOTOS]
     head = "# Sources\n\nAll patches are cut from these photographs and changed (`automl/data/demo.py`).\n\n"
     where = f"\nLicences as given in the {_SKIMAGE} and in sklearn/datasets/images/README.txt.\n"
@@ -169,15 +172,15 @@ def make_patch(photo: Image.Image, kind: str, rng: np.random.Generator) -> Pixel
     Returns:
         (64, 64, 3) uint8.
     """
-    patch = _window(photo, rng)
+    patch = _cut_window(photo, rng)
     gray = bool((patch == patch[..., :1]).all())
-    forged = _forge(patch, kind, rng)
+    forged = _forge_patch(patch, kind, rng)
     if gray:  # a forgery in colour would be no riddle
         forged = np.asarray(Image.fromarray(forged).convert("L").convert("RGB"))
-    return _finish(forged, gray, rng)
+    return _vary_colors(forged, gray, rng)
 
 
-def _window(photo: Image.Image, rng: np.random.Generator) -> Pixels:
+def _cut_window(photo: Image.Image, rng: np.random.Generator) -> Pixels:
     """Cuts a window of random size and place, turned over at random, brings it to the side, and shifts its colours."""
     for _ in range(20):  # a window with something in it: sky and black borders show no trace of anything
         side = int(rng.integers(64, 129))
@@ -190,7 +193,8 @@ def _window(photo: Image.Image, rng: np.random.Generator) -> Pixels:
     return np.ascontiguousarray(pixels[:, :: int(rng.choice([-1, 1]))])
 
 
-def _forge(patch: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
+def _forge_patch(patch: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
+    """Forges a patch in one of the ways; a real one stays as it is."""
     if kind == "real":
         return patch
     if kind == "blend":
@@ -199,26 +203,26 @@ def _forge(patch: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
             if np.abs(forged.astype(np.float32) - patch).mean() > 8:
                 break
         return forged
-    generated = _generate(patch, rng)
+    generated = _imitate_generator(patch, rng)
     if kind == "generated":
         return generated
     mask = np.maximum(random_mask(SIDE, SIDE, rng), random_mask(SIDE, SIDE, rng))[..., None]  # (S, S, 1)
     return cast(Pixels, (patch + mask * (generated.astype(np.float32) - patch) + 0.5).clip(0, 255).astype(np.uint8))
 
 
-def _generate(patch: Pixels, rng: np.random.Generator) -> Pixels:
+def _imitate_generator(patch: Pixels, rng: np.random.Generator) -> Pixels:
     """Makes a patch small and large again as a generator's last one or two layers would."""
     layers = int(rng.integers(1, 3))
     side = SIDE >> layers
     small = Image.fromarray(patch).resize((side, side), Image.Resampling.LANCZOS)
     large = np.asarray(small, np.float32)
-    layer = (_nearest, _transposed)[int(rng.integers(2))]
+    layer = (_double_nearest, _double_transposed)[int(rng.integers(2))]
     for _ in range(layers):
         large = layer(large, rng)
     return _restore_detail(large, patch)
 
 
-def _nearest(small: Values, rng: np.random.Generator) -> Values:
+def _double_nearest(small: Values, rng: np.random.Generator) -> Values:
     """Doubles (h, w, 3) by repeating pixels, then a 3 x 3 convolution that smooths the blocks a little."""
     blocks = small.repeat(2, axis=0).repeat(2, axis=1)
     soft = np.array([1, rng.uniform(8, 20), 1])
@@ -226,7 +230,7 @@ def _nearest(small: Values, rng: np.random.Generator) -> Values:
     return cast(Values, smooth)
 
 
-def _transposed(small: Values, rng: np.random.Generator) -> Values:
+def _double_transposed(small: Values, rng: np.random.Generator) -> Values:
     """Doubles (h, w, 3) by a transposed convolution: stride 2, a 3 x 3 kernel whose overlap is uneven."""
     uneven = rng.choice([-1, 1]) * rng.uniform(0.08, 0.2)
     for axis in (0, 1):
@@ -254,7 +258,7 @@ def _restore_detail(large: Values, patch: Pixels) -> Pixels:
     return cast(Pixels, (matched + 0.5).clip(0, 255).astype(np.uint8))
 
 
-def _finish(patch: Pixels, gray: bool, rng: np.random.Generator) -> Pixels:
+def _vary_colors(patch: Pixels, gray: bool, rng: np.random.Generator) -> Pixels:
     """Gives every patch, real or forged, the same random colour cast, contrast and a little noise."""
     gains = rng.uniform(0.8, 1.2) * (1 if gray else rng.uniform(0.9, 1.1, 3))
     shift = rng.uniform(-15, 15) + (0 if gray else rng.uniform(-10, 10, 3))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from automl.backbones.weights import Preprocessing
+from automl.backbones.input import Preprocessing, evaluation_size
 from automl.data.cache import Cache
 from automl.data.dataset import Dataset as Samples
 from automl.data.self_blend import self_blend
@@ -50,7 +50,7 @@ class ImageData:
         return self.samples.positive
 
     def rows(self, split: str) -> np.ndarray:
-        """Row numbers (int64) of the samples of a split.
+        """Returns the row numbers (int64) of the samples of a split.
 
         To train on, samples need an image. To be scored, clips do not: whatever the view, all of them are.
         """
@@ -63,12 +63,11 @@ class ImageData:
         return rows
 
     def counts(self, split: str) -> np.ndarray:
-        """Images (int64) of each of `rows(split)`."""
-        found: np.ndarray = self.cache.counts[self.rows(split)]
-        return found
+        """Returns how many images (int64) each of `rows(split)` has."""
+        return np.asarray(self.cache.counts[self.rows(split)])
 
     def channel_statistics(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """Mean and standard deviation of each channel, in [0, 1]: of one image each of some training samples."""
+        """Returns mean and deviation of each channel, in [0, 1]: of one image each of some training samples."""
         rows = self.rows("train")
         some = rows[:: max(1, len(rows) // _MEASURED)]
         sums = np.zeros((2, 3))
@@ -80,9 +79,8 @@ class ImageData:
         return (float(mean[0]), float(mean[1]), float(mean[2])), (float(std[0]), float(std[1]), float(std[2]))
 
     def labels(self, split: str) -> np.ndarray:
-        """Labels (int64) of `rows(split)`."""
-        labels: np.ndarray = self.samples.samples["label"].to_numpy(np.int64)[self.rows(split)]
-        return labels
+        """Returns the labels (int64) of `rows(split)`."""
+        return np.asarray(self.samples.samples["label"].to_numpy(np.int64)[self.rows(split)])
 
     def train_batches(
         self, recipe: Recipe, interpolation: str, first: int, last: int, share: slice = slice(None)
@@ -101,43 +99,27 @@ class ImageData:
         """
         images = _TrainImages(self, recipe, interpolation)
         batches = _Batches(len(images), self.batch_size(recipe), recipe.seed, range(first, last), share)
-        return DataLoader(images, batch_sampler=batches, **self._loading())
+        return DataLoader(images, batch_sampler=batches, **self._loader_options())
 
     def evaluation_batches(
         self, recipe: Recipe, preprocessing: Preprocessing, split: str, batch_size: int
     ) -> Iterable[Batch]:
         """Yields a split's images, in order, without augmentation, at `evaluation_size`; else as `train_batches`."""
         images = _EvaluationImages(self, recipe, preprocessing, split)
-        return DataLoader(images, batch_size=batch_size, **self._loading())
+        return DataLoader(images, batch_size=batch_size, **self._loader_options())
 
     def batch_size(self, recipe: Recipe) -> int:
-        """The effective batch: the recipe's, or all there is."""
+        """Returns the effective batch: the recipe's, or all there is."""
         return min(recipe.batch_size, len(self.rows("train")))
 
     def steps_per_epoch(self, recipe: Recipe) -> int:
-        """Optimizer steps an epoch; a last, smaller batch is dropped (BatchNorm fails on a batch of 1)."""
+        """Returns the steps of an epoch; a last, smaller batch is dropped (BatchNorm fails on a batch of 1)."""
         return len(self.rows("train")) // self.batch_size(recipe)
 
-    def _loading(self) -> dict[str, Any]:
+    def _loader_options(self) -> dict[str, Any]:
+        """Returns how many processes load the images."""
         workers = min(self.loaders, os.cpu_count() or 1)
         return {"num_workers": workers, "pin_memory": workers > 0}
-
-
-def evaluation_size(recipe: Recipe, preprocessing: Preprocessing, largest: int) -> int:
-    """Pixels per side of an evaluated image.
-
-    It is the recipe's image size, except for native crops: a window of a face is not the face, so a network that
-    takes any size is shown up to twice the side of the windows it learned from. Nothing is resized in either, so
-    objects keep the size they had in training (the mismatch that Touvron et al. 2019, arXiv:1906.06423, mend).
-
-    Args:
-        recipe: Gives image size and crop.
-        preprocessing: Says whether the backbone takes other sizes.
-        largest: The side of the cached images.
-    """
-    if recipe.augmentation.crop.name != "native" or preprocessing.fixed_size:
-        return recipe.image_size
-    return max(recipe.image_size, min(largest, 2 * recipe.image_size))
 
 
 class _TrainImages(Dataset[Batch]):
@@ -155,27 +137,28 @@ class _TrainImages(Dataset[Batch]):
         return len(self._rows)
 
     def __getitems__(self, items: list[tuple[int, int]]) -> list[Batch]:
-        """A whole batch, with torch's random state saved and restored around it."""
+        """Returns a whole batch, with torch's random state saved and restored around it."""
         state = torch.get_rng_state()
         try:
-            return [self._image(epoch, position) for epoch, position in items]
+            return [self._load_sample(epoch, position) for epoch, position in items]
         finally:
             torch.set_rng_state(state)
 
-    def _image(self, epoch: int, position: int) -> Batch:
+    def _load_sample(self, epoch: int, position: int) -> Batch:
+        """Returns a sample as an epoch shows it."""
         seeds = np.random.SeedSequence([self._seed, epoch, position])
         # Not torch.manual_seed, which would reseed the GPU as well.
         torch.default_generator.manual_seed(int(seeds.generate_state(1)[0]))
         row, label = int(self._rows[position]), int(self._labels[position])
-        image = self._cache.image(row, self._number(int(self._cache.counts[row]), epoch, position))
+        image = self._cache.image(row, self._choose_image(int(self._cache.counts[row]), epoch, position))
         if self._blend and label == self._real:
             random = np.random.default_rng(seeds)
             if random.random() < self._blend:
                 image, label = self_blend(shown_part(image, self._crop), random), self._fake
         return self._transform(image), torch.tensor(label)
 
-    def _number(self, count: int, epoch: int, position: int) -> int:
-        """Which of its images a sample shows in an epoch: another order of them in each round."""
+    def _choose_image(self, count: int, epoch: int, position: int) -> int:
+        """Chooses which of its images a sample shows in an epoch: another order of them in each round."""
         if count == 1:
             return 0
         order = np.random.default_rng([self._seed, position, epoch // count]).permutation(count)
@@ -183,6 +166,8 @@ class _TrainImages(Dataset[Batch]):
 
 
 class _EvaluationImages(Dataset[Batch]):
+    """All images of a split, in order, without augmentation."""
+
     def __init__(self, data: ImageData, recipe: Recipe, preprocessing: Preprocessing, split: str) -> None:
         self._cache, counts = data.cache, data.counts(split)
         self._rows, self._labels = np.repeat(data.rows(split), counts), np.repeat(data.labels(split), counts)

@@ -11,7 +11,7 @@ made of: all but the face is the same in both, so a network that saw the one kno
    the correlation of their pixels is high as well; two clips are near copies if more than half of the images of one
    of them have a like one in the other.
 
-What the limits in `_WAYS` were taken from; a clip's figures are those that more than half of its images reach:
+What the limits in `_COMPARISONS` were taken from; a clip's figures are those that more than half of its images reach:
 
 | | clips or pairs | bits that differ | correlation | found |
 |---|---|---|---|---|
@@ -30,7 +30,7 @@ Faces cut out and aligned are the hardest: hashes alone would call 208 pairs cop
 one photograph, as a photograph and as a network's imitation of it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,7 +45,10 @@ from automl.data.cache import Cache, build_cache
 from automl.data.dataset import SPLITS, Dataset
 from automl.errors import DataError
 from automl.media.kinds import Medium
-from automl.views.parameters import ClipView, Frame, Mel
+from automl.reporter import Progress
+from automl.views.base import ClipView
+from automl.views.frame import Frame
+from automl.views.mel import Mel
 
 _SIZE = 64  # pixels of the images' sides
 _MOST_PAIRS = 5_000_000_000  # of hashes: some ten seconds
@@ -53,13 +56,12 @@ _BLOCK = 256, 4096  # hashes of two splits that are compared at once: 8 MB
 _PLAIN = 5.0  # standard deviation, of 255, below which there is nothing in an image; it is 20 or more in the table
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's mode L
 
-Progress = Callable[[int, int], None]
 Hashes = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Way:
+class _Comparison:
     """How clips of one kind are compared.
 
     Attributes:
@@ -74,9 +76,9 @@ class _Way:
 
 
 # Of sound, what a telephone lets through: whether the upper half of a picture is black would count for too much.
-_WAYS: dict[Medium, _Way] = {
-    "video": _Way(Frame(count=8), 10, 0.8),
-    "sound": _Way(Mel(count=4, sample_rate_hz=8000, fmax_hz=4000), 12, 0.7),
+_COMPARISONS: dict[Medium, _Comparison] = {
+    "video": _Comparison(Frame(count=8), 10, 0.8),
+    "sound": _Comparison(Mel(count=4, sample_rate_hz=8000, fmax_hz=4000), 12, 0.7),
 }
 
 
@@ -118,43 +120,45 @@ def near_copies(dataset: Dataset, progress: Progress | None = None) -> tuple[Nea
     Raises:
         AutomlError: If the disk is too full for the cache, or its folder cannot be written.
     """
-    present = _present(dataset)
-    if dataset.media not in _WAYS or len(present) < 2:
+    cache = _open_cache(dataset, progress)
+    if cache is None:
         return ()
-    way = _WAYS[dataset.media]
-    try:
-        cache = build_cache(dataset, _SIZE, progress, way.view)
-    except DataError:
-        return ()
-    images = _hashed(cache)
-    compared = images.middle() if shortcut(dataset) else images
-    alike, groups = _Alike(way, cache, images), _Groups(len(cache))
+    comparison = _COMPARISONS[dataset.media]
+    images = _hash_images(cache)
+    compared = images.middle_images() if describe_shortcut(dataset) else images
+    clips, groups = _Clips(comparison, cache, images), _Groups(len(cache))
     split_of = dataset.samples["split"].to_numpy()
-    for one, other in combinations(present, 2):
-        sides = (compared.of(split_of == one), compared.of(split_of == other))
-        for pairs in _candidates(*sides, way.near_bits, groups):
+    for one, other in combinations(_list_splits(dataset), 2):
+        sides = (compared.select_rows(split_of == one), compared.select_rows(split_of == other))
+        for pairs in _find_candidates(*sides, comparison.near_bits, groups):
             for a, b in pairs.tolist():
-                if groups.apart(a, b) and (similarity := alike(a, b)):
-                    groups.join(a, b, similarity)
-    found = [_near_copy(dataset, members, weakest) for members, weakest in groups.found()]
-    return tuple(sorted(found, key=lambda copy: -copy.similarity))
+                if groups.are_apart(a, b) and (similarity := clips.correlate(a, b)):
+                    groups.join_rows(a, b, similarity)
+    copies = [_name_group(dataset, rows, weakest) for rows, weakest in groups.list_groups()]
+    return tuple(sorted(copies, key=lambda copy: -copy.similarity))
 
 
-def undecoded(dataset: Dataset) -> list[tuple[str, str]]:
-    """The clips that `near_copies` could make no images of, and why; after it, this decodes nothing."""
-    if dataset.media not in _WAYS or len(_present(dataset)) < 2:
-        return []
-    with suppress(DataError):  # none of them has any
-        return build_cache(dataset, _SIZE, None, _WAYS[dataset.media].view).unreadable
-    return []
+def list_undecoded(dataset: Dataset) -> list[tuple[str, str]]:
+    """Lists the clips that `near_copies` could make no images of, and why; after it, this decodes nothing."""
+    cache = _open_cache(dataset)
+    return cache.unreadable if cache else []
 
 
-def shortcut(dataset: Dataset) -> str | None:
-    """What `near_copies` does not compare of a data set, in one line without a full stop; None if it compares all."""
-    if dataset.media not in _WAYS:
+def _open_cache(dataset: Dataset, progress: Progress | None = None) -> Cache | None:
+    """Opens the images to compare; None if there are no two splits of clips, or no clip has any image."""
+    if dataset.media not in _COMPARISONS or len(_list_splits(dataset)) < 2:
         return None
-    counts = [int((dataset.samples["split"] == split).sum()) for split in _present(dataset)]
-    pairs = sum(a * b for a, b in combinations(counts, 2)) * _WAYS[dataset.media].view.count ** 2
+    with suppress(DataError):
+        return build_cache(dataset, _SIZE, progress, _COMPARISONS[dataset.media].view)
+    return None
+
+
+def describe_shortcut(dataset: Dataset) -> str | None:
+    """Says in one line, without a full stop, what `near_copies` does not compare; None if it compares all."""
+    if dataset.media not in _COMPARISONS:
+        return None
+    counts = [int((dataset.samples["split"] == split).sum()) for split in _list_splits(dataset)]
+    pairs = sum(a * b for a, b in combinations(counts, 2)) * _COMPARISONS[dataset.media].view.count ** 2
     if pairs <= _MOST_PAIRS:
         return None
     return f"with {sum(counts)} clips, only the middle image of each was compared to find near copies"
@@ -184,8 +188,8 @@ def count_ones(words: Hashes) -> npt.NDArray[np.uint8]:
     return ones
 
 
-def _present(dataset: Dataset) -> list[str]:
-    """The splits that have samples."""
+def _list_splits(dataset: Dataset) -> list[str]:
+    """Lists the splits that have samples."""
     return [split for split in SPLITS if (dataset.samples["split"] == split).any()]
 
 
@@ -209,17 +213,17 @@ class _Images:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def of(self, rows: npt.NDArray[np.bool_]) -> "_Images":
-        """Those of some rows, by one bool per row of the data set."""
+    def select_rows(self, rows: npt.NDArray[np.bool_]) -> "_Images":
+        """Selects those of some rows, by one bool per row of the data set."""
         return self[rows[self.rows]]
 
-    def middle(self) -> "_Images":
-        """The middle image of each row."""
+    def middle_images(self) -> "_Images":
+        """Selects the middle image of each row."""
         _, first, counts = np.unique(self.rows, return_index=True, return_counts=True)
         return self[first + counts // 2]
 
-    def blocks(self, most: int) -> Iterator["_Images"]:
-        """Parts of at most so many images that cut no row in two."""
+    def cut_blocks(self, most: int) -> Iterator["_Images"]:
+        """Yields parts of at most so many images that cut no row in two."""
         begin = 0
         while begin < len(self):
             end = begin + most
@@ -229,75 +233,65 @@ class _Images:
             begin = end
 
 
-def _hashed(cache: Cache) -> _Images:
-    """The hashes of all images of a cache."""
+def _hash_images(cache: Cache) -> _Images:
+    """Computes the hashes of all images of a cache."""
     rows = np.repeat(np.arange(len(cache)), cache.counts)
     numbers = np.arange(len(rows)) - np.repeat(np.cumsum(cache.counts) - cache.counts, cache.counts)
     hashes, useful = np.zeros(len(rows), dtype=np.uint64), np.zeros(len(rows), dtype=bool)
     for begin in range(0, len(rows), 512):
         part = slice(begin, begin + 512)
-        pixels = np.stack([cache.image(*place) for place in zip(rows[part], numbers[part], strict=True)])
+        pixels = np.stack([cache.image(*pair) for pair in zip(rows[part], numbers[part], strict=True)])
         hashes[part], useful[part] = perceptual_hashes(pixels)
     return _Images(rows, numbers, hashes)[useful]
 
 
-def _candidates(one: _Images, other: _Images, near_bits: int, groups: "_Groups") -> Iterator[Indices]:
-    """Compares the hashes of two splits, block by block.
-
-    Args:
-        one: Images of a split.
-        other: Images of another one.
-        near_bits: See `_Way`.
-        groups: What is known to belong together is left out.
-
-    Yields:
-        Shape (n, 2): rows that may be near copies, the first of `one`, the second of `other`.
-    """
-    for a in one.blocks(_BLOCK[0]):
-        for b in other.blocks(_BLOCK[1]):
+def _find_candidates(one: _Images, other: _Images, near_bits: int, groups: "_Groups") -> Iterator[Indices]:
+    """Yields pairs of rows of two splits that may be near copies, (n, 2), without those known to belong together."""
+    for a in one.cut_blocks(_BLOCK[0]):
+        for b in other.cut_blocks(_BLOCK[1]):
             near = np.flatnonzero(count_ones(a.hashes[:, None] ^ b.hashes) <= near_bits)
             if not len(near):
                 continue
             i, j = np.divmod(near, len(b))
-            new = groups.apart(a.rows[i], b.rows[j])
-            yield _mostly(a, b, i[new], j[new])
+            new = groups.are_apart(a.rows[i], b.rows[j])
+            yield _pair_rows(a, b, i[new], j[new])
 
 
-def _mostly(a: _Images, b: _Images, i: Indices, j: Indices) -> Indices:
-    """The pairs of rows most of whose images are near, as image `i` of `a` is near image `j` of `b`; shape (n, 2)."""
-    a_rows, a_first, a_place, a_counts = np.unique(a.rows, True, True, True)
-    b_rows, b_first, b_place, b_counts = np.unique(b.rows, True, True, True)
+def _pair_rows(a: _Images, b: _Images, i: Indices, j: Indices) -> Indices:
+    """Finds the pairs of rows, (n, 2), most of whose images are near, as image `i` of `a` is near image `j` of `b`."""
+    a_rows, a_first, a_position, a_counts = np.unique(a.rows, True, True, True)
+    b_rows, b_first, b_position, b_counts = np.unique(b.rows, True, True, True)
     a_near = np.zeros((len(a), len(b_rows)), dtype=bool)  # an image, a row
-    a_near[i, b_place[j]] = True
+    a_near[i, b_position[j]] = True
     b_near = np.zeros((len(a_rows), len(b)), dtype=bool)  # a row, an image
-    b_near[a_place[i], j] = True
+    b_near[a_position[i], j] = True
     most_of_a = 2 * np.add.reduceat(a_near, a_first, axis=0, dtype=np.int64) > a_counts[:, None]
     most_of_b = 2 * np.add.reduceat(b_near, b_first, axis=1, dtype=np.int64) > b_counts
     which_a, which_b = np.nonzero(most_of_a | most_of_b)
     return np.stack([a_rows[which_a], b_rows[which_b]], axis=1)
 
 
-class _Alike:
+class _Clips:
     """Compares the pixels of two clips."""
 
-    def __init__(self, way: _Way, cache: Cache, images: _Images) -> None:
-        self._way, self._cache, self._images = way, cache, images
-        self._of = lru_cache(maxsize=64)(self._read)
+    def __init__(self, comparison: _Comparison, cache: Cache, images: _Images) -> None:
+        self._comparison, self._cache, self._images = comparison, cache, images
+        self._read_clip = lru_cache(maxsize=64)(self._normalise_pixels)
 
-    def __call__(self, a: int, b: int) -> float:
-        """The mean correlation of images with the one most like them; 0 if less than most of either clip have one."""
-        (a_hashes, a_pixels), (b_hashes, b_pixels) = self._of(a), self._of(b)
+    def correlate(self, a: int, b: int) -> float:
+        """Returns the mean correlation of images with the most similar one; 0 if only half of either clip have one."""
+        (a_hashes, a_pixels), (b_hashes, b_pixels) = self._read_clip(a), self._read_clip(b)
         correlation = a_pixels @ b_pixels.T
-        near = count_ones(a_hashes[:, None] ^ b_hashes) <= self._way.near_bits
-        alike = near & (correlation >= self._way.alike)
+        near = count_ones(a_hashes[:, None] ^ b_hashes) <= self._comparison.near_bits
+        alike = near & (correlation >= self._comparison.alike)
         best = [np.where(alike, correlation, 0).max(axis=axis) for axis in (0, 1)]
         if max((values > 0).mean() for values in best) <= 0.5:
             return 0.0
-        found = np.concatenate(best)
-        return min(1.0, float(found[found > 0].mean()))
+        similar = np.concatenate(best)
+        return min(1.0, float(similar[similar > 0].mean()))
 
-    def _read(self, row: int) -> tuple[Hashes, npt.NDArray[np.float32]]:
-        """The hashes and the pixels of a row's images, these shifted and scaled to mean 0 and norm 1."""
+    def _normalise_pixels(self, row: int) -> tuple[Hashes, npt.NDArray[np.float32]]:
+        """Returns the hashes and the pixels of a row's images, these shifted and scaled to mean 0 and norm 1."""
         begin, end = np.searchsorted(self._images.rows, [row, row + 1])
         own = self._images[begin:end]
         pixels = np.stack([self._cache.image(row, number) for number in own.numbers]).reshape(len(own), -1)
@@ -315,26 +309,26 @@ class _Groups:
         self._group = np.arange(rows)  # of each row: the smallest row of its group
         self._weakest: dict[int, float] = {}  # of each group of two or more
 
-    def apart(self, a: Any, b: Any) -> Any:
-        """Whether two rows are in two groups; also of two arrays of rows."""
+    def are_apart(self, a: Any, b: Any) -> Any:
+        """Returns whether two rows are in two groups; also of two arrays of rows."""
         return self._group[a] != self._group[b]
 
-    def join(self, a: int, b: int, similarity: float) -> None:
+    def join_rows(self, a: int, b: int, similarity: float) -> None:
         """Makes one group of those of two rows."""
         into, gone = sorted((int(self._group[a]), int(self._group[b])))
         self._group[self._group == gone] = into
         known = (self._weakest.pop(group, 1.0) for group in (into, gone))
         self._weakest[into] = min(similarity, *known)
 
-    def found(self) -> Iterator[tuple[Indices, float]]:
-        """The rows of each group of two or more, and its weakest similarity."""
+    def list_groups(self) -> Iterator[tuple[Indices, float]]:
+        """Yields the rows of each group of two or more, and its weakest similarity."""
         for group, weakest in self._weakest.items():
             yield np.flatnonzero(self._group == group), weakest
 
 
-def _near_copy(dataset: Dataset, rows: Indices, similarity: float) -> NearCopy:
+def _name_group(dataset: Dataset, rows: Indices, similarity: float) -> NearCopy:
     """Names the clips of a group."""
-    names, of = dataset.samples["name"].to_numpy()[rows], dataset.samples["split"].to_numpy()[rows]
-    first = [int(np.flatnonzero(of == split)[0]) for split in SPLITS if (of == split).any()]
+    names, splits = (dataset.samples[column].to_numpy()[rows] for column in ("name", "split"))
+    first = [int(np.flatnonzero(splits == split)[0]) for split in SPLITS if (splits == split).any()]
     order = [*first, *(k for k in range(len(rows)) if k not in first)]
-    return NearCopy(tuple(str(names[k]) for k in order), tuple(str(of[k]) for k in first), similarity)
+    return NearCopy(tuple(str(names[k]) for k in order), tuple(str(splits[k]) for k in first), similarity)

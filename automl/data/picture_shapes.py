@@ -1,6 +1,7 @@
-"""How long the pictures of a data set are, and how much of them a network does not see that is shown their middle."""
+"""How long the pictures of a data set are, and how much of them is lost to a network that sees only their middle."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from automl.data.dataset import Dataset
 from automl.errors import DataError
 from automl.media.decoding import decode_files
 from automl.media.images import image_size
-from automl.media.info import probe_media
+from automl.views.base import probe_video
 
 _LONG = 1.4
 """Long side over short side of a long picture: clearly more than the 4:3 of cameras. Pages (1.41) are long, and
@@ -40,8 +41,8 @@ def picture_sizes(dataset: Dataset) -> list[_Size]:
 
 
 def mostly_long(sizes: Sequence[_Size]) -> bool:
-    """Whether the median picture is clearly longer than 4:3, so that a network should be shown all of it."""
-    return bool(sizes) and float(np.median(_lengths(sizes))) > _LONG
+    """Returns whether the median picture is clearly longer than 4:3, so that a network should be shown all of it."""
+    return bool(sizes) and float(np.median(_side_ratios(sizes))) > _LONG
 
 
 def cut_off_note(sizes: Sequence[_Size], what: str = "images") -> str | None:
@@ -55,24 +56,23 @@ def cut_off_note(sizes: Sequence[_Size], what: str = "images") -> str | None:
         Such as "38 of 40 images are longer than 7:5; their middle square leaves out 83 % of them"; the share is the
         median of the long ones. None where not one in ten is long.
     """
-    lengths = _lengths(sizes)
-    long = lengths[lengths > _LONG]
-    if len(long) <= _FEW * len(lengths):
+    ratios = _side_ratios(sizes)
+    long = ratios[ratios > _LONG]
+    if len(long) <= _FEW * len(ratios):
         return None
     lost = 100 * (1 - 1 / np.median(long))
-    many = f"{len(long)} of {len(lengths)} {what}"
-    return f"{many} are longer than 7:5; their middle square leaves out {lost:.0f} % of them"
+    return (
+        f"{len(long)} of {len(ratios)} {what} are longer than 7:5; their middle square leaves out {lost:.0f} % of them"
+    )
 
 
-def _lengths(sizes: Sequence[_Size]) -> np.ndarray:
-    """Long side over short side of each picture."""
+def _side_ratios(sizes: Sequence[_Size]) -> np.ndarray:
+    """Returns long side over short side of each picture."""
     sides = np.asarray(sizes, dtype=np.float64).reshape(-1, 2)
     return np.asarray(sides.max(axis=1) / sides.min(axis=1))
 
 
 def _frame_size(path: str) -> _Size:
-    """The (width, height) of a video's frames; DataError if it has none."""
-    video = probe_media(path).video
-    if video is None:
-        raise DataError(f"{path}: it has no video track")
+    """Reads the (width, height) of a video's frames; DataError if it has none."""
+    video = probe_video(Path(path))
     return video.width, video.height

@@ -39,10 +39,10 @@ def self_blend(image: Pixels, rng: np.random.Generator) -> Pixels:
     """
     source = target = Image.fromarray(image)
     if rng.random() < 0.5:
-        source = _degrade(_shift_colors(source, rng), rng)
+        source = _degrade_image(_shift_colors(source, rng), rng)
     else:
-        target = _degrade(_shift_colors(target, rng), rng)
-    source = _move(source, rng)
+        target = _degrade_image(_shift_colors(target, rng), rng)
+    source = _move_image(source, rng)
     mask = random_mask(image.shape[0], image.shape[1], rng) * np.float32(255 * rng.choice(BLEND_RATIOS))
     blended = Image.composite(source, target, Image.fromarray((mask + 0.5).astype(np.uint8)))
     return np.array(blended)
@@ -60,9 +60,9 @@ def random_mask(height: int, width: int, rng: np.random.Generator) -> Mask:
         (height, width) float32, from 0 outside to 1 inside.
     """
     canvas = Image.new("L", (MASK_SIDE, MASK_SIDE))
-    outline = [(float(x), float(y)) for x, y in _outline(rng) * MASK_SIDE]
+    outline = [(float(x), float(y)) for x, y in _draw_outline(rng) * MASK_SIDE]
     ImageDraw.Draw(canvas).polygon(outline, fill=255)
-    mask = _deform(np.asarray(canvas, np.float32) / np.float32(255), rng)
+    mask = _deform_mask(np.asarray(canvas, np.float32) / np.float32(255), rng)
     blurred = gaussian_filter(mask, rng.uniform(0.5, 2.5))
     inner = (blurred > 0.9 * blurred.max()).astype(np.float32)
     smooth = gaussian_filter(inner, rng.uniform(0.5, 3.5))
@@ -71,7 +71,7 @@ def random_mask(height: int, width: int, rng: np.random.Generator) -> Mask:
     return np.clip(np.asarray(enlarged, np.float32), 0, 1)
 
 
-def _outline(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _draw_outline(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Draws the corners of a convex shape around some centre, (N, 2) of x and y as fractions of the side."""
     center, radii = rng.uniform(0.35, 0.65, 2), rng.uniform(0.18, 0.42, 2)
     if rng.random() < 0.5:
@@ -84,7 +84,7 @@ def _outline(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     return cast(npt.NDArray[np.float64], points[ConvexHull(points).vertices])
 
 
-def _deform(mask: Mask, rng: np.random.Generator) -> Mask:
+def _deform_mask(mask: Mask, rng: np.random.Generator) -> Mask:
     """Moves every pixel of a (S, S) mask by a smooth random field of up to about 4 px (Simard et al. 2003)."""
     field = np.asarray(
         Image.fromarray(rng.uniform(-4, 4, (2 * 6, 6)).astype(np.float32)).resize(
@@ -120,7 +120,7 @@ def _hue_rotation(radians: float) -> npt.NDArray[np.float64]:
     )
 
 
-def _degrade(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _degrade_image(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Sharpens the picture, or scales it down and up again."""
     if rng.random() < 0.5:
         around = -rng.uniform(0.05, 0.15)  # of each of the eight neighbours
@@ -133,7 +133,7 @@ def _degrade(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image.resize(small, kinds[down]).resize(image.size, kinds[up])
 
 
-def _move(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _move_image(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Resizes the picture by up to 5 % and moves it by up to 3 % of its width and height; edges are mirrored."""
     width, height = image.size
     scale = rng.uniform(0.95, 1 / 0.95)

@@ -14,13 +14,12 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from automl.errors import DataError
+from automl.errors import DataError, shorten
 from automl.spec import DataSpec
 
 _ORDERS = 10  # random orders tried; the selection nearest to the targets wins
 _LEAST = 2  # samples of each class in train and in validation
 _HOLDOUT, _VALIDATION, _SHUFFLE = 0, 1, 2  # streams of random numbers, so that one choice does not shift another
-_SHOWN = 5
 
 Counts = Counter[int]
 
@@ -41,20 +40,20 @@ def split_samples(table: pd.DataFrame, spec: DataSpec, seed: int) -> tuple[pd.Se
     given = set(splits)
     labels = table["label"].to_numpy(dtype=int)
     groups = table["group"].to_numpy(dtype=str)
-    problems = _shared_groups(groups, splits)
+    problems = _describe_leaks(groups, splits)
     make_validation = "validation" not in given
     if "holdout" not in given and spec.holdout_fraction > 0:
         # a group that a given validation set shares with the training samples may not come to the holdout as well
         free = (splits == "train").to_numpy() & ~np.isin(groups, groups[splits == "validation"])
         targets = {c: max(n * spec.holdout_fraction, 1.0) for c, n in Counter(labels.tolist()).items()}
         reserve = 2 if make_validation else 1
-        splits[_choose(labels, groups, free, targets, 0, reserve, seed, _HOLDOUT)] = "holdout"
-        problems += _missing_holdout(labels, groups, splits)
+        splits[_choose_samples(labels, groups, free, targets, 0, reserve, seed, _HOLDOUT)] = "holdout"
+        problems += _describe_missing_holdout(labels, groups, splits)
     if make_validation:
         share = Counter(labels[table["split"] != "holdout"].tolist())
         targets = {c: max(n * spec.validation_fraction, float(_LEAST)) for c, n in share.items()}
         free = (splits == "train").to_numpy() & ~np.isin(groups, groups[table["split"] == "holdout"])
-        splits[_choose(labels, groups, free, targets, _LEAST, 1, seed, _VALIDATION)] = "validation"
+        splits[_choose_samples(labels, groups, free, targets, _LEAST, 1, seed, _VALIDATION)] = "validation"
     return splits, problems
 
 
@@ -78,10 +77,9 @@ def check_counts(
         counts = Counter(table.loc[table["split"] == split, "label"].tolist())
         few += [f"class {name!r} has {counts[i]} in {split}" for i, name in enumerate(classes) if counts[i] < _LEAST]
     if few:
-        more = f" and {len(few) - _SHOWN} more" if len(few) > _SHOWN else ""
         raise DataError(
             f"at least {_LEAST} samples of each class are needed in {' and in '.join(splits)}: "
-            f"{'; '.join(few[:_SHOWN])}{more}. Add samples, or take the class out (--min-class-samples leaves out "
+            f"{shorten(few, separator='; ')}. Add samples, or take the class out (--min-class-samples leaves out "
             "small ones); samples of one group cannot be on both sides"
         )
 
@@ -96,31 +94,30 @@ def shuffle_labels(table: pd.DataFrame, seed: int) -> pd.Series:
     return labels
 
 
-def _missing_holdout(labels: np.ndarray, groups: np.ndarray, splits: pd.Series) -> list[str]:
-    """Tells that no holdout could be made, or none of some classes."""
+def _describe_missing_holdout(labels: np.ndarray, groups: np.ndarray, splits: pd.Series) -> list[str]:
+    """Reports that no holdout could be made, or none of some classes."""
     held = set(labels[splits == "holdout"].tolist())
     without = len(set(labels.tolist()) - held)
     if not without:
         return []
-    whole = f"{len(labels)} samples in {len(set(groups.tolist()))} groups" if len(set(groups)) < len(labels) else ""
-    few = f"{whole or f'{len(labels)} samples'} are too few to set some aside"
+    grouped = f" in {len(set(groups))} groups" if len(set(groups)) < len(labels) else ""
+    few = f"{len(labels)} samples{grouped} are too few to set some aside"
     if not held:
-        return [f"no holdout: {few}; nothing is left for an honest score (--holdout-fraction 0 wants it so)"]
-    return [f"the holdout has nothing of {without} of {without + len(held)} classes: {few}"]
+        return [f"no holdout: {few}; no sample is left to test the result on (to want none: --holdout-fraction 0)"]
+    return [f"the holdout has no sample of {without} of {without + len(held)} classes: {few}"]
 
 
-def _shared_groups(groups: np.ndarray, splits: pd.Series) -> list[str]:
+def _describe_leaks(groups: np.ndarray, splits: pd.Series) -> list[str]:
     """Warns of groups on two sides of the given splits."""
     problems = []
     for one, other in combinations(("train", "validation", "holdout"), 2):
         shared = sorted(set(groups[splits == one]) & set(groups[splits == other]))
         if shared:
-            shown = ", ".join(shared[:_SHOWN]) + (" …" if len(shared) > _SHOWN else "")
-            problems.append(f"leak: {len(shared)} groups are both in {one} and in {other} as given: {shown}")
+            problems.append(f"leak: {len(shared)} groups are both in {one} and in {other} as given: {shorten(shared)}")
     return problems
 
 
-def _choose(
+def _choose_samples(
     labels: np.ndarray,
     groups: np.ndarray,
     free: np.ndarray,
@@ -154,7 +151,7 @@ def _choose(
     nearest = float("inf")
     for _ in range(_ORDERS):
         order = [names[i] for i in rng.permutation(len(names))]
-        chosen, counts = _select(order, members, targets, least, reserve)
+        chosen, counts = _select_groups(order, members, targets, least, reserve)
         distance = sum(((counts[c] - target) / target) ** 2 for c, target in targets.items())
         if distance < nearest:
             best, nearest = chosen, distance
@@ -163,7 +160,7 @@ def _choose(
     return free & np.isin(groups, sorted(best))
 
 
-def _select(
+def _select_groups(
     order: list[str], members: Mapping[str, Counts], targets: Mapping[int, float], least: int, reserve: int
 ) -> tuple[set[str], Counts]:
     """Takes groups in the given order while that helps; returns them and their samples per class."""
@@ -175,27 +172,26 @@ def _select(
         left.update(member)
         groups_left.update(member.keys())
 
-    def gain(member: Counts) -> float:
-        """How much nearer to the targets this group brings the selection; weighted so that small classes count."""
+    def find_gain(member: Counts) -> float:
+        """Returns how much nearer to the targets a group brings the selection; small classes weigh as much."""
         return -sum(n * (n + 2 * (counts[c] - targets[c])) / targets[c] ** 2 for c, n in member.items())
 
-    def take(group: str) -> bool:
+    def take_group(group: str) -> None:
         """Selects a group unless too little of a class would be left for the other splits."""
         member = members[group]
         if any(left[c] - n < reserve * _LEAST or groups_left[c] - 1 < reserve for c, n in member.items()):
-            return False
+            return
         chosen.add(group)
         counts.update(member)
         left.subtract(member)
         groups_left.subtract(member.keys())
-        return True
 
     for group in order:
-        if gain(members[group]) > 0:
-            take(group)
+        if find_gain(members[group]) > 0:
+            take_group(group)
     for label in sorted(targets):  # a class whose groups are all larger than its target
         wanted = [group for group in order if label in members[group] and group not in chosen]
         for group in sorted(wanted, key=lambda name: members[name].total()) if counts[label] < least else ():
             if counts[label] < least:
-                take(group)
+                take_group(group)
     return chosen, counts

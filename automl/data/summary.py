@@ -7,7 +7,6 @@ then measures memory) only by its content. Of videos and sounds, `with_near_copi
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -15,19 +14,17 @@ import pandas as pd
 
 from automl.data.content import FileContent, clip_content, image_content
 from automl.data.dataset import SPLITS, Dataset
-from automl.data.near_duplicates import NearCopy, near_copies, shortcut, undecoded
+from automl.data.near_duplicates import NearCopy, describe_shortcut, list_undecoded, near_copies
 from automl.data.picture_shapes import cut_off_note
 from automl.data.splits import check_counts
-from automl.errors import AutomlError, DataError
+from automl.errors import AutomlError, DataError, shorten
 from automl.media.decoding import decode_files
-from automl.media.images import reason_alone
+from automl.media.images import describe_alone
 from automl.media.info import MediaInfo
 from automl.media.opening import require
 from automl.processes import cpu_threads
+from automl.reporter import Progress
 
-Progress = Callable[[int, int], None]
-_NAMED = 5  # files that are named in a note
-_SHOWN = 5  # classes named in a line
 _AHEAD = 256  # files a core that are begun and not yet counted
 
 
@@ -90,9 +87,7 @@ class Summary:
     """What `automl data` shows.
 
     Attributes:
-        root: The folder or label file.
-        format: How it was understood.
-        classes: Their names.
+        dataset: The samples.
         counts: Samples per split, then per class name.
         groups: Number of groups per split; empty if no samples belong together.
         sizes: None if no image can be read.
@@ -100,19 +95,14 @@ class Summary:
         leaks: Copies in more than one split.
         conflicts: Copies with different labels.
         copies: Files that are a copy of another within their split and class; harmless, but counted twice.
-        real_class: Name of the class of genuine images, None if unknown.
-        positive_class: Name of the class whose probability is predicted; None with more than two classes.
         problems: Warnings, one line each.
+        notes: Remarks, one line each.
         clips: Of videos and sounds; None for images.
         near_copies: Clips that are nearly the same in two splits, exact copies alone excepted: those are `leaks`. None
             are known before `with_near_copies`.
-        notes: Remarks, one line each.
-        told: What was read and what was not, one line each.
     """
 
-    root: Path
-    format: str
-    classes: tuple[str, ...]
+    dataset: Dataset
     counts: dict[str, dict[str, int]]
     groups: dict[str, int]
     sizes: Sizes | None
@@ -120,13 +110,10 @@ class Summary:
     leaks: tuple[Duplicate, ...]
     conflicts: tuple[Duplicate, ...]
     copies: int
-    real_class: str | None
-    positive_class: str | None
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
     clips: Clips | None = None
     near_copies: tuple[NearCopy, ...] = ()
-    notes: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()
 
 
 def summarise(dataset: Dataset, progress: Progress | None = None) -> Summary:
@@ -137,97 +124,87 @@ def summarise(dataset: Dataset, progress: Progress | None = None) -> Summary:
         progress: Called with (files done, files in all).
 
     Returns:
-        What was found; nothing is raised for a bad file.
+        What the files hold; nothing is raised for a bad file.
 
     Raises:
         DataError: If the package that reads videos and sounds is not installed.
     """
-    samples = dataset.samples
-    clips = dataset.media != "image"
-    if clips:
+    samples, is_clips = dataset.samples, dataset.media != "image"
+    if is_clips:
         require("av")
-    files = _read_all(samples["path"].tolist(), clip_content if clips else image_content, progress)
-    names = samples["name"].tolist()
+    files = _read_files(samples["path"].tolist(), clip_content if is_clips else image_content, progress)
     sizes = [file.size for file in files if file.size]
-    unreadable = [(name, file.reason) for name, file in zip(names, files, strict=True) if file.reason]
-    leaks, conflicts, copies = _duplicates(dataset, files)
-    cut_off = cut_off_note(sizes, f"{dataset.media}s") if sizes else None
-    if cut_off:
-        cut_off += f"; {'`fit: squash` of the view frame' if clips else '`crop: squash`'} shows all of them"
-    real, two = dataset.real_class, len(dataset.classes) == 2
+    leaks, conflicts, copies = _find_duplicates(dataset, files)
+    notes = _count_notes(files, "clip" if is_clips else "image")
+    if sizes and (cut_off := cut_off_note(sizes, f"{dataset.media}s")):
+        notes.append(
+            f"{cut_off}; {'`fit: squash` of the view frame' if is_clips else '`crop: squash`'} shows all of them"
+        )
+    groups = samples.groupby("split")["group"].nunique().items() if dataset.grouped else ()
     return Summary(
-        root=dataset.root,
-        format=dataset.format,
-        classes=dataset.classes,
-        counts=_counts(dataset),
-        groups={str(k): int(n) for k, n in samples.groupby("split")["group"].nunique().items()}
-        if dataset.grouped
-        else {},
-        sizes=Sizes(_spread(w for w, _ in sizes), _spread(h for _, h in sizes)) if sizes else None,
-        unreadable=tuple(unreadable),
+        dataset=dataset,
+        counts=_count_samples(dataset),
+        groups={str(split): int(count) for split, count in groups},
+        sizes=Sizes(_spread_of(w for w, _ in sizes), _spread_of(h for _, h in sizes)) if sizes else None,
+        unreadable=tuple((name, file.reason) for name, file in zip(samples["name"], files, strict=True) if file.reason),
         leaks=leaks,
         conflicts=conflicts,
         copies=copies,
-        real_class=None if real is None else dataset.classes[real],
-        positive_class=dataset.classes[dataset.positive] if two else None,
-        problems=(*dataset.problems, *_losses(dataset, files)),
-        told=dataset.told,
-        notes=(*_counted(files, "clip" if clips else "image"), *([cut_off] if cut_off else [])),
-        clips=_clips([file.media for file in files if file.media]) if clips else None,
+        problems=(*dataset.problems, *_describe_losses(dataset, files)),
+        notes=tuple(notes),
+        clips=_summarise_clips([file.media for file in files if file.media]) if is_clips else None,
     )
 
 
-def with_near_copies(summary: Summary, dataset: Dataset, progress: Progress | None = None) -> Summary:
+def with_near_copies(summary: Summary, progress: Progress | None = None) -> Summary:
     """Looks for clips that are nearly the same in two splits; frames and sounds are decoded for it.
 
     Args:
-        summary: Of the data set.
-        dataset: The samples; of images nothing is looked for.
+        summary: Of the data set; of images nothing is looked for.
         progress: Called with (files done, files in all) as they are decoded.
 
     Returns:
         The summary with `near_copies`, and a note where not everything was compared.
     """
     try:
-        found = near_copies(dataset, progress)
+        copies = near_copies(summary.dataset, progress)
     except AutomlError as exc:  # no room for what is decoded; all the rest is still worth showing
         return replace(summary, notes=(*summary.notes, f"near copies were not looked for: {exc}"))
     exact = [set(copy.names) for copy in summary.leaks]
-    found = tuple(copy for copy in found if not any(set(copy.names) <= names for names in exact))
-    notes = [note for note in (shortcut(dataset), _left_out(summary, dataset)) if note]
-    return replace(summary, near_copies=found, notes=(*summary.notes, *notes))
+    copies = tuple(copy for copy in copies if not any(set(copy.names) <= names for names in exact))
+    notes = [note for note in (describe_shortcut(summary.dataset), _describe_undecoded(summary)) if note]
+    return replace(summary, near_copies=copies, notes=(*summary.notes, *notes))
 
 
-def _left_out(summary: Summary, dataset: Dataset) -> str | None:
-    """One line on the clips that can be opened, but could not be decoded when near copies were looked for."""
+def _describe_undecoded(summary: Summary) -> str | None:
+    """Lists clips that can be opened, but could not be decoded when near copies were looked for."""
     known = {name for name, _ in summary.unreadable}
-    found = [f"{name}: {reason}" for name, reason in undecoded(dataset) if name not in known]
-    more = " …" if len(found) > _NAMED else ""
-    return f"not decoded to find near copies, {len(found)}: {'; '.join(found[:_NAMED])}{more}" if found else None
+    lines = [f"{name}: {reason}" for name, reason in list_undecoded(summary.dataset) if name not in known]
+    return f"not decoded to find near copies, {len(lines)}: {shorten(lines, separator='; ')}" if lines else None
 
 
-def _read_all(paths: Sequence[str], look: Callable[[str], FileContent], progress: Progress | None) -> list[FileContent]:
+def _read_files(
+    paths: Sequence[str], read: Callable[[str], FileContent], progress: Progress | None
+) -> list[FileContent]:
     """Reads files, in order; of one that cannot be read, why."""
     files: list[FileContent] = []
-    for path, found in zip(paths, decode_files(look, paths, _AHEAD * cpu_threads()), strict=True):
-        files.append(FileContent(reason=reason_alone(found, path)) if isinstance(found, DataError) else found)
+    for path, content in zip(paths, decode_files(read, paths, _AHEAD * cpu_threads()), strict=True):
+        files.append(FileContent(reason=describe_alone(content, path)) if isinstance(content, DataError) else content)
         if progress:
             progress(len(files), len(paths))
     return files
 
 
-def _losses(dataset: Dataset, files: Sequence[FileContent]) -> list[str]:
-    """How many files of each class cannot be read, and whether enough are left; one line each."""
+def _describe_losses(dataset: Dataset, files: Sequence[FileContent]) -> list[str]:
+    """Counts the files of each class that cannot be read, and says whether enough are left; one line each."""
     readable = np.array([not file.reason for file in files])
     if readable.all():
         return []
     labels = dataset.samples["label"].to_numpy()
-    lost = [
-        (name, int((labels[~readable] == i).sum()), int((labels == i).sum())) for i, name in enumerate(dataset.classes)
-    ]
-    shown = [f"{name} {gone} of {count}" for name, gone, count in lost if gone]
-    some = ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more classes" if len(shown) > _SHOWN else "")
-    lines = [f"{int((~readable).sum())} of {len(files)} files cannot be read: {some}"]
+    lost = np.bincount(labels[~readable], minlength=len(dataset.classes))
+    total = np.bincount(labels, minlength=len(dataset.classes))
+    shown = [f"{name} {lost[i]} of {total[i]}" for i, name in enumerate(dataset.classes) if lost[i]]
+    lines = [f"{lost.sum()} of {len(files)} files cannot be read: {shorten(shown)}"]
     try:
         check_counts(dataset.samples[readable], dataset.classes)
     except DataError as exc:
@@ -235,20 +212,20 @@ def _losses(dataset: Dataset, files: Sequence[FileContent]) -> list[str]:
     return lines
 
 
-def _counted(files: Iterable[FileContent], what: str) -> list[str]:
-    """What is to be known of some files, and of how many."""
+def _count_notes(files: Iterable[FileContent], what: str) -> list[str]:
+    """Lists what is to be known of some files, and of how many."""
     counts = Counter(note for file in files for note in file.notes)
     return [f"{count} {what}{'s' if count > 1 else ''}: {note}" for note, count in counts.most_common()]
 
 
-def _clips(found: Sequence[MediaInfo]) -> Clips:
+def _summarise_clips(infos: Sequence[MediaInfo]) -> Clips:
     """Sums up what is in clips."""
-    videos = [media.video for media in found if media.video]
-    sounds = [media.audio for media in found if media.audio]
-    seconds = [media.duration_seconds for media in found if media.duration_seconds is not None]
+    videos = [media.video for media in infos if media.video]
+    sounds = [media.audio for media in infos if media.audio]
+    seconds = [media.duration_seconds for media in infos if media.duration_seconds is not None]
     rates = [video.frames_per_second for video in videos if video.frames_per_second is not None]
     return Clips(
-        count=len(found),
+        count=len(infos),
         seconds=(min(seconds), median(seconds), max(seconds)) if seconds else None,
         frames_per_second=(min(rates), max(rates)) if rates else None,
         variable_rate=sum(video.variable_rate for video in videos),
@@ -262,20 +239,20 @@ def _clips(found: Sequence[MediaInfo]) -> Clips:
     )
 
 
-def _counts(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """Samples per split and class, also where there are none."""
+def _count_samples(dataset: Dataset) -> dict[str, dict[str, int]]:
+    """Counts the samples per split and class, also where there are none."""
     pairs = Counter(zip(dataset.samples["split"], dataset.samples["label"], strict=True))
     present = [split for split in SPLITS if (dataset.samples["split"] == split).any()]
     return {split: {name: pairs[split, i] for i, name in enumerate(dataset.classes)} for split in present}
 
 
-def _spread(values: Iterable[int]) -> tuple[int, int, int]:
-    """Smallest, median and largest."""
+def _spread_of(values: Iterable[int]) -> tuple[int, int, int]:
+    """Returns the smallest, median and largest."""
     array = np.fromiter(values, dtype=int)
     return int(array.min()), int(np.median(array)), int(array.max())
 
 
-def _duplicates(
+def _find_duplicates(
     dataset: Dataset, files: Sequence[FileContent]
 ) -> tuple[tuple[Duplicate, ...], tuple[Duplicate, ...], int]:
     """Finds files of equal content: leaks, conflicts, and the number of harmless copies."""
@@ -292,11 +269,8 @@ def _duplicates(
     leaks, conflicts, copies = [], [], 0
     for _, same in frame[frame.duplicated("digest", keep=False)].groupby("digest", sort=False):
         splits = tuple(split for split in SPLITS if split in set(same["split"]))
-        found = Duplicate(tuple(same["name"]), splits, tuple(sorted(set(same["label"]))))
-        if len(splits) > 1:
-            leaks.append(found)
-        if len(found.labels) > 1:
-            conflicts.append(found)
-        if len(splits) == len(found.labels) == 1:
-            copies += len(same) - 1
+        duplicate = Duplicate(tuple(same["name"]), splits, tuple(sorted(set(same["label"]))))
+        leaks += [duplicate] if len(splits) > 1 else []
+        conflicts += [duplicate] if len(duplicate.labels) > 1 else []
+        copies += len(same) - 1 if len(splits) == len(duplicate.labels) == 1 else 0
     return tuple(leaks), tuple(conflicts), copies

@@ -8,9 +8,9 @@ Built on torchvision.transforms.v2. What is chosen for speed, with times in ms f
   except AugMix, whose mixing is faster on a tensor (6; 8).
 - H.264 is written and read in memory by PyAV, on one thread (3; JPEG: 0.8).
 - Pictures of sound: what is done to them are a few tensor operations (shift, gain 0.1 each, masks 0.2, noise 1.1).
-- An operation of probability 0 is not built at all.
 
 Images stay uint8: normalisation is the training loop's, on the device, and a quarter of the bytes travel.
+A field of the recipe's `Augmentation` has its step in `_STEPS`, in the order in which they are done.
 All randomness is torch's global generator, so that seeding it before a call makes the result reproducible.
 Self-blending changes the label, so it is the data set's (`automl.data.self_blend`), not done here.
 """
@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -33,23 +34,8 @@ from torchvision.transforms.v2 import functional as F
 from automl.errors import RecipeError
 from automl.media.images import MIDDLE
 from automl.media.opening import require
-from automl.media.video import conversion
-from automl.recipe.augmentation import (
-    Affine,
-    Augmentation,
-    AugMix,
-    AutoAugment,
-    Color,
-    Crop,
-    NativeCrop,
-    NoAffine,
-    NoColor,
-    NoPolicy,
-    Policy,
-    RandAugment,
-    RandomResizedCrop,
-    TrivialAugment,
-)
+from automl.media.video import choose_conversion
+from automl.recipe.augmentation import Affine, Augmentation, Color, Crop, Policy
 
 Pixels = npt.NDArray[np.uint8]
 """An RGB image, (H, W, 3) uint8."""
@@ -59,6 +45,9 @@ Transform = Callable[[Pixels], torch.Tensor]
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 """From (3, S, S) uint8 to the same."""
+
+Window = Callable[[int, int, int], tuple[int, int, int, int]]
+"""From height, width and image size to (top, left, height, width) of what is cut out."""
 
 MEAN = (124, 116, 104)
 """ImageNet's mean colour: what is erased or moved out of the picture is about zero once normalised."""
@@ -96,26 +85,12 @@ def train_transform(augmentation: Augmentation, image_size: int, interpolation: 
         global generator only.
 
     Raises:
-        RecipeError: If the interpolation is unknown.
+        RecipeError: If the interpolation, the crop, or a branch of an augmentation is unknown.
         DataError: If the video codec is asked for and PyAV is not installed.
     """
-    steps = [
-        *_sometimes(augmentation.horizontal_flip, F.horizontal_flip),
-        *_sometimes(augmentation.vertical_flip, F.vertical_flip),
-        *_affine(augmentation.affine),
-        *_color(augmentation.color),
-        *_sometimes(augmentation.grayscale, v2.Grayscale(num_output_channels=3)),
-        *_policy(augmentation.policy),
-        *_sound(augmentation),
-        *_sometimes(augmentation.blur, v2.RandomChoice([v2.GaussianBlur(kernel) for kernel in (3, 5, 7)])),
-        *_sometimes(augmentation.downscale, _DownUp(augmentation.downscale_min, image_size)),
-        *_codec(augmentation.codec),
-        *_sometimes(augmentation.jpeg, _Jpeg(augmentation.jpeg_min_quality)),
-        *_masks(augmentation.time_mask, augmentation.frequency_mask),
-        *_sometimes(augmentation.erasing, v2.RandomErasing(p=1, value=MEAN)),
-    ]
+    steps = [step for make_step in _STEPS.values() if (step := make_step(augmentation, image_size))]
     crop = augmentation.crop
-    return _Pipeline(crop, _window(crop, random=True), image_size, _mode(interpolation), tuple(steps))
+    return _Pipeline(crop, _training_window(crop), image_size, _find_mode(interpolation), tuple(steps))
 
 
 def eval_transform(augmentation: Augmentation, image_size: int, interpolation: str = "bicubic") -> Transform:
@@ -137,11 +112,11 @@ def eval_transform(augmentation: Augmentation, image_size: int, interpolation: s
         RecipeError: If the interpolation is unknown.
     """
     crop = augmentation.crop
-    return _Pipeline(crop, _window(crop, random=False), image_size, _mode(interpolation), ())
+    return _Pipeline(crop, _evaluation_window(crop), image_size, _find_mode(interpolation), ())
 
 
 def shown_part(image: Pixels, crop: Crop) -> Pixels:
-    """The part of an image (H, W, 3) that a crop is taken of: `squash` sees all of it, others its middle of 1:2."""
+    """Returns what a crop is taken of, of an image (H, W, 3): all of it for `squash`, else its middle of 1:2."""
     if crop.name == "squash":
         return image
     height, width, _ = image.shape
@@ -155,7 +130,7 @@ class _Pipeline:
     """Cuts a window out, brings it to the image size, and applies the steps."""
 
     crop: Crop
-    window: "_Whole | _Square | _RandomResized"
+    window: Window
     image_size: int
     interpolation: v2.InterpolationMode
     steps: tuple[Step, ...]
@@ -176,234 +151,205 @@ class _Pipeline:
 # --- windows ----------------------------------------------------------------------------------------------------
 
 
-def _window(crop: Crop, random: bool) -> "_Whole | _Square | _RandomResized":
-    if crop.name == "squash":
-        return _Whole()
-    if random and isinstance(crop, RandomResizedCrop):
-        return _RandomResized(crop.min_scale, crop.max_aspect)
-    return _Square(random, native=isinstance(crop, NativeCrop))
+def _training_window(crop: Crop) -> Window:
+    """Chooses what is cut out of a training image."""
+    match crop.name:
+        case "squash":
+            return _cut_nothing
+        case "random_resized":
+            return partial(_cut_random_area, crop.min_scale, crop.max_aspect)
+        case "resize" | "native":
+            return partial(_cut_square, crop.name == "native", True)
+        case _:
+            raise _unknown_branch("crop", crop)
 
 
-@dataclass(frozen=True)
-class _Whole:
-    """All there is."""
-
-    def __call__(self, height: int, width: int, image_size: int) -> tuple[int, int, int, int]:
-        del image_size
-        return 0, 0, height, width
+def _evaluation_window(crop: Crop) -> Window:
+    """Chooses what is cut out of an image that is scored."""
+    return _cut_nothing if crop.name == "squash" else partial(_cut_square, crop.name == "native", False)
 
 
-@dataclass(frozen=True)
-class _Square:
-    """The largest square, or (native) one of at most the image size; anywhere, or in the middle."""
-
-    random: bool
-    native: bool
-
-    def __call__(self, height: int, width: int, image_size: int) -> tuple[int, int, int, int]:
-        side = min(height, width, image_size) if self.native else min(height, width)
-        if not self.random:
-            return (height - side) // 2, (width - side) // 2, side, side
-        return _randint(height - side), _randint(width - side), side, side
+def _cut_nothing(height: int, width: int, image_size: int) -> tuple[int, int, int, int]:
+    """Takes all there is."""
+    del image_size
+    return 0, 0, height, width
 
 
-@dataclass(frozen=True)
-class _RandomResized:
-    """A part of random area and aspect (Szegedy et al. 2015), as torchvision draws it."""
-
-    min_scale: float
-    max_aspect: float
-
-    def __call__(self, height: int, width: int, image_size: int) -> tuple[int, int, int, int]:
-        del image_size
-        shape_only = torch.empty(()).expand(3, height, width)  # (3, H, W) without its memory
-        ratio = [1 / self.max_aspect, self.max_aspect]
-        params = RandomResizedCropV1.get_params(shape_only, [self.min_scale, 1.0], ratio)
-        return cast(tuple[int, int, int, int], tuple(params))
+def _cut_square(native: bool, random: bool, height: int, width: int, image_size: int) -> tuple[int, int, int, int]:
+    """Takes the largest square, or (native) one of at most the image size; anywhere, or in the middle."""
+    side = min(height, width, image_size) if native else min(height, width)
+    if not random:
+        return (height - side) // 2, (width - side) // 2, side, side
+    return _draw_integer(height - side), _draw_integer(width - side), side, side
 
 
-def _randint(highest: int) -> int:
+def _cut_random_area(
+    min_scale: float, max_aspect: float, height: int, width: int, image_size: int
+) -> tuple[int, int, int, int]:
+    """Takes a part of random area and aspect (Szegedy et al. 2015), as torchvision draws it."""
+    del image_size
+    shape_only = torch.empty(()).expand(3, height, width)  # (3, H, W) without its memory
+    params = RandomResizedCropV1.get_params(shape_only, [min_scale, 1.0], [1 / max_aspect, max_aspect])
+    return cast(tuple[int, int, int, int], tuple(params))
+
+
+def _draw_integer(highest: int) -> int:
+    """Draws a whole number from 0 to the highest."""
     return int(torch.randint(highest + 1, ()).item()) if highest > 0 else 0
+
+
+def _find_mode(interpolation: str) -> v2.InterpolationMode:
+    """Returns torchvision's name of an interpolation."""
+    if interpolation not in INTERPOLATIONS:
+        raise RecipeError(f"unknown interpolation {interpolation!r}: use one of {', '.join(INTERPOLATIONS)}")
+    return INTERPOLATIONS[interpolation]
+
+
+def _unknown_branch(field: str, part: Any) -> RecipeError:
+    """Makes the error for a branch of a recipe that has no step here."""
+    return RecipeError(f"augmentation.{field}: {part.name!r} has no step in automl.data.transforms")
 
 
 # --- steps ------------------------------------------------------------------------------------------------------
 
 
-def _sometimes(probability: float, step: Any) -> list[Step]:
+def _sometimes(probability: float, step: Any) -> Step | None:
+    """Makes a step that is done with a probability; None for 0."""
     if probability == 0:
-        return []
-    return [cast(Step, step) if probability == 1 else _Sometimes(probability, step)]
+        return None
+    return cast(Step, step) if probability == 1 else partial(_apply_sometimes, probability, step)
 
 
-@dataclass(frozen=True)
-class _Sometimes:
-    probability: float
-    step: Step
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return self.step(x) if torch.rand(()).item() < self.probability else x
+def _apply_sometimes(probability: float, step: Step, x: torch.Tensor) -> torch.Tensor:
+    """Applies a step with a probability."""
+    return step(x) if torch.rand(()).item() < probability else x
 
 
-def _affine(affine: Affine) -> list[Step]:
-    if isinstance(affine, NoAffine):
-        return []
-    step = v2.RandomAffine(
-        degrees=affine.rotate_degrees,
-        translate=(affine.translate, affine.translate) if affine.translate else None,
-        shear=affine.shear_degrees or None,
-        interpolation=v2.InterpolationMode.BILINEAR,
-        fill=MEAN,
-    )
-    return _sometimes(affine.probability, step)
+def _affine_step(affine: Affine) -> Step | None:
+    """Makes the step of rotation, shear and translation."""
+    match affine.name:
+        case "none":
+            return None
+        case "random":
+            step = v2.RandomAffine(
+                degrees=affine.rotate_degrees,
+                translate=(affine.translate, affine.translate) if affine.translate else None,
+                shear=affine.shear_degrees or None,
+                interpolation=v2.InterpolationMode.BILINEAR,
+                fill=MEAN,
+            )
+            return _sometimes(affine.probability, step)
+        case _:
+            raise _unknown_branch("affine", affine)
 
 
-def _color(color: Color) -> list[Step]:
-    if isinstance(color, NoColor):
-        return []
-    return _sometimes(color.probability, v2.ColorJitter(color.brightness, color.contrast, color.saturation, color.hue))
+def _color_step(color: Color) -> Step | None:
+    """Makes the step of brightness, contrast, saturation and hue."""
+    match color.name:
+        case "none":
+            return None
+        case "jitter":
+            jitter = v2.ColorJitter(color.brightness, color.contrast, color.saturation, color.hue)
+            return _sometimes(color.probability, jitter)
+        case _:
+            raise _unknown_branch("color", color)
 
 
-def _policy(policy: Policy) -> list[Step]:
+def _policy_step(policy: Policy) -> Step | None:
+    """Makes the step of a policy, run where it is fastest."""
     common: dict[str, Any] = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": MEAN}
-    match policy:
-        case NoPolicy():
-            return []
-        case AutoAugment():
-            return [_OnPil(v2.AutoAugment(**common))]
-        case RandAugment():
-            return [_OnPil(v2.RandAugment(policy.operations, policy.magnitude, **common))]
-        case TrivialAugment():
-            return [_OnPil(v2.TrivialAugmentWide(**common))]
-        case AugMix():
-            return [cast(Step, v2.AugMix(policy.severity, policy.width, **common))]
+    match policy.name:
+        case "none":
+            return None
+        case "auto":
+            return partial(_apply_to_pil, v2.AutoAugment(**common))
+        case "rand":
+            return partial(_apply_to_pil, v2.RandAugment(policy.operations, policy.magnitude, **common))
+        case "trivial":
+            return partial(_apply_to_pil, v2.TrivialAugmentWide(**common))
+        case "augmix":
+            return cast(Step, v2.AugMix(policy.severity, policy.width, **common))
+        case _:
+            raise _unknown_branch("policy", policy)
 
 
-@dataclass(frozen=True)
-class _OnPil:
-    """Runs a policy where it is fastest."""
-
-    policy: Callable[[Any], Any]
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return _from_pil(self.policy(_to_pil(x)))
-
-
-@dataclass(frozen=True)
-class _Jpeg:
-    """Writes and reads the image as JPEG; by Pillow, because torchvision's JPEG is deprecated since 0.29."""
-
-    min_quality: int
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        file = io.BytesIO()
-        _to_pil(x).save(file, "JPEG", quality=self.min_quality + _randint(100 - self.min_quality))
-        return _from_pil(Image.open(file))
-
-
-def _codec(probability: float) -> list[Step]:
-    if probability:
-        require("av")  # missing, it is missed here and not in the loader's processes
-    return _sometimes(probability, _H264(*CODEC_CRF))
-
-
-@dataclass(frozen=True)
-class _H264:
-    """Writes and reads the image as the only frame of a video: an intra frame of libx264, yuv420p.
-
-    `zerolatency`, because x264's lookahead gives few bits to a frame that no other one refers to: 4 dB at crf 23.
-    """
-
-    best_crf: int
-    worst_crf: int
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        av = require("av")
-        _, height, width = x.shape
-        even = np.pad(x.permute(1, 2, 0).numpy(), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        encoder = av.CodecContext.create("libx264", "w")
-        encoder.width, encoder.height, encoder.pix_fmt = even.shape[1], even.shape[0], "yuv420p"
-        encoder.time_base, encoder.thread_count = Fraction(1, 25), 1
-        crf = self.best_crf + _randint(self.worst_crf - self.best_crf)
-        encoder.options = {"crf": str(crf), "preset": "veryfast", "tune": "zerolatency"}
-        decoder = av.CodecContext.create("h264", "r")
-        decoder.thread_count = 1
-        how: dict[str, Any] = {"interpolation": conversion(), "threads": 1}
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even)).reformat(format="yuv420p", **how)
-        packets = [*encoder.encode(frame), *encoder.encode(None)]
-        (frame,) = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
-        decoded = frame.reformat(format="rgb24", **how).to_ndarray()
-        return torch.from_numpy(decoded[:height, :width]).permute(2, 0, 1)
+def _apply_to_pil(policy: Callable[[Any], Any], x: torch.Tensor) -> torch.Tensor:
+    """Applies a policy to a PIL image."""
+    return _from_pil(policy(_to_pil(x)))
 
 
 def _to_pil(x: torch.Tensor) -> Image.Image:
+    """Makes a PIL image."""
     return Image.fromarray(x.permute(1, 2, 0).contiguous().numpy())
 
 
 def _from_pil(image: Image.Image) -> torch.Tensor:
+    """Makes a tensor of a PIL image."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-@dataclass(frozen=True)
-class _DownUp:
+def _code_jpeg(min_quality: int, x: torch.Tensor) -> torch.Tensor:
+    """Writes and reads the image as JPEG; by Pillow, because torchvision's JPEG is deprecated since 0.29."""
+    file = io.BytesIO()
+    _to_pil(x).save(file, "JPEG", quality=min_quality + _draw_integer(100 - min_quality))
+    return _from_pil(Image.open(file))
+
+
+def _codec_step(probability: float) -> Step | None:
+    """Makes the step of the video codec."""
+    if probability:
+        require("av")  # missing, it is missed here and not in the loader's processes
+    return _sometimes(probability, partial(_code_h264, *CODEC_CRF))
+
+
+def _code_h264(best_crf: int, worst_crf: int, x: torch.Tensor) -> torch.Tensor:
+    """Writes and reads the image as the only frame of a video: an intra frame of libx264, yuv420p.
+
+    `zerolatency`, because x264's lookahead gives few bits to a frame that no other one refers to: 4 dB at crf 23.
+    """
+    av = require("av")
+    _, height, width = x.shape
+    even = np.pad(x.permute(1, 2, 0).numpy(), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = even.shape[1], even.shape[0], "yuv420p"
+    encoder.time_base, encoder.thread_count = Fraction(1, 25), 1
+    crf = best_crf + _draw_integer(worst_crf - best_crf)
+    encoder.options = {"crf": str(crf), "preset": "veryfast", "tune": "zerolatency"}
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    how: dict[str, Any] = {"interpolation": choose_conversion(), "threads": 1}
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even)).reformat(format="yuv420p", **how)
+    packets = [*encoder.encode(frame), *encoder.encode(None)]
+    (frame,) = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
+    decoded = frame.reformat(format="rgb24", **how).to_ndarray()
+    return torch.from_numpy(decoded[:height, :width]).permute(2, 0, 1)
+
+
+def _scale_down_and_up(min_factor: float, image_size: int, x: torch.Tensor) -> torch.Tensor:
     """Scales the image down and up again, each time with an interpolation drawn at random."""
-
-    min_factor: float
-    image_size: int
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        factor = self.min_factor + (1 - self.min_factor) * torch.rand(()).item()
-        small = max(1, round(self.image_size * factor))
-        for side in (small, self.image_size):
-            x = F.resize(x, [side, side], interpolation=_MODES[_randint(len(_MODES) - 1)], antialias=True)
-        return x
-
-
-_MODES = (v2.InterpolationMode.NEAREST, v2.InterpolationMode.BILINEAR, v2.InterpolationMode.BICUBIC)
-
-
-def _mode(interpolation: str) -> v2.InterpolationMode:
-    try:
-        return INTERPOLATIONS[interpolation]
-    except KeyError:
-        known = ", ".join(INTERPOLATIONS)
-        raise RecipeError(f"unknown interpolation {interpolation!r}: use one of {known}") from None
+    factor = min_factor + (1 - min_factor) * torch.rand(()).item()
+    modes = (v2.InterpolationMode.NEAREST, v2.InterpolationMode.BILINEAR, v2.InterpolationMode.BICUBIC)
+    for side in (max(1, round(image_size * factor)), image_size):
+        x = F.resize(x, [side, side], interpolation=modes[_draw_integer(len(modes) - 1)], antialias=True)
+    return x
 
 
 # --- steps for pictures of sound: time from left to right, low tones at the bottom, white is loud -----------------
 
 
-def _sound(augmentation: Augmentation) -> list[Step]:
-    return [
-        *([_TimeShift(augmentation.time_shift)] if augmentation.time_shift else []),
-        *([_Gain(augmentation.gain)] if augmentation.gain else []),
-        *_sometimes(augmentation.noise, _Noise(*NOISE_DB)),
-    ]
-
-
-@dataclass(frozen=True)
-class _TimeShift:
+def _shift_time(share: float, x: torch.Tensor) -> torch.Tensor:
     """Moves the sound in time; what leaves on one side enters on the other."""
-
-    share: float
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        most = int(self.share * x.shape[2])
-        return x.roll(_randint(2 * most) - most, 2)
+    most = int(share * x.shape[2])
+    return x.roll(_draw_integer(2 * most) - most, 2)
 
 
-@dataclass(frozen=True)
-class _Gain:
+def _change_gain(share: float, x: torch.Tensor) -> torch.Tensor:
     """Makes the sound louder or fainter: decibels are steps of brightness."""
-
-    share: float
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        steps = round((2 * torch.rand(()).item() - 1) * self.share * 255)
-        return (x.to(torch.int16) + steps).clamp(0, 255).to(torch.uint8)
+    steps = round((2 * torch.rand(()).item() - 1) * share * 255)
+    return (x.to(torch.int16) + steps).clamp(0, 255).to(torch.uint8)
 
 
-@dataclass(frozen=True)
-class _Noise:
+def _add_noise(faintest_db: float, loudest_db: float, x: torch.Tensor) -> torch.Tensor:
     """Adds the power of steady noise that is equally loud in every band, of a level uniform in decibels.
 
     The spectrogram of Gaussian noise is the square of Gaussian numbers, averaged where bands and windows overlap. Here
@@ -412,37 +358,51 @@ class _Noise:
     3.5 at the bottom to 1.5 at the top), 0.8 and 0.5. That white noise also gets 10 dB louder towards the top, because
     the bands get wider, is left out: noise outdoors and indoors falls with frequency.
     """
-
-    faintest_db: float
-    loudest_db: float
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        _, height, width = x.shape
-        level_db = self.faintest_db + (self.loudest_db - self.faintest_db) * torch.rand(()).item()
-        power = torch.randn(height + 2, width + 1).square()
-        power = power[:, 1:] + power[:, :-1]
-        power = (power[2:] + power[1:-1] + power[:-2]) * (10 ** (level_db / 10) / 6)  # (H, W), white is 1
-        step = SOUND_RANGE_DB / 255 * math.log(10) / 10  # of brightness, in the natural logarithm of power
-        total = ((x.float() - 255) * step).exp() + power  # logaddexp: four times as slow
-        return (total.log() / step + 255).round().clamp(max=255).to(torch.uint8)
+    _, height, width = x.shape
+    level_db = faintest_db + (loudest_db - faintest_db) * torch.rand(()).item()
+    power = torch.randn(height + 2, width + 1).square()
+    power = power[:, 1:] + power[:, :-1]
+    power = (power[2:] + power[1:-1] + power[:-2]) * (10 ** (level_db / 10) / 6)  # (H, W), white is 1
+    step = SOUND_RANGE_DB / 255 * math.log(10) / 10  # of brightness, in the natural logarithm of power
+    total = ((x.float() - 255) * step).exp() + power  # logaddexp: four times as slow
+    return (total.log() / step + 255).round().clamp(max=255).to(torch.uint8)
 
 
-def _masks(time: float, frequency: float) -> list[Step]:
-    return [_Masks(time, frequency)] if time or frequency else []
+def _mask_step(augmentation: Augmentation) -> Step | None:
+    """Makes the step of the masks, of time and of frequency: both have the mean of the picture without any."""
+    shares = (augmentation.time_mask, augmentation.frequency_mask)
+    return partial(_mask_bands, *shares) if any(shares) else None
 
 
-@dataclass(frozen=True)
-class _Masks:
+def _mask_bands(time: float, frequency: float, x: torch.Tensor) -> torch.Tensor:
     """Blanks two bands of time and two of frequency with the picture's mean (SpecAugment, arXiv:1904.08779)."""
+    mean = x.float().mean((1, 2), keepdim=True).round().to(torch.uint8)  # (3, 1, 1)
+    masked = x.clone()
+    for share, axis in ((time, 2), (frequency, 1)):
+        for _ in range(2):
+            width = _draw_integer(int(share * x.shape[axis]))
+            masked.narrow(axis, _draw_integer(x.shape[axis] - width), width).copy_(mean)
+    return masked
 
-    time: float
-    frequency: float
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        mean = x.float().mean((1, 2), keepdim=True).round().to(torch.uint8)  # (3, 1, 1)
-        masked = x.clone()
-        for share, axis in ((self.time, 2), (self.frequency, 1)):
-            for _ in range(2):
-                width = _randint(int(share * x.shape[axis]))
-                masked.narrow(axis, _randint(x.shape[axis] - width), width).copy_(mean)
-        return masked
+_STEPS: dict[str, Callable[[Augmentation, int], Step | None]] = {
+    "horizontal_flip": lambda a, _: _sometimes(a.horizontal_flip, F.horizontal_flip),
+    "vertical_flip": lambda a, _: _sometimes(a.vertical_flip, F.vertical_flip),
+    "affine": lambda a, _: _affine_step(a.affine),
+    "color": lambda a, _: _color_step(a.color),
+    "grayscale": lambda a, _: _sometimes(a.grayscale, v2.Grayscale(num_output_channels=3)),
+    "policy": lambda a, _: _policy_step(a.policy),
+    "time_shift": lambda a, _: partial(_shift_time, a.time_shift) if a.time_shift else None,
+    "gain": lambda a, _: partial(_change_gain, a.gain) if a.gain else None,
+    "noise": lambda a, _: _sometimes(a.noise, partial(_add_noise, *NOISE_DB)),
+    "blur": lambda a, _: _sometimes(a.blur, v2.RandomChoice([v2.GaussianBlur(kernel) for kernel in (3, 5, 7)])),
+    "downscale": lambda a, size: _sometimes(a.downscale, partial(_scale_down_and_up, a.downscale_min, size)),
+    "codec": lambda a, _: _codec_step(a.codec),
+    "jpeg": lambda a, _: _sometimes(a.jpeg, partial(_code_jpeg, a.jpeg_min_quality)),
+    "time_mask": lambda a, _: _mask_step(a),
+    "erasing": lambda a, _: _sometimes(a.erasing, v2.RandomErasing(p=1, value=MEAN)),
+}
+"""What makes the step of a field, in the order in which the steps are done; None where it is not to be done."""
+
+NOT_STEPS = ("crop", "self_blend", "jpeg_min_quality", "downscale_min", "frequency_mask")
+"""The other fields of `Augmentation`: the window, what the data set does, and parameters of other fields' steps."""

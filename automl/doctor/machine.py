@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores, memory, shared memory, disk; a container's limits count."""
+"""Checks of what this process may use of the machine or container: cores, memory, shared memory, disk."""
 
 import os
 import shutil
@@ -7,50 +7,128 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from automl.doctor.report import Fact, Options, Problem, Report, make_report
+from automl.files import cache_dir
 from automl.processes import cpu_threads
+from automl.units import format_bytes
 
 _ROOT = Path("/")
 """Where /proc and /sys are."""
 
-
-def cpu_limit() -> tuple[int, float]:
-    """Cores that this process may run on, and how many cores' time its control groups give it.
-
-    Returns:
-        The second is infinite without a limit.
-    """
-    limits = [float("inf")]
-    for text in _limits("cpu", "cpu.max"):
-        quota, period = (*text.split(), "100000")[:2]
-        with suppress(ValueError, ZeroDivisionError):
-            limits.append(int(quota) / int(period))  # `max` is no number
-    for quota, period in zip(_limits("cpu", "cpu.cfs_quota_us"), _limits("cpu", "cpu.cfs_period_us"), strict=False):
-        if int(quota) > 0:
-            limits.append(int(quota) / int(period))
-    return cpu_threads(), min(limits)
+_LITTLE_DISK_BYTES = 10 * 10**9
+_NO_DISK_BYTES = 500 * 10**6
+_LITTLE_RAM_BYTES = 4 * 10**9
+_LITTLE_SHARED_BYTES = 10**9
+"""A batch of 256 images of 384 pixels is 450 MB, and each loader process has several under way."""
 
 
-def ram() -> tuple[int, int]:
-    """Bytes of memory that this process may have and, of these, bytes that are available now; 0 if not told."""
-    fields: dict[str, int] = {}
+def check_cores(_: Options) -> Report:
+    """Reports the cores that this process may use, and whether a container gives it less time than theirs."""
+    total = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else total
+    text, usable = f"{cores}" if cores == total else f"{cores} of {total}", cpu_threads()
+    if usable >= cores:
+        return Report((Fact("cores", text),))
+    problem = (
+        f"the container gives the time of {usable} of {cores} cores, and threads for all of them get in each "
+        f"other's way: start it with --cpuset-cpus in place of --cpus, or set OMP_NUM_THREADS={usable}"
+    )
+    return Report((Fact("cores", f"{text}, with the time of {usable}"),), (Problem(problem),))
+
+
+def check_memory(_: Options) -> Report:
+    """Reports the memory that is available."""
+    total, available = read_memory()
+    if not total:
+        return Report()
+    problems = []
+    if available < _LITTLE_RAM_BYTES:
+        problems.append(
+            f"only {format_bytes(available)} of memory is available; a search takes about 4GB for each device: "
+            "end other programs, or give the container more (docker run --memory)"
+        )
+    return make_report([Fact("memory", f"{format_bytes(total)}, {format_bytes(available)} available")], problems)
+
+
+def read_memory() -> tuple[int, int]:
+    """Reads the bytes of memory that this process may have and, of these, those available now; 0 if not known."""
+    meminfo: dict[str, int] = {}
     with suppress(OSError, ValueError):
         for line in (_ROOT / "proc/meminfo").read_text(encoding="utf-8").splitlines():
             name, _, rest = line.partition(":")
-            fields[name] = int(rest.split()[0]) * 1024
-    total, available = fields.get("MemTotal", 0), fields.get("MemAvailable", 0)
+            meminfo[name] = int(rest.split()[0]) * 1024
+    total, available = meminfo.get("MemTotal", 0), meminfo.get("MemAvailable", 0)
     for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-        for most, taken in zip(_limits("memory", limit), _limits("memory", used), strict=False):
+        for most, taken in zip(_read_memory_groups(limit), _read_memory_groups(used), strict=False):
             if most.isdigit() and int(most) < total:
                 total, available = int(most), min(available, max(0, int(most) - int(taken)))
     return total, available
 
 
-def shared_memory() -> int | None:
-    """Bytes of /dev/shm, through which loader processes hand over batches; None where there is none."""
-    folder = _ROOT / "dev/shm"
-    with suppress(OSError):
-        return shutil.disk_usage(folder).total
-    return None
+def _read_memory_groups(name: str) -> Iterator[str]:
+    """Yields a memory file of this process's control group and of those above it, of cgroup v2 or v1."""
+    try:
+        lines = (_ROOT / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = _ROOT / "sys/fs/cgroup" / controllers
+        group = top / path.strip("/")
+        # A container may see its group as the root, under a path that is not there.
+        for folder in (group, *group.parents):
+            with suppress(OSError):
+                yield (folder / name).read_text(encoding="utf-8").strip()
+            if folder == top:
+                break
+
+
+def check_shared_memory(_: Options) -> Report:
+    """Reports the size of /dev/shm, through which loader processes hand over batches."""
+    try:
+        size = shutil.disk_usage(_ROOT / "dev/shm").total
+    except OSError:
+        return Report()
+    problems = []
+    if size < _LITTLE_SHARED_BYTES:
+        problems.append(
+            f"the shared memory (/dev/shm) has only {format_bytes(size)}, and the processes that load images "
+            "hand over batches there: start the container with docker run --shm-size=8g, or with --ipc=host"
+        )
+    return make_report([Fact("shared memory", format_bytes(size))], problems)
+
+
+def check_cache(_: Options) -> Report:
+    """Reports what the cache holds, by kind."""
+    cache = cache_dir()
+    kinds = sorted(path for path in cache.glob("*") if path.is_dir() and not path.name.startswith("."))
+    held = ", ".join(f"{path.name} {format_bytes(folder_bytes(path))}" for path in kinds) or "empty"
+    return Report((Fact("cache", f"{cache}: {held}"),))
+
+
+def check_disks(options: Options) -> Report:
+    """Reports the disk space for the cache and, where it is another disk, for studies."""
+    cache, runs = cache_dir(), options.runs
+    report = _check_disk("cache", cache, "give another folder with AUTOML_CACHE=FOLDER")
+    disk = find_disk(runs)
+    if disk.writable and disk.device == find_disk(cache).device:
+        return report
+    return report + _check_disk("studies", runs, "give another folder with --runs")
+
+
+def _check_disk(content: str, folder: Path, instead: str) -> Report:
+    """Reports the room in a folder for the cache or for studies."""
+    disk = find_disk(folder)
+    free, problems = format_bytes(disk.free_bytes), tuple[Problem, ...]()
+    if not disk.writable:
+        text = f"{folder} cannot be written, and the {content} would go there: {instead}"
+        problems = (Problem(text, fatal=True),)
+    elif disk.free_bytes < _LITTLE_DISK_BYTES:
+        text = f"only {free} of disk is free at {folder}, where the {content} would go: delete something, or {instead}"
+        problems = (Problem(text, fatal=disk.free_bytes < _NO_DISK_BYTES),)
+    return Report((Fact(f"disk for {content}", f"{free} free at {folder}"),), problems)
 
 
 @dataclass(frozen=True)
@@ -58,7 +136,7 @@ class Disk:
     """The disk under a folder.
 
     Attributes:
-        device: Tells disks apart.
+        device: A number that differs from disk to disk.
         free_bytes: What this user may still write.
         writable: Whether this user may write into the folder.
     """
@@ -68,40 +146,20 @@ class Disk:
     writable: bool
 
 
-def disk(folder: Path) -> Disk:
-    """Looks at the disk where a folder is or would be."""
-    there = folder.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    free = shutil.disk_usage(there).free
-    return Disk(there.stat().st_dev, free, os.access(there, os.W_OK | os.X_OK))
+def find_disk(folder: Path) -> Disk:
+    """Finds the disk where a folder is or would be."""
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    return Disk(existing.stat().st_dev, free, os.access(existing, os.W_OK | os.X_OK))
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder; links are not followed."""
+    """Adds up the bytes of all files below a folder; links are not followed."""
     total = 0
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
             with suppress(OSError):  # it may be gone again
-                total += (Path(place) / name).lstat().st_size
+                total += (Path(parent) / name).lstat().st_size
     return total
-
-
-def _limits(controller: str, name: str) -> Iterator[str]:
-    """The contents of a control group's file, for this process's group and those above it, of cgroup v2 or v1."""
-    try:
-        lines = (_ROOT / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        top = _ROOT / "sys/fs/cgroup" / (controllers or "")
-        group = top / path.strip("/")
-        # A container may see its group as the root, under a path that is not there.
-        for folder in (group, *group.parents):
-            with suppress(OSError):
-                yield (folder / name).read_text(encoding="utf-8").strip()
-            if folder == top:
-                break

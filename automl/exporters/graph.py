@@ -16,7 +16,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from automl.backbones.timm_model import first_mismatch
+from automl.backbones.timm_model import summarize_error
 from automl.errors import AutomlError, DataError, WeightsError
-from automl.files import write_atomically, write_text
+from automl.exporters.source import Exported
+from automl.files import explain_write_errors, write_atomically, write_text
 from automl.media.kinds import is_media
 from automl.models.folder import ModelFolder
-from automl.models.scorer import Source, media_of
-from automl.recipe import Numerics
+from automl.models.scorer import ImageSource, list_media
+from automl.recipe import Numerics, Recipe
+from automl.recipe.augmentation import Crop, NativeCrop, RandomResizedCrop, ResizeCrop, SquashCrop
+from automl.recipe.choices import choice_classes, unknown_choice
 from automl.training.evaluation import Normalize
 
 TOLERANCE = 1e-4
@@ -44,22 +47,7 @@ _PROTOBUF_BYTES = 2**31 - 2**20
 Runner = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class GraphFile:
-    """What was written, and how well it agrees with the network."""
-
-    path: Path
-    constants: Path
-    """The JSON file beside it."""
-    difference: float
-    """Largest absolute difference in a probability."""
-    images: int
-    """How many were compared."""
-    real: bool
-    """Whether they were photographs or the like, not noise."""
-
-
-def export_onnx(model: ModelFolder, out: Path, data: Path | None = None) -> GraphFile:
+def export_onnx(model: ModelFolder, out: Path, data: Path | None = None) -> Exported:
     """Writes a model as one ONNX file, and checks it with onnxruntime.
 
     Args:
@@ -76,13 +64,13 @@ def export_onnx(model: ModelFolder, out: Path, data: Path | None = None) -> Grap
     if missing:
         raise AutomlError(f"ONNX needs {', '.join(missing)}; install with: pip install 'automl-timm[onnx]'")
     network = _Probabilities(model.load()).eval()
-    _spell_attention_out(network)
+    _unfuse_attention(network)
     need_bytes = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     if need_bytes > _PROTOBUF_BYTES:
         raise WeightsError(f"{model.path}: an ONNX file holds at most 2 GiB, the weights alone have more; use torch")
 
     def write(path: Path) -> Runner:
-        traced = _trace(model, network)
+        traced = _trace_network(model, network)
         program = torch.onnx.export(
             traced, (), input_names=["images"], output_names=["probabilities"], dynamo=True, verbose=False
         )
@@ -90,14 +78,14 @@ def export_onnx(model: ModelFolder, out: Path, data: Path | None = None) -> Grap
             raise RuntimeError("the exporter returned nothing")
         for node in program.model.graph:
             node.metadata_props.clear()  # a file to give away does not name paths of this machine
-        program.model.metadata_props.update({key: json.dumps(value) for key, value in constants(model).items()})
+        program.model.metadata_props.update({key: json.dumps(value) for key, value in list_constants(model).items()})
         program.save(str(path), external_data=False)
-        return _onnx_runner(path)
+        return _open_onnx(path)
 
-    return _export(model, network, out, data, write)
+    return _write_checked(model, network, out, data, write)
 
 
-def export_torch(model: ModelFolder, out: Path, data: Path | None = None) -> GraphFile:
+def export_torch(model: ModelFolder, out: Path, data: Path | None = None) -> Exported:
     """Writes a model as torch.export's archive (`.pt2`) for `torch.export.load`.
 
     Arguments and errors are those of `export_onnx`. The graph is for the CPU;
@@ -106,83 +94,93 @@ def export_torch(model: ModelFolder, out: Path, data: Path | None = None) -> Gra
     network = _Probabilities(model.load()).eval()
 
     def write(path: Path) -> Runner:
-        traced = _trace(model, network)
+        traced = _trace_network(model, network)
         for node in traced.graph.nodes:
             node.meta.pop("stack_trace", None)
         with path.open("wb") as file:  # of a path, torch.export would want the ending
-            torch.export.save(traced, file, extra_files={_EXTRA: _json(constants(model))})
+            torch.export.save(traced, file, extra_files={_EXTRA: _write_json(list_constants(model))})
         with path.open("rb") as file:
             runner: Runner = torch.export.load(file).module()
         return runner
 
-    return _export(model, network, out, data, write)
+    return _write_checked(model, network, out, data, write)
 
 
-def constants(model: ModelFolder) -> dict[str, Any]:
-    """What a program needs besides the graph.
+def list_constants(model: ModelFolder) -> dict[str, Any]:
+    """Lists what a program needs besides the graph.
 
     Returns:
         `backbone`, `input` and `output` (names in the graph), `classes`, `positive` (None unless there are two), the
-        fields of `Input` (`decode_size`, `image_size`, `mean`, `std`, `interpolation`), and `crop`: `square` (the
+        fields of `InputSpec` (`decode_size`, `image_size`, `mean`, `std`, `interpolation`), and `crop`: `square` (the
         middle square, resized to the image size), `native` (the middle window of that size, not resized) or `squash`
         (all of the image, both sides resized to the image size).
     """
-    labels, crop = model.labels, model.recipe.augmentation.crop.name
+    labels = model.labels
     return {
         "backbone": model.recipe.backbone,
         "input": "images",
         "output": "probabilities",
         "classes": list(labels.classes),
         "positive": labels.positive if len(labels.classes) == 2 else None,
-        "crop": crop if crop in ("native", "squash") else "square",
+        "crop": _name_crop(model.recipe),
         **asdict(model.input),
     }
 
 
-def _export(
+def _name_crop(recipe: Recipe) -> str:
+    """Returns the name of the part of an image that the network sees."""
+    match recipe.augmentation.crop:
+        case ResizeCrop() | RandomResizedCrop():
+            return "square"
+        case NativeCrop():
+            return "native"
+        case SquashCrop():
+            return "squash"
+        case crop:
+            raise unknown_choice("an exported network", "augmentation.crop", crop, choice_classes(Crop))
+
+
+def _write_checked(
     model: ModelFolder, network: nn.Module, out: Path, data: Path | None, write: Callable[[Path], Runner]
-) -> GraphFile:
+) -> Exported:
     """Writes, compares, and only then gives the file its name."""
-    batches = _noise(model) if data is None else _real(model, data)
-    beside = out.with_name(out.name + ".json")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    batches = _make_noise(model) if data is None else read_check_images(model, data)
+    known = list_constants(model)
+    with explain_write_errors(out, AutomlError):
         with write_atomically(out) as temporary:
-            with _silence():
-                difference, images = _tried(model, network, write, temporary, batches)
+            with _silence_exporters():
+                difference, images = _write_and_compare(model, network, write, temporary, batches)
             if not difference < TOLERANCE:
                 raise WeightsError(
                     f"{out} was not written: its probabilities differ by up to {difference:.2g} from those of "
                     f"{model.path} on {images} images, and {TOLERANCE:g} is the limit"
                 )
-        write_text(beside, _json(constants(model)))
-    except OSError as exc:
-        raise AutomlError(f"cannot write {out}: {exc.strerror or exc}; choose another file with --out") from exc
-    return GraphFile(out, beside, difference, images, data is not None)
+        write_text(out.with_name(out.name + ".json"), _write_json(known))
+    return Exported(path=out, difference=difference, images=images, real=data is not None)
 
 
-def _tried(
+def _write_and_compare(
     model: ModelFolder,
     network: nn.Module,
     write: Callable[[Path], Runner],
     path: Path,
     batches: Iterable[Tensor],
 ) -> tuple[float, int]:
-    """Writes and compares; whatever the exporters and the runtimes raise becomes one line."""
+    """Writes and compares; what the exporters and the runtimes raise becomes one line."""
     try:
-        return _compare(network, write(path), batches)
+        return _compare_outputs(network, write(path), batches)
     except (AutomlError, OSError):
         raise
     except Exception as exc:  # dozens of types
         cause: BaseException = exc
         while cause.__cause__ is not None:  # torch wraps what went wrong in what to do next
             cause = cause.__cause__
-        reason = first_mismatch(cause)
+        reason = summarize_error(cause)
         raise WeightsError(f"{model.recipe.backbone} cannot be exported to this format: {reason}") from exc
 
 
-def _spell_attention_out(network: nn.Module) -> None:
-    """Has timm's layers compute attention in single operations.
+def _unfuse_attention(network: nn.Module) -> None:
+    """Makes timm's layers compute attention in single operations.
 
     torch translates the fused one in four dimensions alone (Hiera, NesT and Twins have five), and stumbles over masks
     that are learnt (BEiT, MaxViT).
@@ -193,8 +191,8 @@ def _spell_attention_out(network: nn.Module) -> None:
             layer.fused_attn = False
 
 
-def _compare(network: nn.Module, runner: Runner, batches: Iterable[Tensor]) -> tuple[float, int]:
-    """The largest absolute difference in probability (NaN if there is one), and the number of images."""
+def _compare_outputs(network: nn.Module, runner: Runner, batches: Iterable[Tensor]) -> tuple[float, int]:
+    """Computes the largest absolute difference in probability (NaN if there is one); counts the images."""
     worst, images = torch.zeros(()), 0
     with torch.inference_mode():
         for batch in batches:
@@ -214,11 +212,11 @@ class _Probabilities(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """The argument's name is the graph's input."""
+        """Computes probabilities; the argument's name is the graph's input."""
         return torch.softmax(self.network(images), dim=1)
 
 
-def _trace(model: ModelFolder, network: nn.Module) -> torch.export.ExportedProgram:
+def _trace_network(model: ModelFolder, network: nn.Module) -> torch.export.ExportedProgram:
     """Traces the network with a free batch size."""
     size = model.input.image_size
     # Two images: a size of one would be taken for a constant.
@@ -228,7 +226,8 @@ def _trace(model: ModelFolder, network: nn.Module) -> torch.export.ExportedProgr
         )
 
 
-def _onnx_runner(path: Path) -> Runner:
+def _open_onnx(path: Path) -> Runner:
+    """Opens an ONNX file with onnxruntime."""
     import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
@@ -238,7 +237,7 @@ def _onnx_runner(path: Path) -> Runner:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def _silence_exporters() -> Iterator[None]:
     """Keeps the exporters' warnings, log lines and prints to themselves: what matters is measured."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -250,41 +249,42 @@ def _silence() -> Iterator[None]:
         logging.disable(before)
 
 
-def _json(values: dict[str, Any]) -> str:
+def _write_json(values: dict[str, Any]) -> str:
+    """Writes constants as JSON."""
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 # --- images to compare on -----------------------------------------------------------------------------------------
 
 
-def _noise(model: ModelFolder) -> Iterator[Tensor]:
+def _make_noise(model: ModelFolder) -> Iterator[Tensor]:
     """Yields batches of noise, the first of one image: a graph that knows one batch size only fails here."""
     generator, size = torch.Generator().manual_seed(0), model.input.image_size
-    normalize = _normalize(model)
+    normalize = _make_normalize(model)
     for count in (1, _NOISE_IMAGES - 1):
         yield normalize(torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8))
 
 
-def _real(model: ModelFolder, data: Path) -> Iterator[Tensor]:
-    """Batches of images of the readable files below a folder, up to 200 files evenly spread, the first of one image.
+def read_check_images(model: ModelFolder, data: Path) -> Iterator[Tensor]:
+    """Reads batches of images of a folder, of up to 200 files evenly spread; the first batch is one image.
 
     Raises:
         DataError: If there is none.
     """
-    media = media_of([model.recipe.view])
+    media = list_media([model.recipe.view])
     paths = sorted(str(path.absolute()) for path in data.rglob("*") if is_media(path.name, media))
     if not paths:
         raise DataError(
             f"no {' or '.join(media)} files in {data} to compare on; give a folder of them with --check-data"
         )
     paths = paths[:: -(-len(paths) // _REAL_IMAGES)]
-    source = Source.of(model, "none")
-    normalize, problems = _normalize(model), list[str]()
+    source = ImageSource.for_model(model, "none")
+    normalize, problems = _make_normalize(model), list[str]()
 
     def readable() -> Iterator[Tensor]:
         for path in paths:
             try:
-                images, _ = source(path)  # (K, 1, 3, S, S)
+                images, _ = source.read_file(path)  # (K, 1, 3, S, S)
             except DataError as exc:
                 problems.append(str(exc).removeprefix("cannot read "))
             else:
@@ -299,6 +299,6 @@ def _real(model: ModelFolder, data: Path) -> Iterator[Tensor]:
     return (normalize(torch.stack(batch)) for batch in batches)
 
 
-def _normalize(model: ModelFolder) -> Normalize:
-    """From uint8 (B, 3, S, S) to the network's input."""
-    return Normalize(model.input.preprocessing, Numerics(), torch.device("cpu"))
+def _make_normalize(model: ModelFolder) -> Normalize:
+    """Makes the normalisation of uint8 (B, 3, S, S) images."""
+    return Normalize(model.input, Numerics(), torch.device("cpu"))

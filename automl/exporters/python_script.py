@@ -1,70 +1,84 @@
 """A recipe as one readable Python script that trains it with timm and torch alone.
 
-The script is `python_script.py.jinja`: a whole training script in which `#%` lines say what a recipe needs of
-it, so that a script holds no branch that its recipe does not take. It does what `training.fit` does, in the same
-order and from the same seeds; `tests/exporters/test_python_script.py` holds its parts against automl's. What makes the
-classifier start from zero is copied out of `backbones.heads` as it stands, the sizes of images of which nothing is
-cut off and the scaling of more than 8 bits out of `data.decode`, and self-blending out of `data.self_blend`, with
-torch in the place of SciPy.
+The script is `python_script.py.jinja`: a whole training script in which `#%` lines say what a recipe needs of it, so
+that a script holds no branch that its recipe does not take. It does what `training.fit` does, in the same order and
+from the same seeds; `tests/exporters/test_python_script.py` compares its parts with automl's. Loss, schedule, mixing,
+parameter groups, freezing, the classifier's start from zero, the conversion of an image to 8-bit RGB, the windows and
+the augmentations that torchvision lacks, and self-blending are automl's own functions, copied as they stand; what they
+use of SciPy is in the script with torch in its place.
 """
 
-import inspect
 import json
-import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from pprint import pformat
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from automl.backbones import heads
 from automl.backbones.capabilities import find_capabilities
-from automl.backbones.timm_model import check_backbone
-from automl.media import images as decode
+from automl.backbones.timm_model import check_backbone, create_model
+from automl.backbones.weights import forget_weights
+from automl.data import self_blend, transforms
+from automl.exporters.source_code import SourceCopier
+from automl.media import images
 from automl.media.image_file import FORMATS
 from automl.recipe import Recipe
-from automl.recipe.optimizer import Optimizer, Sgd
+from automl.recipe.augmentation import (
+    AugMix,
+    AutoAugment,
+    ColorJitter,
+    Crop,
+    NoAffine,
+    NoColor,
+    NoPolicy,
+    Policy,
+    RandAugment,
+    RandomAffine,
+    TrivialAugment,
+)
+from automl.recipe.choices import check_choices, choice_classes
+from automl.recipe.loss import Loss
+from automl.recipe.mixing import CutMix, Mixup, NoMixing
+from automl.recipe.optimizer import Optimizer
+from automl.recipe.schedule import Schedule
+from automl.schema import Part
+from automl.training.loss import loss_class
+from automl.training.mixing import mix_sometimes
+from automl.training.optimizer import group_parameters, optimizer_arguments
+from automl.training.schedule import schedule_function
+from automl.views.base import WholeImage
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
+KNOWN: dict[str, tuple[type[Part], ...]] = {
+    "view": (WholeImage,),
+    "loss": choice_classes(Loss),  # of these four, training's own functions or timm's
+    "schedule": choice_classes(Schedule),
+    "optimizer": choice_classes(Optimizer),
+    "augmentation.crop": choice_classes(Crop),
+    "mixing": (NoMixing, Mixup, CutMix),
+    "augmentation.affine": (NoAffine, RandomAffine),
+    "augmentation.color": (NoColor, ColorJitter),
+    "augmentation.policy": (NoPolicy, AutoAugment, RandAugment, TrivialAugment, AugMix),
+}
+"""The choices of a recipe that a script can hold."""
+
+AUGMENTATIONS = (
+    *("horizontal_flip", "vertical_flip", "grayscale", "blur", "jpeg", "jpeg_min_quality", "downscale"),
+    *("downscale_min", "erasing", "self_blend"),
+)
+"""The other fields of `augmentation` that a script can hold."""
+
 _LINE = 120
 
-_SCIPY = '''
-def gaussian_filter(image, sigma):
-    """A (S, S) float32 image, blurred."""
-    size = 2 * int(4 * sigma + 0.5) + 1
-    return F.gaussian_blur(torch.from_numpy(image)[None], [size, size], [sigma, sigma])[0].numpy()
-
-
-def map_coordinates(image, coordinates):
-    """A (S, S) float32 image, read at (2, S, S) coordinates of y and x; 0 outside."""
-    grid = torch.from_numpy(np.ascontiguousarray(2 * coordinates[::-1] / (MASK_SIDE - 1) - 1, np.float32))
-    return nn.functional.grid_sample(
-        torch.from_numpy(image)[None, None], grid.permute(1, 2, 0)[None], align_corners=True
-    )[0, 0].numpy()
-
-
-def convex_hull(points):
-    """The corners (M, 2) of the hull of points (N, 2), one after the other (Andrew's monotone chain)."""
-    corners = []
-    for ordered in (sorted(points.tolist()), sorted(points.tolist(), reverse=True)):
-        chain = []
-        for x, y in ordered:
-            while len(chain) > 1:
-                (x0, y0), (x1, y1) = chain[-2:]
-                if (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) > 0:
-                    break
-                chain.pop()
-            chain.append([x, y])
-        corners += chain[:-1]
-    return np.array(corners)
-'''
-
-_INSTEAD = {
-    ', order=1, mode="constant"': "",
-    "points[ConvexHull(points).vertices]": "convex_hull(points)",
+_RENAMED = {
+    "RecipeError": "SystemExit",
+    "RandomResizedCropV1": "RandomResizedCrop",
+    "_BatchNorm": "nn.modules.batchnorm._BatchNorm",
 }
-"""What the copied functions call of SciPy, and what they call in the script."""
+"""What copied functions use, and what the script has in its place."""
 
 
 def python_script(
@@ -92,21 +106,25 @@ def python_script(
         The script's text. It imports torch, torchvision, timm and what they depend on, nothing of automl.
 
     Raises:
-        RecipeError: If timm has no such backbone.
+        RecipeError: If timm has no such backbone, or the recipe has what a script cannot hold (`KNOWN`).
     """
+    check_choices("--format python", recipe, KNOWN, AUGMENTATIONS)
     check_backbone(recipe.backbone)
-    augmentation = recipe.augmentation
     micro = recipe.numerics.micro_batch_size
-    blended = augmentation.self_blend > 0 and real_class is not None
-    loss = recipe.loss
-    return _template().render(
+    steps = _list_steps(recipe)
+    optimizer = {"opt": recipe.optimizer.name} | optimizer_arguments(recipe.optimizer)
+    return _load_template().render(
         recipe=recipe,
         able=find_capabilities(recipe.backbone, (recipe.image_size,)),
-        heads=_heads(),
-        crop=augmentation.crop,
+        crop=recipe.augmentation.crop,
         mixing=recipe.mixing,
-        schedule=recipe.schedule,
+        mixing_class={"mixup": "MixUp", "cutmix": "CutMix"}.get(recipe.mixing.name),
         numerics=recipe.numerics,
+        loss_class=loss_class(recipe.loss).__name__,
+        loss_arguments=recipe.loss.model_dump(exclude={"name"}),
+        schedule_function=schedule_function(recipe.schedule).__name__,
+        schedule_arguments=recipe.schedule.model_dump(exclude={"name"}),
+        optimizer_arguments=optimizer,
         classes=classes,
         positive=positive,
         real_class=real_class,
@@ -114,23 +132,50 @@ def python_script(
         samples=None if samples is None else str(samples),
         weights=None if weights is None else str(weights),
         micro=micro if micro is not None and micro < recipe.batch_size else None,
-        class_weighted=loss.alpha > 0 if loss.name == "focal" else loss.class_weights == "balanced",
-        optimizer_name=recipe.optimizer.name,
-        optimizer_arguments=_optimizer_arguments(recipe.optimizer),
-        steps=_steps(recipe),
-        on_pil=augmentation.policy.name in ("auto", "rand", "trivial"),
-        spans=_spans(),
-        to_eight_bits=_to_eight_bits(),
+        steps=steps,
+        windows=", ".join(map(_write_call, _find_windows(recipe.augmentation.crop))),
         formats=fill(" ".join(name for name in FORMATS if name != "HEIF"), _LINE),
-        scaling=", ".join(map(str, (decode._BEYOND, decode._RANGE_PIXELS, decode._OVERSHOOT))),
-        uses_mean=any("MEAN_COLOR" in step or "FILLED" in step for _, step in _steps(recipe)),
-        filled=any("FILLED" in step for _, step in _steps(recipe)),
-        self_blend=_self_blend() if blended else "",
+        uses_mean=any("MEAN_COLOR" in step or "FILLED" in step for step in steps),
+        filled=any("FILLED" in step for step in steps),
+        blended=recipe.augmentation.self_blend > 0 and real_class is not None,
+        **_copy_functions(recipe, steps),
     )
 
 
+def _copy_functions(recipe: Recipe, steps: list[str]) -> dict[str, str]:
+    """Copies the functions of automl that a recipe needs, by the part of the script that they belong to."""
+    copier, written = SourceCopier(_RENAMED), " ".join(steps)
+    possible = (transforms._apply_sometimes, transforms._apply_to_pil, transforms._code_jpeg)
+    used = [function for function in (*possible, transforms._scale_down_and_up) if function.__name__ in written]
+    windows = [getattr(window, "func", window) for window in _find_windows(recipe.augmentation.crop)]
+    mixing = [mix_sometimes] * (recipe.mixing.name != "none")
+    freeze = [heads.freeze_backbone] * (recipe.freeze_epochs > 0)
+    return {
+        "image_functions": copier.copy(images._turn_upright, images._to_rgb, images._find_spans),
+        "augmentation_functions": copier.copy(*windows, *used),
+        "blend_functions": copier.copy(self_blend.self_blend),
+        "head_functions": copier.copy(create_model, heads.start_from_zero, forget_weights, *freeze),
+        "training_functions": copier.copy(
+            group_parameters, schedule_function(recipe.schedule), loss_class(recipe.loss), *mixing
+        ),
+    }
+
+
+def _find_windows(crop: Crop) -> tuple[Any, Any]:
+    """Returns what cuts the window out of an image in training, and what does in evaluation."""
+    return transforms._training_window(crop), transforms._evaluation_window(crop)
+
+
+def _write_call(function: Any) -> str:
+    """Writes a function, or one with its first arguments given, as Python source."""
+    if isinstance(function, partial):
+        return f"partial({', '.join([function.func.__name__, *map(repr, function.args)])})"
+    return str(function.__name__)
+
+
 @cache
-def _template() -> "Template":
+def _load_template() -> "Template":
+    """Reads the template; it has marks of its own, because Python is full of braces."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(  # noqa: S701 - Python, not HTML: there is nothing to escape
@@ -142,101 +187,58 @@ def _template() -> "Template":
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    environment.filters["source"] = _source
+    environment.filters["source"] = _write_value
     return environment.from_string(Path(__file__).with_suffix(".py.jinja").read_text(encoding="utf-8"))
 
 
-def _source(value: Any) -> str:
-    """A value as Python source, strings in double quotes, long tuples on several lines."""
+def _write_value(value: Any) -> str:
+    """Writes a value as Python source, strings in double quotes, long tuples on several lines."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_write_value(key)}: {_write_value(part)}' for key, part in value.items())}}}"
     if isinstance(value, tuple) and len(repr(value)) < _LINE - 20:
-        return f"({', '.join(_source(part) for part in value)}{',' if len(value) == 1 else ''})"
+        return f"({', '.join(_write_value(part) for part in value)}{',' if len(value) == 1 else ''})"
     return pformat(value, width=_LINE - 20, compact=True)
 
 
-def _optimizer_arguments(optimizer: Optimizer) -> str:
-    """The optimizer's own arguments as source, as `training.optimizers` passes them."""
-    if isinstance(optimizer, Sgd):
-        arguments = f"momentum={optimizer.momentum}, nesterov={optimizer.nesterov and optimizer.momentum > 0}"
-    else:
-        arguments = f"betas=(0.9, {optimizer.beta2})"
-    return arguments + (", fused=True" if optimizer.name in ("sgd", "adam", "adamw") else "")
-
-
-def _steps(recipe: Recipe) -> list[tuple[float, str]]:
-    """The augmentations after the crop, in `data.augment`'s order: probability, source."""
+def _list_steps(recipe: Recipe) -> list[str]:
+    """Lists the augmentations after the crop as source, in the order of `data.transforms`."""
     a = recipe.augmentation
-    filled = "**FILLED"
     steps: list[tuple[float, str]] = [(a.horizontal_flip, "F.horizontal_flip"), (a.vertical_flip, "F.vertical_flip")]
-    if a.affine.name == "random":
+    if isinstance(a.affine, RandomAffine):
         moved = (a.affine.translate, a.affine.translate) if a.affine.translate else None
         limits = f"degrees={a.affine.rotate_degrees}, translate={moved}, shear={a.affine.shear_degrees or None}"
-        steps.append((a.affine.probability, f"v2.RandomAffine({limits}, {filled})"))
-    if a.color.name == "jitter":
+        steps.append((a.affine.probability, f"v2.RandomAffine({limits}, **FILLED)"))
+    if isinstance(a.color, ColorJitter):
         strengths = f"{a.color.brightness}, {a.color.contrast}, {a.color.saturation}, {a.color.hue}"
         steps.append((a.color.probability, f"v2.ColorJitter({strengths})"))
-    steps.append((a.grayscale, "v2.Grayscale(num_output_channels=3)"))
-    steps += [(1, source) for source in _policy(a.policy, filled)]
-    steps.append((a.blur, "v2.RandomChoice([v2.GaussianBlur(kernel) for kernel in (3, 5, 7)])"))
-    steps.append((a.downscale, "down_and_up"))
-    steps.append((a.jpeg, "jpeg"))
-    steps.append((a.erasing, "v2.RandomErasing(p=1, value=MEAN_COLOR)"))
-    return [(probability, source) for probability, source in steps if probability]
+    steps += [
+        (a.grayscale, "v2.Grayscale(num_output_channels=3)"),
+        *((1, source) for source in _list_policies(a.policy)),
+        (a.blur, "v2.RandomChoice([v2.GaussianBlur(kernel) for kernel in (3, 5, 7)])"),
+        (a.downscale, f"partial(_scale_down_and_up, {a.downscale_min}, IMAGE_SIZE)"),
+        (a.jpeg, f"partial(_code_jpeg, {a.jpeg_min_quality})"),
+        (a.erasing, "v2.RandomErasing(p=1, value=MEAN_COLOR)"),
+    ]
+    return [
+        step if probability == 1 else f"partial(_apply_sometimes, {probability}, {step})"
+        for probability, step in steps
+        if probability
+    ]
 
 
-def _policy(policy: Any, filled: str) -> list[str]:
-    """An augmentation policy as source; none: nothing."""
-    match policy.name:
-        case "auto":
-            return [f"on_pil(v2.AutoAugment({filled}))"]
-        case "rand":
-            return [f"on_pil(v2.RandAugment({policy.operations}, {policy.magnitude}, {filled}))"]
-        case "trivial":
-            return [f"on_pil(v2.TrivialAugmentWide({filled}))"]
-        case "augmix":
-            return [f"v2.AugMix({policy.severity}, {policy.width}, {filled})"]
-    return []
-
-
-@cache
-def _to_eight_bits() -> str:
-    """The source of `data.decode`'s scaling of values of more than 8 bits, without what only automl needs."""
-    functions = (decode._to_eight_bits, decode._range, decode._scale)
-    source = "\n\n".join(inspect.getsource(function) for function in functions)
-    source = re.sub(r"(?<!\w)_range\b", "value_range", source)
-    source = re.sub(r"(?<!\w)_(to_eight_bits|scale|BEYOND|RANGE_PIXELS|OVERSHOOT)\b", r"\1", source)
-    source = re.sub(r"npt\.NDArray\[[\w.]+\]", "np.ndarray", source).replace(" (see the module's text)", "")
-    return source.strip()
-
-
-@cache
-def _spans() -> str:
-    """The source of `data.decode`'s shrinking of whole images."""
-    source = inspect.getsource(decode._spans).replace("_spans(", "spans(").strip()
-    return source.replace("LONGEST", str(decode.LONGEST)).replace("MIDDLE", str(decode.MIDDLE))
-
-
-@cache
-def _heads() -> str:
-    """The source of `backbones.heads` and `training.model.forget_weights`, without what only automl needs."""
-    from automl.backbones import heads
-    from automl.backbones.weights import forget_weights
-
-    source = inspect.getsource(heads)
-    kept = source[source.index("def head_modules") :] + "\n\n" + inspect.getsource(forget_weights)
-    kept = re.sub(r"\n\n    Args:\n.*?\n    \"\"\"", '\n    """', kept, flags=re.DOTALL)
-    return re.sub(r"  # type: ignore\[.*?\]", "", kept).replace('"nn.Module"', "nn.Module").strip()
-
-
-def _self_blend() -> str:
-    """The source of `data.self_blend`, without SciPy."""
-    from automl.data import self_blend as module
-
-    source = inspect.getsource(module)
-    kept = source[source.index("Pixels = ") :]
-    for theirs, ours in _INSTEAD.items():
-        if theirs not in kept:
-            raise AssertionError(f"data.self_blend no longer says {theirs!r}")
-        kept = kept.replace(theirs, ours)
-    return f"# Self-blended images (Shiohara & Yamasaki 2022, arXiv:2204.08376)\n{kept.strip()}\n\n\n{_SCIPY.strip()}"
+def _list_policies(policy: Policy) -> list[str]:
+    """Returns the source of an augmentation policy; nothing for none."""
+    match policy:
+        case NoPolicy():
+            return []
+        case AutoAugment():
+            return ["partial(_apply_to_pil, v2.AutoAugment(**FILLED))"]
+        case RandAugment():
+            magnitude = f"{policy.operations}, {policy.magnitude}"
+            return [f"partial(_apply_to_pil, v2.RandAugment({magnitude}, **FILLED))"]
+        case TrivialAugment():
+            return ["partial(_apply_to_pil, v2.TrivialAugmentWide(**FILLED))"]
+        case AugMix():
+            return [f"v2.AugMix({policy.severity}, {policy.width}, **FILLED)"]

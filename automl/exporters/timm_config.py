@@ -1,76 +1,112 @@
 """A recipe as the YAML that timm's own training script reads: `python train.py --config FILE --data-dir DIR`.
 
 What train.py knows is carried over, each line naming the recipe's value it comes from; what it does not know stands in
-a comment with its value. Nothing is left out by being forgotten: what no line takes is listed.
+a comment with its value. Nothing is left out by being forgotten: what no line takes is listed. train.py is in neither
+timm's wheel nor its sdist; `tests/exporters/test_timm_config.py` runs a real one where there is one.
 """
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from automl.backbones.capabilities import Capabilities, find_capabilities
 from automl.backbones.heads import head_modules
 from automl.backbones.timm_model import build_on_meta, check_backbone
-from automl.errors import RecipeError
-from automl.exporters.timm_options import DATA_OPTIONS, OptionLines, plain
 from automl.models.folder import Labels
 from automl.recipe import Recipe
 from automl.recipe.augmentation import (
     Augmentation,
     AugMix,
     AutoAugment,
+    ColorJitter,
+    NativeCrop,
+    NoAffine,
     NoColor,
     NoPolicy,
-    Policy,
     RandAugment,
+    RandomAffine,
     RandomResizedCrop,
     ResizeCrop,
+    SquashCrop,
     TrivialAugment,
 )
-from automl.recipe.loss import CrossEntropy
-from automl.recipe.mixing import NoMixing
-from automl.recipe.optimizer import Sgd
+from automl.recipe.choices import check_choices
+from automl.recipe.loss import CrossEntropy, Focal
+from automl.recipe.mixing import CutMix, Mixup, NoMixing
+from automl.recipe.optimizer import Adam, AdamW, Lion, NAdamW, Sgd
 from automl.recipe.schedule import Cosine, OneCycle, StepLR, Wsd
+from automl.schema import Part
+from automl.views.base import WholeImage
 
-_LONGEST = 1000.0  # long side over short side that train.py is told of
+KNOWN: dict[str, tuple[type[Part], ...]] = {
+    "view": (WholeImage,),
+    "loss": (CrossEntropy, Focal),  # the latter is listed as missing
+    "schedule": (Cosine, OneCycle, StepLR, Wsd),
+    "optimizer": (Sgd, Adam, AdamW, NAdamW, Lion),
+    "mixing": (NoMixing, Mixup, CutMix),
+    "augmentation.crop": (ResizeCrop, NativeCrop, RandomResizedCrop, SquashCrop),
+    "augmentation.affine": (NoAffine, RandomAffine),
+    "augmentation.color": (NoColor, ColorJitter),
+    "augmentation.policy": (NoPolicy, AutoAugment, RandAugment, TrivialAugment, AugMix),
+}
+"""The choices of a recipe that are written as options, or listed as missing with a reason."""
+
+_LONGEST = 1000.0  # long side over short side of an image that train.py is to accept
+
+_SWITCHES = {
+    "augmentation.jpeg_min_quality": "augmentation.jpeg",
+    "augmentation.downscale_min": "augmentation.downscale",
+    "augmentation.affine": "augmentation.affine.probability",
+    "augmentation.color": "augmentation.color.probability",
+}
+"""What does nothing where another value, a probability, is 0."""
+
+_REASONS = {
+    "augmentation.crop.name": "train.py resizes every image; the nearest, a random window after resizing, is set",
+    "augmentation.color": "train.py switches its colour jitter off beside a policy (aa)",
+    "loss.name": "train.py: cross entropy",
+    "loss.class_weights": "train.py: every image counts the same",
+    "drop_path": "this backbone has no stochastic depth",
+    "numerics.grad_checkpointing": "this backbone has none",
+}
 
 
-def timm_yaml(recipe: Recipe, classes: Labels | None = None, data: Mapping[str, Any] | None = None) -> str:
+def timm_yaml(
+    recipe: Recipe, labels: Labels | None = None, *, data_dir: Path | None = None, pretrained_path: Path | None = None
+) -> str:
     """Writes a recipe as options of timm's train.py.
 
     Args:
         recipe: What to write.
-        classes: What the outputs mean; None: the number of classes is left to the command line.
-        data: Options of train.py about the data, by `DATA_OPTIONS` (`data_dir`, `train_split`, …).
+        labels: What the outputs mean; None: the number of classes is left to the command line.
+        data_dir: The data, a folder with a folder for each split; None: left to the command line.
+        pretrained_path: The file of the backbone's weights; None: timm's hub.
 
     Returns:
         The text of a file for `train.py --config`.
 
     Raises:
-        RecipeError: If timm has no such backbone, or `data` holds an option that train.py does not know.
+        RecipeError: If timm has no such backbone, or the recipe has a choice that is not known here (`KNOWN`).
     """
+    check_choices("--format timm", recipe, KNOWN, Augmentation.model_fields)
     check_backbone(recipe.backbone)
     able = find_capabilities(recipe.backbone, (recipe.image_size,))
-    for name in data or {}:
-        if name not in DATA_OPTIONS:
-            raise RecipeError(f"{name!r} is no data option of train.py; use some of: {', '.join(sorted(DATA_OPTIONS))}")
-    lines = OptionLines(recipe)
-    _data(lines, recipe.backbone, classes, data or {})
-    _network(lines, recipe, able)
-    _batches(lines, recipe)
-    _crop(lines, recipe.augmentation)
-    _augmentation(lines, recipe.augmentation)
-    _mixing_and_loss(lines, recipe)
-    _optimizer(lines, recipe)
-    _schedule(lines, recipe)
-    return _header(recipe, classes) + "\n".join(lines.written) + "\n" + lines.unknown()
-
-
-def _header(recipe: Recipe, classes: Labels | None) -> str:
-    outputs = f"{len(classes.classes)} classes" if classes else "its classes (give --num-classes)"
-    return (
+    options = _Options(recipe)
+    _set_data(options, recipe.backbone, labels, data_dir, pretrained_path)
+    _set_network(options, recipe, able)
+    _set_batches(options, recipe)
+    _set_augmentation(options, recipe.augmentation)
+    _set_mixing_and_loss(options, recipe)
+    _set_optimizer(options, recipe)
+    _set_schedule(options, recipe)
+    outputs = f"{len(labels.classes)} classes" if labels else "its classes (give --num-classes)"
+    header = (
         f"# {recipe.backbone} on {outputs}, for timm 1.0.31:\n"
         "#   python train.py --config THIS_FILE --data-dir DIR\n"
         "# DIR holds train/<class>/… and validation/<class>/…; the folder that a file lies in is its class. train.py\n"
@@ -78,113 +114,193 @@ def _header(recipe: Recipe, classes: Labels | None) -> str:
         "# Each comment names the value of the automl recipe that the option carries over.\n"
         "# train.py reports accuracy; it has no AUC. It evaluates after every epoch.\n"
     )
+    return header + "\n".join(options.lines) + "\n" + options.list_missing()
 
 
-def _data(lines: OptionLines, backbone: str, classes: Labels | None, data: Mapping[str, Any]) -> None:
+class _Options:
+    """The options so far, and which of the recipe's values they took."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.values = flatten_values(recipe.model_dump())
+        self.left = dict(self.values)
+        self.lines: list[str] = []
+
+    def add_title(self, text: str) -> None:
+        """Begins a group of options."""
+        self.lines += ["", f"# {text}"]
+
+    def add_comment(self, text: str) -> None:
+        """Writes a remark on the option above, or on one that is not set."""
+        self.lines += textwrap.wrap(
+            text, 110, initial_indent="# ", subsequent_indent="#   ", break_long_words=False, break_on_hyphens=False
+        )
+
+    def copy(self, **fields: str) -> None:
+        """Writes options that are the recipe's values as they are: the dotted name of the value by the option."""
+        for option, field in fields.items():
+            self.set(option, self.values[field], field)
+
+    def add(self, **values: Any) -> None:
+        """Writes options that come from no value of the recipe."""
+        for option, value in values.items():
+            self.set(option, value)
+
+    def set(self, option: str, value: Any, *taken: str, note: str = "") -> None:
+        """Writes one option; `taken` are the names of the recipe's values that it carries over.
+
+        A note says what differs, and then the recipe's own values are written out.
+        """
+        for name in taken:
+            self.left.pop(name, None)
+        named = [f"{name} {_write_value(self.values[name])}" if note else name for name in taken if name in self.values]
+        comment = ": ".join(part for part in (", ".join(named), note) if part)
+        self.lines.append(f"{option}: {_write_value(value)}" + (f"  # {comment}" if comment else ""))
+
+    def list_missing(self) -> str:
+        """Writes the comment on everything that no option took."""
+        off = {name: value for name, value in self.left.items() if self._is_off(name, value)}
+        lost = [
+            f"{name}: {_write_value(value)}{_give_reason(name)}" for name, value in self.left.items() if name not in off
+        ]
+        text = "\n# Not known to train.py, or not to this backbone, so missing here:\n"
+        text += "".join(f"#   {line}\n" for line in lost or ["nothing"])
+        if off:
+            listed = ", ".join(f"{name} {_write_value(value)}" for name, value in off.items())
+            text += "# Not known to train.py, or not to this backbone, and without effect in this recipe:\n"
+            text += textwrap.indent(textwrap.fill(listed, 110, break_long_words=False), "#   ") + "\n"
+        return text
+
+    def _is_off(self, name: str, value: Any) -> bool:
+        """Returns whether a value does nothing in this recipe."""
+        if name.startswith(("view.", "aggregate.")):  # an image file is one image
+            return True
+        switches = [switch for start, switch in _SWITCHES.items() if name.startswith(start)]
+        if any(self.values.get(switch) == 0 for switch in switches):
+            return True
+        return value in (0, "none") or (name == "head_lr_factor" and value == 1)
+
+
+def flatten_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a nested mapping's values by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten_values(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _write_value(value: Any) -> str:
+    """Writes a value as YAML on one line."""
+    return yaml.safe_dump([value], default_flow_style=True, width=math.inf).strip()[1:-1]
+
+
+def _give_reason(name: str) -> str:
+    """Returns why a value is missing, if there is more to say than that it is not known."""
+    reason = next((reason for start, reason in _REASONS.items() if name.startswith(start)), "")
+    return f"  ({reason})" if reason else ""
+
+
+# --- groups of options --------------------------------------------------------------------------------------------
+
+
+def _set_data(
+    options: _Options, backbone: str, labels: Labels | None, data_dir: Path | None, pretrained_path: Path | None
+) -> None:
+    """Writes where the data and the weights are, and how train.py numbers the classes."""
     from timm.models import get_pretrained_cfg
 
-    if classes is not None or data:
-        lines.title("data")
-    if classes is not None and "num_classes" not in data:
-        lines.set("num_classes", len(classes.classes))
-        for line in _order(classes.classes):
-            lines.comment(line)
-    for option, value in data.items():
-        numpys = option == "pretrained_path" and getattr(get_pretrained_cfg(backbone), "custom_load", False)
+    if labels or data_dir or pretrained_path:
+        options.add_title("data")
+    if labels is not None:
+        options.set("num_classes", len(labels.classes))
+        for line in _describe_order(labels.classes):
+            options.add_comment(line)
+    if data_dir is not None:
+        options.set("data_dir", str(data_dir))
+    if pretrained_path is not None:
+        numpys = getattr(get_pretrained_cfg(backbone), "custom_load", False)
         note = "timm 1.0.15 to 1.0.30 takes this backbone's file for one of NumPy's" if numpys else ""
-        lines.set(option, list(value) if isinstance(value, tuple) else value, note=note)
+        options.set("pretrained_path", str(pretrained_path), note=note)
 
 
-def _order(classes: tuple[str, ...]) -> list[str]:
-    """Says how train.py numbers the classes, and whether the model of the recipe numbers them otherwise."""
+def _describe_order(classes: tuple[str, ...]) -> list[str]:
+    """Describes how train.py numbers the classes, and whether the model of the recipe numbers them otherwise."""
     from timm.utils.misc import natural_key
 
     own = "For automl's order give --class-map FILE.txt, with the names in that order, one a line."
     try:
         keys = {name: tuple(natural_key(name)) for name in classes}  # type: ignore[no-untyped-call]
     except ValueError as exc:  # it takes a superscript 2 for a digit
-        return [f"train.py cannot order these names ({exc}).", f"automl's order: {_numbered(classes)}", own]
+        return [f"train.py cannot order these names ({exc}).", f"automl's order: {_number_names(classes)}", own]
     theirs = tuple(sorted(classes, key=keys.__getitem__))
-    lines = [f"train.py numbers the classes: {_numbered(theirs)}"]
+    lines = [f"train.py numbers the classes: {_number_names(theirs)}"]
     times = Counter(keys.values())
-    alike = [plain(name) for name in theirs if times[keys[name]] > 1]
+    alike = [_write_value(name) for name in theirs if times[keys[name]] > 1]
     if alike:
-        lines.append(f"It does not tell these names apart and orders them by chance: {', '.join(alike)}")
+        lines.append(f"It takes these names for equal and orders them by chance: {', '.join(alike)}")
     if theirs != classes:
-        lines.append(f"This is not the order of automl's model: {_numbered(classes)}")
+        lines.append(f"This is not the order of automl's model: {_number_names(classes)}")
     return [*lines, own] if alike or theirs != classes else lines
 
 
-def _numbered(names: tuple[str, ...]) -> str:
-    return ", ".join(f"{number}: {plain(name)}" for number, name in enumerate(names))
+def _number_names(names: tuple[str, ...]) -> str:
+    """Lists names with their numbers."""
+    return ", ".join(f"{number}: {_write_value(name)}" for number, name in enumerate(names))
 
 
-def _network(lines: OptionLines, recipe: Recipe, able: Capabilities) -> None:
-    lines.title("network")
-    lines.set("model", recipe.backbone, "backbone")
-    lines.set("pretrained", recipe.pretrained, "pretrained")
-    lines.set("img_size", recipe.image_size, "image_size")
+def _set_network(options: _Options, recipe: Recipe, able: Capabilities) -> None:
+    """Writes the network's options: only those that train.py can pass to this backbone."""
+    options.add_title("network")
+    options.copy(model="backbone", pretrained="pretrained", img_size="image_size")
     if able.takes_size and recipe.image_size != able.weights_size:
-        lines.set("model_kwargs", {"img_size": recipe.image_size}, "image_size")
-    lines.set("drop", None, note="the backbone's own, as automl's")
+        options.set("model_kwargs", {"img_size": recipe.image_size}, "image_size")
+    options.set("drop", None, note="the backbone's own, as automl's")
     if able.drop_path:
-        # 0 as well: some of timm's architectures have another default.
-        lines.set("drop_path", recipe.drop_path, "drop_path")
-    _head(lines, recipe, able)
-    lines.set("crop_pct", 1.0, note="evaluation shows the whole short side, as automl's does")
-    precision = recipe.numerics.precision
-    lines.set("amp", precision != "fp32", "numerics.precision")
-    if precision != "fp32":
-        dtype = {"bf16": "bfloat16", "fp16": "float16"}[precision]
-        lines.set("amp_dtype", dtype, "numerics.precision")
-    lines.set("channels_last", recipe.numerics.memory_format == "channels_last", "numerics.memory_format")
-    if able.grad_checkpointing:
-        lines.set("grad_checkpointing", recipe.numerics.grad_checkpointing, "numerics.grad_checkpointing")
-    seed = recipe.seed % 2**31
-    lines.set("seed", seed, "seed", note="" if seed == recipe.seed else "numpy takes no other")
-    averaged = recipe.ema_decay > 0
-    lines.set("model_ema", averaged, "ema_decay")
-    if averaged:
-        lines.set("model_ema_decay", recipe.ema_decay, "ema_decay")
-        lines.set("model_ema_warmup", True)
-
-
-def _head(lines: OptionLines, recipe: Recipe, able: Capabilities) -> None:
-    """The classifier starts from zero where train.py can make it: it scales one layer's weights."""
+        options.copy(drop_path="drop_path")  # 0 as well: some of timm's architectures have another default
+    # The classifier starts from zero where train.py can make it: it scales one layer's weights.
     if not able.plain_head:
-        lines.comment(
-            "The classifier starts as timm initialises it, automl's from zero: head_init_scale takes one layer"
-        )
+        text = "The classifier starts as timm initialises it, automl's from zero: head_init_scale takes one layer"
+        options.add_comment(text)
     elif _has_second_head(recipe.backbone):
-        lines.set("head_init_scale", 0.0, note="as automl's; its second classifier starts as timm initialises it")
+        options.set("head_init_scale", 0.0, note="as automl's; its second classifier starts as timm initialises it")
     else:
-        lines.set("head_init_scale", 0.0, note="the classifier starts from zero, as automl's does")
+        options.set("head_init_scale", 0.0, note="the classifier starts from zero, as automl's does")
+    options.set("crop_pct", 1.0, note="evaluation shows the whole short side, as automl's does")
+    precision = recipe.numerics.precision
+    options.set("amp", precision != "fp32", "numerics.precision")
+    if precision != "fp32":
+        options.set("amp_dtype", {"bf16": "bfloat16", "fp16": "float16"}[precision], "numerics.precision")
+    options.set("channels_last", recipe.numerics.memory_format == "channels_last", "numerics.memory_format")
+    if able.grad_checkpointing:
+        options.copy(grad_checkpointing="numerics.grad_checkpointing")
+    seed = recipe.seed % 2**31
+    options.set("seed", seed, "seed", note="" if seed == recipe.seed else "numpy takes no other")
+    options.set("model_ema", recipe.ema_decay > 0, "ema_decay")
+    if recipe.ema_decay > 0:
+        options.copy(model_ema_decay="ema_decay")
+        options.set("model_ema_warmup", True)
 
 
 @cache
 def _has_second_head(backbone: str) -> bool:
-    """Whether something besides the classifier makes logits, as VOLO's aux_head does."""
+    """Returns whether something besides the classifier makes logits, as VOLO's aux_head does."""
     return len(head_modules(build_on_meta(backbone, {}, num_classes=2)[0])) > 1
 
 
-def _batches(lines: OptionLines, recipe: Recipe) -> None:
-    lines.title("batches and length")
-    micro, steps = _accumulation(recipe.batch_size, recipe.numerics.micro_batch_size)
-    taken = ("batch_size", "numerics.micro_batch_size")
-    if micro == recipe.batch_size:
-        lines.set("batch_size", micro, *taken)
-    else:
-        note = f"{micro * steps} images per optimizer step"
-        lines.set("batch_size", micro, *taken, note=note)
-    lines.set("grad_accum_steps", steps)
-    whole, warmup = _whole_epochs(recipe), _prefix(recipe)
+def _set_batches(options: _Options, recipe: Recipe) -> None:
+    """Writes batch size, accumulation and epochs."""
+    options.add_title("batches and length")
+    micro, steps = _split_batch(recipe.batch_size, recipe.numerics.micro_batch_size)
+    note = "" if micro == recipe.batch_size else f"{micro * steps} images per optimizer step"
+    options.set("batch_size", micro, "batch_size", "numerics.micro_batch_size", note=note)
+    options.set("grad_accum_steps", steps)
+    whole, warmup = _round_epochs(recipe), _warmup_before_epochs(recipe)
     notes = [f"rounded to {whole}, train.py has whole epochs only"] if recipe.epochs != whole else []
     notes += [f"the warm-up's {warmup} come before them"] if warmup else []
-    lines.set("epochs", whole - warmup, "epochs", note="; ".join(notes))
+    options.set("epochs", whole - warmup, "epochs", note="; ".join(notes))
 
 
-def _accumulation(batch: int, largest: int | None) -> tuple[int, int]:
-    """Images per forward pass and passes per step: exactly the batch where that costs few more passes."""
+def _split_batch(batch: int, largest: int | None) -> tuple[int, int]:
+    """Returns images per forward pass and passes per step: exactly the batch where that costs few more passes."""
     fewest = math.ceil(batch / min(largest or batch, batch))
     for steps in range(fewest, min(batch, 2 * fewest) + 1):
         if batch % steps == 0:
@@ -192,156 +308,148 @@ def _accumulation(batch: int, largest: int | None) -> tuple[int, int]:
     return round(batch / fewest), fewest
 
 
-def _whole_epochs(recipe: Recipe) -> int:
+def _round_epochs(recipe: Recipe) -> int:
+    """Rounds the epochs of a recipe, to one or more."""
     return max(1, math.floor(recipe.epochs + 0.5))
 
 
 def _warmup_epochs(recipe: Recipe) -> int:
-    epochs = _whole_epochs(recipe)
+    """Rounds the warm-up to whole epochs."""
+    epochs = _round_epochs(recipe)
     return min(epochs - 1, math.floor(recipe.schedule.warmup * epochs + 0.5))
 
 
-def _prefix(recipe: Recipe) -> int:
-    """Epochs of warm-up that train.py adds to the others, so that its cosine begins where the warm-up ends."""
-    return _warmup_epochs(recipe) if recipe.schedule.name in ("cosine", "one_cycle") else 0
+def _warmup_before_epochs(recipe: Recipe) -> int:
+    """Returns the epochs of warm-up that train.py adds to the others, so that its cosine begins where they end."""
+    return _warmup_epochs(recipe) if isinstance(recipe.schedule, Cosine | OneCycle) else 0
 
 
-def _crop(lines: OptionLines, augmentation: Augmentation) -> None:
-    lines.title("augmentation")
-    crop = augmentation.crop
-    if crop.name == "squash":
-        # A part as large as the image and as long as the image is the whole of it, whatever the dice say.
-        lines.set("train_crop_mode", "rrc", "augmentation.crop.name", note="with scale and ratio, all of every image")
-        lines.set("scale", [1.0, 1.0])
-        lines.set("ratio", [1 / _LONGEST, _LONGEST])
-        lines.comment("train.py evaluates the middle square; for all of an image: validate.py --crop-mode squash")
-    elif isinstance(crop, RandomResizedCrop):
-        lines.set("train_crop_mode", "rrc", "augmentation.crop.name")
-        lines.set("scale", [crop.min_scale, 1.0], "augmentation.crop.min_scale")
-        lines.set("ratio", [1 / crop.max_aspect, crop.max_aspect], "augmentation.crop.max_aspect")
-    else:
-        # Short side to the image size, then a window anywhere: `rkrr` with nothing random in its resizing.
-        known = ("augmentation.crop.name",) if isinstance(crop, ResizeCrop) else ()
-        lines.set("train_crop_mode", "rkrr", *known)
-        lines.set("scale", [1.0, 1.0])
-        lines.set("ratio", [1.0, 1.0])
-    lines.set("train_interpolation", "", note="the one that the weights were trained with")
-
-
-def _augmentation(lines: OptionLines, augmentation: Augmentation) -> None:
-    lines.set("hflip", augmentation.horizontal_flip, "augmentation.horizontal_flip")
-    lines.set("vflip", augmentation.vertical_flip, "augmentation.vertical_flip")
-    _color(lines, augmentation)
-    lines.set("grayscale_prob", augmentation.grayscale, "augmentation.grayscale")
+def _set_augmentation(options: _Options, augmentation: Augmentation) -> None:
+    """Writes the crop and the augmentations."""
+    options.add_title("augmentation")
+    name = "augmentation.crop.name"
+    match augmentation.crop:
+        case SquashCrop():
+            # A part as large as the image and as long as the image is the whole of it, whatever is drawn.
+            options.set("train_crop_mode", "rrc", name, note="with scale and ratio, all of every image")
+            options.add(scale=[1.0, 1.0], ratio=[1 / _LONGEST, _LONGEST])
+            options.add_comment("train.py evaluates the middle square; for all of it: validate.py --crop-mode squash")
+        case RandomResizedCrop(min_scale=smallest, max_aspect=aspect):
+            options.set("train_crop_mode", "rrc", name)
+            options.set("scale", [smallest, 1.0], "augmentation.crop.min_scale")
+            options.set("ratio", [1 / aspect, aspect], "augmentation.crop.max_aspect")
+        case ResizeCrop() | NativeCrop() as crop:
+            # Short side to the image size, then a window anywhere: `rkrr` with nothing random in its resizing.
+            options.set("train_crop_mode", "rkrr", *([name] if isinstance(crop, ResizeCrop) else []))
+            options.add(scale=[1.0, 1.0], ratio=[1.0, 1.0])
+    options.set("train_interpolation", "", note="the one that the weights were trained with")
+    options.copy(hflip="augmentation.horizontal_flip", vflip="augmentation.vertical_flip")
+    _set_color(options, augmentation)
+    options.copy(grayscale_prob="augmentation.grayscale")
     blur_note = "train.py's kernel is 23 px, automl's 3 to 7" if augmentation.blur else ""
-    lines.set("gaussian_blur_prob", augmentation.blur, "augmentation.blur", note=blur_note)
-    _policy(lines, augmentation.policy)
-    lines.set("reprob", augmentation.erasing, "augmentation.erasing")
-    lines.set("remode", "const")
-    lines.set("recount", 1)
+    options.set("gaussian_blur_prob", augmentation.blur, "augmentation.blur", note=blur_note)
+    _set_policy(options, augmentation)
+    options.copy(reprob="augmentation.erasing")
+    options.add(remode="const", recount=1)
 
 
-def _color(lines: OptionLines, augmentation: Augmentation) -> None:
-    """train.py has one strength for brightness, contrast and saturation, and none for hue."""
+def _set_color(options: _Options, augmentation: Augmentation) -> None:
+    """Writes colour jitter: train.py has one strength for brightness, contrast and saturation, and none for hue."""
     color = augmentation.color
     if isinstance(color, NoColor):
-        lines.set("color_jitter", 0.0, "augmentation.color.name")
-    elif augmentation.policy.name in ("auto", "rand", "trivial", "augmix"):
-        lines.set("color_jitter", 0.0)
+        options.set("color_jitter", 0.0, "augmentation.color.name")
+    elif not isinstance(augmentation.policy, NoPolicy):
+        options.set("color_jitter", 0.0)
     else:
         strengths = [color.brightness, color.contrast, color.saturation]
         names = [f"augmentation.color.{name}" for name in ("brightness", "contrast", "saturation")]
         same = len(set(strengths)) == 1
         mean = strengths[0] if same else round(sum(strengths) / 3, 4)
-        lines.set("color_jitter", mean, *names, note="" if same else "the mean, train.py has one strength for all")
-        lines.set("color_jitter_prob", color.probability, "augmentation.color.name", "augmentation.color.probability")
+        options.set("color_jitter", mean, *names, note="" if same else "the mean, train.py has one strength for all")
+        options.set("color_jitter_prob", color.probability, "augmentation.color.name", "augmentation.color.probability")
 
 
-def _policy(lines: OptionLines, policy: Policy) -> None:
+def _set_policy(options: _Options, augmentation: Augmentation) -> None:
+    """Writes the augmentation policy in timm's language."""
     name = "augmentation.policy.name"
-    match policy:
+    match augmentation.policy:
         case NoPolicy():
-            lines.set("aa", None, name)
+            options.set("aa", None, name)
         case AutoAugment():
-            lines.set("aa", "original", name)
-        case RandAugment():
+            options.set("aa", "original", name)
+        case RandAugment(operations=operations, magnitude=magnitude):
             # torchvision counts magnitudes to 30 and always applies the operations, timm counts to 10.
-            strength = math.floor(policy.magnitude / 3 + 0.5)
-            value = f"rand-m{strength}-n{policy.operations}-p1-mstd0-inc1"
+            value = f"rand-m{math.floor(magnitude / 3 + 0.5)}-n{operations}-p1-mstd0-inc1"
             taken = (name, "augmentation.policy.operations", "augmentation.policy.magnitude")
-            lines.set("aa", value, *taken, note="timm counts magnitudes to 10, the recipe to 30")
+            options.set("aa", value, *taken, note="timm counts magnitudes to 10, the recipe to 30")
         case TrivialAugment():
             # mstd above 100: each magnitude is uniform between 0 and m.
-            lines.set("aa", "rand-m10-n1-p1-mstd101-inc1", name, note="the nearest: one operation, any magnitude")
-        case AugMix():
-            value = f"augmix-m{policy.severity}-w{policy.width}"
-            lines.set("aa", value, name, "augmentation.policy.severity", "augmentation.policy.width")
+            options.set("aa", "rand-m10-n1-p1-mstd101-inc1", name, note="the nearest: one operation, any magnitude")
+        case AugMix(severity=severity, width=width):
+            taken = (name, "augmentation.policy.severity", "augmentation.policy.width")
+            options.set("aa", f"augmix-m{severity}-w{width}", *taken)
 
 
-def _mixing_and_loss(lines: OptionLines, recipe: Recipe) -> None:
-    lines.title("mixing and loss")
-    mixing, loss = recipe.mixing, recipe.loss
-    for kind in ("mixup", "cutmix"):
+def _set_mixing_and_loss(options: _Options, recipe: Recipe) -> None:
+    """Writes mixing and loss; train.py has one loss."""
+    options.add_title("mixing and loss")
+    mixing = recipe.mixing
+    for option, kind in (("mixup", Mixup), ("cutmix", CutMix)):
         if isinstance(mixing, NoMixing):
-            lines.set(kind, 0.0, "mixing.name")
-        elif mixing.name == kind:
-            lines.set(kind, mixing.alpha, "mixing.name", "mixing.alpha")
-            lines.set("mixup_prob", mixing.probability, "mixing.probability")
-            lines.set("mixup_mode", "batch")
+            options.set(option, 0.0, "mixing.name")
+        elif isinstance(mixing, kind):
+            options.set(option, mixing.alpha, "mixing.name", "mixing.alpha")
+            options.copy(mixup_prob="mixing.probability")
+            options.set("mixup_mode", "batch")
         else:
-            lines.set(kind, 0.0)
-    known = ("loss.name",) if isinstance(loss, CrossEntropy) else ()
-    lines.set("smoothing", loss.smoothing, *known, "loss.smoothing")
+            options.set(option, 0.0)
+    known = ["loss.name"] if isinstance(recipe.loss, CrossEntropy) else []
+    options.set("smoothing", recipe.loss.smoothing, *known, "loss.smoothing")
 
 
-def _optimizer(lines: OptionLines, recipe: Recipe) -> None:
-    lines.title("optimizer")
+def _set_optimizer(options: _Options, recipe: Recipe) -> None:
+    """Writes the optimizer, learning rate and weight decay."""
+    options.add_title("optimizer")
     optimizer = recipe.optimizer
     if isinstance(optimizer, Sgd):
         # timm's `sgd` is Nesterov's, which torch refuses without momentum; its `momentum` is the plain one.
         nesterov = optimizer.nesterov and optimizer.momentum > 0
         note = "Nesterov's needs momentum" if optimizer.nesterov and not nesterov else ""
-        name = "sgd" if nesterov else "momentum"
-        lines.set("opt", name, "optimizer.name", "optimizer.nesterov", note=note)
-        lines.set("momentum", optimizer.momentum, "optimizer.momentum")
+        options.set("opt", "sgd" if nesterov else "momentum", "optimizer.name", "optimizer.nesterov", note=note)
+        options.copy(momentum="optimizer.momentum")
     else:
-        lines.set("opt", optimizer.name, "optimizer.name")
-        lines.set("opt_betas", [0.9, optimizer.beta2], "optimizer.beta2")
-    lines.set("lr", recipe.learning_rate, "learning_rate")
-    lines.set("weight_decay", recipe.weight_decay, "weight_decay")
-    lines.set("layer_decay", recipe.layer_decay if recipe.layer_decay < 1 else None, "layer_decay")
-    lines.set("clip_grad", recipe.clip_norm or None, "clip_norm")
-    lines.set("clip_mode", "norm")
+        options.copy(opt="optimizer.name")
+        options.set("opt_betas", [0.9, optimizer.beta2], "optimizer.beta2")
+    options.copy(lr="learning_rate", weight_decay="weight_decay")
+    options.set("layer_decay", recipe.layer_decay if recipe.layer_decay < 1 else None, "layer_decay")
+    options.set("clip_grad", recipe.clip_norm or None, "clip_norm")
+    options.set("clip_mode", "norm")
 
 
-def _schedule(lines: OptionLines, recipe: Recipe) -> None:
-    lines.title("schedule, per optimizer step")
-    schedule, epochs = recipe.schedule, _whole_epochs(recipe)
-    warmup = _warmup_epochs(recipe)
-    name = "schedule.name"
-    start, end = 0.0, 0.0
+def _set_schedule(options: _Options, recipe: Recipe) -> None:
+    """Writes the schedule, in epochs where the recipe has shares of the run."""
+    options.add_title("schedule, per optimizer step")
+    schedule, epochs, warmup = recipe.schedule, _round_epochs(recipe), _warmup_epochs(recipe)
+    name, start, end = "schedule.name", 0.0, 0.0
     match schedule:
         case Cosine():
-            lines.set("sched", "cosine", name)
+            options.set("sched", "cosine", name)
         case OneCycle():
-            lines.set("sched", "cosine", name, note="the nearest: a straight line up, then the cosine down")
+            options.set("sched", "cosine", name, note="the nearest: a straight line up, then the cosine down")
             start, end = recipe.learning_rate / 25, recipe.learning_rate / 25e4
         case Wsd():
-            lines.set("sched", "wsd", name)
+            options.set("sched", "wsd", name)
             share = schedule.decay * epochs / (epochs - warmup)
             # Below 1 it is a fraction of what follows the warm-up, else it counts epochs.
             decay = share if share < 1 else float(epochs - warmup)
-            lines.set("decay_epochs", decay, "schedule.decay", note="train.py's is a share of the steps after warm-up")
-            lines.set("lr_decay_fn", "linear")
+            note = "train.py's is a share of the steps after warm-up"
+            options.set("decay_epochs", decay, "schedule.decay", note=note)
+            options.set("lr_decay_fn", "linear")
         case StepLR():
-            lines.set("sched", "step", name)
+            options.set("sched", "step", name)
             note = "train.py's is in epochs, the recipe's a share of the run"
-            lines.set("decay_epochs", schedule.every * epochs, "schedule.every", note=note)
-            lines.set("decay_rate", schedule.gamma, "schedule.gamma")
-    lines.set("sched_on_updates", True)
-    note = f"a share of the run; in whole epochs of {epochs}"
-    lines.set("warmup_epochs", warmup, "schedule.warmup", note=note)
-    lines.set("warmup_prefix", _prefix(recipe) > 0)
-    lines.set("warmup_lr", start)
-    lines.set("min_lr", end)
-    lines.set("cooldown_epochs", 0)
+            options.set("decay_epochs", schedule.every * epochs, "schedule.every", note=note)
+            options.copy(decay_rate="schedule.gamma")
+    options.set("sched_on_updates", True)
+    options.set("warmup_epochs", warmup, "schedule.warmup", note=f"a share of the run; in whole epochs of {epochs}")
+    options.add(warmup_prefix=_warmup_before_epochs(recipe) > 0, warmup_lr=start, min_lr=end, cooldown_epochs=0)

@@ -1,6 +1,6 @@
-"""How much GPU memory a study may take: what is asked for, and what the GPUs have free; imports no torch.
+"""Decides how much GPU memory a study may take, by what is asked for and what the GPUs have free; imports no torch.
 
-It is asked before anything of the study is on a GPU, so that all that is used then is others'.
+Ask before anything of the study is on a GPU, so that all memory in use is others'.
 """
 
 import os
@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from automl.errors import SpecError
+from automl.devices import is_gpu
+from automl.errors import SpecError, shorten
 from automl.gpu.nvml import Gpu, find_gpu, read_nvml
 from automl.units import Share, format_bytes
-
-_NAMED = 3
-"""Processes named in one sentence."""
 
 _ASK_CUDA = """
 import sys, torch
@@ -26,48 +24,46 @@ print(free, total, torch.cuda.get_device_name(sys.argv[1]))
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """A decision.
+    """The GPU memory that a training process may take.
 
     Attributes:
-        bytes: Of GPU memory a training process may take, its CUDA context included; None: no limit.
-        said: What a person should know about it, one line each.
+        bytes: The CUDA context included; None: no limit.
+        notes: Lines for the user that explain it.
     """
 
     bytes: int | None
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
-def budget_bytes(wanted: int | Share | Literal["auto"] | None, devices: Sequence[str]) -> MemoryBudget:
+def decide_budget(wanted: int | Share | Literal["auto"] | None, devices: Sequence[str]) -> MemoryBudget:
     """Decides how much GPU memory each training process may take.
 
     Args:
         wanted: A size, which is taken as it is if the GPU has so much, whether or not it is free now; a share of what
             is free; `auto`: all that is free. None: `auto` where there is a GPU, and no limit without one.
-        devices: What the study trains on, a process on each: the GPU with the least decides.
+        devices: What the study trains on, a process on each: the GPU with the least memory decides.
 
     Raises:
-        SpecError: If what is free is asked for and there is no GPU, or nothing tells.
+        SpecError: If a part of the free memory is asked for, and there is no GPU or its free memory cannot be read.
     """
-    gpus = {device: gpu for device, gpu in _gpus(devices).items() if gpu is not None}
+    gpus = {device: gpu for device, gpu in _read_gpus(devices).items() if gpu is not None}
     if not gpus:
         if wanted is None or isinstance(wanted, int):
             return MemoryBudget(wanted, ())
-        lacks = "tells how much is free" if any(device != "cpu" for device in devices) else "is a GPU"
-        raise SpecError(
-            f"--gpu-mem {wanted} is a part of what is free, and nothing here {lacks}; give a size like 16GB"
-        )
-    budgets = {device: _on(gpu, wanted) for device, gpu in gpus.items()}
+        why = "what is free cannot be read here" if any(map(is_gpu, devices)) else "there is no GPU here"
+        raise SpecError(f"--gpu-mem {wanted} is a part of the free memory, but {why}; give a size like 16GB")
+    budgets = {device: _decide_for_gpu(gpu, wanted) for device, gpu in gpus.items()}
     least = min(budgets, key=lambda device: budgets[device].bytes or 0)
-    said = budgets[least].said
+    notes = budgets[least].notes
     sizes = {device: format_bytes(budget.bytes or 0) for device, budget in budgets.items()}
     if len(set(sizes.values())) > 1:
         each = ", ".join(f"{device} {size}" for device, size in sizes.items())
-        said = (*said, f"GPU memory: {least} has the least and decides for all: {each}")
-    return MemoryBudget(budgets[least].bytes, said)
+        notes = (*notes, f"GPU memory: the budget of {least}, the smallest, is used on all: {each}")
+    return MemoryBudget(budgets[least].bytes, notes)
 
 
-def who_uses(gpu: Gpu) -> str:
-    """Who holds a GPU's memory: `python (pid 4711) and Xorg (pid 1)`."""
+def describe_users(gpu: Gpu) -> str:
+    """Names the processes that hold a GPU's memory: `python (pid 4711), Xorg (pid 1)`."""
     if gpu.processes is None:
         return "processes that are hidden from here"
     if not gpu.processes:
@@ -76,55 +72,46 @@ def who_uses(gpu: Gpu) -> str:
         "this process" if process.pid == os.getpid() else f"{process.name} (pid {process.pid})"
         for process in gpu.processes
     ]
-    if len(names) > _NAMED:
-        names[_NAMED - 1 :] = [f"{len(names) - _NAMED + 1} more processes"]
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return shorten(names, 3)
 
 
-def _on(gpu: Gpu, wanted: int | Share | Literal["auto"] | None) -> MemoryBudget:
-    """The budget on one GPU, in bytes."""
-    # What the driver keeps for itself is no one's to take.
+def _decide_for_gpu(gpu: Gpu, wanted: int | Share | Literal["auto"] | None) -> MemoryBudget:
+    """Decides the budget on one GPU."""
+    # What the driver keeps for itself cannot be taken.
     usable = gpu.free_bytes + gpu.used_bytes
     free = max(1, gpu.free_bytes)
-    size, uses = format_bytes(free), f"{format_bytes(gpu.used_bytes)} that {who_uses(gpu)} {_verb(gpu)}"
+    size, uses = format_bytes(free), f"{format_bytes(gpu.used_bytes)} used by {describe_users(gpu)}"
     # A hundredth is below what is shown, and is taken by the driver of any GPU.
     calculation = f"{format_bytes(usable)} of {gpu.name}" + (f", less {uses}" if gpu.used_bytes > usable / 100 else "")
     if isinstance(wanted, Share):
         part = max(1, int(free * wanted.percent / 100))
-        said = f"GPU memory: {wanted} is {format_bytes(part)}, of {size} that is free: {calculation}"
-        return MemoryBudget(part, (said,))
+        note = f"GPU memory: {wanted} is {format_bytes(part)}, of {size} that is free: {calculation}"
+        return MemoryBudget(part, (note,))
     if not isinstance(wanted, int):
-        begins = "auto is " if wanted == "auto" else ""
-        return MemoryBudget(free, (f"GPU memory: {begins}{size}: {calculation}",))
+        begin = "auto is " if wanted == "auto" else ""
+        return MemoryBudget(free, (f"GPU memory: {begin}{size}: {calculation}",))
     asked = format_bytes(wanted)
     if wanted > usable:
         return MemoryBudget(free, (f"GPU memory: {asked} is more than there is; the budget is {size}: {calculation}",))
     if wanted > gpu.free_bytes:
-        told = f"warning: GPU memory: {asked} is given, but only {size} is free: {calculation}; "
-        return MemoryBudget(wanted, (told + "end what uses it, or give --gpu-mem auto",))
+        note = f"warning: GPU memory: {asked} is given, but only {size} is free: {calculation}; "
+        return MemoryBudget(wanted, (note + "end what uses it, or give --gpu-mem auto",))
     return MemoryBudget(wanted, ())
 
 
-def _verb(gpu: Gpu) -> str:
-    """Of the processes, or of the one."""
-    if gpu.processes is not None and not gpu.processes:
-        return "keeps"
-    return "uses" if gpu.processes is not None and len(gpu.processes) == 1 else "use"
-
-
-def _gpus(devices: Sequence[str]) -> dict[str, Gpu | None]:
-    """What is known of each GPU, by NVML or else by CUDA; without the CPU."""
-    wanted = [device for device in devices if device != "cpu"]
+def _read_gpus(devices: Sequence[str]) -> dict[str, Gpu | None]:
+    """Reads the memory of each GPU from NVML or else from CUDA; without the CPU."""
+    wanted = list(filter(is_gpu, devices))
     if not wanted:
         return {}
-    reading = read_nvml()
-    return {device: find_gpu(device, reading) or _ask_cuda(device) for device in wanted}
+    snapshot = read_nvml()
+    return {device: find_gpu(device, snapshot) or _ask_cuda(device) for device in wanted}
 
 
 def _ask_cuda(device: str) -> Gpu | None:
-    """Free and total memory as CUDA tells them; None if it does not.
+    """Asks CUDA for free and total memory; None if it does not answer.
 
-    Asking makes a CUDA context of some hundred MB, which only the end of the process gives back; so a child asks.
+    That makes a CUDA context of some hundred MB, which only the end of the process gives back; so a child asks.
     """
     try:
         answer = subprocess.run(

@@ -1,11 +1,10 @@
-"""What backbones need of a GPU, predicted and, where there is one, measured: the rows of `automl probe`."""
+"""Compares the GPU memory that backbones need as predicted and, where there is a GPU, as measured: `automl probe`."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from automl.errors import PoolError
-from automl.gpu.probe import CannotProbe, StepMemory, measured_recipe, probe
-from automl.memory.estimate import CONTEXT_BYTES, envelope_of, largest_micro_batch
+from automl.devices import is_gpu
+from automl.gpu.probe import CannotProbe, StepMemory, probe_backbone
+from automl.memory.estimate import CONTEXT_BYTES, largest_micro_batch, predict_envelope
 from automl.recipe import Recipe
 
 
@@ -49,72 +48,37 @@ class Comparison:
         return None if self.step is None else 100 * (self.predicted_bytes / self.peak_bytes - 1)
 
 
-def compare(recipe: Recipe, classes: int, device: str, budget_bytes: int | None, *, choose: bool = False) -> Comparison:
-    """Predicts a recipe's training step and, on a GPU, measures it.
+def compare_memory(
+    recipe: Recipe, classes: int, device: str, budget_bytes: int | None, *, choose: bool = False
+) -> Comparison:
+    """Predicts a recipe's training step and, on a GPU with a known budget, measures it with `probe_backbone`.
 
-    Args:
-        recipe: What is trained.
-        classes: Outputs of the head.
-        device: `cpu`, `cuda` or `cuda:N`.
-        budget_bytes: For the process, the CUDA context included; None: no limit, and nothing is measured.
-        choose: Whether the fastest correct numerics are chosen, where something is measured.
+    `choose`: whether the fastest correct numerics are chosen, where something is measured.
 
     Raises:
         RecipeError: If the backbone cannot be built or trained at this image size.
     """
     step, micro, context, base = None, None, CONTEXT_BYTES, CONTEXT_BYTES
-    why: str | None = "there is no GPU here" if device == "cpu" else "nothing tells how much memory the GPU has"
+    why: str | None = "how much memory the GPU has is not known" if is_gpu(device) else "there is no GPU here"
     if budget_bytes is not None:
         try:
             timed = recipe.image_size if choose else None
-            found = probe(recipe, classes, device, budget_bytes, timed_image_size=timed)
-            recipe, context, base = measured_recipe(recipe, found), found.context_bytes, found.base_bytes
-            why, step, micro = None, found.largest, found.micro_batch
+            measured = probe_backbone(recipe, classes, device, budget_bytes, timed_image_size=timed)
+            recipe, context, base = measured.apply_numerics(recipe), measured.context_bytes, measured.base_bytes
+            why, step, micro = None, measured.largest, measured.micro_batch
         except CannotProbe as exc:
             why = str(exc)
     if micro is None:
         micro = recipe.batch_size
         if budget_bytes is not None:
             micro = largest_micro_batch(recipe, classes, budget_bytes, context_bytes=base)
-    shown = micro or envelope_of(recipe, classes).smallest_batch
-    predicted = base + _of_tensors(recipe, classes, shown, live=step is not None)
-    whole = base + _of_tensors(recipe, classes, recipe.batch_size, live=False)
+    shown = micro or predict_envelope(recipe, classes).smallest_batch
+    predicted = base + _predict_tensors(recipe, classes, shown, live=step is not None)
+    whole = base + _predict_tensors(recipe, classes, recipe.batch_size, live=False)
     return Comparison(recipe, budget_bytes, context, whole, micro, predicted, step, why)
 
 
-def _of_tensors(recipe: Recipe, classes: int, batch: int, *, live: bool) -> int:
-    """Live tensors, as they are measured, or the segments that the allocator needs for them."""
-    envelope = envelope_of(recipe, classes, accumulates=batch < recipe.batch_size)
-    return envelope.live_at(batch) if live else envelope.at(batch)
-
-
-def find_backbones(names: Iterable[str]) -> list[str]:
-    """The backbones that names mean: timm's own, or the leaderboard's that match a wildcard; each once.
-
-    Raises:
-        RecipeError: If timm has no such backbone, with the nearest names.
-        PoolError: If no backbone of the leaderboard matches a wildcard.
-    """
-    from automl.backbones.selection import emptied_by, filters, select
-    from automl.backbones.table import load_table
-    from automl.backbones.timm_model import check_backbone
-
-    found: dict[str, None] = {}
-    for name in names:
-        if not set(name) & set("*?["):
-            check_backbone(name)
-            found[name] = None
-            continue
-        table = load_table()
-        if why := emptied_by(table, filters(table, [name])):
-            raise PoolError(why)
-        found |= dict.fromkeys(select(table, [name])["model"])
-    return list(found)
-
-
-def native_size(backbone: str) -> int:
-    """Pixels per side at which the backbone's weights were trained; 224 where timm does not say."""
-    from timm.models import get_pretrained_cfg
-
-    size = getattr(get_pretrained_cfg(backbone, allow_unregistered=True), "input_size", None)
-    return int(size[-1]) if size else 224
+def _predict_tensors(recipe: Recipe, classes: int, batch: int, *, live: bool) -> int:
+    """Predicts live tensors, as they are measured, or the segments that the allocator needs for them."""
+    envelope = predict_envelope(recipe, classes, accumulates=batch < recipe.batch_size)
+    return envelope.live_bytes(batch) if live else envelope.needed_bytes(batch)

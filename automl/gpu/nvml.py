@@ -1,7 +1,7 @@
-"""What NVIDIA's management library (NVML) says about the GPUs: memory, who uses it, MIG; imports no torch.
+"""Reads the GPUs with NVIDIA's management library (NVML): memory, who uses it, MIG; imports no torch.
 
-NVML reads without a CUDA context, so that asking costs no GPU memory. What it cannot say (no driver, no permission,
-a container that hides processes) is None and a plain sentence, never an exception.
+NVML needs no CUDA context, so reading costs no GPU memory. What it cannot read (no driver, no permission, a container
+that hides processes) is None and a plain sentence, never an exception.
 """
 
 import os
@@ -24,8 +24,8 @@ class GpuProcess:
     """A process that holds memory of a GPU.
 
     Attributes:
-        pid: As the driver counts; in a container it may be another machine's view.
-        name: The program's file name, or `a process` where it is not told.
+        pid: As the driver counts; a container may count otherwise.
+        name: The program's file name, or `a process` where it is not known.
         used_bytes: What it holds; None where NVML does not say.
     """
 
@@ -62,52 +62,48 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What NVML said at one moment.
+class NvmlSnapshot:
+    """What NVML read at one moment.
 
     Attributes:
         gpus: By index; in place of a GPU in MIG mode its instances.
         driver: The driver's version, such as `550.54.14`.
-        trouble: A plain sentence where NVML, or one of the GPUs, cannot be read; it begins in lower case and has no
+        problem: A plain sentence where NVML, or one of the GPUs, cannot be read; it begins in lower case and has no
             full stop, so that it fits into others.
         cuda: The newest CUDA that the driver runs, such as (12, 4).
     """
 
     gpus: tuple[Gpu, ...]
     driver: str | None
-    trouble: str | None
+    problem: str | None
     cuda: tuple[int, int] | None = None
 
 
-def read_nvml() -> Reading:
+def read_nvml() -> NvmlSnapshot:
     """Asks NVML about every GPU; never raises for a missing library, driver or permission."""
     try:
         import pynvml
     except ImportError:
-        return Reading((), None, "NVML cannot be read: the package nvidia-ml-py is not installed")
+        return NvmlSnapshot((), None, "NVML cannot be read: the package nvidia-ml-py is not installed")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as exc:
-        return Reading((), None, _why(pynvml, exc))
+        return NvmlSnapshot((), None, _explain_error(pynvml, exc))
     try:
-        return _read(pynvml)
+        return _read_snapshot(pynvml)
     except pynvml.NVMLError as exc:
-        return Reading((), None, _why(pynvml, exc))
+        return NvmlSnapshot((), None, _explain_error(pynvml, exc))
     finally:
         with suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
 
 
-def find_gpu(device: str, reading: Reading | None = None) -> Gpu | None:
-    """Finds the GPU that torch calls `cuda:1`.
+def find_gpu(device: str, snapshot: NvmlSnapshot | None = None) -> Gpu | None:
+    """Finds the GPU that torch calls `cuda` (the first) or `cuda:1`.
 
     CUDA counts what `CUDA_VISIBLE_DEVICES` names (indices, or beginnings of UUIDs, of MIG instances too) and, unless
     `CUDA_DEVICE_ORDER=PCI_BUS_ID`, counts the fastest kind first, where NVML counts by PCI bus. So a process that uses
     CUDA already asks it for the device's UUID; for one that does not, unlike GPUs may be confused with each other.
-
-    Args:
-        device: `cuda` (the first), or `cuda:` and an index.
-        reading: What NVML said; None: it is asked now.
 
     Returns:
         None where NVML does not say, and for a device that is no GPU.
@@ -115,18 +111,18 @@ def find_gpu(device: str, reading: Reading | None = None) -> Gpu | None:
     kind, _, number = device.partition(":")
     if kind != "cuda" or not (number or "0").isdigit():
         return None
-    gpus = (reading or read_nvml()).gpus
-    uuid = _cuda_uuid(device)
+    gpus = (snapshot or read_nvml()).gpus
+    uuid = _read_cuda_uuid(device)
     for gpu in gpus:
         if uuid is not None and gpu.uuid.removeprefix("GPU-").removeprefix("MIG-") == uuid:
             return gpu
-    visible = _visible(gpus)
+    visible = _list_visible(gpus)
     index = int(number or 0)
     return visible[index] if index < len(visible) else None
 
 
-def _visible(gpus: tuple[Gpu, ...]) -> list[Gpu]:
-    """The GPUs in the order of `CUDA_VISIBLE_DEVICES`; as in CUDA, what it cannot mean ends the list."""
+def _list_visible(gpus: tuple[Gpu, ...]) -> list[Gpu]:
+    """Lists the GPUs in the order of `CUDA_VISIBLE_DEVICES`; as in CUDA, what it cannot mean ends the list."""
     counted: dict[int, Gpu] = {}
     for gpu in gpus:
         if not (gpu.mig and gpu.uuid.startswith("GPU-")):
@@ -137,19 +133,19 @@ def _visible(gpus: tuple[Gpu, ...]) -> list[Gpu]:
     chosen: list[Gpu] = []
     for name in (part.strip() for part in names.split(",")):
         if name.isdigit():
-            found = [counted[int(name)]] if int(name) in counted else []
+            matches = [counted[int(name)]] if int(name) in counted else []
         else:
-            found = [gpu for gpu in gpus if name.startswith(("GPU-", "MIG-")) and gpu.uuid.startswith(name)]
-        if len(found) != 1:
+            matches = [gpu for gpu in gpus if name.startswith(("GPU-", "MIG-")) and gpu.uuid.startswith(name)]
+        if len(matches) != 1:
             break
-        if found[0] in chosen:  # CUDA sees no GPU at all when one is named twice
+        if matches[0] in chosen:  # CUDA sees no GPU at all when one is named twice
             return []
-        chosen.append(found[0])
+        chosen.append(matches[0])
     return chosen
 
 
-def _cuda_uuid(device: str) -> str | None:
-    """The UUID that CUDA gives the device, without NVML's prefix; None where this process does not use CUDA yet."""
+def _read_cuda_uuid(device: str) -> str | None:
+    """Reads CUDA's UUID of the device, without NVML's prefix; None where this process does not use CUDA yet."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return None
@@ -162,39 +158,41 @@ def _cuda_uuid(device: str) -> str | None:
 # --- asking NVML ---------------------------------------------------------------------------------------------------
 
 
-def _read(nvml: ModuleType) -> Reading:
+def _read_snapshot(nvml: ModuleType) -> NvmlSnapshot:
     gpus: list[Gpu] = []
-    troubles: list[str] = []
+    problems: list[str] = []
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
-            gpus += _gpus_at(nvml, index)
+            gpus += _read_gpus(nvml, index)
         except nvml.NVMLError as exc:  # one lost GPU hides no other
-            troubles.append(f"GPU {index} cannot be read by NVML: {exc}")
-    cuda = _ask(nvml, "nvmlSystemGetCudaDriverVersion")
-    return Reading(
+            problems.append(f"GPU {index} cannot be read by NVML: {exc}")
+    cuda = _call_nvml(nvml, "nvmlSystemGetCudaDriverVersion")
+    return NvmlSnapshot(
         gpus=tuple(gpus),
-        driver=_text(_ask(nvml, "nvmlSystemGetDriverVersion")),
-        trouble="; ".join(troubles) or None,
+        driver=_decode_text(_call_nvml(nvml, "nvmlSystemGetDriverVersion")),
+        problem="; ".join(problems) or None,
         cuda=(cuda // 1000, cuda % 1000 // 10) if cuda else None,
     )
 
 
-def _gpus_at(nvml: ModuleType, index: int) -> list[Gpu]:
-    """The GPU of this index or, in MIG mode, its instances."""
+def _read_gpus(nvml: ModuleType, index: int) -> list[Gpu]:
+    """Reads the GPU of this index or, in MIG mode, its instances."""
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    mode = _ask(nvml, "nvmlDeviceGetMigMode", handle)  # current and pending; None: this GPU has no MIG
+    mode = _call_nvml(nvml, "nvmlDeviceGetMigMode", handle)  # current and pending; None: this GPU has no MIG
     if not mode or not mode[0]:
-        return [_gpu(nvml, handle, index, _ask(nvml, "nvmlDeviceGetCudaComputeCapability", handle), mig=False)]
-    capability = _ask(nvml, "nvmlDeviceGetCudaComputeCapability", handle)
+        return [
+            _read_gpu(nvml, handle, index, _call_nvml(nvml, "nvmlDeviceGetCudaComputeCapability", handle), mig=False)
+        ]
+    capability = _call_nvml(nvml, "nvmlDeviceGetCudaComputeCapability", handle)
     instances = []
-    for place in range(_ask(nvml, "nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
-        instance = _ask(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", handle, place)
-        if instance is not None:  # places may be empty
-            instances.append(_gpu(nvml, instance, index, capability, mig=True))
-    return instances or [_gpu(nvml, handle, index, capability, mig=True)]
+    for slot in range(_call_nvml(nvml, "nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
+        instance = _call_nvml(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", handle, slot)
+        if instance is not None:  # slots may be empty
+            instances.append(_read_gpu(nvml, instance, index, capability, mig=True))
+    return instances or [_read_gpu(nvml, handle, index, capability, mig=True)]
 
 
-def _gpu(nvml: ModuleType, handle: Any, index: int, capability: Any, *, mig: bool) -> Gpu:
+def _read_gpu(nvml: ModuleType, handle: Any, index: int, capability: Any, *, mig: bool) -> Gpu:
     """Reads one GPU or instance.
 
     Raises:
@@ -207,13 +205,13 @@ def _gpu(nvml: ModuleType, handle: Any, index: int, capability: Any, *, mig: boo
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         unseen = _UNSEEN_BYTES_V1
     total, free, used = (int(getattr(memory, name)) for name in ("total", "free", "used"))
-    processes = _processes(nvml, handle)
+    processes = _read_processes(nvml, handle)
     if not processes and used > unseen:
         processes = None
     return Gpu(
         index=index,
-        name=_text(_ask(nvml, "nvmlDeviceGetName", handle)) or "NVIDIA GPU",
-        uuid=_text(_ask(nvml, "nvmlDeviceGetUUID", handle)) or "",
+        name=_decode_text(_call_nvml(nvml, "nvmlDeviceGetName", handle)) or "NVIDIA GPU",
+        uuid=_decode_text(_call_nvml(nvml, "nvmlDeviceGetUUID", handle)) or "",
         total_bytes=total,
         free_bytes=free,
         used_bytes=used,
@@ -223,22 +221,22 @@ def _gpu(nvml: ModuleType, handle: Any, index: int, capability: Any, *, mig: boo
     )
 
 
-def _processes(nvml: ModuleType, handle: Any) -> tuple[GpuProcess, ...] | None:
-    """Those that compute and those that draw, the largest first; None if NVML does not list them."""
+def _read_processes(nvml: ModuleType, handle: Any) -> tuple[GpuProcess, ...] | None:
+    """Lists processes that compute and those that draw, the largest first; None if NVML does not list them."""
     used: dict[int, int | None] = {}
     for kind in ("Compute", "Graphics"):
-        listed = _ask(nvml, f"nvmlDeviceGet{kind}RunningProcesses", handle)
+        listed = _call_nvml(nvml, f"nvmlDeviceGet{kind}RunningProcesses", handle)
         if listed is None and kind == "Compute":
             return None
         for process in listed or ():  # one that does both is in both lists, with the same figure
             used[process.pid] = process.usedGpuMemory
-    found = (GpuProcess(pid, _process_name(nvml, pid), size) for pid, size in used.items())
-    return tuple(sorted(found, key=lambda process: (-(process.used_bytes or 0), process.pid)))
+    processes = (GpuProcess(pid, _read_process_name(nvml, pid), size) for pid, size in used.items())
+    return tuple(sorted(processes, key=lambda process: (-(process.used_bytes or 0), process.pid)))
 
 
-def _process_name(nvml: ModuleType, pid: int) -> str:
-    """The program's file name by NVML, else by /proc, which knows no process of another container."""
-    name = _text(_ask(nvml, "nvmlSystemGetProcessName", pid))
+def _read_process_name(nvml: ModuleType, pid: int) -> str:
+    """Reads the program's file name from NVML, else from /proc, which knows no process of another container."""
+    name = _decode_text(_call_nvml(nvml, "nvmlSystemGetProcessName", pid))
     if not name:
         with suppress(OSError):
             name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace")
@@ -246,7 +244,7 @@ def _process_name(nvml: ModuleType, pid: int) -> str:
     return program.replace("\\", "/").rstrip("/").rpartition("/")[2] or "a process"
 
 
-def _ask(nvml: ModuleType, function: str, *arguments: Any) -> Any:
+def _call_nvml(nvml: ModuleType, function: str, *arguments: Any) -> Any:
     """Calls a function of NVML; None where this GPU, driver or user does not have it."""
     try:
         return getattr(nvml, function)(*arguments)
@@ -254,13 +252,13 @@ def _ask(nvml: ModuleType, function: str, *arguments: Any) -> Any:
         return None
 
 
-def _text(value: str | bytes | None) -> str | None:
-    """Names were bytes before nvidia-ml-py 12."""
+def _decode_text(value: str | bytes | None) -> str | None:
+    """Decodes names, which were bytes before nvidia-ml-py 12."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
-def _why(nvml: ModuleType, error: Any) -> str:
-    """Why NVML cannot be read, as a sentence."""
+def _explain_error(nvml: ModuleType, error: Any) -> str:
+    """Explains why NVML cannot be read, as a sentence."""
     reasons = {
         nvml.NVML_ERROR_LIBRARY_NOT_FOUND: "the library of the NVIDIA driver, libnvidia-ml, is missing",
         nvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is installed but not loaded, or there is no NVIDIA GPU",

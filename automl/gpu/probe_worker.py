@@ -19,31 +19,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from automl.backbones.weights import Preprocessing
-from automl.gpu.counters import CudaMemory, Memory
+from automl.backbones.input import Preprocessing
+from automl.errors import first_line
+from automl.gpu.counters import CudaCounters
 from automl.gpu.probe import Measurement, Request, StepMemory
-from automl.memory.estimate import envelope_of, largest_micro_batch
+from automl.memory.estimate import largest_micro_batch, predict_envelope
 from automl.recipe import Recipe
 from automl.training.fit import fit
-from automl.training.out_of_memory import attempted
+from automl.training.out_of_memory import none_if_out_of_memory
 from automl.training.precision import Timing, best_numerics
 
 _MEASURED_STEPS = 3
 _WARM_STEPS = 1
 """The first step makes the optimizer's state, and cuDNN choose its kernels."""
 _FP16_WARM_STEPS = 8
-"""The scaler of fp16 begins too high and skips its first steps, which then make no state of the optimizer."""
+"""The scaler of fp16 starts too high and skips its first steps, which then make no state of the optimizer."""
 
 _SLACK_BYTES = 256 * 2**20
 """By which CUDA and NVML may differ about what is free, without anyone else having taken it."""
 
 
-def measure(request: Request, memory: Memory) -> Measurement:
+def measure_request(request: Request, counters: CudaCounters) -> Measurement:
     """Measures what a request asks for.
-
-    Args:
-        request: What, where, within which budget.
-        memory: The device.
 
     Returns:
         What was measured; a micro-batch of 0 if not even the smallest one fits.
@@ -52,34 +49,33 @@ def measure(request: Request, memory: Memory) -> Measurement:
         RecipeError: If the backbone cannot be built, or trained at this image size.
         Exception: Whatever a step raises but `torch.OutOfMemoryError`.
     """
-    context, workspace, budget = memory.context_bytes(), memory.workspace_bytes(), request.budget_bytes
-    memory.limit(budget, context)
-    free = memory.free_bytes()
+    context, workspace, budget = counters.read_context(), counters.read_workspace(), request.budget_bytes
+    counters.limit_memory(budget, context)
+    free = counters.read_free()
     shared = free is not None and free + _SLACK_BYTES < budget - context
     recipe, timing = request.recipe, None
     if request.timed_image_size is not None:
-        timing = _choose_numerics(request, memory)
+        timing = _choose_numerics(request, counters)
         if timing is not None:
-            chosen = {"precision": timing.precision, "memory_format": timing.memory_format}
-            recipe = recipe.model_copy(update={"numerics": recipe.numerics.model_copy(update=chosen)})
+            recipe = recipe.with_numerics(precision=timing.precision, memory_format=timing.memory_format)
     steps: dict[int, StepMemory] = {}
 
     def fits(batch: int) -> bool:
-        if batch not in steps and (step := _tried(recipe, batch, request, memory)) is not None:
+        if batch not in steps and (step := _try_batch(recipe, batch, request, counters)) is not None:
             steps[batch] = step
         return batch in steps
 
     micro = 0
-    envelope, whole = envelope_of(recipe, request.classes), recipe.batch_size
+    envelope, whole = predict_envelope(recipe, request.classes), recipe.batch_size
     sizes = [size for size in range(envelope.smallest_batch, whole + 1) if whole % size == 0]
     if fits(sizes[0]):
         # Now with what the kernels of this backbone need.
-        context, workspace = max(context, memory.context_bytes()), max(workspace, memory.workspace_bytes())
-        memory.limit(budget, context)
+        context, workspace = max(context, counters.read_context()), max(workspace, counters.read_workspace())
+        counters.limit_memory(budget, context)
         guess = largest_micro_batch(recipe, request.classes, budget, context_bytes=context + workspace)
-        micro = largest_fitting(sizes, guess, fits)
+        micro = find_largest_fitting(sizes, guess, fits)
     return Measurement(
-        device_name=memory.name,
+        device_name=counters.name,
         context_bytes=context,
         budget_bytes=budget,
         shared=shared,
@@ -94,19 +90,11 @@ def measure(request: Request, memory: Memory) -> Measurement:
     )
 
 
-def largest_fitting(sizes: Sequence[int], first: int, fits: Callable[[int], bool]) -> int:
-    """The largest size that fits, with few tries where the first guess is good.
+def find_largest_fitting(sizes: Sequence[int], first: int, fits: Callable[[int], bool]) -> int:
+    """Finds the largest size that fits, with few tries where the first guess is good.
 
     Upwards from a size that fits it goes step by step, because a guess is seldom far too low; downwards by halves,
-    and then between.
-
-    Args:
-        sizes: Ascending; if one fits, so do all smaller ones.
-        first: The guess.
-        fits: Tries a size; it may be asked again.
-
-    Returns:
-        One of the sizes, or 0 if none fits.
+    and then between. Of the ascending `sizes`, all below one that fits do; `first` is the guess. 0: none fits.
     """
     fitting, failing = -1, len(sizes)
     at = max(0, bisect_right(sizes, first) - 1)
@@ -124,15 +112,10 @@ def largest_fitting(sizes: Sequence[int], first: int, fits: Callable[[int], bool
     return sizes[fitting] if fitting >= 0 else 0
 
 
-def measure_step(recipe: Recipe, batch: int, classes: int, device: str, memory: Memory) -> StepMemory:
-    """Measures the training step at a micro-batch size: `automl.training.fit`'s own, on noise.
+def measure_step(recipe: Recipe, batch: int, classes: int, device: str, counters: CudaCounters) -> StepMemory:
+    """Measures the training step at a micro-batch size in images: `automl.training.fit`'s own, on noise.
 
-    Args:
-        recipe: What is trained. Below its batch size, gradients are accumulated.
-        batch: Images per micro-batch.
-        classes: Outputs of the head.
-        device: `cpu`, `cuda` or `cuda:N`.
-        memory: The device's counters.
+    Below the recipe's batch size, gradients are accumulated.
 
     Raises:
         torch.OutOfMemoryError: If the step does not fit.
@@ -140,24 +123,23 @@ def measure_step(recipe: Recipe, batch: int, classes: int, device: str, memory: 
     """
     # Two micro-batches are enough: in the second, the gradients of the first are there.
     whole = min(recipe.batch_size, max(2, 2 * batch))
-    numerics = recipe.numerics.model_copy(update={"micro_batch_size": batch})
     # With next to no learning rate the weights stay what they are, and so finite.
     still = {"epochs": 1, "freeze_epochs": 0, "learning_rate": 1e-12, "pretrained": False}
-    recipe = recipe.model_copy(update=still | {"batch_size": whole, "numerics": numerics})
-    warm = _FP16_WARM_STEPS if numerics.precision == "fp16" else _WARM_STEPS
+    recipe = recipe.model_copy(update=still | {"batch_size": whole}).with_numerics(micro_batch_size=batch)
+    warm = _FP16_WARM_STEPS if recipe.numerics.precision == "fp16" else _WARM_STEPS
     times: list[float] = []
 
     def on_step(step: int, _total: int) -> None:
-        memory.synchronize()
+        counters.wait_for_device()
         if step == warm:
-            memory.reset_peaks()
+            counters.reset_peaks()
         if step >= warm:
             times.append(time.perf_counter())
 
     fit(recipe, _Noise(classes, warm + _MEASURED_STEPS), device=device, evaluate=None, on_step=on_step)
     seconds = min(after - before for before, after in pairwise(times))
-    reserved, process = memory.reserved(), memory.process_bytes()
-    return StepMemory(batch, memory.allocated(), reserved, process, seconds / whole)
+    allocated, reserved, process = counters.read_allocated(), counters.read_reserved(), counters.read_process()
+    return StepMemory(batch, allocated, reserved, process, seconds / whole)
 
 
 class _Noise:
@@ -202,15 +184,15 @@ class _Noise:
         raise NotImplementedError("nothing is evaluated")
 
 
-def _tried(recipe: Recipe, batch: int, request: Request, memory: Memory) -> StepMemory | None:
-    """The step's memory, or None if it was out of memory; afterwards the device is empty again."""
-    step = attempted(lambda: measure_step(recipe, batch, request.classes, request.device, memory))
-    memory.release()
+def _try_batch(recipe: Recipe, batch: int, request: Request, counters: CudaCounters) -> StepMemory | None:
+    """Measures a step, or returns None if it was out of memory; afterwards the device is empty again."""
+    step = none_if_out_of_memory(lambda: measure_step(recipe, batch, request.classes, request.device, counters))
+    counters.release_memory()
     return step
 
 
-def _choose_numerics(request: Request, memory: Memory) -> Timing | None:
-    """The fastest correct numerics at the size asked for; None if not even two images fit."""
+def _choose_numerics(request: Request, counters: CudaCounters) -> Timing | None:
+    """Times the numerics at the size asked for and returns the fastest; None if not even two images fit."""
     timed = request.recipe.model_copy(update={"image_size": request.timed_image_size})
     for batch in (16, 8, 4, 2):
         try:
@@ -218,21 +200,20 @@ def _choose_numerics(request: Request, memory: Memory) -> Timing | None:
         except torch.OutOfMemoryError:
             pass
         finally:
-            memory.release()
+            counters.release_memory()
     return None
 
 
-def _answer(request: Request) -> dict[str, Any]:
-    """The measurement, or the error that a step met and when."""
+def _answer_request(request: Request) -> dict[str, Any]:
+    """Returns the measurement, or the error that a step met and when."""
     stage = "start"
     try:
-        memory = CudaMemory(request.device)
+        counters = CudaCounters(request.device)
         stage = "step"
-        return {"measurement": asdict(measure(request, memory))}
-    except (Exception, SystemExit) as exc:  # a model's code may raise anything; the parent tells it
+        return {"measurement": asdict(measure_request(request, counters))}
+    except (Exception, SystemExit) as exc:  # a model's code may raise anything; the parent reports it
         poisoned = isinstance(exc, getattr(torch, "AcceleratorError", ()))
-        message = (str(exc).strip().splitlines() or [""])[0]
-        return {"error": {"stage": stage, "type": type(exc).__name__, "message": message, "poisoned": poisoned}}
+        return {"error": {"stage": stage, "type": type(exc).__name__, "message": first_line(exc), "poisoned": poisoned}}
 
 
 def main() -> None:
@@ -241,7 +222,7 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     request = Request.from_json(json.load(sys.stdin))
-    answer.write(json.dumps(_answer(request)) + "\n")
+    answer.write(json.dumps(_answer_request(request)) + "\n")
     answer.close()
 
 

@@ -1,4 +1,4 @@
-"""What is to be seen and heard in a clip, as numbers over time: for `automl inspect`.
+"""The frames, faces and sound of a clip as numbers over time: for `automl inspect`.
 
 Frames are compared with the one before, since that is how people look for anomalies; sound is read in blocks and
 averaged into columns. Memory does not grow with the clip's length.
@@ -22,12 +22,12 @@ from automl.media.info import MediaInfo, VideoStream, probe_media
 from automl.media.opening import require
 from automl.media.sound import NoSound, read_sound
 from automl.media.video import Frames, read_frames
-from automl.views.audio_features import FEATURES, features
+from automl.views.audio_features import FEATURES, compute_features
 from automl.views.base import Pixels
 from automl.views.face import READ_SIDE
-from automl.views.face_detector import FoundFace, Track, crop_face, detector, find_turned, follow
-from automl.views.frame import distinct
-from automl.views.mel import log_mel
+from automl.views.face_detector import FoundFace, Track, crop_face, find_detector, find_turned, follow_faces
+from automl.views.frame import drop_repeated
+from automl.views.mel import compute_log_mel
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,7 +41,9 @@ LEAST_CHANGE = 0.01
 """Distance from the median below which no similarity is unusual, however steady the others are."""
 
 LEAST_PAIRS = 8
-"""Comparisons below which none is called unusual: of so few, nobody knows what is usual."""
+"""Comparisons below which none is called unusual: so few do not show what is usual."""
+
+_LONG_SECONDS = 600
 
 _IMAGES = EXTENSIONS | {".avif", ".gif", ".heic"}  # two of which FFmpeg takes for videos
 _FRAME_BYTES = 128_000_000  # of all frames together; more of them are read smaller
@@ -54,9 +56,31 @@ _TONAL = ("spectral_centroid", "spectral_bandwidth", "spectral_rolloff")  # sile
 _SILENT_DB = -99.9
 
 
+@dataclass(frozen=True)
+class TimeUnit:
+    """The unit that all times of a clip are written in.
+
+    Attributes:
+        name: `s`, or `min` from ten minutes on.
+        seconds: 1 or 60.
+    """
+
+    name: str
+    seconds: float
+
+    @classmethod
+    def for_clip(cls, clip_seconds: float) -> "TimeUnit":
+        """Chooses the unit for a clip of a length."""
+        return cls("min", 60.0) if clip_seconds >= _LONG_SECONDS else cls("s", 1.0)
+
+    def format_time(self, seconds: float) -> str:
+        """Writes a time, such as `3.20 s`."""
+        return f"{seconds / self.seconds:.2f} {self.name}"
+
+
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """How like each picture is to the one before it.
+    """The similarity of each picture with the one before it.
 
     Attributes:
         times_seconds: Shape (n,): of the later picture of each pair.
@@ -130,9 +154,14 @@ class Clip:
     sound: Sound | None
     notes: tuple[str, ...]
 
+    @property
+    def unit(self) -> TimeUnit:
+        """The unit of its times."""
+        return TimeUnit.for_clip(self.info.duration_seconds or (self.sound.seconds if self.sound else 0.0))
 
-def look(path: Path, count: int, face_model: str | None = None) -> Clip:
-    """Looks at a video or a sound file.
+
+def analyse_clip(path: Path, count: int, face_model: str | None = None) -> Clip:
+    """Compares the frames and faces of a video or a sound file, and measures its sound.
 
     Args:
         path: The file.
@@ -150,18 +179,18 @@ def look(path: Path, count: int, face_model: str | None = None) -> Clip:
     if info.video is None:
         notes.append("It has no video track: only its sound is shown.")
     else:
-        pictures, said = _pictures(path, info.video, count, face_model)
-        notes += said
+        pictures, more = _compare_frames(path, info.video, count, face_model)
+        notes += more
     if info.audio is None:
         notes.append("It has no sound track: there is no sound to show.")
     else:
-        sound, said = _sound(path, info.audio.sample_rate_hz)
-        notes += said
+        sound, more = _measure_sound(path, info.audio.sample_rate_hz)
+        notes += more
     return Clip(info, pictures, sound, tuple(notes))
 
 
-def compare(times_seconds: Sequence[float], similarity: Sequence[float]) -> Curve:
-    """Finds the unusual among similarities, by a robust z-score.
+def mark_unusual(times_seconds: Sequence[float], similarity: Sequence[float]) -> Curve:
+    """Marks the unusual among similarities, by a robust z-score.
 
     The score is 0.6745 · (similarity - median) / MAD, MAD being the median absolute deviation, and 3.5 its limit, as
     Iglewicz & Hoaglin recommend ("How to Detect and Handle Outliers", ASQC, 1993; NIST/SEMATECH e-Handbook of
@@ -184,96 +213,88 @@ def compare(times_seconds: Sequence[float], similarity: Sequence[float]) -> Curv
     return Curve(times, values, unusual, median, (median - reach, median + reach))
 
 
-def _pictures(path: Path, video: VideoStream, count: int, face_model: str | None) -> tuple[Pictures, list[str]]:
+def _compare_frames(path: Path, video: VideoStream, count: int, face_model: str | None) -> tuple[Pictures, list[str]]:
     """Reads frames, finds and follows the faces in them, compares neighbours; with notes."""
-    finder = detector(face_model)  # a missing one is told before anything is decoded
+    finder = find_detector(face_model)  # a missing one is an error before anything is decoded
     # the longer side over the shorter one is what it is: the shorter one is then so many pixels at most
     fits = math.isqrt(_FRAME_BYTES // (3 * count) * min(video.width, video.height) // max(video.width, video.height))
-    frames, notes = distinct(decode_one(read_frames, path, count=count, size=max(1, min(READ_SIDE, fits))), count)
+    frames, notes = drop_repeated(decode_one(read_frames, path, count=count, size=max(1, min(READ_SIDE, fits))), count)
     times = frames.times_seconds.tolist()
-    tracks = follow(find_turned(finder, list(frames.pixels)), times)
+    tracks = follow_faces(find_turned(finder, list(frames.pixels)), times)
     main: dict[int, FoundFace] = tracks[0].faces if tracks else {}
     faces = [
         crop_face(pixels, main[position], COMPARED_SIDE) if position in main else None
         for position, pixels in enumerate(frames.pixels)
     ]
     notes = [f"{note}.".capitalize() for note in notes]
-    if len(main) < len(frames):
-        notes.append(_no_face(len(frames) - len(main), len(frames)))
+    missing = len(frames) - len(main)
+    if not main:
+        notes.append(f"No face was found in any of the {missing} frames: no faces are compared.")
+    elif missing:
+        notes.append(f"The face that is compared was not found in {missing} of {len(frames)} frames.")
     if len(tracks) > 1:
         notes.append(f"{len(tracks)} faces were followed; the one that fills most of the pictures is compared.")
-    curves = [compare(times[1:], _similarities(pictures)) for pictures in (list(frames.pixels), faces)]
+    curves = [mark_unusual(times[1:], _compute_similarities(pictures)) for pictures in (list(frames.pixels), faces)]
     if len(frames) <= LEAST_PAIRS:
-        notes.append(f"Of {len(frames)} frames, nobody knows what is usual: none is marked.")
+        notes.append(f"{len(frames)} frames are too few to show what is usual: none is marked as unusual.")
     return Pictures(frames, tracks, faces, *curves), notes
 
 
-def _no_face(missing: int, frames: int) -> str:
-    """What is said where a face was not found in all frames."""
-    if missing == frames:
-        return f"No face was found in any of the {frames} frames: no faces are compared."
-    return f"The face that is compared was not found in {missing} of {frames} frames."
-
-
-def _similarities(pictures: Sequence[Pixels | None]) -> list[float]:
-    """The structural similarity of each picture but the first with the one before; NaN where one is missing.
+def _compute_similarities(pictures: Sequence[Pixels | None]) -> list[float]:
+    """Computes the structural similarity of each picture with the one before; NaN where one is missing.
 
     Wang, Bovik, Sheikh & Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE
     Transactions on Image Processing 13(4), 2004, with their Gaussian window; 1 is identical.
     """
-    grays = [None if picture is None else _gray(picture) for picture in pictures]
+    from skimage.metrics import structural_similarity
+
+    side = (COMPARED_SIDE, COMPARED_SIDE)
+    grays = [
+        None if pixels is None else np.asarray(Image.fromarray(pixels).convert("L").resize(side, Image.Resampling.BOX))
+        for pixels in pictures
+    ]
+    options: dict[str, Any] = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return [
-        math.nan if before is None or after is None else _likeness(before, after) for before, after in pairwise(grays)
+        math.nan
+        if before is None or after is None
+        else float(structural_similarity(before, after, data_range=255, **options))  # type: ignore[no-untyped-call]
+        for before, after in pairwise(grays)
     ]
 
 
-def _likeness(before: Pixels, after: Pixels) -> float:
-    """The structural similarity of two grey pictures."""
-    from skimage.metrics import structural_similarity
-
-    options: dict[str, Any] = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(structural_similarity(before, after, data_range=255, **options))  # type: ignore[no-untyped-call]
-
-
-def _gray(pixels: Pixels) -> Pixels:
-    """A picture as it is compared: (`COMPARED_SIDE`, `COMPARED_SIDE`), grey, whatever its shape was."""
-    image = Image.fromarray(pixels).convert("L")
-    return np.asarray(image.resize((COMPARED_SIDE, COMPARED_SIDE), Image.Resampling.BOX))
-
-
-def _sound(path: Path, stored_rate_hz: int) -> tuple[Sound | None, list[str]]:
+def _measure_sound(path: Path, stored_rate_hz: int) -> tuple[Sound | None, list[str]]:
     """Computes the spectrogram and the features of all the sound; with notes."""
     rate = min(max(stored_rate_hz, _RATES_HZ[0]), _RATES_HZ[1])
     notes = [] if rate == stored_rate_hz else [f"Its sound was resampled from {stored_rate_hz} Hz to {rate} Hz."]
     window, hop = 2 * round(_WINDOW_SECONDS * rate / 2), round(_HOP_SECONDS * rate)
-    columns, length = _Columns(), 0
+    columns, length = _ColumnMeans(), 0
     rows: dict[str, int] = {}
     try:
-        for samples, last in _pieces(path, rate, hop * round(_PIECE_SECONDS / _HOP_SECONDS)):
-            found = {"mel": log_mel(samples, rate, window, hop, _MELS, 0.0, rate / 2)}
-            found |= features(samples, rate, window, hop)
-            silent = found["rms"][0] <= _SILENT_DB
+        for samples, last in _read_pieces(path, rate, hop * round(_PIECE_SECONDS / _HOP_SECONDS)):
+            values = {"mel": compute_log_mel(samples, rate, window, hop, _MELS, 0.0, rate / 2)}
+            values |= compute_features(samples, rate, window, hop)
+            silent = values["rms"][0] <= _SILENT_DB
             for name in _TONAL:
-                found[name][:, silent] = np.nan
-            rows = {name: len(values) for name, values in found.items()}
+                values[name][:, silent] = np.nan
+            rows = {name: len(each) for name, each in values.items()}
             # the last column of a piece is the first of the next
-            columns.add(np.concatenate(list(found.values()))[:, : None if last else -1])
+            columns.add_hops(np.concatenate(list(values.values()))[:, : None if last else -1])
             length += len(samples)
     except NoSound:
         return None, ["Its sound track is empty: there is no sound to show."]
     edges = np.cumsum([0, *rows.values()]).tolist()
-    values = columns.means()
-    parts = {name: values[top:end] for name, top, end in zip(rows, edges[:-1], edges[1:], strict=True)}
+    means = columns.compute_means()
+    parts = {name: means[top:end] for name, top, end in zip(rows, edges[:-1], edges[1:], strict=True)}
     if (parts["rms"] <= _SILENT_DB).all():
         notes.append("Its sound is silence throughout.")
     mel_hz = require("librosa").mel_frequencies(n_mels=_MELS + 2, fmin=0.0, fmax=rate / 2)[1:-1]
     width = columns.hops_each * hop / rate
-    times: Floats = ((np.arange(values.shape[1]) + 0.5) * width - hop / rate / 2).astype(np.float64)
+    times: Floats = ((np.arange(means.shape[1]) + 0.5) * width - hop / rate / 2).astype(np.float64)
     named = {name: parts[name] for name in FEATURES}
     return Sound(rate, length / rate, width, times, np.asarray(mel_hz, np.float64), parts["mel"], named), notes
 
 
-def _pieces(path: Path, rate: int, size: int) -> Iterator[tuple[npt.NDArray[np.float32], bool]]:
+def _read_pieces(path: Path, rate: int, size: int) -> Iterator[tuple[npt.NDArray[np.float32], bool]]:
     """Reads sound from beginning to end: pieces of `size` samples, and whether it is the last; that may be shorter."""
     wanted = size * max(1, _READ_SECONDS * rate // size)
     start, kept = 0, np.empty(0, dtype=np.float32)
@@ -291,13 +312,13 @@ def _pieces(path: Path, rate: int, size: int) -> Iterator[tuple[npt.NDArray[np.f
         pieces = [piece for piece in (kept, *np.split(block, range(size, len(block), size))) if len(piece)]
         for piece in pieces[:-1]:
             yield piece, False
-        kept = pieces[-1]  # nobody knows yet whether it is the last
+        kept = pieces[-1]  # it may be the last
         if ended:
             yield kept, True
             return
 
 
-class _Columns:
+class _ColumnMeans:
     """Means over time of rows of numbers of unknown length: when the columns run out, neighbours are joined."""
 
     def __init__(self) -> None:
@@ -306,28 +327,28 @@ class _Columns:
         self._sums: Floats | None = None  # (rows, columns)
         self._counts = np.zeros((0, _COLUMNS))
 
-    def add(self, values: npt.NDArray[np.float32]) -> None:
+    def add_hops(self, values: npt.NDArray[np.float32]) -> None:
         """Appends (rows, hops); NaN is left out of the means."""
         if self._sums is None:
             self._sums, self._counts = np.zeros((2, len(values), _COLUMNS))
         known = ~np.isnan(values)
         while self._hops + values.shape[1] > _COLUMNS * self.hops_each:
-            self._sums, self._counts = self._joined(self._sums), self._joined(self._counts)
+            self._sums, self._counts = self._merge_pairs(self._sums), self._merge_pairs(self._counts)
             self.hops_each *= 2
-        places = (self._hops + np.arange(values.shape[1])) // self.hops_each
-        np.add.at(self._sums.T, places, np.where(known, values, 0).T)
-        np.add.at(self._counts.T, places, known.T)
+        columns = (self._hops + np.arange(values.shape[1])) // self.hops_each
+        np.add.at(self._sums.T, columns, np.where(known, values, 0).T)
+        np.add.at(self._counts.T, columns, known.T)
         self._hops += values.shape[1]
 
-    def means(self) -> Floats:
-        """Shape (rows, columns); NaN where there is nothing."""
+    def compute_means(self) -> Floats:
+        """Returns the means, shape (rows, columns); NaN where there is nothing."""
         used = -(-self._hops // self.hops_each)
         assert self._sums is not None, "means of no columns"  # noqa: S101
         sums, counts = self._sums[:, :used], self._counts[:, :used]
         return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
     @staticmethod
-    def _joined(values: Floats) -> Floats:
-        """Each two neighbouring columns as one; the second half becomes free."""
+    def _merge_pairs(values: Floats) -> Floats:
+        """Adds each two neighbouring columns; the second half becomes free."""
         pairs = values.reshape(len(values), _COLUMNS // 2, 2).sum(axis=2)
         return np.concatenate([pairs, np.zeros_like(pairs)], axis=1)

@@ -1,13 +1,12 @@
 """The contact sheet of a clip: its frames with the faces in them, then the faces alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from automl.inspection.clip import Curve, Pictures
-from automl.inspection.clock import Clock
+from automl.inspection.clip import Curve, Pictures, TimeUnit
 from automl.views.face_detector import FoundFace
 
 _WIDTH = 1600
@@ -18,28 +17,28 @@ _MAIN, _OTHER, _UNUSUAL = "#F0E442", "#56B4E9", "#D55E00"
 _PAPER, _INK = "#FFFFFF", "#222222"
 
 
-def contact_sheet(pictures: Pictures, clock: Clock) -> Image.Image:
+def draw_contact_sheet(pictures: Pictures, unit: TimeUnit) -> Image.Image:
     """Draws the contact sheet.
 
     Args:
-        pictures: What was found in the clip.
-        clock: Writes the times.
+        pictures: The frames and faces of the clip.
+        unit: That of the times.
 
     Returns:
         An RGB picture 1600 pixels wide, as high as its frames need.
     """
-    frames = [_frame(pictures, position) for position in range(len(pictures.frames))]
-    times = [clock.text(time) for time in pictures.frames.times_seconds.tolist()]
-    found = [position for position, face in enumerate(pictures.faces) if face is not None]
-    faces = [_thumbnail(face, _FACE_SIDE) for face in pictures.faces if face is not None]
-    said = ["Frames. Orange rim: unusually like or unlike the one before."]
+    frames = [_draw_frame(pictures, position) for position in range(len(pictures.frames))]
+    times = [unit.format_time(time) for time in pictures.frames.times_seconds.tolist()]
+    title = "Frames. Orange rim: unusually like or unlike the one before."
+    faces = [_make_thumbnail(face, _FACE_SIDE) for face in pictures.faces if face is not None]
     if faces:
-        said[0] += " Thick yellow box: the face that is compared; thin blue: others."
-    parts = [_grid(frames, times, _marks(pictures.frame_curve), said[0])]
+        title += " Thick yellow box: the face that is compared; thin blue: others."
+    parts = [_make_grid(frames, times, _mark_unusual(pictures.frame_curve), title)]
     if faces:
-        marks = _marks(pictures.face_curve)
+        seen = [position for position, face in enumerate(pictures.faces) if face is not None]
+        marks = _mark_unusual(pictures.face_curve)
         title = "The face that is compared, turned upright. Orange rim: unusually like or unlike the one before."
-        parts.append(_grid(faces, [times[place] for place in found], [marks[place] for place in found], title))
+        parts.append(_make_grid(faces, [times[each] for each in seen], [marks[each] for each in seen], title))
     sheet = Image.new("RGB", (_WIDTH, sum(part.height for part in parts) + _GAP), _PAPER)
     top = 0
     for part in parts:
@@ -48,58 +47,51 @@ def contact_sheet(pictures: Pictures, clock: Clock) -> Image.Image:
     return sheet
 
 
-def _marks(curve: Curve) -> list[bool]:
-    """Whether each picture is unusual; the first has none before it."""
+def _mark_unusual(curve: Curve) -> list[bool]:
+    """Returns whether each picture is unusual; the first has none before it."""
     return [False, *curve.unusual.tolist()]
 
 
-def _frame(pictures: Pictures, position: int) -> Image.Image:
-    """A frame as it is on the sheet, with the boxes of its faces."""
+def _draw_frame(pictures: Pictures, position: int) -> Image.Image:
+    """Draws a frame as it is on the sheet, with the boxes of its faces."""
     pixels = pictures.frames.pixels[position]
-    image = _thumbnail(pixels, _FRAME_SIDE)
+    image = _make_thumbnail(pixels, _FRAME_SIDE)
     scale = image.width / pixels.shape[1]
     draw = ImageDraw.Draw(image)
     for number, track in reversed(list(enumerate(pictures.tracks))):  # the compared one on top
         if position in track.faces:
-            _box(draw, track.faces[position], scale, main=number == 0)
+            _draw_box(draw, track.faces[position], scale, main=number == 0)
     return image
 
 
-def _box(draw: ImageDraw.ImageDraw, face: FoundFace, scale: float, *, main: bool) -> None:
-    """A box around a face, on a dark rim so that it shows on any picture."""
+def _draw_box(draw: ImageDraw.ImageDraw, face: FoundFace, scale: float, *, main: bool) -> None:
+    """Draws a box around a face, on a dark rim so that it shows on any picture."""
     left, top, right, bottom = (side * scale for side in face.box())
     draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=_INK, width=4 if main else 3)
     draw.rectangle((left, top, right, bottom), outline=_MAIN if main else _OTHER, width=2 if main else 1)
 
 
-def _thumbnail(pixels: npt.NDArray[np.uint8], side: int) -> Image.Image:
-    """A picture whose longer side is `side` pixels."""
+def _make_thumbnail(pixels: npt.NDArray[np.uint8], side: int) -> Image.Image:
+    """Makes a picture whose longer side is `side` pixels."""
     image = Image.fromarray(pixels)
     scale = side / max(image.size)
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
 
 
-def _grid(images: Sequence[Image.Image], texts: Sequence[str], marks: Sequence[bool], title: str) -> Image.Image:
-    """Pictures of one size in rows, with a text below each; marked ones have a rim."""
+def _make_grid(images: Sequence[Image.Image], texts: Sequence[str], marks: Sequence[bool], title: str) -> Image.Image:
+    """Puts pictures of one size in rows, with a text below each; marked ones have a rim."""
     width, height = images[0].width + _GAP, images[0].height + _GAP + _LINE
     across = max(1, (_WIDTH - _GAP) // width)
     rows = -(-len(images) // across)
     grid = Image.new("RGB", (_WIDTH, _GAP + _LINE + _GAP + rows * height), _PAPER)
     draw, font = ImageDraw.Draw(grid), ImageFont.load_default(16)
     draw.text((_GAP, _GAP), title, _INK, font)
-    for (left, top), image, text, marked in zip(_places(across, width, height), images, texts, marks, strict=False):
+    for number, (image, text, marked) in enumerate(zip(images, texts, marks, strict=True)):
+        row, column = divmod(number, across)
+        left, top = _GAP + column * width, _GAP + _LINE + _GAP + row * height
         if marked:
             rim = (left - 4, top - 4, left + image.width + 3, top + image.height + 3)
             draw.rectangle(rim, fill=_UNUSUAL)
         grid.paste(image, (left, top))
         draw.text((left, top + image.height + 3), f"{text}  unusual" if marked else text, _INK, font)
     return grid
-
-
-def _places(across: int, width: int, height: int) -> Iterator[tuple[int, int]]:
-    """Left and top of each picture of a grid, without end."""
-    top = _GAP + _LINE + _GAP
-    while True:
-        for column in range(across):
-            yield _GAP + column * width, top
-        top += height

@@ -4,23 +4,24 @@ Colours are Okabe & Ito's, or Cividis, which colour-blind people can tell apart 
 """
 
 import html
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from automl.inspection.clip import Curve, Pictures, Sound
-from automl.inspection.clock import Clock
+from automl.inspection.clip import Curve, Floats, Pictures, Sound, TimeUnit
 from automl.media.opening import require
 
+if TYPE_CHECKING:  # it brings torch, which only scores need
+    from automl.inspection.score_timeline import ClipScores, MemberScores
+
 Figure = Any  # plotly.graph_objects.Figure: Plotly has no types
-Floats = npt.NDArray[np.float64]
 
 _BLUE, _ORANGE, _GRAY = "#0072B2", "#D55E00", "#777777"
 _PANEL = 260  # pixels
 _LABELS, _LABEL_SHARE = 8, 0.08  # unusual points with their time beside them; the width of that, of the panel's
-_HIGHEST = 3  # moments of a member that are named
+_HIGHEST = 3  # moments of a member that get a label
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of members; then again from the first
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 _GAP = 2.5  # usual steps of time from which a line is broken; times are those of frames, so one step may be two
@@ -45,77 +46,13 @@ _TITLES = {
 }
 
 
-class MemberScores(Protocol):
-    """What one member of a model says of a clip: the part of `export.moments.MemberMoments` that is shown."""
-
-    @property
-    def name(self) -> str:
-        """That of its view, unlike the others'."""
-
-    @property
-    def network(self) -> str:
-        """Of the backbone."""
-
-    @property
-    def weight(self) -> float:
-        """Its share in the clip's score."""
-
-    @property
-    def medium(self) -> str:
-        """What it looks at: `video` or `sound`."""
-
-    @property
-    def times_seconds(self) -> Floats:
-        """Shape (K,), ascending; K is 0 if it sees nothing."""
-
-    @property
-    def seconds_each(self) -> Floats:
-        """Shape (K,): how much of the clip is scored, around each time; 0 of a frame."""
-
-    @property
-    def probabilities(self) -> Floats:
-        """Shape (K,)."""
-
-    @property
-    def made_of(self) -> str:
-        """What its score is made of, such as `mean of 8 images`."""
-
-    @property
-    def score(self) -> float | None:
-        """Its probability for the clip; None if it sees nothing."""
-
-    @property
-    def problem(self) -> str:
-        """Why it sees nothing."""
-
-
-class Scores(Protocol):
-    """What a model says of a clip: the part of `export.moments.ClipMoments` that is shown."""
-
-    @property
-    def class_name(self) -> str:
-        """The class whose probability is shown."""
-
-    @property
-    def score(self) -> float | None:
-        """Of the clip; None if no member sees anything."""
-
-    @property
-    def prior(self) -> float:
-        """What `automl predict` says then."""
-
-    @property
-    def members(self) -> Sequence[MemberScores]:
-        """At least one."""
-
-
-def similarity_figure(pictures: Pictures, clock: Clock, scores: Scores | None = None) -> Figure:
-    """How like each frame, and each face, is to the one before it, with the unusual marked; and a model's scores.
+def draw_similarity(pictures: Pictures, unit: TimeUnit, scores: "ClipScores | None" = None) -> Figure:
+    """Draws the similarity of frames and faces with the ones before, the unusual marked, and a model's scores.
 
     Args:
-        pictures: What was found in the clip.
-        clock: The unit of the time axis.
-        scores: What a model says of the clip; None, or scores without any moment, are not drawn.
+        pictures: The frames and faces of the clip.
+        unit: That of the time axis.
+        scores: Those of a model; None, or scores without any moment, are not drawn.
 
     Returns:
         A figure of one to three panels over the same time.
@@ -123,50 +60,50 @@ def similarity_figure(pictures: Pictures, clock: Clock, scores: Scores | None = 
     curves = {"Neighbouring frames": pictures.frame_curve}
     if not np.isnan(pictures.face_curve.similarity).all():
         curves["Neighbouring face crops"] = pictures.face_curve
-    titles = [*curves] if scores is None or scores.score is None else [*curves, _scores_title(scores)]
-    figure = _panels(titles, [_PANEL] * len(titles), clock)
+    titles = [*curves] if scores is None or scores.score is None else [*curves, _title_scores(scores)]
+    figure = _make_panels(titles, [_PANEL] * len(titles), unit)
     for row, curve in enumerate(curves.values(), start=1):
-        _draw_curve(figure, row, curve, clock)
+        _add_curve(figure, row, curve, unit)
         figure.update_yaxes(title_text="similarity (SSIM)", row=row, col=1)
     figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1, "xanchor": "right"})
     figure.update_layout(margin_t=60)
     if scores is not None and len(titles) > len(curves):
-        _draw_scores(figure, len(titles), scores, clock)
+        _add_scores(figure, len(titles), scores, unit)
     return figure
 
 
-def scores_figure(scores: Scores, clock: Clock) -> Figure:
-    """What a model says of the moments of a clip, alone: of a sound file, which has no similarities.
+def draw_scores(scores: "ClipScores", unit: TimeUnit) -> Figure:
+    """Draws the scores of a clip's moments alone: of a sound file, which has no similarities.
 
     Args:
-        scores: What it says; some member must see something.
-        clock: The unit of the time axis.
+        scores: Those of a model; some member must see something.
+        unit: That of the time axis.
     """
-    figure = _panels([_scores_title(scores)], [_PANEL], clock)
+    figure = _make_panels([_title_scores(scores)], [_PANEL], unit)
     figure.update_layout(margin_t=60)
-    _draw_scores(figure, 1, scores, clock)
+    _add_scores(figure, 1, scores, unit)
     return figure
 
 
-def highest(member: MemberScores) -> list[int]:
-    """The places of the moments with the highest scores, the highest first; none near another."""
+def find_highest(member: "MemberScores") -> list[int]:
+    """Finds the positions of the highest scores, the highest first; none near another."""
     order = np.argsort(-member.probabilities, kind="stable").tolist()
-    return _apart(member.times_seconds, order, _HIGHEST)
+    return _choose_apart(member.times_seconds, order, _HIGHEST)
 
 
-def mel_figure(sound: Sound, clock: Clock) -> Figure:
-    """The log-mel spectrogram; the frequency axis is the mel scale, labelled in Hz.
+def draw_mel(sound: Sound, unit: TimeUnit) -> Figure:
+    """Draws the log-mel spectrogram; the frequency axis is the mel scale, labelled in Hz.
 
     Args:
-        sound: What was heard in the clip.
-        clock: The unit of the time axis.
+        sound: The sound of the clip.
+        unit: That of the time axis.
     """
-    figure = _panels(["Log-mel spectrogram"], [360], clock)
+    figure = _make_panels(["Log-mel spectrogram"], [360], unit)
     bands = np.arange(len(sound.mel_hz))
     shown = [tick for tick in _TICKS_HZ if tick <= sound.sample_rate_hz / 2]
     figure.add_trace(
-        _graph().Heatmap(
-            x=_shown(sound.times_seconds, clock),
+        _plotly().Heatmap(
+            x=_convert_times(sound.times_seconds, unit),
             y=bands,
             z=np.rint(sound.mel_db.clip(*_LOUDNESS_DB)).astype(np.int8),
             customdata=np.repeat(np.rint(sound.mel_hz).astype(np.uint16)[:, None], sound.mel_db.shape[1], axis=1),
@@ -174,31 +111,31 @@ def mel_figure(sound: Sound, clock: Clock) -> Figure:
             zmax=_LOUDNESS_DB[1],
             colorscale="Cividis",
             colorbar={"title": "dB", "thickness": 14},
-            hovertemplate=f"%{{x:.2f}} {clock.unit}, %{{customdata}} Hz: %{{z}} dB<extra></extra>",
+            hovertemplate=f"%{{x:.2f}} {unit.name}, %{{customdata}} Hz: %{{z}} dB<extra></extra>",
         )
     )
-    places = np.interp(shown, sound.mel_hz, bands)
+    positions = np.interp(shown, sound.mel_hz, bands)
     labels = [f"{tick} Hz" if tick < 1000 else f"{tick // 1000} kHz" for tick in shown]
-    figure.update_yaxes(title_text="frequency", tickvals=places, ticktext=labels)
+    figure.update_yaxes(title_text="frequency", tickvals=positions, ticktext=labels)
     return figure
 
 
-def features_figure(sound: Sound, clock: Clock) -> Figure:
-    """The seven features of the sound, one below the other over the same time.
+def draw_features(sound: Sound, unit: TimeUnit) -> Figure:
+    """Draws the seven features of the sound, one below the other over the same time.
 
     Args:
-        sound: What was heard in the clip.
-        clock: The unit of the time axis.
+        sound: The sound of the clip.
+        unit: That of the time axis.
     """
     names = list(sound.features)
-    figure = _panels([_TITLES[name] for name in names], [130 if name in _LINES else 170 for name in names], clock)
-    times = _shown(sound.times_seconds, clock)
+    figure = _make_panels([_TITLES[name] for name in names], [130 if name in _LINES else 170 for name in names], unit)
+    times = _convert_times(sound.times_seconds, unit)
     for row, name in enumerate(names, start=1):
         values = sound.features[name]
         if name in _LINES:
             title, factor = _LINES[name]
-            hover = f"%{{x:.2f}} {clock.unit}: %{{y:.2f}}<extra></extra>"
-            line = _graph().Scatter(
+            hover = f"%{{x:.2f}} {unit.name}: %{{y:.2f}}<extra></extra>"
+            line = _plotly().Scatter(
                 x=times, y=(values[0] * factor).astype(np.float32), mode="lines", hovertemplate=hover, showlegend=False
             )
             line.line = {"color": _BLUE, "width": 1.2}
@@ -206,65 +143,66 @@ def features_figure(sound: Sound, clock: Clock) -> Figure:
             limits = {"range": _LOUDNESS_DB} if name == "rms" else {"rangemode": "tozero"}
             figure.update_yaxes(title_text=title, row=row, col=1, **limits)
         else:
-            _draw_rows(figure, row, name, values, times)
+            _add_rows(figure, row, name, values, times)
     return figure
 
 
-def _draw_curve(figure: Figure, row: int, curve: Curve, clock: Clock) -> None:
-    """One panel of similarities: the line, the limits of the usual, and the unusual points with their times."""
-    times = _shown(curve.times_seconds, clock)
-    hover = f"%{{x:.2f}} {clock.unit}: %{{y:.3f}}<extra></extra>"
+def _add_curve(figure: Figure, row: int, curve: Curve, unit: TimeUnit) -> None:
+    """Adds a panel of similarities: the line, the limits of the usual, and the unusual points with their times."""
+    times = _convert_times(curve.times_seconds, unit)
+    hover = f"%{{x:.2f}} {unit.name}: %{{y:.3f}}<extra></extra>"
     marker: dict[str, Any] = {"size": 4, "color": _BLUE}
     line = {"x": times, "y": curve.similarity, "mode": "lines+markers", "line_width": 1.5, "marker": marker}
-    _add(figure, row, "similarity to the one before", line | {"line_color": _BLUE, "hovertemplate": hover})
+    _add_trace(figure, row, "similarity to the one before", line | {"line_color": _BLUE, "hovertemplate": hover})
     for limit in curve.limits or ():
         if -1 < limit < 1:  # similarities are not beyond
             ends = {"x": [times[0], times[-1]], "y": [limit, limit], "mode": "lines", "hoverinfo": "skip"}
-            _add(figure, row, "limits of the usual", ends | {"line": {"color": _GRAY, "width": 1, "dash": "dash"}})
+            dashed = {"line": {"color": _GRAY, "width": 1, "dash": "dash"}}
+            _add_trace(figure, row, "limits of the usual", ends | dashed)
     far = np.flatnonzero(curve.unusual)
     if len(far):
-        labelled = _labelled(curve, far)
+        labelled = _choose_labelled(curve, far)
         marker = {"size": 10, "symbol": "diamond", "color": _ORANGE, "line": {"width": 1, "color": "black"}}
         points = {
             "x": times[far],
             "y": curve.similarity[far],
-            "text": [clock.text(curve.times_seconds[place]) if place in labelled else "" for place in far],
+            "text": [unit.format_time(curve.times_seconds[each]) if each in labelled else "" for each in far],
             "mode": "markers+text",
             "textposition": ["top center" if up else "bottom center" for up in curve.similarity[far] > curve.median],
         }
-        _add(figure, row, "unusual", points | {"marker": marker, "hovertemplate": hover, "cliponaxis": False})
-    _fit(figure, row, curve)
+        _add_trace(figure, row, "unusual", points | {"marker": marker, "hovertemplate": hover, "cliponaxis": False})
+    _fit_range(figure, row, curve)
 
 
-def _labelled(curve: Curve, far: npt.NDArray[np.intp]) -> list[int]:
-    """Which unusual points have their time beside them: the farthest from the median whose texts do not overlap."""
+def _choose_labelled(curve: Curve, far: npt.NDArray[np.intp]) -> list[int]:
+    """Chooses the unusual points that have their time beside them: the farthest whose texts do not overlap."""
     order = far[np.argsort(-np.abs(curve.similarity[far] - curve.median), kind="stable")].tolist()
-    return _apart(curve.times_seconds, order, _LABELS)
+    return _choose_apart(curve.times_seconds, order, _LABELS)
 
 
-def _apart(times_seconds: Floats, order: Iterable[int], most: int) -> list[int]:
-    """The first places of an order, without those so near one before that texts beside them would overlap."""
+def _choose_apart(times_seconds: Floats, order: Iterable[int], most: int) -> list[int]:
+    """Takes the first positions of an order, without those whose texts would overlap the text of one before."""
     chosen: list[int] = []
-    for place in order:
-        gaps = [abs(times_seconds[place] - times_seconds[other]) for other in chosen]
+    for position in order:
+        gaps = [abs(times_seconds[position] - times_seconds[other]) for other in chosen]
         if len(chosen) < most and min(gaps, default=np.inf) > _LABEL_SHARE * (times_seconds[-1] - times_seconds[0]):
-            chosen.append(place)
+            chosen.append(position)
     return chosen
 
 
-def _scores_title(scores: Scores) -> str:
-    """The title of the panel of scores; Plotly reads tags in texts."""
+def _title_scores(scores: "ClipScores") -> str:
+    """Writes the title of the panel of scores; Plotly reads tags in texts."""
     return f"Score of the model: probability of class {html.escape(scores.class_name, quote=False)}"
 
 
-def _draw_scores(figure: Figure, row: int, scores: Scores, clock: Clock) -> None:
-    """One panel of scores: a line a member, its highest moments ringed, and the clip's score across."""
+def _add_scores(figure: Figure, row: int, scores: "ClipScores", unit: TimeUnit) -> None:
+    """Adds a panel of scores: a line for each member, its highest moments ringed, and the clip's score across."""
     for number, member in enumerate(scores.members):
         if len(member.times_seconds):
             colour, symbol = _COLOURS[number % len(_COLOURS)], _SYMBOLS[number % len(_SYMBOLS)]
-            _draw_member(figure, row, member, clock, {"color": colour, "symbol": symbol, "size": 6})
+            _add_member(figure, row, member, unit, {"color": colour, "symbol": symbol, "size": 6})
             if member.medium == "video":
-                _ring(figure, row, member, clock, colour, named=len(scores.members) == 1)
+                _add_rings(figure, row, member, unit, colour, named=len(scores.members) == 1)
     dashed = {"color": "black", "width": 1.2, "dash": "dash"}
     figure.add_hline(y=scores.score, row=row, col=1, line=dashed)
     text = f"clip score<br>{scores.score:.3f}"
@@ -275,13 +213,13 @@ def _draw_scores(figure: Figure, row: int, scores: Scores, clock: Clock) -> None
     figure.update_yaxes(title_text="probability", range=[-0.06, 1.06], dtick=0.25, row=row, col=1)
 
 
-def _draw_member(figure: Figure, row: int, member: MemberScores, clock: Clock, marker: dict[str, Any]) -> None:
-    """The scores of one member over time; a bar is the time that a picture of sound shows."""
+def _add_member(figure: Figure, row: int, member: "MemberScores", unit: TimeUnit, marker: dict[str, Any]) -> None:
+    """Adds the scores of one member over time; a bar is the time that a picture of sound shows."""
     times, values, each = member.times_seconds, member.probabilities, member.seconds_each
     spans = [
-        clock.text(time)
+        unit.format_time(time)
         if not wide
-        else f"{(time - wide / 2) / clock.unit_seconds:.2f} to {clock.text(time + wide / 2)}"
+        else f"{(time - wide / 2) / unit.seconds:.2f} to {unit.format_time(time + wide / 2)}"
         for time, wide in zip(times.tolist(), each.tolist(), strict=True)
     ]
     steps = np.diff(times)
@@ -289,12 +227,12 @@ def _draw_member(figure: Figure, row: int, member: MemberScores, clock: Clock, m
     usual = np.median(steps) if len(steps) else np.inf
     holes = np.flatnonzero(steps > _GAP * usual) + 1 if not several else np.empty(0, dtype=np.intp)
     name = html.escape(member.name, quote=False)
-    line = _graph().Scatter(
+    line = _plotly().Scatter(
         name=name,
         legend="legend2",
         legendgroup=f"member {name}",
         showlegend=True,
-        x=_shown(np.insert(times, holes, times[holes]), clock),
+        x=_convert_times(np.insert(times, holes, times[holes]), unit),
         y=np.insert(values, holes, np.nan),
         customdata=np.insert(np.array(spans, dtype=object), holes, ""),
         mode="markers" if several else "lines+markers",
@@ -303,18 +241,18 @@ def _draw_member(figure: Figure, row: int, member: MemberScores, clock: Clock, m
         hovertemplate="%{customdata}: %{y:.3f}",
     )
     if each.any():
-        line.error_x = {"array": np.insert(each, holes, 0) / 2 / clock.unit_seconds, "thickness": 1, "width": 4}
+        line.error_x = {"array": np.insert(each, holes, 0) / 2 / unit.seconds, "thickness": 1, "width": 4}
     figure.add_trace(line, row=row, col=1)
 
 
-def _ring(figure: Figure, row: int, member: MemberScores, clock: Clock, colour: str, *, named: bool) -> None:
-    """Rings around the highest moments of a member; `named`, with their times, which of several would overlap."""
-    places = highest(member)
-    values = member.probabilities[places]
-    rings = _graph().Scatter(
-        x=_shown(member.times_seconds[places], clock),
+def _add_rings(figure: Figure, row: int, member: "MemberScores", unit: TimeUnit, colour: str, *, named: bool) -> None:
+    """Adds rings around a member's highest moments; `named`: with times, which would overlap for several members."""
+    positions = find_highest(member)
+    values = member.probabilities[positions]
+    rings = _plotly().Scatter(
+        x=_convert_times(member.times_seconds[positions], unit),
         y=values,
-        text=[clock.text(member.times_seconds[place]) for place in places],
+        text=[unit.format_time(member.times_seconds[position]) for position in positions],
         mode="markers+text" if named else "markers",
         textposition=["bottom center" if value > 0.92 else "top center" for value in values],
         marker={"size": 13, "symbol": "circle-open", "color": colour, "line": {"width": 2}},
@@ -326,14 +264,14 @@ def _ring(figure: Figure, row: int, member: MemberScores, clock: Clock, colour: 
     figure.add_trace(rings, row=row, col=1)
 
 
-def _add(figure: Figure, row: int, name: str, values: dict[str, Any]) -> None:
+def _add_trace(figure: Figure, row: int, name: str, values: dict[str, Any]) -> None:
     """Adds a line or points; what has the same name is once in the legend."""
     new = all(trace.name != name for trace in figure.data)
-    trace = _graph().Scatter(name=name, legendgroup=name, showlegend=new, **values)
+    trace = _plotly().Scatter(name=name, legendgroup=name, showlegend=new, **values)
     figure.add_trace(trace, row=row, col=1)
 
 
-def _fit(figure: Figure, row: int, curve: Curve) -> None:
+def _fit_range(figure: Figure, row: int, curve: Curve) -> None:
     """Sets the range of similarities so that all points and their labels show; limits beyond 1 need not."""
     known = curve.similarity[~np.isnan(curve.similarity)]
     if len(known):
@@ -344,8 +282,8 @@ def _fit(figure: Figure, row: int, curve: Curve) -> None:
         figure.update_yaxes(range=[low - room, high + room], row=row, col=1)
 
 
-def _draw_rows(figure: Figure, row: int, name: str, values: npt.NDArray[np.float64], times: Any) -> None:
-    """One panel of a feature with several rows, as a picture."""
+def _add_rows(figure: Figure, row: int, name: str, values: Floats, times: Any) -> None:
+    """Adds a panel of a feature with several rows, as a picture."""
     axis: dict[str, Any] = {"title_text": "tone", "tickvals": [0, 4, 7, 11], "ticktext": ["C", "E", "G", "B"]}
     options: dict[str, Any] = {"y": list(_TONES), "zmin": 0, "zmax": 1, "colorscale": "Cividis"}
     if name == "mfcc":
@@ -357,13 +295,13 @@ def _draw_rows(figure: Figure, row: int, name: str, values: npt.NDArray[np.float
     bar = {"thickness": 12, "len": axes[1] - axes[0], "y": (axes[0] + axes[1]) / 2, "title": "dB"}
     if name != "mfcc":
         bar |= {"title": "", "tickvals": [0, 0.5, 1]}
-    picture = _graph().Heatmap(x=times, z=values.astype(np.float32), colorbar=bar, hoverongaps=False, **options)
+    picture = _plotly().Heatmap(x=times, z=values.astype(np.float32), colorbar=bar, hoverongaps=False, **options)
     figure.add_trace(picture, row=row, col=1)
     figure.update_yaxes(row=row, col=1, **axis)
 
 
-def _panels(titles: list[str], heights: list[int], clock: Clock) -> Figure:
-    """An empty figure of panels below each other that share their time axis; heights are in pixels."""
+def _make_panels(titles: list[str], heights: list[int], unit: TimeUnit) -> Figure:
+    """Makes an empty figure of panels below each other that share their time axis; heights are in pixels."""
     top, bottom, between = 40, 50, 44
     inner = sum(heights) + between * (len(heights) - 1)
     figure = require("plotly.subplots").make_subplots(
@@ -373,15 +311,15 @@ def _panels(titles: list[str], heights: list[int], clock: Clock) -> Figure:
     figure.update_layout(template="plotly_white", height=inner + top + bottom, hovermode="closest")
     figure.update_layout(margin={"l": 90, "r": 80, "t": top, "b": bottom}, font={"family": "sans-serif", "size": 13})
     figure.update_annotations(font_size=14, x=0, xanchor="left")
-    figure.update_xaxes(title_text=f"time ({clock.unit})", row=len(titles), col=1)
+    figure.update_xaxes(title_text=f"time ({unit.name})", row=len(titles), col=1)
     return figure
 
 
-def _shown(times_seconds: npt.NDArray[np.float64], clock: Clock) -> npt.NDArray[np.float64]:
-    """Times in the unit of the axis."""
-    return np.round(times_seconds / clock.unit_seconds, 4)
+def _convert_times(times_seconds: Floats, unit: TimeUnit) -> Floats:
+    """Converts times to the unit of the axis."""
+    return np.round(times_seconds / unit.seconds, 4)
 
 
-def _graph() -> Any:
-    """Plotly's kinds of traces."""
+def _plotly() -> Any:
+    """Imports Plotly's kinds of traces."""
     return require("plotly.graph_objects")

@@ -7,7 +7,6 @@ rendered by `page.html.jinja`; everything a file says of itself is escaped.
 import base64
 import io
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,32 +15,28 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from automl.errors import DataError
-from automl.files import write_atomically, write_text
-from automl.inspection.clip import COMPARED_SIDE, LEAST_CHANGE, LEAST_PAIRS, MOST_Z, Clip, look
-from automl.inspection.clock import Clock
-from automl.inspection.contact_sheet import contact_sheet
-from automl.inspection.figures import Scores, features_figure, highest, mel_figure, scores_figure, similarity_figure
+from automl.files import explain_write_errors, write_atomically, write_text
+from automl.inspection.clip import COMPARED_SIDE, LEAST_CHANGE, LEAST_PAIRS, MOST_Z, Clip, analyse_clip
+from automl.inspection.contact_sheet import draw_contact_sheet
+from automl.inspection.figures import draw_features, draw_mel, draw_scores, draw_similarity, find_highest
 from automl.media.info import AudioStream, MediaInfo, VideoStream
 from automl.media.opening import require
 
-if TYPE_CHECKING:
-    from jinja2 import Template
+if TYPE_CHECKING:  # it brings torch, which only scores need
+    from automl.inspection.score_timeline import ClipScores
 
 PAGE, SHEET = "inspect.html", "frames.png"
 """Names of the files that are written; the sheet only of a video."""
 
-_DISK_FULL = (28, 122)  # which the command line tells itself
-_FIGURE = {"displaylogo": False, "responsive": True}
-
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was written about a clip, and what is most to be known.
+    """The files written about a clip, and what is most to be known.
 
     Attributes:
         page: The HTML file.
         sheet: The PNG file; None of a sound file.
-        lines: Plain sentences: the notes, the times of what is unusual, and what a model says.
+        lines: Plain sentences: the notes, the times of what is unusual, and the scores of a model.
     """
 
     page: Path
@@ -54,7 +49,8 @@ def inspect_clip(
     folder: Path,
     frames: int = 64,
     face_model: str | None = None,
-    score: Callable[[Path, int], Scores] | None = None,
+    model: Path | None = None,
+    device: str = "auto",
 ) -> Inspection:
     """Writes the page and the contact sheet of a video or a sound file.
 
@@ -63,118 +59,129 @@ def inspect_clip(
         folder: Where to write; made if it is missing, files of an earlier call are replaced.
         frames: How many are compared, at least 2, evenly placed.
         face_model: A YuNet ONNX file. None: that of the `media` extra.
-        score: From the path and `frames` to what a model says of the clip. None: no model is asked.
+        model: A folder that `automl train` wrote of clips, whose scores are shown. None: no scores.
+        device: Where the model runs: auto (a GPU where there is one), cpu, cuda or cuda:N.
 
     Raises:
         DataError: If the file is an image or cannot be read, or the folder cannot be written.
+        AutomlError: As of `automl.inspection.score_timeline.load_clip_model` and `score_clip`.
     """
-    require("plotly")  # told before a long clip is decoded
+    require("plotly")  # a missing one is an error before a long clip is decoded
     if folder.exists() and not folder.is_dir():
         raise DataError(f"cannot write into {folder}: it is a file; name another folder with --out")
-    clip = look(path, frames, face_model)
-    scores = None if score is None else score(path, frames)
-    clock = Clock.of(_seconds(clip))
-    sheet = None if clip.pictures is None else contact_sheet(clip.pictures, clock)
-    page = _render(clip, sheet, clock, scores)
-    try:
+    if model is None:
+        return write_page(analyse_clip(path, frames, face_model), None, folder)
+    from automl.inspection.score_timeline import load_clip_model, score_clip
+
+    loaded = load_clip_model(model, device)
+    return write_page(analyse_clip(path, frames, face_model), score_clip(loaded, path, frames), folder)
+
+
+def write_page(clip: Clip, scores: "ClipScores | None", folder: Path) -> Inspection:
+    """Writes the page and the contact sheet of a clip that was analysed.
+
+    Args:
+        clip: The clip.
+        scores: Those of a model; None: there is no model.
+        folder: Where to write.
+
+    Raises:
+        DataError: If the folder cannot be written.
+    """
+    sheet = None if clip.pictures is None else draw_contact_sheet(clip.pictures, clip.unit)
+    page = render_page(clip, sheet, scores)
+    with explain_write_errors(folder, DataError):
         write_text(folder / PAGE, page)
         if sheet is not None:
             with write_atomically(folder / SHEET) as temporary:
                 sheet.save(temporary, format="PNG")
-    except OSError as exc:
-        if exc.errno in _DISK_FULL:
-            raise
-        raise DataError(f"cannot write into {folder}: {exc.strerror}; name another folder with --out") from exc
-    lines = (*clip.notes, *_unusual(clip, clock).values(), *_said(scores, clock))
+    lines = (*clip.notes, *_describe_unusual(clip), *_describe_scores(clip, scores))
     return Inspection(folder / PAGE, None if sheet is None else folder / SHEET, lines)
 
 
-def _seconds(clip: Clip) -> float:
-    """How long a clip is, as far as it is known."""
-    return clip.info.duration_seconds or (clip.sound.seconds if clip.sound else 0.0)
-
-
-def _unusual(clip: Clip, clock: Clock) -> dict[str, str]:
-    """A sentence each on frames and faces that are unusually like or unlike the one before."""
-    if clip.pictures is None:
-        return {}
-    curves = {"frames": clip.pictures.frame_curve, "faces": clip.pictures.face_curve}
-    said = {}
-    for what, curve in curves.items():
-        times = [clock.text(time) for time in curve.unusual_seconds]
-        if curve.limits is not None:
-            said[what] = f"Unusual {what}, compared with the one before: {', '.join(times) or 'none'}."
-    return said
-
-
-def _said(scores: Scores | None, clock: Clock) -> list[str]:
-    """Sentences on what a model says: of the clip, and by each member the highest moments or why there are none."""
-    if scores is None:
-        return []
-    if scores.score is None:
-        given = f"automl predict gives class {scores.class_name} its share in training, {scores.prior:.3f}"
-        said = [f"The model sees nothing in this clip: {given}."]
-    else:
-        said = [f"Score of the clip, the probability of class {scores.class_name}: {scores.score:.3f}."]
-    for member in scores.members:
-        times, values = member.times_seconds, member.probabilities
-        if member.problem:
-            said.append(f"{member.name} sees nothing in this clip: {member.problem}.")
-        elif member.medium == "video":
-            moments = [f"{values[place]:.3f} at {clock.text(times[place])}" for place in highest(member)]
-            said.append(f"Highest probability of class {scores.class_name} by {member.name}: {', '.join(moments)}.")
-    return said
-
-
-def _render(clip: Clip, sheet: Image.Image | None, clock: Clock, scores: Scores | None = None) -> str:
-    """The whole page."""
-    figures: dict[str, str] = {}
+def render_page(clip: Clip, sheet: Image.Image | None, scores: "ClipScores | None") -> str:
+    """Makes the text of the page; what is put in is escaped unless the template says that it is HTML."""
+    unit, figures = clip.unit, dict[str, str]()
     if clip.pictures is not None and len(clip.pictures.frames) > 1:
-        figures["similarity"] = _html(similarity_figure(clip.pictures, clock, scores))
+        figures["similarity"] = _make_html(draw_similarity(clip.pictures, unit, scores))
     elif scores is not None and scores.score is not None:
-        figures["scores"] = _html(scores_figure(scores, clock))
+        figures["scores"] = _make_html(draw_scores(scores, unit))
     if clip.sound is not None:
-        figures["mel"] = _html(mel_figure(clip.sound, clock))
-        figures["features"] = _html(features_figure(clip.sound, clock))
-    return _template().render(
-        name=_text(Path(clip.info.path.name)),
-        facts=_facts(clip.info),
+        figures["mel"] = _make_html(draw_mel(clip.sound, unit))
+        figures["features"] = _make_html(draw_features(clip.sound, unit))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"))
+    return template.render(
+        name=_decode_path(Path(clip.info.path.name)),
+        properties=_describe_file(clip.info),
         notes=clip.notes,
-        unusual=_unusual(clip, clock),
-        said=_said(scores, clock),
+        unusual=_describe_unusual(clip),
+        sentences=_describe_scores(clip, scores),
         scores=scores,
         figures=figures,
-        sheet=None if sheet is None else _jpeg(sheet),
+        sheet=None if sheet is None else _encode_jpeg(sheet),
         clip=clip,
-        step=_step(clip, clock),
-        clock=clock,
+        step=_describe_step(clip),
         rule={"z": MOST_Z, "least": LEAST_CHANGE, "pairs": LEAST_PAIRS, "side": COMPARED_SIDE},
         plotly=require("plotly.offline").get_plotlyjs(),
     )
 
 
-def _step(clip: Clip, clock: Clock) -> str:
-    """The time from one compared frame to the next, as a text."""
+def _describe_unusual(clip: Clip) -> list[str]:
+    """Writes a sentence each on frames and faces that are unusually like or unlike the one before."""
+    if clip.pictures is None:
+        return []
+    curves = {"frames": clip.pictures.frame_curve, "faces": clip.pictures.face_curve}
+    return [
+        f"Unusual {what}, compared with the one before: "
+        f"{', '.join(map(clip.unit.format_time, curve.unusual_seconds)) or 'none'}."
+        for what, curve in curves.items()
+        if curve.limits is not None
+    ]
+
+
+def _describe_scores(clip: Clip, scores: "ClipScores | None") -> list[str]:
+    """Writes sentences on the score of the clip, and by each member its highest moments or why there are none."""
+    if scores is None:
+        return []
+    if scores.score is None:
+        prior = f"automl predict gives class {scores.class_name} its share in training, {scores.prior:.3f}"
+        sentences = [f"The model sees nothing in this clip: {prior}."]
+    else:
+        sentences = [f"Score of the clip, the probability of class {scores.class_name}: {scores.score:.3f}."]
+    for member in scores.members:
+        if member.problem:
+            sentences.append(f"{member.name} sees nothing in this clip: {member.problem}.")
+        elif member.medium == "video":
+            moments = ", ".join(
+                f"{member.probabilities[each]:.3f} at {clip.unit.format_time(member.times_seconds[each])}"
+                for each in find_highest(member)
+            )
+            sentences.append(f"Highest probability of class {scores.class_name} by {member.name}: {moments}.")
+    return sentences
+
+
+def _describe_step(clip: Clip) -> str:
+    """Writes the time from one compared frame to the next."""
     if clip.pictures is None or len(clip.pictures.frames) < 2:
         return ""
     times = clip.pictures.frames.times_seconds
-    return clock.text(float(times[-1] - times[0]) / (len(times) - 1))
+    return clip.unit.format_time(float(times[-1] - times[0]) / (len(times) - 1))
 
 
-def _facts(info: MediaInfo) -> dict[str, str]:
-    """The rows of the table at the page's head."""
-    seconds = info.duration_seconds
-    facts = {
-        "file": _text(info.path),
+def _describe_file(info: MediaInfo) -> dict[str, str]:
+    """Makes the rows of the table at the page's head."""
+    rows = {
+        "file": _decode_path(info.path),
         "container": info.container,
-        "duration": "not known" if seconds is None else _length(seconds),
+        "duration": "not known" if info.duration_seconds is None else _format_length(info.duration_seconds),
     }
-    facts |= {"pictures": "none"} if info.video is None else _video_facts(info.video)
-    return facts | ({"sound": "none"} if info.audio is None else _audio_facts(info.audio))
+    rows |= {"pictures": "none"} if info.video is None else _describe_video(info.video)
+    return rows | ({"sound": "none"} if info.audio is None else _describe_audio(info.audio))
 
 
-def _video_facts(video: VideoStream) -> dict[str, str]:
-    """The rows on pictures."""
+def _describe_video(video: VideoStream) -> dict[str, str]:
+    """Makes the rows on pictures."""
     rate = "rate not known" if video.frames_per_second is None else f"{video.frames_per_second:.5g} frames a second"
     count = "" if video.frames is None else f", {video.frames} frames"
     turned = f"{video.rotation_degrees}° clockwise, shown upright here" if video.rotation_degrees else "none"
@@ -186,39 +193,35 @@ def _video_facts(video: VideoStream) -> dict[str, str]:
     }
 
 
-def _audio_facts(audio: AudioStream) -> dict[str, str]:
-    """The rows on sound."""
+def _describe_audio(audio: AudioStream) -> dict[str, str]:
+    """Makes the rows on sound."""
     channels = {1: "mono", 2: "stereo"}.get(audio.channels, f"{audio.channels} channels")
-    length = "" if audio.duration_seconds is None else f", {_length(audio.duration_seconds)}"
+    length = "" if audio.duration_seconds is None else f", {_format_length(audio.duration_seconds)}"
     return {"sound": f"{audio.sample_rate_hz} Hz, {channels}{length}", "sound codec": audio.codec}
 
 
-def _text(path: Path) -> str:
-    """A path as text; bytes in it that are not UTF-8 become replacement characters."""
+def _decode_path(path: Path) -> str:
+    """Writes a path as text; bytes in it that are not UTF-8 become replacement characters."""
     return os.fsencode(path).decode("utf-8", errors="replace")
 
 
-def _length(seconds: float) -> str:
-    """A duration: in seconds, and if that is many, as hours, minutes and seconds too."""
+def _format_length(seconds: float) -> str:
+    """Writes a duration: in seconds, and if that is many, as hours, minutes and seconds too."""
     if seconds < 60:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{seconds:.1f} s ({minutes // 60}:{minutes % 60:02d}:{rest:02d})"
 
 
-def _html(figure: Any) -> str:
-    """A figure as a piece of HTML, without Plotly's own JavaScript."""
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=_FIGURE))
+def _make_html(figure: Any) -> str:
+    """Makes a piece of HTML of a figure, without Plotly's own JavaScript."""
+    return str(
+        figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
+    )
 
 
-def _jpeg(sheet: Image.Image) -> str:
-    """The contact sheet in base64, as JPEG: a fifth of the PNG."""
+def _encode_jpeg(sheet: Image.Image) -> str:
+    """Encodes the contact sheet in base64, as JPEG: a fifth of the PNG."""
     out = io.BytesIO()
     sheet.save(out, format="JPEG", quality=85)
     return base64.b64encode(out.getvalue()).decode("ascii")
-
-
-def _template() -> "Template":
-    """The page's template; what is put in is escaped unless the template says that it is HTML."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"))

@@ -33,46 +33,46 @@ def refuse_cut_off(path: Path) -> None:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        said = _said_end(file, size)
+        said = _find_declared_end(file, size)
     if said > size:
         raise DataError(f"cannot read {path}: cut off: {size} bytes of at least {said}")
 
 
-def says_how_long(path: Path) -> bool:
-    """Whether an MP3 file has a header that tells the number of its frames."""
+def declares_length(path: Path) -> bool:
+    """Returns whether an MP3 file has a header that tells the number of its frames."""
     with path.open("rb") as file:
-        return _mp3_header(file) is not None
+        return _read_mp3_header(file) is not None
 
 
-def _said_end(file: BinaryIO, size: int) -> int:
-    """Where a file has to end at the earliest; 0 if it does not say."""
+def _find_declared_end(file: BinaryIO, size: int) -> int:
+    """Returns where a file has to end at the earliest; 0 if it does not say."""
     head = file.read(16)
     if head[:4] in (b"RIFF", b"RF64", b"BW64"):
-        return (_wav_end if head[8:12] == b"WAVE" else _avi_end)(file, size)
+        return (_find_wav_end if head[8:12] == b"WAVE" else _find_avi_end)(file, size)
     if head[:4] == b"FORM" and head[8:11] == b"AIF":
-        return _known(8 + int.from_bytes(head[4:8], "big"), _UNKNOWN, _SLACK)
+        return _trust_end(8 + int.from_bytes(head[4:8], "big"), _UNKNOWN, _SLACK)
     if head[:4] == b".snd":  # AU: where the samples begin, and their bytes
         length = int.from_bytes(head[8:12], "big")
-        return _known(length and length + int.from_bytes(head[4:8], "big"), _UNKNOWN, _SLACK)
+        return _trust_end(length and length + int.from_bytes(head[4:8], "big"), _UNKNOWN, _SLACK)
     if head == _W64:
-        return _known(int.from_bytes(file.read(8), "little"), _UNKNOWN_64, _SLACK)
+        return _trust_end(int.from_bytes(file.read(8), "little"), _UNKNOWN_64, _SLACK)
     if head[:4] == b"caff":
-        return _caf_end(file, size)
+        return _find_caf_end(file, size)
     if head[:4] == _EBML:
-        return _matroska_end(file)
+        return _find_matroska_end(file)
     if head[:4] == b"OggS":
-        return _ogg_end(file, size)
+        return _find_ogg_end(file, size)
     if head[:3] == b"ID3" or head[:1] == b"\xff":
-        return max(0, (_mp3_header(file) or 0) - _MP3_SLACK)
-    return _mp4_end(file, size)
+        return max(0, (_read_mp3_header(file) or 0) - _MP3_SLACK)
+    return _find_mp4_end(file, size)
 
 
-def _known(end: int, unknown: int, slack: int) -> int:
-    """An end, less what it may be wrong by; 0 if it stands for one that is not known."""
+def _trust_end(end: int, unknown: int, slack: int) -> int:
+    """Returns an end, less what it may be wrong by; 0 if it stands for one that is not known."""
     return 0 if end >= unknown else max(0, end - slack)
 
 
-def _mp4_end(file: BinaryIO, size: int) -> int:
+def _find_mp4_end(file: BinaryIO, size: int) -> int:
     """MP4 and MOV: the boxes of ISO/IEC 14496-12, 4.2: size, type, contents."""
     place = 0
     while place + 8 <= size:
@@ -88,7 +88,7 @@ def _mp4_end(file: BinaryIO, size: int) -> int:
     return place
 
 
-def _wav_end(file: BinaryIO, size: int) -> int:
+def _find_wav_end(file: BinaryIO, size: int) -> int:
     """WAV: the end of its data chunk; RF64 has sizes of 64 bits in a chunk of their own (EBU Tech 3306)."""
     place, long = 12, 0
     for _ in range(_MOST_CHUNKS):
@@ -101,12 +101,12 @@ def _wav_end(file: BinaryIO, size: int) -> int:
         if kind == b"data":
             if length == 0xFFFF_FFFF and 0 < long < _UNKNOWN_64:
                 return place + 8 + long - _SLACK
-            return _known(place + 8 + length, _UNKNOWN, _SLACK) if length else 0
+            return _trust_end(place + 8 + length, _UNKNOWN, _SLACK) if length else 0
         place += 8 + length + length % 2
     return 0
 
 
-def _avi_end(file: BinaryIO, size: int) -> int:
+def _find_avi_end(file: BinaryIO, size: int) -> int:
     """AVI: the end of the last of its RIFF chunks, of which large files have several."""
     place = 0
     while place + 8 <= size:
@@ -118,7 +118,7 @@ def _avi_end(file: BinaryIO, size: int) -> int:
     return max(0, place - _SLACK)
 
 
-def _caf_end(file: BinaryIO, size: int) -> int:
+def _find_caf_end(file: BinaryIO, size: int) -> int:
     """CAF: the end of its chunks (type, 64 bits of size); that of the samples may be unknown, and is then the last."""
     place = 8
     for _ in range(_MOST_CHUNKS):
@@ -132,7 +132,7 @@ def _caf_end(file: BinaryIO, size: int) -> int:
     return max(0, place - _SLACK)
 
 
-def _matroska_end(file: BinaryIO) -> int:
+def _find_matroska_end(file: BinaryIO) -> int:
     """Matroska and WebM: the end of the segment (RFC 8794, 6: sizes of which all bits are set are not known)."""
     place = 4
     for ident in (_EBML, _SEGMENT):
@@ -150,7 +150,7 @@ def _matroska_end(file: BinaryIO) -> int:
     return place - 4
 
 
-def _ogg_end(file: BinaryIO, size: int) -> int:
+def _find_ogg_end(file: BinaryIO, size: int) -> int:
     """Ogg: the end of the last page that begins in the file (RFC 3533, 6)."""
     start = max(0, size - _LARGEST_PAGE)
     file.seek(start)
@@ -163,12 +163,12 @@ def _ogg_end(file: BinaryIO, size: int) -> int:
     return start + place + 27 + segments + sum(header[27 : 27 + segments])
 
 
-def _mp3_header(file: BinaryIO) -> int | None:
-    """Where the frames of an MP3 file end, 0 if not told; None without a header that tells how many there are.
+def _read_mp3_header(file: BinaryIO) -> int | None:
+    """Returns where the frames of an MP3 file end, 0 if not told; None without a header that tells how many there are.
 
     Xing's and LAME's header is where the first frame's sound would be, Fraunhofer's VBRI 32 bytes after its beginning.
     """
-    place = _after_tags(file)
+    place = _skip_tags(file)
     file.seek(place)
     frame = file.read(64)
     if len(frame) < 64 or frame[0] != 0xFF or frame[1] & 0xE0 != 0xE0:
@@ -186,8 +186,8 @@ def _mp3_header(file: BinaryIO) -> int | None:
     return None
 
 
-def _after_tags(file: BinaryIO) -> int:
-    """Where a file goes on after its ID3v2 tags (id3.org, ID3v2.4.0 structure, 3.1)."""
+def _skip_tags(file: BinaryIO) -> int:
+    """Returns where a file goes on after its ID3v2 tags (id3.org, ID3v2.4.0 structure, 3.1)."""
     place = 0
     while True:
         file.seek(place)

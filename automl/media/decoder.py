@@ -6,7 +6,6 @@ It imports little, and never torch: it has to start, and to start again, in a te
 import errno
 import os
 import pickle
-import resource
 import select
 import signal
 import socket
@@ -29,7 +28,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CV2_NO_MEMORY = -4  # cv2.Error.StsNoMem
 
 
-def serve(descriptor: str, memory_bytes: str) -> None:
+def serve_requests(descriptor: str, memory_bytes: str) -> None:
     """Answers requests until nobody is there to ask, or has asked for a minute: then memory is wanted elsewhere.
 
     A request is (function, items, seconds, folder): what to call, with each of which, how long all of it may take
@@ -41,17 +40,17 @@ def serve(descriptor: str, memory_bytes: str) -> None:
         memory_bytes: How much memory may be allocated.
     """
     connection = socket.socket(fileno=int(descriptor))
-    _prepare(int(descriptor), int(memory_bytes))
+    _prepare_process(int(descriptor), int(memory_bytes))
     try:
-        send(connection, None)  # ready
+        send_message(connection, None)  # ready
         asked = select.poll()
         asked.register(connection, select.POLLIN)
         while asked.poll(1000 * _IDLE_SECONDS):
             try:
-                answer = _answer(receive(connection))
+                answer = _answer_request(receive_message(connection))
             except (ImportError, AttributeError) as exc:  # there is no such function: the asker's mistake
                 answer = exc
-            send(connection, answer)
+            send_message(connection, answer)
         os._exit(0)
     except (EOFError, OSError):
         os._exit(0)  # the parent is gone
@@ -59,7 +58,7 @@ def serve(descriptor: str, memory_bytes: str) -> None:
         os._exit(NO_MEMORY)
 
 
-def send(connection: socket.socket, message: Any) -> None:
+def send_message(connection: socket.socket, message: Any) -> None:
     """Sends a message: its pickle, and apart from it the arrays in it, which are not copied (PEP 574).
 
     Raises:
@@ -74,20 +73,20 @@ def send(connection: socket.socket, message: Any) -> None:
         connection.sendall(part)
 
 
-def receive(connection: socket.socket) -> Any:
+def receive_message(connection: socket.socket) -> Any:
     """Receives a message; only from our own child, or our own parent, for a pickle can do anything.
 
     Raises:
         EOFError: If nobody is there to send one.
         OSError: Likewise.
     """
-    (count,) = struct.unpack("=Q", _exactly(connection, 8))
-    sizes = struct.unpack(f"={count}Q", _exactly(connection, 8 * count))
-    first, *rest = [_exactly(connection, size) for size in sizes]
+    (count,) = struct.unpack("=Q", _receive_bytes(connection, 8))
+    sizes = struct.unpack(f"={count}Q", _receive_bytes(connection, 8 * count))
+    first, *rest = [_receive_bytes(connection, size) for size in sizes]
     return pickle.loads(first, buffers=rest)  # noqa: S301
 
 
-def _exactly(connection: socket.socket, size: int) -> bytearray:
+def _receive_bytes(connection: socket.socket, size: int) -> bytearray:
     """Receives so many bytes."""
     found = bytearray(size)
     with memoryview(found) as view:
@@ -99,8 +98,10 @@ def _exactly(connection: socket.socket, size: int) -> bytearray:
     return found
 
 
-def _prepare(descriptor: int, memory_bytes: int) -> None:
+def _prepare_process(descriptor: int, memory_bytes: int) -> None:
     """Limits what this process may do, and how long it lives."""
+    import resource  # on Windows there is none, and no decoder is started
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     # RLIMIT_DATA counts what is allocated; RLIMIT_AS would count what libraries and threads only reserve
@@ -124,7 +125,7 @@ def _end_with_parent(descriptor: int) -> None:
     os._exit(0)
 
 
-def _answer(request: Any) -> tuple[float, list[Any]] | Exception:
+def _answer_request(request: Any) -> tuple[float, list[Any]] | Exception:
     """Does what is asked; see `serve`."""
     function, items, seconds, folder = request
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -133,7 +134,7 @@ def _answer(request: Any) -> tuple[float, list[Any]] | Exception:
         if folder is not None:
             with suppress(OSError):  # an absolute path needs no folder
                 os.chdir(folder)
-        outcomes = [_outcome(function, item) for item in items]
+        outcomes = [_call_function(function, item) for item in items]
         return time.perf_counter() - began, outcomes
     except Exception as exc:
         return exc
@@ -141,8 +142,8 @@ def _answer(request: Any) -> tuple[float, list[Any]] | Exception:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _outcome(function: Callable[[Any], Any], item: Any) -> Any:
-    """What a function returns for an item, or why it returns nothing.
+def _call_function(function: Callable[[Any], Any], item: Any) -> Any:
+    """Returns what a function returns for an item, or why it returns nothing.
 
     Raises:
         OSError: If a disk is full.
@@ -151,7 +152,7 @@ def _outcome(function: Callable[[Any], Any], item: Any) -> Any:
     try:
         return function(item)
     except Exception as exc:  # a broken file makes decoders raise nearly anything
-        if _lacks_memory(exc):
+        if _is_out_of_memory(exc):
             os._exit(NO_MEMORY)
         if isinstance(exc, DataError):
             return exc
@@ -160,8 +161,8 @@ def _outcome(function: Callable[[Any], Any], item: Any) -> Any:
         return DataError(f"{type(exc).__name__}: {next(iter(str(exc).strip().splitlines()), 'no message')}")
 
 
-def _lacks_memory(exc: BaseException | None) -> bool:
-    """Whether an exception, or one that it was made of, says that memory could not be had."""
+def _is_out_of_memory(exc: BaseException | None) -> bool:
+    """Returns whether an exception, or one that it was made of, says that memory could not be had."""
     while exc is not None:
         if isinstance(exc, MemoryError) or (
             type(exc).__module__ == "cv2" and getattr(exc, "code", 0) == _CV2_NO_MEMORY

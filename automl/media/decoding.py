@@ -10,7 +10,6 @@ then needs `if __name__ == "__main__"`. They end when this process ends, however
 """
 
 import atexit
-import fcntl
 import operator
 import os
 import signal
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from automl.errors import AutomlError, DataError
-from automl.media.decoder import NO_MEMORY, receive, send
+from automl.media.decoder import NO_MEMORY, receive_message, send_message
 from automl.processes import cpu_threads
 from automl.units import format_bytes
 
@@ -47,7 +46,9 @@ _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "NUMBA_NUM_THREADS"), "1"
 )
 # our own path, not what Python would make of the folder we are in: a numpy.py there is no NumPy
-_BEGIN = "import sys; sys.path[:] = sys.argv[3:]; from automl.media import decoder; decoder.serve(*sys.argv[1:3])"
+_BEGIN = (
+    "import sys; sys.path[:] = sys.argv[3:]; from automl.media import decoder; decoder.serve_requests(*sys.argv[1:3])"
+)
 
 
 def decode_files(function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R | DataError]:
@@ -77,7 +78,7 @@ def decode_files(function: Callable[[T], R], items: Iterable[T], ahead: int) -> 
     with ThreadPoolExecutor(cpu_threads()) as pool:  # a thread waits for each process
         try:
             while batch := list(islice(items, call.batch_size(ahead))):
-                pending.append((len(batch), pool.submit(call.outcomes, batch)))
+                pending.append((len(batch), pool.submit(call.call_items, batch)))
                 waiting += len(batch)
                 while waiting > ahead:
                     size, future = pending.popleft()
@@ -108,7 +109,7 @@ def decode_one(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R
         OSError: As by `decode_files`.
     """
     call: _Call[Any, R] = _Call(operator.call)
-    (outcome,) = call.outcomes([partial(function, *args, **kwargs)])
+    (outcome,) = call.call_items([partial(function, *args, **kwargs)])
     if isinstance(outcome, DataError):
         if isinstance(outcome, NotDecoded):
             raise DataError(f"cannot read {args[0]}: {outcome}")
@@ -140,21 +141,21 @@ class _Call(Generic[T, R]):
         self._item_seconds = _BATCH_WORK  # of late; one item at a time until it is known
 
     def batch_size(self, ahead: int) -> int:
-        """How many items are asked for at once: about `_BATCH_WORK`, and two batches a process fit into `ahead`."""
+        """Counts the items asked for at once: about `_BATCH_WORK`, and two batches a process fit into `ahead`."""
         wanted = int(_BATCH_WORK / max(self._item_seconds, 1e-6))
         return max(1, min(wanted, ahead // (2 * cpu_threads())))
 
-    def outcomes(self, items: list[T]) -> list[R | DataError]:
-        """What the function gives for each item; nothing once it was stopped.
+    def call_items(self, items: list[T]) -> list[R | DataError]:
+        """Returns what the function gives for each item; nothing once it was stopped.
 
         An item is blamed only if it ends a fresh decoder, alone: the end may come late, or from others in its batch.
         """
         try:
-            return self._ask(items, fresh=False)
+            return self._ask_decoder(items, fresh=False)
         except _Ended as ended:
             if len(items) == 1 and ended.code == -signal.SIGALRM:
-                return [NotDecoded(_reason(ended.code))]
-        return [self._alone(item) for item in items if not self._stopped]
+                return [NotDecoded(_explain_exit(ended.code))]
+        return [self._ask_alone(item) for item in items if not self._stopped]
 
     def stop(self) -> None:
         """Ends what is under way: nobody waits for it any more."""
@@ -163,32 +164,32 @@ class _Call(Generic[T, R]):
             for decoder in self._busy:
                 decoder.process.kill()
 
-    def _alone(self, item: T) -> R | DataError:
+    def _ask_alone(self, item: T) -> R | DataError:
         try:
-            return self._ask([item], fresh=True)[0]
+            return self._ask_decoder([item], fresh=True)[0]
         except _Ended as ended:
             self._item_seconds = _BATCH_WORK  # where there is one such file, there are others
-            return NotDecoded(_reason(ended.code))
+            return NotDecoded(_explain_exit(ended.code))
 
-    def _ask(self, items: list[T], fresh: bool) -> list[R | DataError]:
+    def _ask_decoder(self, items: list[T], fresh: bool) -> list[R | DataError]:
         """Asks a decoder; raises `_Ended` if it ends."""
         seconds = _SECONDS if len(items) == 1 else _BATCH_SECONDS
-        decoder = _take(fresh)
+        decoder = _take_decoder(fresh)
         with self._lock:
             self._busy.add(decoder)
             if self._stopped:
                 decoder.process.kill()
         try:
-            answer = decoder.ask((self._function, items, seconds, _folder()))
+            answer = decoder.ask((self._function, items, seconds, _find_folder()))
         finally:
             with self._lock:
                 self._busy.discard(decoder)
         _put_back(decoder)
         if isinstance(answer, BaseException):
             raise answer
-        took, outcomes = answer
+        took, call_items = answer
         self._item_seconds = 0.7 * self._item_seconds + 0.3 * took / len(items)
-        return outcomes  # type: ignore[no-any-return]
+        return call_items  # type: ignore[no-any-return]
 
 
 class _Decoder:
@@ -200,8 +201,10 @@ class _Decoder:
         Raises:
             AutomlError: If it does not start.
         """
-        self.connection, theirs = map(_above_standard, socket.socketpair())
-        command = [sys.executable, "-c", _BEGIN, str(theirs.fileno()), str(_memory_bytes()), *sys.path]
+        if os.name != "posix":
+            raise AutomlError("files are decoded on Linux and macOS only; on Windows use WSL")
+        self.connection, theirs = map(_move_above_standard, socket.socketpair())
+        command = [sys.executable, "-c", _BEGIN, str(theirs.fileno()), str(_limit_bytes()), *sys.path]
         with theirs:
             try:
                 # a group of its own: the terminal sends Ctrl-C to all of ours
@@ -220,18 +223,18 @@ class _Decoder:
         try:
             self.ask()  # it says that it is ready
         except _Ended as ended:
-            raise AutomlError(f"cannot start a process that decodes files: it {_ending(ended.code)}") from None
+            raise AutomlError(f"cannot start a process that decodes files: it {_describe_exit(ended.code)}") from None
 
     def ask(self, *requests: Any) -> Any:
-        """Sends a request, if there is one, and waits for the answer (`automl.media.decoder.serve`).
+        """Sends a request, if there is one, and waits for the answer (`automl.media.decoder.serve_requests`).
 
         Raises:
             _Ended: If the process ends instead.
         """
         try:
             for request in requests:
-                send(self.connection, request)
-            return receive(self.connection)
+                send_message(self.connection, request)
+            return receive_message(self.connection)
         except (EOFError, OSError):
             raise _Ended(self.end()) from None
         except BaseException:  # Ctrl-C: the answer would be taken for that to the next request
@@ -246,8 +249,10 @@ class _Decoder:
         return self.process.wait()
 
 
-def _above_standard(end: socket.socket) -> socket.socket:
-    """The same socket under a number above 2: where standard streams are closed, it would take the place of one."""
+def _move_above_standard(end: socket.socket) -> socket.socket:
+    """Gives a socket a number above 2: where standard streams are closed, it would be taken for one."""
+    import fcntl  # Windows has none, and no decoders either
+
     if end.fileno() > _STANDARD:
         return end
     with end:
@@ -258,8 +263,8 @@ _alive: set[_Decoder] = set()
 _idle: list[_Decoder] = []
 
 
-def _take(fresh: bool) -> _Decoder:
-    """A decoder that nobody else uses; a fresh one was never asked anything."""
+def _take_decoder(fresh: bool) -> _Decoder:
+    """Returns a decoder that nobody else uses; a fresh one was never asked anything."""
     with suppress(IndexError):
         while not fresh:
             decoder = _idle.pop()
@@ -287,7 +292,7 @@ def _end_all() -> None:
         decoder.end()
 
 
-def _forget() -> None:
+def _forget_decoders() -> None:
     """Leaves the decoders to the parent, in a process that `os.fork` made: it shares the sockets with it."""
     for decoder in _alive:
         decoder.connection.close()
@@ -297,33 +302,34 @@ def _forget() -> None:
 
 
 atexit.register(_end_all)
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_decoders)
 
 
-def _folder() -> str | None:
-    """Where relative paths begin; None if that folder is gone."""
+def _find_folder() -> str | None:
+    """Returns where relative paths begin; None if that folder is gone."""
     with suppress(OSError):
         return str(Path.cwd())
     return None
 
 
-def _memory_bytes() -> int:
-    """Bytes that a decoder may allocate."""
+def _limit_bytes() -> int:
+    """Returns bytes that a decoder may allocate."""
     half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     return max(_LEAST_MEMORY, half // cpu_threads())
 
 
-def _reason(code: int) -> str:
-    """Why a file was not decoded, by the exit code of its decoder."""
+def _explain_exit(code: int) -> str:
+    """Returns why a file was not decoded, by the exit code of its decoder."""
     if code == -signal.SIGALRM:
         return f"not decoded within {_SECONDS:g} s"
     if code == NO_MEMORY:
-        return f"needs more than {format_bytes(_memory_bytes())} of memory to decode"
-    return f"its decoder {_ending(code)}"
+        return f"needs more than {format_bytes(_limit_bytes())} of memory to decode"
+    return f"its decoder {_describe_exit(code)}"
 
 
-def _ending(code: int) -> str:
-    """How a process ended, by its exit code."""
+def _describe_exit(code: int) -> str:
+    """Returns how a process ended, by its exit code."""
     if code >= 0:
         return f"ended (exit code {code})"
     with suppress(ValueError):

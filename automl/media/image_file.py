@@ -94,29 +94,29 @@ def read_image(path: str | Path, read: Callable[[ImageFile.ImageFile], _T]) -> _
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - a tenth of the time to an image's size
             try:
-                return read(_identified(file, path))
+                return read(_identify_format(file, path))
             except DataError:
                 raise
             except Exception:
-                if not (bare := _bare(file)):
+                if not (bare := _strip_metadata(file)):
                     raise
-            return read(_identified(bare, path))
+            return read(_identify_format(bare, path))
     except DataError:
         raise
     except Exception as exc:  # a broken file makes Pillow raise nearly anything: OSError, SyntaxError, struct.error
-        raise DataError(f"cannot read {path}: {_reason(exc)}") from exc
+        raise DataError(f"cannot read {path}: {_describe_error(exc)}") from exc
 
 
 def is_image(head: bytes) -> bool:
-    """Whether the first 16 bytes or more of a file, of whatever name, are surely those of an image."""
-    formats = _factories()
+    """Returns whether the first 16 bytes or more of a file, of whatever name, are surely those of an image."""
+    formats = _list_factories()
     sure = (formats[name][1] for name in _SURE if name in formats)
-    return bool(_LIKELY.match(head)) or any(_accepts(accept, head, "") for accept in sure)
+    return bool(_LIKELY.match(head)) or any(_accept_start(accept, head, "") for accept in sure)
 
 
 @cache
-def _factories() -> dict[str, tuple[Callable[..., ImageFile.ImageFile], _Accept | None]]:
-    """How to open each format that the installed Pillow has, and how to tell it by the first bytes."""
+def _list_factories() -> dict[str, tuple[Callable[..., ImageFile.ImageFile], _Accept | None]]:
+    """Returns how to open each format that the installed Pillow has, and how to tell it by the first bytes."""
     Image.init()
     with suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
@@ -126,7 +126,7 @@ def _factories() -> dict[str, tuple[Callable[..., ImageFile.ImageFile], _Accept 
     return found
 
 
-def _identified(file: BinaryIO, path: str | Path) -> ImageFile.ImageFile:
+def _identify_format(file: BinaryIO, path: str | Path) -> ImageFile.ImageFile:
     """Reads a file's header as the format that its content is of; it stays open.
 
     This is `Image.open`, but for its check of the size before a JPEG can be drafted, and for the reason why a file of a
@@ -135,8 +135,8 @@ def _identified(file: BinaryIO, path: str | Path) -> ImageFile.ImageFile:
     if not (head := file.read(64)):
         raise ValueError("the file is empty")
     failure: Exception | None = None
-    for factory, accept in _factories().values():
-        if _accepts(accept, head, str(path)):
+    for factory, accept in _list_factories().values():
+        if _accept_start(accept, head, str(path)):
             file.seek(0)
             try:
                 return factory(file, str(path))
@@ -147,13 +147,13 @@ def _identified(file: BinaryIO, path: str | Path) -> ImageFile.ImageFile:
     raise failure or ValueError("not an image")
 
 
-def _accepts(accept: _Accept | None, head: bytes, path: str) -> bool:
-    """Whether a file may be of a format; TGA has no magic number, and goes by the ending."""
+def _accept_start(accept: _Accept | None, head: bytes, path: str) -> bool:
+    """Returns whether a file may be of a format; TGA has no magic number, and goes by the ending."""
     return path.lower().endswith(".tga") if accept is None else accept(head[:16].ljust(16, b"\0")) is True
 
 
-def _bare(file: BinaryIO) -> BytesIO | None:
-    """A PNG or JPEG without text, profiles and tags; None of anything else."""
+def _strip_metadata(file: BinaryIO) -> BytesIO | None:
+    """Returns a PNG or JPEG without text, profiles and tags; None of anything else."""
     file.seek(0)
     head = file.read(len(_PNG_MAGIC))
     pixels = _png_pixels if head == _PNG_MAGIC else _jpeg_pixels if head.startswith(_JPEG_MAGIC) else None
@@ -184,8 +184,8 @@ def _jpeg_pixels(data: bytes) -> Iterator[bytes]:
     yield data[place:]
 
 
-def _reason(exc: Exception) -> str:
-    """One line on what is wrong with a file."""
+def _describe_error(exc: Exception) -> str:
+    """Returns one line on what is wrong with a file."""
     if isinstance(exc, FileNotFoundError):
         return "no such file"
     if isinstance(exc, OSError) and exc.strerror:

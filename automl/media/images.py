@@ -78,7 +78,7 @@ def read_rgb(path: str | Path, short_side: int | None = None) -> Image.Image:
     Raises:
         DataError: If the file is missing, truncated, too large or not an image; the cause is chained.
     """
-    return read_image(path, lambda image: _decoded(image, short_side)[0])
+    return read_image(path, lambda image: _decode_picture(image, short_side)[0])
 
 
 def read_pixels(path: str | Path, size: int) -> np.ndarray:
@@ -97,20 +97,20 @@ def read_pixels(path: str | Path, size: int) -> np.ndarray:
         DataError: As `read_rgb`.
     """
     image = read_rgb(path, short_side=size)
-    (width, left, right), (height, top, bottom) = _spans(*image.size, size)
+    (width, left, right), (height, top, bottom) = _find_spans(*image.size, size)
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BICUBIC, box=(left, top, right, bottom))
     return np.asarray(image)
 
 
-def shrunk(width: int, height: int, size: int) -> tuple[int, int]:
-    """The (width, height) in pixels that `read_pixels` gives an image of `width` × `height`."""
-    (width, *_), (height, *_) = _spans(width, height, size)
+def shrink_size(width: int, height: int, size: int) -> tuple[int, int]:
+    """Returns the (width, height) in pixels that `read_pixels` gives an image of `width` × `height`."""
+    (width, *_), (height, *_) = _find_spans(width, height, size)
     return width, height
 
 
-def _spans(width: int, height: int, size: int) -> tuple[tuple[int, float, float], tuple[int, float, float]]:
-    """Of both axes of an image: pixels of the result, and from where to where of the image they are made.
+def _find_spans(width: int, height: int, size: int) -> tuple[tuple[int, float, float], tuple[int, float, float]]:
+    """Returns of both axes of an image: pixels of the result, and from where to where of the image they are made.
 
     The middle of 1:2 becomes the pixels that it would become alone, and what is beyond goes on in steps of that width.
     """
@@ -134,7 +134,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: If the file is missing, too large or not an image.
     """
-    return read_image(path, _upright_size)
+    return read_image(path, _find_upright_size)
 
 
 def probe_image(path: str | Path) -> ImageInfo:
@@ -145,31 +145,31 @@ def probe_image(path: str | Path) -> ImageInfo:
     """
 
     def look(image: ImageFile.ImageFile) -> ImageInfo:
-        size = _upright_size(image) if isinstance(image, JpegImageFile) else None  # what else is not drafted
-        picture, said = _decoded(image, 1)
+        size = _find_upright_size(image) if isinstance(image, JpegImageFile) else None  # what else is not drafted
+        picture, said = _decode_picture(image, 1)
         return ImageInfo(*(size or picture.size), said)
 
     return read_image(path, look)
 
 
-def reason_alone(exc: DataError, path: str | Path) -> str:
-    """What an error says of a file, without its path: for a list in which the file is named already."""
+def describe_alone(exc: DataError, path: str | Path) -> str:
+    """Returns what an error says of a file, without its path: for a list in which the file is named already."""
     return str(exc).removeprefix(f"cannot read {path}: ").removeprefix(f"{path}: ")
 
 
-def _upright_size(image: ImageFile.ImageFile) -> tuple[int, int]:
-    """The (width, height) of an opened image in pixels; leaves a JPEG drafted."""
+def _find_upright_size(image: ImageFile.ImageFile) -> tuple[int, int]:
+    """Returns the (width, height) of an opened image in pixels; leaves a JPEG drafted."""
     width, height = image.size
     if isinstance(image, TiffImageFile):  # its size is upright already, or not, as the version of Pillow has it
         width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
-    _draft(image, 1)
+    _draft_jpeg(image, 1)
     orientation = None
     with suppress(Exception):  # broken EXIF does not make the image unreadable
         orientation = image.getexif().get(_ORIENTATION_TAG)
     return (height, width) if orientation in _SIDEWAYS else (width, height)
 
 
-def _draft(image: ImageFile.ImageFile, short_side: int | None) -> None:
+def _draft_jpeg(image: ImageFile.ImageFile, short_side: int | None) -> None:
     """Has a JPEG decoded at a fraction of its size, and raises DataError if too many pixels are to be decoded."""
     width, height = image.size
     if short_side is not None:
@@ -184,35 +184,35 @@ def _draft(image: ImageFile.ImageFile, short_side: int | None) -> None:
         )
 
 
-def _decoded(image: ImageFile.ImageFile, short_side: int | None) -> tuple[Image.Image, str]:
-    """The picture of an opened file, upright, as RGB, and how its values were scaled."""
-    _draft(image, short_side)
+def _decode_picture(image: ImageFile.ImageFile, short_side: int | None) -> tuple[Image.Image, str]:
+    """Returns the picture of an opened file, upright, as RGB, and how its values were scaled."""
+    _draft_jpeg(image, short_side)
     file, tiles = image.fp, image.tile
     image.load()
-    if file and tiles and _HALVES.issuperset(map(_raw_mode, tiles)) and _range(np.asarray(image))[1] < 16:
+    if file and tiles and _HALVES.issuperset(map(_find_raw_mode, tiles)) and _find_range(np.asarray(image))[1] < 16:
         file.seek(0)
         low = type(image)(file, image.filename)
-        low.tile = [_other_half(tile) for tile in low.tile]
+        low.tile = [_read_low_bytes(tile) for tile in low.tile]
         low.load()
-        values = 256 * np.asarray(_upright(image), np.float32) + np.asarray(_upright(low), np.float32)
+        values = 256 * np.asarray(_turn_upright(image), np.float32) + np.asarray(_turn_upright(low), np.float32)
         scaled, said = _to_eight_bits(values, floats=False)
         return Image.fromarray(scaled), said
-    return _to_rgb(_upright(image))
+    return _to_rgb(_turn_upright(image))
 
 
-def _raw_mode(tile: "ImageFile._Tile") -> str:
-    """How the values of a part of a file are stored."""
+def _find_raw_mode(tile: "ImageFile._Tile") -> str:
+    """Returns how the values of a part of a file are stored."""
     return str(tile.args if isinstance(tile.args, str) else (tile.args or ("",))[0])
 
 
-def _other_half(tile: "ImageFile._Tile") -> "ImageFile._Tile":
-    """A part of a file of 16-bit colour, of which Pillow keeps the high byte alone, so that it keeps the low byte."""
-    mode = _raw_mode(tile)
+def _read_low_bytes(tile: "ImageFile._Tile") -> "ImageFile._Tile":
+    """Changes a part of a file of 16-bit colour, of which Pillow keeps the high byte, to its low byte."""
+    mode = _find_raw_mode(tile)
     mode = mode[:-1] + {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}[mode[-1]]
     return tile._replace(args=mode if isinstance(tile.args, str) else (mode, *(tile.args or ())[1:]))
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Image.Image:
     """Applies the EXIF orientation; broken EXIF counts as none."""
     with suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
@@ -239,14 +239,14 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
 
 def _to_eight_bits(values: npt.NDArray[np.float32], floats: bool) -> tuple[npt.NDArray[np.uint8], str]:
     """Scales gray of more than 8 bits to 0..255 (see the module's text), and says how, "" for plain 16 bits."""
-    black, white, said = _scale(*_range(values), floats)
+    black, white, said = _choose_scale(*_find_range(values), floats)
     with np.errstate(invalid="ignore", over="ignore"):
         scaled = (values - np.float32(black)) * np.float32(255 / (white - black))
     return np.nan_to_num(np.rint(scaled.clip(0, 255, out=scaled), out=scaled), copy=False).astype(np.uint8), said
 
 
-def _range(values: npt.NDArray[np.generic]) -> tuple[float, float]:
-    """Between which values most of an image's lie, but for a thousandth at both ends."""
+def _find_range(values: npt.NDArray[np.generic]) -> tuple[float, float]:
+    """Returns between which values most of an image's lie, but for a thousandth at both ends."""
     step = math.ceil(math.sqrt(values.size / _RANGE_PIXELS)) or 1
     seen = values[::step, ::step]
     seen = seen[np.isfinite(seen)]
@@ -257,8 +257,8 @@ def _range(values: npt.NDArray[np.generic]) -> tuple[float, float]:
     return float(seen[beyond]), float(seen[-1 - beyond])
 
 
-def _scale(low: float, high: float, floats: bool) -> tuple[float, float, str]:
-    """What is black, what is white, and what to tell of it, for values that lie between `low` and `high`."""
+def _choose_scale(low: float, high: float, floats: bool) -> tuple[float, float, str]:
+    """Returns what is black, what is white, and what to tell of it, for values that lie between `low` and `high`."""
     what = "floating point" if floats else "more than 8 bits"
     over = _OVERSHOOT if floats else 0.0
     for full in (1, 255) if floats else (255, 4095, 65_535):

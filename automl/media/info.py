@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl.errors import DataError
-from automl.media.cut_off import says_how_long
+from automl.media.cut_off import declares_length
 from automl.media.opening import (
     EXACT,
     EXACT_SECONDS,
-    decoded,
-    end_of,
+    decode_packet,
     ends_of,
+    find_end,
+    find_origin,
+    find_promised_end,
     find_sound,
     find_video,
-    only,
+    list_sound_tracks,
+    list_video_tracks,
     open_media,
-    origin_of,
-    promised_end,
+    read_only,
     refuse_missing,
-    sound_tracks,
-    video_tracks,
 )
 from automl.media.sound import refuse_not_numbers
-from automl.media.video import shown_size, turn_of
+from automl.media.video import find_shown_size, find_turn
 
 if TYPE_CHECKING:
     import av.audio.stream
@@ -121,37 +121,41 @@ def probe_media(path: str | Path) -> MediaInfo:
     """
     path = Path(path)
     with open_media(path) as container:
-        name, origin = container.format.name, origin_of(container)
+        name, origin = container.format.name, find_origin(container)
         seconds = None if container.duration is None else container.duration / 1_000_000
         moving = find_video(container, path)
         sound = find_sound(container)
-        video = None if moving is None else _video(container, moving, path, seconds)
-        heard = None if sound is None else promised_end(sound)
+        video = None if moving is None else _describe_video(container, moving, path, seconds)
+        heard = None if sound is None else find_promised_end(sound)
         if video is None and sound is None:
             raise DataError(f"cannot read {path}: it has neither a video nor a sound track")
-        if name not in _SIZED and not (name == "mp3" and says_how_long(path)):
+        if name not in _SIZED and not (name == "mp3" and declares_length(path)):
             ends = ends_of(path)
-            seconds = _whole(path, name, ends, seconds, origin)
+            seconds = _find_duration(path, name, ends, seconds, origin)
             if sound is not None:
-                heard = ends.get(sound.index) or end_of(path, sound.index) or heard
-        audio = None if sound is None else _audio(container, sound, seconds if heard is None else float(heard - origin))
+                heard = ends.get(sound.index) or find_end(path, sound.index) or heard
+        audio = (
+            None
+            if sound is None
+            else _describe_audio(container, sound, seconds if heard is None else float(heard - origin))
+        )
     # of other codecs only decoding tells; the pictures of a video are as good as they are
     if video is None and audio is not None and audio.codec.startswith("pcm_f"):
         refuse_not_numbers(path)
     return MediaInfo(path, name, seconds, video, audio)
 
 
-def _video(
+def _describe_video(
     container: "InputContainer", stream: "av.video.stream.VideoStream", path: Path, seconds: float | None
 ) -> VideoStream:
     """Describes a video track."""
-    frame, times = _beginning(container, stream)
+    frame, times = _find_beginning(container, stream)
     if frame is None:
         raise DataError(f"cannot read {path}: its video track has no frames")
     rate = stream.average_rate or stream.guessed_rate
     duration = float(stream.duration * Fraction(stream.time_base or 1)) if stream.duration else seconds
     estimated = round(duration * float(rate)) if duration is not None and rate else None
-    turn, (width, height) = turn_of(frame), shown_size(frame, stream)
+    turn, (width, height) = find_turn(frame), find_shown_size(frame, stream)
     square = (width, height) == (frame.width, frame.height)
     if turn.transpose:
         width, height = height, width
@@ -166,19 +170,19 @@ def _video(
         turn.degrees,
         variable_rate=bool(steps) and max(steps) - min(steps) > max(2, _STEADY * max(steps)),
         square_pixels=square,
-        tracks=len(video_tracks(container)),
+        tracks=len(list_video_tracks(container)),
     )
 
 
-def _beginning(
+def _find_beginning(
     container: "InputContainer", stream: "av.video.stream.VideoStream"
 ) -> tuple["VideoFrame | None", list[int]]:
-    """The first frame that can be decoded, and the times of the first frames in units of the stream, sorted."""
+    """Returns the first frame that can be decoded, and the times of the first frames in units of the stream, sorted."""
     first: VideoFrame | None = None
     times: list[int] = []
-    for packet in container.demux(only(container, stream)):
+    for packet in container.demux(read_only(container, stream)):
         if first is None:
-            first = next(iter(decoded(packet)), None)
+            first = next(iter(decode_packet(packet)), None)
         if packet.pts is not None and packet.size:
             times.append(packet.pts)
         if first is not None and len(times) >= _TIMED_FRAMES:
@@ -187,16 +191,18 @@ def _beginning(
     return first, times[: _TIMED_FRAMES - _REORDERED]  # of the last ones, neighbours may still be missing
 
 
-def _audio(container: "InputContainer", stream: "av.audio.stream.AudioStream", seconds: float | None) -> AudioStream:
+def _describe_audio(
+    container: "InputContainer", stream: "av.audio.stream.AudioStream", seconds: float | None
+) -> AudioStream:
     """Describes a sound track."""
     codec = stream.codec_context.codec.canonical_name
-    return AudioStream(stream.sample_rate, stream.channels, codec, seconds, len(sound_tracks(container)))
+    return AudioStream(stream.sample_rate, stream.channels, codec, seconds, len(list_sound_tracks(container)))
 
 
-def _whole(
+def _find_duration(
     path: Path, container: str, ends: dict[int, Fraction], promised: float | None, origin: Fraction
 ) -> float | None:
-    """The duration of a file in seconds, by its last packets; DataError if its header promises more than it may."""
+    """Finds the duration of a file in seconds, by its last packets; DataError if its header promises too much."""
     if not ends:
         return promised
     found = max(ends.values()) - origin

@@ -51,14 +51,14 @@ _VIDEO = re.compile(
 _HEAD_BYTES = 600  # three packets of an MPEG transport stream
 
 
-def medium_of(name: str) -> Medium | None:
-    """The kind of a file by its name alone, None if its ending is of none; hidden files are none."""
+def find_medium(name: str) -> Medium | None:
+    """Returns the kind of a file by its name alone, None if its ending is of none; hidden files are none."""
     base = os.path.basename(name)  # noqa: PTH119 - ten times as fast as Path, for every file
-    return None if base.startswith(".") else _KINDS.get(_ending(base))
+    return None if base.startswith(".") else _KINDS.get(_find_ending(base))
 
 
-def medium_at(path: str | os.PathLike[str]) -> Medium | None:
-    """The kind of a file on the disk: by its name, or by its content where the ending is missing or unknown.
+def find_medium_at(path: str | os.PathLike[str]) -> Medium | None:
+    """Returns the kind of a file on the disk: by its name, or by its content where the ending is missing or unknown.
 
     Args:
         path: The file; it is opened, for its first bytes, only if its ending is in neither `ENDINGS` nor `NOT_MEDIA`:
@@ -68,20 +68,20 @@ def medium_at(path: str | os.PathLike[str]) -> Medium | None:
         None for a file that is none, or hidden, cannot be opened or is no ordinary file; nothing is raised.
     """
     base = os.path.basename(path)  # noqa: PTH119 - as above
-    ending = _ending(base)
+    ending = _find_ending(base)
     if base.startswith(".") or ending in NOT_MEDIA:
         return None
-    return _KINDS.get(ending) or medium_within(path)
+    return _KINDS.get(ending) or find_medium_within(path)
 
 
-def medium_within(path: str | os.PathLike[str]) -> Medium | None:
-    """The kind of a file on the disk by its first bytes alone, whatever it is called; None as by `medium_at`."""
-    return _medium_of_bytes(_head(path))
+def find_medium_within(path: str | os.PathLike[str]) -> Medium | None:
+    """Finds the kind of a file by its first bytes alone, whatever its name; None as by `find_medium_at`."""
+    return _medium_of_bytes(_read_head(path))
 
 
 def is_media(name: str, media: Collection[str] = tuple(ENDINGS)) -> bool:
-    """Whether a name, not a hidden one, ends like a file of one of these kinds."""
-    return medium_of(name) in media
+    """Returns whether a name, not a hidden one, ends like a file of one of these kinds."""
+    return find_medium(name) in media
 
 
 def endings_for(media: Collection[Medium]) -> str:
@@ -89,13 +89,13 @@ def endings_for(media: Collection[Medium]) -> str:
     return ", ".join([*(_USUAL[medium] for medium in media), "…"])
 
 
-def _ending(base: str) -> str:
-    """The ending of a file's name, in lower case."""
+def _find_ending(base: str) -> str:
+    """Returns the ending of a file's name, in lower case."""
     return os.path.splitext(base)[1].lower()  # noqa: PTH122 - as above
 
 
-def _head(path: str | os.PathLike[str]) -> bytes:
-    """The first bytes of an ordinary file, none of what cannot be opened; a pipe would keep one waiting."""
+def _read_head(path: str | os.PathLike[str]) -> bytes:
+    """Returns the first bytes of an ordinary file, none of what cannot be opened; a pipe would keep one waiting."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             return b""
@@ -106,7 +106,7 @@ def _head(path: str | os.PathLike[str]) -> bytes:
 
 
 def _medium_of_bytes(head: bytes) -> Medium | None:
-    """The kind that the first bytes of a file are of."""
+    """Returns the kind that the first bytes of a file are of."""
     if is_image(head):
         return "image"
     return "sound" if _SOUND.match(head) else "video" if _VIDEO.match(head) else None

@@ -68,21 +68,23 @@ _WAVE_OPTIONS = {"probesize": "4096", "max_size": "65536"}
 _MAGIC = {b"ftyp": 4, b"moov": 4, b"mdat": 4} | dict.fromkeys(
     (b"\x1aE\xdf\xa3", b"RIFF", b"RF64", b"riff", b"OggS", b"fLaC", b"FORM", b"FLV", b"wvpk", b"caff", b".snd"), 0
 )
+_DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
 
 
 def require(name: str) -> ModuleType:
-    """Imports an optional package of the `media` extra.
+    """Imports a package when it is needed: these take a while.
 
     Args:
         name: The import name: `av`, `cv2` or `librosa`.
 
     Raises:
-        DataError: If it is not installed; the message says how to install it.
+        DataError: If it cannot be imported; the message says how to install it.
     """
     try:
         return importlib.import_module(name)
     except ImportError as exc:
-        raise DataError(f"video and sound need {name}: pip install 'automl-timm[media]' ({exc})") from exc
+        package = _DISTRIBUTIONS.get(name, name)
+        raise DataError(f"{name} cannot be imported ({exc}); try: pip install --force-reinstall {package}") from exc
 
 
 @contextmanager
@@ -99,22 +101,22 @@ def open_media(path: str | Path) -> Iterator["InputContainer"]:
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file", "max_streams": str(_MOST_TRACKS)}
     try:
         refuse_cut_off(path)
-        if _head(path)[8:] == b"WAVE":
+        if _read_head(path)[8:] == b"WAVE":
             options |= _WAVE_OPTIONS
         # the prefix: "12:30.mp4" is a file and no protocol; undecodable tags must not make a clip unreadable
         with av.open(f"file:{path}", container_options=options, metadata_errors="replace") as container:
             yield container
     except (av.FFmpegError, OSError) as exc:
-        raise DataError(f"cannot read {path}: {_reason(path, exc)}") from exc
+        raise DataError(f"cannot read {path}: {_describe_error(path, exc)}") from exc
 
 
 def find_video(container: "InputContainer", path: str | Path) -> "VideoStream | None":
-    """The video track of a file that is read, if there is one; see `video_tracks`.
+    """Returns the video track of a file that is read, if there is one; see `video_tracks`.
 
     Raises:
         DataError: If no decoder knows it, or its frames are too large.
     """
-    tracks = video_tracks(container)
+    tracks = list_video_tracks(container)
     if not tracks:
         return None
     stream = tracks[0]
@@ -128,36 +130,38 @@ def find_video(container: "InputContainer", path: str | Path) -> "VideoStream | 
 
 
 def find_sound(container: "InputContainer") -> "AudioStream | None":
-    """The sound track of a file that is read, if there is one that can be decoded; see `sound_tracks`."""
-    return next(iter(sound_tracks(container)), None)
+    """Returns the sound track of a file that is read, if there is one that can be decoded; see `sound_tracks`."""
+    return next(iter(list_sound_tracks(container)), None)
 
 
-def video_tracks(container: "InputContainer") -> "list[VideoStream]":
-    """The tracks of moving pictures, the one that is read first: as FFmpeg chooses, the default one before others.
+def list_video_tracks(container: "InputContainer") -> "list[VideoStream]":
+    """Lists the tracks of moving pictures; the first is read: as FFmpeg chooses, the default one before others.
 
     The cover picture of a song is none, nor is a single picture, or what cannot be decoded, beside a track that moves.
     """
     cover = require("av").stream.Disposition.attached_pic
     tracks = [track for track in container.streams.video if not track.disposition & cover]
-    moving = [track for track in tracks if track.codec_context and track.width and track.height and not _still(track)]
+    moving = [
+        track for track in tracks if track.codec_context and track.width and track.height and not _is_still(track)
+    ]
     return _best_first(moving or tracks, container.streams.best("video"))
 
 
-def sound_tracks(container: "InputContainer") -> "list[AudioStream]":
-    """The sound tracks that can be decoded, the one that is read first: as FFmpeg chooses, the default before others.
+def list_sound_tracks(container: "InputContainer") -> "list[AudioStream]":
+    """Lists the sound tracks that can be decoded; the first is read: as FFmpeg chooses, the default before others.
 
     Of a recording of several television programmes, it is that of the pictures that are read.
     """
-    pictures = next(iter(video_tracks(container)), None)
+    pictures = next(iter(list_video_tracks(container)), None)
     tracks = [track for track in container.streams.audio if track.codec_context]
     return _best_first(tracks, container.streams.best("audio", related=pictures))
 
 
-def _still(track: "VideoStream") -> bool:
-    """Whether a track says that it has one frame."""
+def _is_still(track: "VideoStream") -> bool:
+    """Returns whether a track says that it has one frame."""
     if track.frames:
         return track.frames == 1
-    end, start = promised_end(track), (track.start_time or 0) * Fraction(track.time_base or 1)
+    end, start = find_promised_end(track), (track.start_time or 0) * Fraction(track.time_base or 1)
     return end is not None and round((end - start) * Fraction(track.average_rate or 0)) == 1
 
 
@@ -168,18 +172,18 @@ def _best_first(tracks: "list[AnyStream]", best: "Stream | None") -> "list[AnySt
 
 
 @overload
-def decoded(packet: "Packet[VideoStream]") -> "list[VideoFrame]": ...
+def decode_packet(packet: "Packet[VideoStream]") -> "list[VideoFrame]": ...
 @overload
-def decoded(packet: "Packet[AudioStream]") -> "list[AudioFrame]": ...
-def decoded(packet: Any) -> Any:
-    """The frames that come out of the decoder for a packet; none for a damaged one."""
+def decode_packet(packet: "Packet[AudioStream]") -> "list[AudioFrame]": ...
+def decode_packet(packet: Any) -> Any:
+    """Returns the frames that come out of the decoder for a packet; none for a damaged one."""
     try:
         return packet.decode()
     except require("av").error.InvalidDataError:
         return []
 
 
-def only(container: "InputContainer", stream: "AnyStream") -> "AnyStream":
+def read_only(container: "InputContainer", stream: "AnyStream") -> "AnyStream":
     """Makes the demuxer leave out all other streams: their bytes need not even be read. Returns the stream."""
     for other in container.streams:
         if other.index != stream.index:
@@ -187,13 +191,13 @@ def only(container: "InputContainer", stream: "AnyStream") -> "AnyStream":
     return stream
 
 
-def origin_of(container: "InputContainer") -> Fraction:
-    """The timestamp, in seconds, that is time zero of the file."""
+def find_origin(container: "InputContainer") -> Fraction:
+    """Returns the timestamp, in seconds, that is time zero of the file."""
     return Fraction(container.start_time or 0, 1_000_000)
 
 
-def promised_end(stream: "Stream") -> Fraction | None:
-    """Where a stream ends, as a timestamp in seconds, if the header of its file says so."""
+def find_promised_end(stream: "Stream") -> Fraction | None:
+    """Returns where a stream ends, as a timestamp in seconds, if the header of its file says so."""
     base = Fraction(stream.time_base or 1)
     if stream.duration:
         return ((stream.start_time or 0) + stream.duration) * base
@@ -203,7 +207,7 @@ def promised_end(stream: "Stream") -> Fraction | None:
     return None
 
 
-def end_of(path: str | Path, stream_index: int | None = None) -> Fraction | None:
+def find_end(path: str | Path, stream_index: int | None = None) -> Fraction | None:
     """Reads where a stream ends, from the last packets of the file; nothing is decoded.
 
     Args:
@@ -234,16 +238,16 @@ def ends_of(path: str | Path, stream_index: int | None = None) -> dict[int, Frac
     Raises:
         DataError: As `open_media`.
     """
-    return _last_packets(path, stream_index, seek=True) or _last_packets(path, stream_index, seek=False)
+    return _find_last_packets(path, stream_index, seek=True) or _find_last_packets(path, stream_index, seek=False)
 
 
-def _last_packets(path: str | Path, stream_index: int | None, seek: bool) -> dict[int, Fraction]:
-    """The ends of streams after a seek to the end, or after all packets."""
+def _find_last_packets(path: str | Path, stream_index: int | None, seek: bool) -> dict[int, Fraction]:
+    """Returns the ends of streams after a seek to the end, or after all packets."""
     ends: dict[int, Fraction] = {}
     with open_media(path) as container:
         streams: tuple[Stream, ...] = (*container.streams.video, *container.streams.audio)
         if stream_index is not None:
-            streams = (only(container, container.streams[stream_index]),)
+            streams = (read_only(container, container.streams[stream_index]),)
         if seek:
             with suppress(require("av").FFmpegError):  # no index: all packets are read
                 container.seek(_LATEST_SECONDS * 1_000_000)
@@ -265,21 +269,21 @@ def refuse_missing(path: str | Path, promised: Fraction | None, found: Fraction,
         raise DataError(f"cannot read {path}: cut off: it ends after {float(found):.3f} s of {float(promised):.3f} s")
 
 
-def _head(path: Path) -> bytes:
-    """The first twelve bytes of a file."""
+def _read_head(path: Path) -> bytes:
+    """Returns the first twelve bytes of a file."""
     with path.open("rb") as file:
         return file.read(12)
 
 
-def _reason(path: Path, exc: OSError) -> str:
-    """One line on what is wrong with a file."""
+def _describe_error(path: Path, exc: OSError) -> str:
+    """Returns one line on what is wrong with a file."""
     said = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
     if exc.errno == errno.ENOMEM:  # FFmpeg's answer to both
         return f"it has more than {_MOST_TRACKS} tracks, or claims more than there is memory for"
     # EINVAL: what it is was recognised, and is none of our demuxers'
     if not isinstance(exc, require("av").error.InvalidDataError | EOFError) and exc.errno != errno.EINVAL:
         return str(said)
-    head = _head(path)
+    head = _read_head(path)
     if not head:
         return "the file is empty"
     if any(head[place:].startswith(magic) for magic, place in _MAGIC.items()):

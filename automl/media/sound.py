@@ -25,13 +25,13 @@ from automl.errors import DataError
 from automl.media.opening import (
     EXACT,
     EXACT_SECONDS,
-    decoded,
-    end_of,
+    decode_packet,
+    find_end,
+    find_origin,
+    find_promised_end,
     find_sound,
-    only,
     open_media,
-    origin_of,
-    promised_end,
+    read_only,
     refuse_missing,
     require,
 )
@@ -95,7 +95,7 @@ def read_sound(
     end = None if seconds is None else begin + round(seconds * sample_rate_hz)
     seeks = (True, False) if start_seconds > _PREROLL_SECONDS else (False,)
     for seek in seeks:
-        blocks, ended = _read(path, sample_rate_hz, begin, end, seek)
+        blocks, ended = _read_whole(path, sample_rate_hz, begin, end, seek)
         if blocks is not None:
             break
     if not blocks:
@@ -119,8 +119,8 @@ def refuse_not_numbers(path: str | Path) -> None:
         stream = find_sound(container)
         if stream is None:
             return
-        for _, _, samples in _blocks(container, only(container, stream), _Clock(container, stream)):
-            wrong += int(np.count_nonzero(~_numbers(samples)))
+        for _, _, samples in _decode_blocks(container, read_only(container, stream), _Clock(container, stream)):
+            wrong += int(np.count_nonzero(~_find_numbers(samples)))
             total += len(samples)
     if wrong:
         raise DataError(
@@ -128,12 +128,14 @@ def refuse_not_numbers(path: str | Path) -> None:
         )
 
 
-def _numbers(samples: Samples) -> npt.NDArray[np.bool_]:
-    """Which samples are neither NaN nor infinite, nor so large that they become so."""
+def _find_numbers(samples: Samples) -> npt.NDArray[np.bool_]:
+    """Returns which samples are neither NaN nor infinite, nor so large that they become so."""
     return np.asarray(np.abs(samples) <= _LOUDEST)
 
 
-def _read(path: str | Path, rate: int, begin: int, end: int | None, seek: bool) -> tuple[list[Samples] | None, int]:
+def _read_whole(
+    path: str | Path, rate: int, begin: int, end: int | None, seek: bool
+) -> tuple[list[Samples] | None, int]:
     """Reads the samples from `begin` to `end`, counted in samples of `rate` from the file's time zero.
 
     Returns:
@@ -145,13 +147,13 @@ def _read(path: str | Path, rate: int, begin: int, end: int | None, seek: bool) 
         stream = find_sound(container)
         if stream is None:
             raise NoSound(f"{path}: it has no sound track")
-        only(container, stream)
+        read_only(container, stream)
         clock = _Clock(container, stream)
         if seek:
-            clock.learn(_frames(container, stream))
-            if not _seek(container, stream, Fraction(begin, rate)):
+            clock.learn_stamp(_decode_frames(container, stream))
+            if not _seek_sound(container, stream, Fraction(begin, rate)):
                 return None, 0
-        with closing(_resampled(_checked(path, _blocks(container, stream, clock)), rate)) as found:
+        with closing(_resample_blocks(_check_samples(path, _decode_blocks(container, stream, clock)), rate)) as found:
             for start, samples in found:
                 if seek and ended is None and start > begin:
                     return None, 0
@@ -185,25 +187,25 @@ def _refuse_short(path: str | Path, stream: "AudioStream", ended_seconds: float)
 
     That the last of them is incomplete, or some are damaged, is neither seen by that nor refused here.
     """
-    promised = promised_end(stream)
+    promised = find_promised_end(stream)
     if promised is not None and promised - ended_seconds > EXACT_SECONDS:
-        found = end_of(path, stream.index)
+        found = find_end(path, stream.index)
         if found is not None:
             refuse_missing(path, promised, found, EXACT_SECONDS)
 
 
-def _seek(container: "InputContainer", stream: "AudioStream", seconds: Fraction) -> bool:
+def _seek_sound(container: "InputContainer", stream: "AudioStream", seconds: Fraction) -> bool:
     """Goes to somewhat before a time; False if that cannot be done."""
     try:
         container.seek(
-            int((seconds - _PREROLL_SECONDS + origin_of(container)) / Fraction(stream.time_base or 1)), stream=stream
+            int((seconds - _PREROLL_SECONDS + find_origin(container)) / Fraction(stream.time_base or 1)), stream=stream
         )
     except require("av").FFmpegError:
         return False
     return True
 
 
-def _checked(path: str | Path, blocks: Iterator[tuple[int, int, Samples]]) -> Iterator[tuple[int, int, Samples]]:
+def _check_samples(path: str | Path, blocks: Iterator[tuple[int, int, Samples]]) -> Iterator[tuple[int, int, Samples]]:
     """Gives blocks on; DataError if there is a sample that is no number, which resampling would spread."""
     for rate, start, samples in blocks:
         if not np.abs(samples).max() <= _LOUDEST:  # nor is NaN
@@ -211,17 +213,19 @@ def _checked(path: str | Path, blocks: Iterator[tuple[int, int, Samples]]) -> It
         yield rate, start, samples
 
 
-def _resampled(blocks: Iterator[tuple[int, int, Samples]], rate: int) -> Generator[tuple[int, Samples], None, None]:
+def _resample_blocks(
+    blocks: Iterator[tuple[int, int, Samples]], rate: int
+) -> Generator[tuple[int, Samples], None, None]:
     """Changes the rate of blocks (rate, place, samples) to another one; what is between them becomes silence."""
     run: _Run | None = None
     for own, start, samples in blocks:
         if run is None or run.own_rate != own:
             if run is not None:
-                yield from run.finish()
+                yield from run.finish_blocks()
             run = _Run(own, rate, start)
-        yield from run.add(start, samples)
+        yield from run.add_block(start, samples)
     if run is not None:
-        yield from run.finish()
+        yield from run.finish_blocks()
 
 
 class _Run:
@@ -239,18 +243,18 @@ class _Run:
         if own_rate != rate:
             self._resampler = require("av").AudioResampler(format="fltp", layout="mono", rate=rate)
 
-    def add(self, start: int, samples: Samples) -> Iterator[tuple[int, Samples]]:
+    def add_block(self, start: int, samples: Samples) -> Iterator[tuple[int, Samples]]:
         """Takes samples at a place, not before the end of what it was given; gives what is ready, with its place."""
         while self._fed < start:
-            yield from self._feed(np.zeros(min(_BLOCK, start - self._fed), dtype=np.float32))
-        yield from self._feed(samples)
+            yield from self._feed_resampler(np.zeros(min(_BLOCK, start - self._fed), dtype=np.float32))
+        yield from self._feed_resampler(samples)
 
-    def finish(self) -> Iterator[tuple[int, Samples]]:
+    def finish_blocks(self) -> Iterator[tuple[int, Samples]]:
         """Gives the rest."""
         if self._resampler is not None:
-            yield from self._take(self._resampler.resample(None))
+            yield from self._take_samples(self._resampler.resample(None))
 
-    def _feed(self, samples: Samples) -> Iterator[tuple[int, Samples]]:
+    def _feed_resampler(self, samples: Samples) -> Iterator[tuple[int, Samples]]:
         if self._resampler is None:
             yield self._fed, samples
             self._fed += len(samples)
@@ -258,38 +262,40 @@ class _Run:
         frame = require("av").AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = self.own_rate, self._fed, Fraction(1, self.own_rate)
         self._fed += len(samples)
-        yield from self._take(self._resampler.resample(frame))
+        yield from self._take_samples(self._resampler.resample(frame))
 
-    def _take(self, frames: "list[AudioFrame]") -> Iterator[tuple[int, Samples]]:
+    def _take_samples(self, frames: "list[AudioFrame]") -> Iterator[tuple[int, Samples]]:
         for frame in frames:
-            samples, start = _mono(frame), self._given
+            samples, start = _mix_channels(frame), self._given
             self._given += len(samples)
             if self._given > self._begin:
                 yield max(start, self._begin), samples[max(0, self._begin - start) :]
 
 
-def _blocks(container: "InputContainer", stream: "AudioStream", clock: "_Clock") -> Iterator[tuple[int, int, Samples]]:
+def _decode_blocks(
+    container: "InputContainer", stream: "AudioStream", clock: "_Clock"
+) -> Iterator[tuple[int, int, Samples]]:
     """Yields (rate, place, mono samples) of a stream from where it stands, at its own rate; blocks do not overlap."""
     av = require("av")
     packer = None
     kind: tuple[str, str, int] | None = None
     rate = place = given = 0  # of the sound; of what comes out of the packer next; after what was given out
 
-    def ready(outputs: "list[AudioFrame]") -> Iterator[tuple[int, int, Samples]]:
+    def take_ready(outputs: "list[AudioFrame]") -> Iterator[tuple[int, int, Samples]]:
         nonlocal place, given
         for output in outputs:
             late, end = max(place, given), place + output.samples
             if late < end:
-                yield rate, late, _mono(output)[late - place :]
+                yield rate, late, _mix_channels(output)[late - place :]
             place, given = end, max(given, end)
 
-    for frame in _frames(container, stream):
+    for frame in _decode_frames(container, stream):
         # a stream may change its rate or its channels; a resampler is made for one kind of frame
         before, kind = kind, None if frame is None else (frame.format.name, frame.layout.name, frame.sample_rate)
         follows = clock.next
-        start = None if frame is None else clock.place(frame)
+        start = None if frame is None else clock.place_frame(frame)
         if packer is not None and (kind != before or start != follows):
-            yield from ready(packer.resample(None))
+            yield from take_ready(packer.resample(None))
             packer = None
         if frame is None or start is None:
             continue
@@ -297,7 +303,7 @@ def _blocks(container: "InputContainer", stream: "AudioStream", clock: "_Clock")
             packer, place = av.AudioResampler(format="flt", frame_size=_BLOCK), start
             given = given * frame.sample_rate // rate if rate else start
             rate = frame.sample_rate
-        yield from ready(packer.resample(frame))
+        yield from take_ready(packer.resample(frame))
 
 
 class _Clock:
@@ -310,29 +316,29 @@ class _Clock:
     def __init__(self, container: "InputContainer", stream: "AudioStream") -> None:
         self.next: int | None = None
         """Where a frame belongs that follows the last one."""
-        self._base, self._origin = Fraction(stream.time_base or 1), origin_of(container)
+        self._base, self._origin = Fraction(stream.time_base or 1), find_origin(container)
         self._jitter = _AVI_JITTER_SECONDS if container.format.name == "avi" else _JITTER_SECONDS
         self._rate = self._shift = 0
         self._ends: list[int] = []  # of the first two frames of the file
 
-    def learn(self, frames: "Iterator[AudioFrame | None]") -> None:
+    def learn_stamp(self, frames: "Iterator[AudioFrame | None]") -> None:
         """Takes the first frames of the file, before others are read from further on."""
         if self._base >= _COARSE_SECONDS:
             for frame in frames:
                 if frame is None or len(self._ends) == 2:
                     break
-                self.place(frame)
+                self.place_frame(frame)
             self.next = None
 
-    def place(self, frame: "AudioFrame") -> int:
-        """Where the next frame belongs."""
+    def place_frame(self, frame: "AudioFrame") -> int:
+        """Returns where the next frame belongs."""
         if frame.sample_rate != self._rate:
             self._change_rate(frame.sample_rate)
         start = self.next
         if frame.pts is not None:
             stamp = (frame.pts * self._scale - self._zero) // self._divisor + self._shift
             if start is None or self._is_off(stamp - start):
-                start = self._exact(stamp + frame.samples) - frame.samples
+                start = self._find_exact_end(stamp + frame.samples) - frame.samples
         start = start or 0
         self.next = start + frame.samples
         if len(self._ends) < 2:
@@ -340,14 +346,14 @@ class _Clock:
         return start
 
     def _is_off(self, samples: int) -> bool:
-        """Whether a stamp deviates by too much from where the frame would follow."""
+        """Returns whether a stamp deviates by too much from where the frame would follow."""
         if samples < -_SET_BACK_SECONDS * self._rate:
             self._shift -= samples
             return False
         return abs(samples) > self._jitter * self._rate
 
-    def _exact(self, end: int) -> int:
-        """Where the frame ends that by its stamp, rounded to milliseconds, ends at `end`."""
+    def _find_exact_end(self, end: int) -> int:
+        """Returns where the frame ends that by its stamp, rounded to milliseconds, ends at `end`."""
         if self._base < _COARSE_SECONDS or len(self._ends) < 2 or self._ends[0] == self._ends[1]:
             return end
         first, step = self._ends[0], self._ends[1] - self._ends[0]
@@ -366,8 +372,8 @@ class _Clock:
         self._zero = 2 * self._origin.numerator * self._base.denominator * rate - self._divisor // 2
 
 
-def _mono(frame: "AudioFrame") -> Samples:
-    """The mean of the channels of a frame of packed samples, or of one plane; float32."""
+def _mix_channels(frame: "AudioFrame") -> Samples:
+    """Returns the mean of the channels of a frame of packed samples, or of one plane; float32."""
     channels = frame.layout.nb_channels
     samples: Samples = np.frombuffer(memoryview(frame.planes[0]), dtype=np.float32, count=channels * frame.samples)
     if channels == 1:
@@ -376,8 +382,8 @@ def _mono(frame: "AudioFrame") -> Samples:
     return mean
 
 
-def _frames(container: "InputContainer", stream: "AudioStream") -> Iterator["AudioFrame | None"]:
+def _decode_frames(container: "InputContainer", stream: "AudioStream") -> Iterator["AudioFrame | None"]:
     """Yields the decoded frames, and None after the last; damaged packets are left out."""
     for packet in container.demux(stream):
-        yield from decoded(packet)
+        yield from decode_packet(packet)
     yield None

@@ -27,13 +27,13 @@ import numpy as np
 from automl.errors import DataError
 from automl.media.opening import (
     LARGEST,
-    decoded,
-    end_of,
+    decode_packet,
+    find_end,
+    find_origin,
+    find_promised_end,
     find_video,
-    only,
     open_media,
-    origin_of,
-    promised_end,
+    read_only,
     require,
 )
 
@@ -89,7 +89,7 @@ class Turn:
             return 270 if self.flip_y else 90
         return 180 if self.flip_y else 0
 
-    def apply(self, pixels: np.ndarray) -> np.ndarray:
+    def turn_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Turns (height, width, 3) upright."""
         if self.transpose:
             pixels = pixels.transpose(1, 0, 2)
@@ -124,12 +124,12 @@ def read_frames(
 
     def read(decoder: _Decoder) -> Frames:
         if times_seconds is None:
-            wanted = _evenly(*_span(path, decoder.stream), count or 1)
+            wanted = _spread_evenly(*_find_span(path, decoder.stream), count or 1)
         else:
-            wanted = [decoder.timestamp(seconds) for seconds in times_seconds]
-        return _read(path, decoder, wanted, size)
+            wanted = [decoder.to_timestamp(seconds) for seconds in times_seconds]
+        return _read_displayed(path, decoder, wanted, size)
 
-    return _seeking(path, read)
+    return _read_seeking(path, read)
 
 
 def read_pairs(path: str | Path, count: int, apart: int = 1, size: int | None = None) -> tuple[Frames, Frames]:
@@ -149,7 +149,7 @@ def read_pairs(path: str | Path, count: int, apart: int = 1, size: int | None = 
     """
     if count < 1 or apart < 1:
         raise ValueError(f"count and apart must be positive, got {count=} {apart=}")
-    return _seeking(path, lambda decoder: _read_pairs(path, decoder, count, size), apart)
+    return _read_seeking(path, lambda decoder: _read_pairs(path, decoder, count, size), apart)
 
 
 def iterate_frames(path: str | Path, stride: int = 1, size: int | None = None) -> Iterator[tuple[float, np.ndarray]]:
@@ -170,14 +170,14 @@ def iterate_frames(path: str | Path, stride: int = 1, size: int | None = None) -
         stream = _open_video(container, path)
         decoder, painter = _Decoder(container, stream, seek=False), _Painter(stream, size)
         number = -1
-        for number, frame in enumerate(decoder.frames()):
+        for number, frame in enumerate(decoder.decode_frames()):
             if number % stride == 0:
-                yield decoder.time(frame), painter.paint(frame)
+                yield decoder.to_seconds(frame), painter.paint_frame(frame)
         if number < 0:
             raise DataError(f"cannot read {path}: its video track has no frames")
 
 
-def turn_of(frame: "VideoFrame") -> Turn:
+def find_turn(frame: "VideoFrame") -> Turn:
     """Reads from the display matrix of a decoded frame how it is brought upright."""
     items: Any = frame.side_data  # which PyAV 18 annotates as something else
     side_data = {item.type.name: item for item in items}
@@ -190,8 +190,8 @@ def turn_of(frame: "VideoFrame") -> Turn:
     return Turn(True, flip_x=c < 0, flip_y=b < 0)
 
 
-def conversion() -> "av.video.reformatter.Interpolation":
-    """How swscale is to convert frames: to the same pixels whatever the processor and the pixel format, bicubic.
+def choose_conversion() -> "av.video.reformatter.Interpolation":
+    """Says how swscale converts frames: bicubic, to the same pixels whatever the processor and the pixel format.
 
     `FULL_CHR_H_INT` gives each pixel its own colour where YUV becomes RGB, `FULL_CHR_H_INP` averages the colours of
     all pixels where RGB becomes YUV.
@@ -200,8 +200,8 @@ def conversion() -> "av.video.reformatter.Interpolation":
     return flags.BICUBIC | flags.ACCURATE_RND | flags.BITEXACT | flags.FULL_CHR_H_INT | flags.FULL_CHR_H_INP
 
 
-def shown_size(frame: "VideoFrame", stream: "VideoStream") -> tuple[int, int]:
-    """The width and height at which a stored frame is shown, in square pixels, before it is turned.
+def find_shown_size(frame: "VideoFrame", stream: "VideoStream") -> tuple[int, int]:
+    """Returns the width and height at which a stored frame is shown, in square pixels, before it is turned.
 
     Nothing is lost: where pixels are not square the frame is made wider or higher, as players do. An absurd shape is
     ignored.
@@ -216,14 +216,14 @@ def shown_size(frame: "VideoFrame", stream: "VideoStream") -> tuple[int, int]:
 
 
 def _open_video(container: "InputContainer", path: str | Path) -> "VideoStream":
-    """The video track of a file, as the only one that is read."""
+    """Returns the video track of a file, as the only one that is read."""
     stream = find_video(container, path)
     if stream is None:
         raise DataError(f"cannot read {path}: it has no video track")
-    return only(container, stream)
+    return read_only(container, stream)
 
 
-def _seeking(path: str | Path, read: "Callable[[_Decoder], T]", apart: int = 0) -> T:
+def _read_seeking(path: str | Path, read: "Callable[[_Decoder], T]", apart: int = 0) -> T:
     """Opens a video and reads of it by seeking; where that fails, from its beginning."""
     for seek in (True, False):
         with open_media(path) as container:
@@ -234,19 +234,19 @@ def _seeking(path: str | Path, read: "Callable[[_Decoder], T]", apart: int = 0) 
     raise AssertionError("decoding without seeking cannot fail to seek")
 
 
-def _read(path: str | Path, decoder: "_Decoder", wanted: list[int], size: int | None) -> Frames:
+def _read_displayed(path: str | Path, decoder: "_Decoder", wanted: list[int], size: int | None) -> Frames:
     """Reads the frames displayed at the timestamps `wanted`."""
     painter = _Painter(decoder.stream, size)
     pixels: np.ndarray | None = None
     times = np.zeros(len(wanted))
     before: tuple[VideoFrame, int] | None = None
     for place in sorted(range(len(wanted)), key=wanted.__getitem__):
-        frame = _displayed(path, decoder, wanted[place])
-        times[place] = decoder.time(frame)
+        frame = _decode_displayed(path, decoder, wanted[place])
+        times[place] = decoder.to_seconds(frame)
         if before is not None and before[0] is frame and pixels is not None:
             pixels[place] = pixels[before[1]]
         else:
-            image = painter.paint(frame)
+            image = painter.paint_frame(frame)
             if pixels is None:
                 pixels = np.empty((len(wanted), *image.shape), dtype=np.uint8)
             pixels[place] = image
@@ -259,44 +259,44 @@ def _read_pairs(path: str | Path, decoder: "_Decoder", count: int, size: int | N
     painter = _Painter(decoder.stream, size)
     earlier: list[tuple[float, np.ndarray]] = []
     later: list[tuple[float, np.ndarray]] = []
-    start, end = _span(path, decoder.stream)
+    start, end = _find_span(path, decoder.stream)
     # no pair begins in the last `apart` frames; whatever the rate is said to be, they leave room for one pair
     end -= min(decoder.apart * decoder.step, (end - start) * decoder.apart // (decoder.apart + 1))
-    for timestamp in _evenly(start, end, count):
-        _displayed(path, decoder, timestamp)
-        pair = decoder.pair()
-        if pair is not None and (not earlier or decoder.time(pair[0]) > earlier[-1][0]):
+    for timestamp in _spread_evenly(start, end, count):
+        _decode_displayed(path, decoder, timestamp)
+        pair = decoder.pair_at()
+        if pair is not None and (not earlier or decoder.to_seconds(pair[0]) > earlier[-1][0]):
             for found, frame in zip((earlier, later), pair, strict=True):
-                found.append((decoder.time(frame), painter.paint(frame)))
-    return _together(earlier), _together(later)
+                found.append((decoder.to_seconds(frame), painter.paint_frame(frame)))
+    return _stack_frames(earlier), _stack_frames(later)
 
 
-def _together(found: list[tuple[float, np.ndarray]]) -> Frames:
-    """Frames of (time, pixels) each."""
+def _stack_frames(found: list[tuple[float, np.ndarray]]) -> Frames:
+    """Returns frames of (time, pixels) each."""
     pixels = np.stack([pixels for _, pixels in found]) if found else _NO_PIXELS
     return Frames(pixels, np.array([time for time, _ in found], dtype=np.float64))
 
 
-def _displayed(path: str | Path, decoder: "_Decoder", timestamp: int) -> "VideoFrame":
-    """The frame displayed at a timestamp; DataError if there is none, or if the file is cut off before it."""
-    frame = decoder.at(timestamp)
+def _decode_displayed(path: str | Path, decoder: "_Decoder", timestamp: int) -> "VideoFrame":
+    """Returns the frame displayed at a timestamp; DataError if there is none, or if the file is cut off before it."""
+    frame = decoder.frame_at(timestamp)
     if frame is None:
         raise DataError(f"cannot read {path}: its video track has no frames")
-    if decoder.missing_seconds(timestamp) > _CUT_OFF_SECONDS:
-        raise DataError(f"cannot read {path}: cut off: its frames end at {decoder.time(frame):.3f} s")
+    if decoder.count_missing_seconds(timestamp) > _CUT_OFF_SECONDS:
+        raise DataError(f"cannot read {path}: cut off: its frames end at {decoder.to_seconds(frame):.3f} s")
     return frame
 
 
-def _span(path: str | Path, stream: "VideoStream") -> tuple[int, int]:
-    """The timestamps at which the video track begins and ends."""
-    start, end = stream.start_time or 0, promised_end(stream)
+def _find_span(path: str | Path, stream: "VideoStream") -> tuple[int, int]:
+    """Returns the timestamps at which the video track begins and ends."""
+    start, end = stream.start_time or 0, find_promised_end(stream)
     if end is None:
-        end = end_of(path, stream.index)
+        end = find_end(path, stream.index)
     return start, start if end is None else int(end / Fraction(stream.time_base or 1))
 
 
-def _evenly(start: int, end: int, count: int) -> list[int]:
-    """Timestamps in the middle of `count` equal parts."""
+def _spread_evenly(start: int, end: int, count: int) -> list[int]:
+    """Returns timestamps in the middle of `count` equal parts."""
     return [start + (2 * i + 1) * max(0, end - start) // (2 * count) for i in range(count)]
 
 
@@ -312,18 +312,18 @@ class _Painter:
         self._stream, self._size = stream, size
         self._shape: tuple[int, int] | None = None  # (width, height) before the turn, fixed by the first frame
         self._turn = Turn()
-        self._scaler, self._flags = av.video.reformatter.VideoReformatter(), conversion()
+        self._scaler, self._flags = av.video.reformatter.VideoReformatter(), choose_conversion()
 
-    def paint(self, frame: "VideoFrame") -> np.ndarray:
+    def paint_frame(self, frame: "VideoFrame") -> np.ndarray:
         """Converts a frame of any pixel format to (height, width, 3) uint8, RGB, upright."""
         if self._shape is None:
-            width, height = shown_size(frame, self._stream)
+            width, height = find_shown_size(frame, self._stream)
             scale = min(1.0, self._size / min(width, height)) if self._size else 1.0
             self._shape = max(1, round(width * scale)), max(1, round(height * scale))
-            self._turn = turn_of(frame)
+            self._turn = find_turn(frame)
         width, height = self._shape
         rgb = self._scaler.reformat(frame, width, height, "rgb24", interpolation=self._flags, threads=1)
-        return np.ascontiguousarray(self._turn.apply(rgb.to_ndarray()))
+        return np.ascontiguousarray(self._turn.turn_pixels(rgb.to_ndarray()))
 
 
 class _Decoder:
@@ -334,38 +334,38 @@ class _Decoder:
         self._counts = container.format.name == "avi" and stream.codec_context.name in _REORDERING
         seek = seek and not self._counts
         self.stream, self.apart = stream, apart
-        self._container, self._seeks, self._origin = container, seek, origin_of(container)
+        self._container, self._seeks, self._origin = container, seek, find_origin(container)
         stream.thread_count = THREADS
         if THREADS != 1:
             stream.thread_type = "AUTO"
         self._base = Fraction(stream.time_base or 1)
         rate = stream.average_rate or stream.guessed_rate or 25
         self.step = max(1, int(1 / Fraction(rate) / self._base))  # between two frames, on average
-        end = promised_end(stream)
+        end = find_promised_end(stream)
         self._end = None if end is None else int(end / self._base)
         self._gap = int(_GAP_SECONDS / self._base)
         self._keyframe: int | None = None  # timestamp of the last keyframe that was given to the decoder
         self._packets = iter(container.demux(stream))
         if seek and not len(stream.index_entries):
-            self._jump(stream.start_time or 0)  # Matroska reads its index at the first seek
-        self._frames = self.frames()
+            self._jump_to_keyframe(stream.start_time or 0)  # Matroska reads its index at the first seek
+        self._frames = self.decode_frames()
         self._current: VideoFrame | None = None
         self._ahead: deque[VideoFrame] = deque()  # at least one while there is one
         self._past: deque[VideoFrame] = deque(maxlen=apart)
         self._sought = False
 
-    def timestamp(self, seconds: float) -> int:
-        """The timestamp of a time from the beginning of the file."""
+    def to_timestamp(self, seconds: float) -> int:
+        """Returns the timestamp of a time from the beginning of the file."""
         return int((Fraction(float(seconds)) + _TOLERANCE + self._origin) // self._base)
 
-    def time(self, frame: "VideoFrame") -> float:
-        """Seconds from the beginning of the file to a frame."""
+    def to_seconds(self, frame: "VideoFrame") -> float:
+        """Returns seconds from the beginning of the file to a frame."""
         return round(float((frame.pts or 0) * self._base - self._origin), 6)
 
-    def at(self, timestamp: int) -> "VideoFrame | None":
-        """The last frame not after `timestamp`, else the first one; None if there are no frames."""
+    def frame_at(self, timestamp: int) -> "VideoFrame | None":
+        """Returns the last frame not after `timestamp`, else the first one; None if there are no frames."""
         if self._seeks and self._worth_seeking(timestamp):
-            self._seek(timestamp)
+            self._seek_frame(timestamp)
         elif self._current is None:
             self._look_ahead(1)
         while self._ahead and (self._current is None or (self._ahead[0].pts or 0) <= timestamp):
@@ -375,8 +375,8 @@ class _Decoder:
             self._look_ahead(1)
         return self._current
 
-    def pair(self) -> "tuple[VideoFrame, VideoFrame] | None":
-        """The frame `at` gave and the one `apart` after it, or the last such pair there is; None if there is none."""
+    def pair_at(self) -> "tuple[VideoFrame, VideoFrame] | None":
+        """Returns the frame that `frame_at` gave and the one `apart` after it, or the last such pair; else None."""
         if self._current is None:
             return None
         if self._look_ahead(self.apart):
@@ -397,20 +397,20 @@ class _Decoder:
             self._ahead.append(frame)
         return True
 
-    def missing_seconds(self, timestamp: int) -> float:
-        """How long before `timestamp`, and before the end the header promises, the frames have ended."""
+    def count_missing_seconds(self, timestamp: int) -> float:
+        """Returns how long before `timestamp`, and before the end the header promises, the frames have ended."""
         if self._ahead or self._current is None or self._end is None:
             return 0.0
         ended = (self._current.pts or 0) + self._current.duration
         return float((min(timestamp, self._end) - ended) * self._base)
 
-    def frames(self) -> Iterator["VideoFrame"]:
+    def decode_frames(self) -> Iterator["VideoFrame"]:
         """Decodes from where the file stands; every frame has a timestamp, damaged packets are left out."""
         before = (0 if self._counts else self.stream.start_time or 0) - self.step
         for packet in self._packets:
             if packet.is_keyframe and packet.pts is not None:
                 self._keyframe = max(packet.pts, packet.dts if packet.dts is not None else packet.pts)
-            for frame in decoded(packet):
+            for frame in decode_packet(packet):
                 if frame.pts is None or self._counts:
                     if self._seeks:
                         raise _CannotSeekError
@@ -418,12 +418,12 @@ class _Decoder:
                 before = frame.pts
                 yield frame
 
-    def _from(self, start: int | None) -> Iterator["VideoFrame"]:
-        """The frames that are shown at or after a timestamp."""
-        return (frame for frame in self.frames() if start is None or (frame.pts or 0) >= start)
+    def _frames_from(self, start: int | None) -> Iterator["VideoFrame"]:
+        """Returns the frames that are shown at or after a timestamp."""
+        return (frame for frame in self.decode_frames() if start is None or (frame.pts or 0) >= start)
 
     def _worth_seeking(self, timestamp: int) -> bool:
-        """Whether there is a keyframe between what was decoded and `timestamp`, as far as the index tells."""
+        """Returns whether there is a keyframe between what was decoded and `timestamp`, as far as the index tells."""
         if self._current is not None and not self._ahead:
             return False  # the last frame was reached
         index = self.stream.index_entries
@@ -434,18 +434,18 @@ class _Decoder:
         position = (self.stream.start_time or 0) if frame is None else (frame.pts or 0)
         return timestamp - position > self._gap
 
-    def _seek(self, timestamp: int) -> None:
+    def _seek_frame(self, timestamp: int) -> None:
         """Goes to a keyframe from which the frame at `timestamp` can be decoded; `_ahead` is its first frame."""
         before, target, step = self._keyframe, timestamp, 1
         self._current, self._sought = None, True
         self._past.clear()
         if before is None:
-            self._meet()
+            self._show_first_packet()
         while True:
-            first = self._jump(target)
+            first = self._jump_to_keyframe(target)
             start = first.pts if first.pts is not None else first.dts
             # frames shown before the keyframe that was sought refer to frames before it, which were not decoded
-            self._frames = self._from(start)
+            self._frames = self._frames_from(start)
             self._ahead.clear()
             self._look_ahead(1)
             if before is not None and self._keyframe is not None and self._keyframe <= before:
@@ -458,7 +458,7 @@ class _Decoder:
             target = min(target, first.dts if first.dts is not None else target) - step
             step *= 8  # without an index there may be none for long
 
-    def _meet(self) -> None:
+    def _show_first_packet(self) -> None:
         """Shows the decoder the first packet, where what follows cannot be decoded without it.
 
         x264 writes its version into the first packet alone, and versions before 151 wrote 4:4:4 in a way of their own
@@ -468,9 +468,9 @@ class _Decoder:
         if context.name == "h264" and "444" in (context.pix_fmt or ""):
             first = next(self._packets, None)
             if first is not None and first.size:
-                decoded(first)
+                decode_packet(first)
 
-    def _jump(self, target: int) -> "Packet[VideoStream]":
+    def _jump_to_keyframe(self, target: int) -> "Packet[VideoStream]":
         """Seeks, and returns the keyframe packet that is decoded next."""
         av = require("av")
         try:
@@ -481,11 +481,13 @@ class _Decoder:
         first = next((packet for packet in packets if packet.is_keyframe and packet.size), None)
         if first is None:
             raise _CannotSeekError
-        self._packets = _chain(first, packets)
+        self._packets = _chain_packets(first, packets)
         return first
 
 
-def _chain(first: "Packet[VideoStream]", rest: Iterator["Packet[VideoStream]"]) -> Iterator["Packet[VideoStream]"]:
-    """The packets from a keyframe on."""
+def _chain_packets(
+    first: "Packet[VideoStream]", rest: Iterator["Packet[VideoStream]"]
+) -> Iterator["Packet[VideoStream]"]:
+    """Yields the packets from a keyframe on."""
     yield first
     yield from rest

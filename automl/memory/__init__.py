@@ -1,4 +1,1 @@
-"""Peak GPU memory of a training step, predicted without a GPU.
-
-`import automl.memory.estimate` imports no torch; neither does a prediction that is in the cache.
-"""
+"""Predicts the peak GPU memory of a training step without a GPU; a prediction that is in the cache needs no torch."""

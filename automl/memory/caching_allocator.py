@@ -71,7 +71,7 @@ class CachingAllocator:
         block.free = False
         rest = block.size_bytes - wanted
         if rest >= ROUND_BYTES if small else rest > SMALL_BLOCK_BYTES:
-            self._split(block, wanted)
+            self._split_block(block, wanted)
         return block
 
     def release(self, block: Block) -> None:
@@ -82,13 +82,13 @@ class CachingAllocator:
         for left, right in ((block, block.after), (block.before, block)):
             if left is None or right is None or not (left.free and right.free):
                 continue
-            self._forget(left if right is block else right)
+            self._remove_free_block(left if right is block else right)
             left.size_bytes += right.size_bytes
             left.after = right.after
             if right.after is not None:
                 right.after.before = left
             block = left
-        self._remember(block)
+        self._add_free_block(block)
 
     def release_unused_segments(self) -> None:
         """Gives segments without a used block back to the device (`torch.cuda.empty_cache`)."""
@@ -113,32 +113,24 @@ class CachingAllocator:
         self._next_address += size
         return block
 
-    def _split(self, block: Block, size_bytes: int) -> None:
+    def _split_block(self, block: Block, size_bytes: int) -> None:
         rest = Block(block.size_bytes - size_bytes, block.address + size_bytes, block.small, True, block, block.after)
         if block.after is not None:
             block.after.before = rest
         block.after = rest
         block.size_bytes = size_bytes
-        self._remember(rest)
+        self._add_free_block(rest)
 
-    def _remember(self, block: Block) -> None:
+    def _add_free_block(self, block: Block) -> None:
         bisect.insort(self._free[block.small], (block.size_bytes, block.address, block))
 
-    def _forget(self, block: Block) -> None:
+    def _remove_free_block(self, block: Block) -> None:
         pool = self._free[block.small]
         del pool[bisect.bisect_left(pool, (block.size_bytes, block.address))]
 
 
-def replay(events: Iterable[Event], limit_bytes: int | None = None) -> CachingAllocator:
-    """Runs events through a fresh allocator.
-
-    Args:
-        events: Births and deaths, in order; a storage dies at most once.
-        limit_bytes: What the device has for segments; None: no limit.
-
-    Returns:
-        The allocator afterwards.
-    """
+def replay_events(events: Iterable[Event], limit_bytes: int | None = None) -> CachingAllocator:
+    """Runs events through a fresh allocator with so much memory for segments (None: no limit), and returns it."""
     allocator = CachingAllocator(limit_bytes)
     blocks: dict[int, Block] = {}
     for storage, change_bytes in events:
@@ -150,7 +142,7 @@ def replay(events: Iterable[Event], limit_bytes: int | None = None) -> CachingAl
 
 
 def peak_live_bytes(events: Iterable[Event]) -> int:
-    """The most bytes alive at once, unrounded."""
+    """Returns the most bytes alive at once, unrounded."""
     live = peak = 0
     for _, change_bytes in events:
         live += change_bytes
@@ -159,9 +151,9 @@ def peak_live_bytes(events: Iterable[Event]) -> int:
 
 
 def needed_bytes(events: Iterable[Event]) -> int:
-    """The least memory for segments that events get by with.
+    """Returns the least memory for segments that events get by with.
 
     It is the peak of an allocator that gives every unused segment back before it asks for a new one, as it does when
     memory is short.
     """
-    return replay(events, limit_bytes=0).peak_bytes
+    return replay_events(events, limit_bytes=0).peak_bytes

@@ -27,21 +27,7 @@ def cuda_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """`F.scaled_dot_product_attention` as a CUDA device dispatches it.
-
-    Args:
-        query: (batch, heads, queries, width), like `key` and `value` floating point.
-        key: (batch, heads, keys, width).
-        value: (batch, heads, keys, width of the result).
-        attn_mask: Boolean or additive, broadcastable to (batch, heads, queries, keys).
-        dropout_p: The share of attention weights that are dropped.
-        is_causal: Whether a query sees only the keys up to its own place.
-        scale: The factor on the logits; None: 1/√width.
-        enable_gqa: Whether several query heads share a key head; computed without a fused kernel.
-
-    Returns:
-        (batch, heads, queries, width of the result).
-    """
+    """Computes `F.scaled_dot_product_attention` as a CUDA device dispatches it; `enable_gqa` without a fused kernel."""
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
@@ -49,7 +35,7 @@ def cuda_attention(
             attn_mask = attn_mask.to(dtype)
     width = query.shape[-1]
     if query.dim() != 4 or enable_gqa or width > FUSED_HEAD_WIDTH or value.shape[-1] != width:
-        return _plain(query, key, value)
+        return _attend_plainly(query, key, value)
     scale = width**-0.5 if scale is None else scale
     if padding := -width % 8:
         query, key, value = (F.pad(tensor, (0, padding)) for tensor in (query, key, value))
@@ -57,7 +43,7 @@ def cuda_attention(
         flash = aten._scaled_dot_product_flash_attention
         result = flash(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
     else:
-        bias = _bias(attn_mask, query, key)
+        bias = _expand_mask(attn_mask, query, key)
         keep_logsumexp = query.requires_grad or key.requires_grad or value.requires_grad
         efficient = aten._scaled_dot_product_efficient_attention
         result = efficient(query, key, value, bias, keep_logsumexp, dropout_p, is_causal, scale=scale)[0]
@@ -65,7 +51,7 @@ def cuda_attention(
     return attended
 
 
-def _plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def _attend_plainly(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     repeats = query.shape[-3] // key.shape[-3] if query.dim() > 2 else 1
     if repeats > 1:
         key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
@@ -73,8 +59,8 @@ def _plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
     return weights.softmax(-1).to(value.dtype) @ value
 
 
-def _bias(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
-    """The mask as the memory-efficient kernel wants it: additive, expanded over the batch and the heads."""
+def _expand_mask(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
+    """Makes a mask additive and expands it over batch and heads, as the memory-efficient kernel wants it."""
     if mask is None:
         return None
     if mask.dtype == torch.bool:
@@ -84,7 +70,7 @@ def _bias(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> 
 
 @contextmanager
 def cuda_kernels() -> Iterator[None]:
-    """While active, `F.scaled_dot_product_attention` is `cuda_attention`, in every thread.
+    """Puts `cuda_attention` in the place of `F.scaled_dot_product_attention` while active, in every thread.
 
     A `TorchFunctionMode` would not do: it is put aside while autograd computes layers again (gradient checkpointing).
     """

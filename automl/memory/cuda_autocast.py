@@ -1,7 +1,7 @@
 """CUDA's automatic mixed precision on tensors without data.
 
 A step is traced on tensors of the `meta` device, because a machine without a GPU has no CUDA ones. They belong to no
-device that autocast knows, so that the dispatcher is told to treat them as a CPU's while a context lasts, and that key
+device that autocast knows, so the dispatcher treats them as a CPU's while a context lasts, and that key
 gets CUDA's rules: the lists of `ATen/autocast_mode.h` (torch 2.15), which decide what is kept for the backward pass.
 """
 
@@ -54,12 +54,9 @@ _KEY = torch._C.DispatchKey.AutocastCPU
 
 @contextmanager
 def cuda_autocast(dtype: torch.dtype | None) -> Iterator[Callable[[], AbstractContextManager[Any]]]:
-    """Puts CUDA's rules in place for a forward and a backward pass; everything is undone at the end.
+    """Installs CUDA's rules for a forward and a backward pass, until the end; None: no autocast.
 
     The dispatcher's table is the process's: no other thread may use CPU autocast meanwhile.
-
-    Args:
-        dtype: `torch.float16` or `torch.bfloat16`; None: no autocast.
 
     Yields:
         What to call for the context of the forward pass, as `torch.autocast` is. The backward pass stays outside of it;
@@ -73,13 +70,13 @@ def cuda_autocast(dtype: torch.dtype | None) -> Iterator[Callable[[], AbstractCo
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it says that kernels are overridden, which is the point
-            kernels = dict(rules.kernels())
-            for name in _rules_of_the_cpu() - kernels.keys():
+            kernels = dict(rules.make_kernels())
+            for name in _find_cpu_rules() - kernels.keys():
                 kernels[name] = torch.library.fallthrough_kernel
             for name, kernel in kernels.items():
                 library.impl(name, kernel, "AutocastCPU")  # type: ignore[no-untyped-call]
         with torch._C._IncludeDispatchKeyGuard(_KEY):
-            yield rules.active
+            yield rules.enter
     finally:
         library._destroy()  # type: ignore[no-untyped-call]
 
@@ -92,8 +89,8 @@ class _Rules:
         self._cache: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None
 
     @contextmanager
-    def active(self) -> Iterator[None]:
-        """Autocast is on; a weight is cast once, and its cast lives to the end."""
+    def enter(self) -> Iterator[None]:
+        """Switches autocast on; a weight is cast once, and its cast lives to the end."""
         self._cache = {}
         try:
             with torch.autocast("cpu", dtype=self._dtype):
@@ -101,40 +98,40 @@ class _Rules:
         finally:
             self._cache = None
 
-    def kernels(self) -> Iterator[tuple[str, Kernel]]:
+    def make_kernels(self) -> Iterator[tuple[str, Kernel]]:
         for name in HALF:
-            yield name, self._casting(_operator(name), self._dtype)
+            yield name, self._make_casting(_find_operator(name), self._dtype)
         for name in FLOAT:
-            yield name, self._casting(_operator(name), torch.float32)
+            yield name, self._make_casting(_find_operator(name), torch.float32)
         for name in FLOAT_RESULT:
-            yield name, _asking_float(_operator(name))
+            yield name, _make_float_result(_find_operator(name))
         for name, fused in SOFTMAX:
-            yield name, _fused_softmax(_operator(name), _operator(fused))
+            yield name, _make_softmax(_find_operator(name), _find_operator(fused))
         for name in WIDEST:
-            yield name, self._widening(_operator(name))
+            yield name, self._make_widening(_find_operator(name))
 
-    def _casting(self, operator: Kernel, dtype: torch.dtype) -> Kernel:
+    def _make_casting(self, operator: Kernel, dtype: torch.dtype) -> Kernel:
         def kernel(*args: Any, **kwargs: Any) -> Any:
             with _without_autocast():
-                casted = {name: self._cast(value, dtype) for name, value in kwargs.items()}
-                return operator(*[self._cast(value, dtype) for value in args], **casted)
+                casted = {name: self._cast_value(value, dtype) for name, value in kwargs.items()}
+                return operator(*[self._cast_value(value, dtype) for value in args], **casted)
 
         return kernel
 
-    def _widening(self, operator: Kernel) -> Kernel:
-        plain, widened = operator, self._casting(operator, torch.float32)
+    def _make_widening(self, operator: Kernel) -> Kernel:
+        plain, widened = operator, self._make_casting(operator, torch.float32)
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
-            if any(tensor.dtype is torch.float32 for tensor in _castable((*args, *kwargs.values()))):
+            if any(tensor.dtype is torch.float32 for tensor in _find_castable((*args, *kwargs.values()))):
                 return widened(*args, **kwargs)
             with _without_autocast():
                 return plain(*args, **kwargs)
 
         return kernel
 
-    def _cast(self, value: Any, dtype: torch.dtype) -> Any:
+    def _cast_value(self, value: Any, dtype: torch.dtype) -> Any:
         if isinstance(value, list | tuple):
-            return type(value)(self._cast(item, dtype) for item in value)
+            return type(value)(self._cast_value(item, dtype) for item in value)
         if not isinstance(value, torch.Tensor) or value.dtype is dtype or not _is_castable(value):
             return value
         weight = value.is_leaf and value.requires_grad and value.dtype is torch.float32
@@ -145,13 +142,13 @@ class _Rules:
         return self._cache[id(value)][1]
 
 
-def _rules_of_the_cpu() -> set[str]:
-    """Operators that CPU autocast has rules for, some of which would hide CUDA's rules for what they are made of."""
+def _find_cpu_rules() -> set[str]:
+    """Lists operators with rules of CPU autocast, some of which would hide CUDA's rules for what they are made of."""
     names: list[str] = torch._C._dispatch_get_registrations_for_dispatch_key("AutocastCPU")
     return {name.removeprefix("aten::") for name in names if name.startswith("aten::")}
 
 
-def _operator(name: str) -> Kernel:
+def _find_operator(name: str) -> Kernel:
     packet, _, overload = name.partition(".")
     operator: Kernel = getattr(getattr(torch.ops.aten, packet), overload or "default")
     return operator
@@ -162,11 +159,11 @@ def _without_autocast() -> Any:
 
 
 def _is_castable(tensor: torch.Tensor) -> bool:
-    """A tensor that would be CUDA's; a model's constants on the CPU stay as they are."""
+    """Returns whether a tensor would be CUDA's; a model's constants on the CPU stay as they are."""
     return tensor.is_meta and tensor.is_floating_point() and tensor.dtype is not torch.float64
 
 
-def _castable(values: tuple[Any, ...]) -> Iterator[torch.Tensor]:
+def _find_castable(values: tuple[Any, ...]) -> Iterator[torch.Tensor]:
     for value in values:
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, torch.Tensor) and _is_castable(item):
@@ -177,7 +174,7 @@ def _is_half(tensor: torch.Tensor) -> bool:
     return tensor.is_meta and tensor.dtype in (torch.float16, torch.bfloat16)
 
 
-def _asking_float(operator: Kernel) -> Kernel:
+def _make_float_result(operator: Kernel) -> Kernel:
     def kernel(tensor: torch.Tensor, *args: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> Any:
         wanted = torch.float32 if dtype is None and _is_half(tensor) else dtype
         with _without_autocast():
@@ -186,7 +183,7 @@ def _asking_float(operator: Kernel) -> Kernel:
     return kernel
 
 
-def _fused_softmax(operator: Kernel, fused: Kernel) -> Kernel:
+def _make_softmax(operator: Kernel, fused: Kernel) -> Kernel:
     def kernel(tensor: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> Any:
         with _without_autocast():
             if dtype is None and tensor.is_meta and tensor.dtype is torch.float16:

@@ -6,11 +6,12 @@ off, because the moment of the peak moves from the optimizer's step to the backw
 """
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
+
+import numpy as np
 
 from automl.memory.caching_allocator import Event, needed_bytes, peak_live_bytes
 
@@ -36,25 +37,26 @@ class Envelope:
     needed: tuple[tuple[int, int], ...]
     smallest_batch: int = 1
 
-    def live_at(self, batch: int) -> int:
-        """Peak live bytes (`torch.cuda.max_memory_allocated`, less its rounding) at a batch size of at least 1."""
+    def live_bytes(self, batch: int) -> int:
+        """Returns peak live bytes (`torch.cuda.max_memory_allocated`, less its rounding) at a batch size from 1 on."""
         return max(a + k * batch for a, k in self.lines)
 
-    def at(self, batch: int) -> int:
-        """The bytes of segments that PyTorch's allocator needs at a batch size of at least 1.
+    def needed_bytes(self, batch: int) -> int:
+        """Returns the bytes of segments that PyTorch's allocator needs at a batch size of at least 1.
 
         It is live bytes and what fragmentation adds when unused segments are given back. Fourteen models replayed with
         this as the limit needed at most 0.5 % more. It never falls as the batch grows.
         """
         knots = [knot for knot, _ in self.needed]
         sizes = list(accumulate((size for _, size in self.needed), max))
-        after = bisect_left(knots, batch)
-        if after == len(knots):  # beyond the last knot the overhead of the allocator stays in proportion
-            return math.ceil(self.live_at(batch) * max(1.0, sizes[-1] / self.live_at(knots[-1])))
-        if knots[after] == batch or after == 0:
-            return sizes[after]
-        share = Fraction(batch - knots[after - 1], knots[after] - knots[after - 1])
-        return max(self.live_at(batch), math.ceil(sizes[after - 1] + share * (sizes[after] - sizes[after - 1])))
+        if batch > knots[-1]:  # the overhead of the allocator stays in proportion
+            return math.ceil(self.live_bytes(batch) * max(1.0, sizes[-1] / self.live_bytes(knots[-1])))
+        return max(self.live_bytes(batch), interpolate_bytes(knots, sizes, batch))
+
+
+def interpolate_bytes(batches: Sequence[int], sizes: Sequence[int], batch: int) -> int:
+    """Interpolates sizes in bytes between ascending batch sizes, rounded up; outside of them the nearest one holds."""
+    return math.ceil(np.interp(batch, batches, sizes))
 
 
 def upper_envelope(lines: Iterable[Line]) -> tuple[Line, ...]:
@@ -64,26 +66,21 @@ def upper_envelope(lines: Iterable[Line]) -> tuple[Line, ...]:
         highest[k] = max(a, highest.get(k, a))
     kept: list[Line] = []
     for k, a in sorted(highest.items()):
-        while kept and _starts(kept[-1], (a, k)) <= (_starts(kept[-2], kept[-1]) if len(kept) > 1 else 1):
+        while kept and _crossing_batch(kept[-1], (a, k)) <= (
+            _crossing_batch(kept[-2], kept[-1]) if len(kept) > 1 else 1
+        ):
             kept.pop()
         kept.append((a, k))
     return tuple(kept)
 
 
-def _starts(lower: Line, steeper: Line) -> Fraction:
-    """The batch from which the steeper line is the higher one."""
+def _crossing_batch(lower: Line, steeper: Line) -> Fraction:
+    """Returns the batch from which the steeper line is the higher one."""
     return Fraction(lower[0] - steeper[0], steeper[1] - lower[1])
 
 
 def events_at(first: Sequence[Event], second: Sequence[Event], batches: tuple[int, int], batch: int) -> list[Event]:
-    """Scales the events of two traces of the same step to another batch size.
-
-    Args:
-        first: The events at `batches[0]`.
-        second: The events at `batches[1]`, paired with the first.
-        batches: The two batch sizes.
-        batch: The wanted one.
-    """
+    """Scales the paired events of two traces of a step, made at two batch sizes, to another `batch`."""
     low, high = batches
     return [
         Event(one.storage, one.change_bytes + (two.change_bytes - one.change_bytes) * (batch - low) // (high - low))

@@ -1,7 +1,7 @@
 """The memory that a recipe needs on a CUDA device."""
 
 from automl.memory.envelope import Envelope
-from automl.memory.step import Step, inference_of, load_envelope, save_envelope, step_of
+from automl.memory.step import Step, describe_step, load_envelope, save_envelope
 from automl.recipe import Recipe
 
 CONTEXT_BYTES = 2200 * 2**20
@@ -20,8 +20,8 @@ PyTorch takes these from its own allocator, one for each thread that multiplies,
 """
 
 
-def envelope_of(recipe: Recipe, classes: int, *, accumulates: bool = False) -> Envelope:
-    """The memory of a recipe's training step by micro-batch, without `CONTEXT_BYTES`; from the cache if it is there.
+def predict_envelope(recipe: Recipe, classes: int, *, accumulates: bool = False) -> Envelope:
+    """Predicts the memory of a training step by micro-batch, without `CONTEXT_BYTES`, or reads it from the cache.
 
     Args:
         recipe: What is trained.
@@ -31,10 +31,10 @@ def envelope_of(recipe: Recipe, classes: int, *, accumulates: bool = False) -> E
     Raises:
         RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
     """
-    return _envelope(step_of(recipe, classes, accumulates))
+    return _find_envelope(describe_step(recipe, classes, accumulates))
 
 
-def _envelope(step: Step) -> Envelope:
+def _find_envelope(step: Step) -> Envelope:
     envelope = load_envelope(step)
     if envelope is None:
         from automl.memory.trace import trace_envelope  # imports torch
@@ -44,7 +44,9 @@ def _envelope(step: Step) -> Envelope:
     return envelope
 
 
-def estimate(recipe: Recipe, classes: int, *, batch_size: int | None = None, context_bytes: int = CONTEXT_BYTES) -> int:
+def estimate_training(
+    recipe: Recipe, classes: int, *, batch_size: int | None = None, context_bytes: int = CONTEXT_BYTES
+) -> int:
     """Predicts the peak memory of one training step on a CUDA device, the CUDA context included.
 
     Counted are weights, gradients, the optimizer's state, the moving average, activations, the images of the whole
@@ -67,22 +69,11 @@ def estimate(recipe: Recipe, classes: int, *, batch_size: int | None = None, con
     micro = batch_size or recipe.numerics.micro_batch_size or recipe.batch_size
     waiting = max(0, recipe.batch_size - micro)
     pixels = waiting * 3 * 4 * recipe.image_size**2  # of the other micro-batches, normalised in float32
-    return context_bytes + pixels + envelope_of(recipe, classes, accumulates=waiting > 0).at(micro)
-
-
-def estimate_inference(recipe: Recipe, classes: int, batch_size: int, *, context_bytes: int = CONTEXT_BYTES) -> int:
-    """Predicts the peak memory of a forward pass without gradients, as `estimate` does that of a training step."""
-    return context_bytes + _envelope(inference_of(recipe, classes)).at(batch_size)
+    return context_bytes + pixels + predict_envelope(recipe, classes, accumulates=waiting > 0).needed_bytes(micro)
 
 
 def largest_micro_batch(recipe: Recipe, classes: int, limit_bytes: int, *, context_bytes: int = CONTEXT_BYTES) -> int:
-    """The most images per micro-batch whose training step is predicted to fit a budget.
-
-    Args:
-        recipe: What is trained.
-        classes: Outputs of the head.
-        limit_bytes: The budget, the CUDA context included.
-        context_bytes: As for `estimate`.
+    """Finds the most images per micro-batch whose `estimate_training` fits a budget, the CUDA context included.
 
     Returns:
         A divisor of the recipe's batch size, so that every micro-batch of a step has the same weight; 0 if not even
@@ -92,26 +83,23 @@ def largest_micro_batch(recipe: Recipe, classes: int, limit_bytes: int, *, conte
         RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
     """
     whole = recipe.batch_size
-    smallest = envelope_of(recipe, classes).smallest_batch
-    for batch in range(whole, smallest - 1, -1):
-        if (
-            whole % batch == 0
-            and estimate(recipe, classes, batch_size=batch, context_bytes=context_bytes) <= limit_bytes
-        ):
-            return batch
-    return 0
+    smallest = predict_envelope(recipe, classes).smallest_batch
+    fitting = (
+        batch
+        for batch in range(whole, smallest - 1, -1)
+        if whole % batch == 0
+        and estimate_training(recipe, classes, batch_size=batch, context_bytes=context_bytes) <= limit_bytes
+    )
+    return next(fitting, 0)
 
 
 def limit_for_prediction(budget_bytes: int, context_bytes: int, factor: float) -> int:
-    """The limit under which a prediction says what was measured.
+    """Returns the limit for predictions that stands for a budget of the whole process and what was measured.
 
-    Args:
-        budget_bytes: For the whole process.
-        context_bytes: What was measured in place of `CONTEXT_BYTES`: the context, and what libraries keep in the
-            allocator.
-        factor: The measured memory of tensors, as a multiple of the predicted.
+    Measured were the context with what libraries keep in the allocator, in place of `CONTEXT_BYTES`, and the memory of
+    tensors as a multiple (`factor`) of the predicted.
 
     Returns:
-        Bytes, for `largest_micro_batch` and to be compared with `estimate`.
+        Bytes, for `largest_micro_batch` and to be compared with `estimate_training`.
     """
     return CONTEXT_BYTES + int((budget_bytes - context_bytes) / factor)

@@ -1,15 +1,11 @@
-"""What decides a step's memory, and the disk cache of envelopes by it; imports no torch."""
+"""What a step's memory depends on, and the disk cache of envelopes by it; imports no torch."""
 
-import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
-from hashlib import sha256
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Literal
 
-from automl.files import cache_dir, write_text
+from automl.files import CacheEntry
 from automl.memory.envelope import Envelope
 from automl.recipe import Recipe
 from automl.recipe.optimizer import Sgd
@@ -20,7 +16,7 @@ METHOD = 3
 
 @dataclass(frozen=True)
 class Step:
-    """Everything about one training step that decides its memory, but for the batch size.
+    """What the memory of one training step depends on, but for the batch size.
 
     Attributes:
         backbone: timm's architecture, without the tag of its weights.
@@ -60,8 +56,8 @@ class Step:
     training: bool = True
 
 
-def step_of(recipe: Recipe, classes: int, accumulates: bool) -> Step:
-    """The facts of a recipe's training step."""
+def describe_step(recipe: Recipe, classes: int, accumulates: bool) -> Step:
+    """Describes a recipe's training step."""
     optimizer = recipe.optimizer
     momentum = not isinstance(optimizer, Sgd) or optimizer.momentum > 0
     return Step(
@@ -83,48 +79,29 @@ def step_of(recipe: Recipe, classes: int, accumulates: bool) -> Step:
     )
 
 
-def inference_of(recipe: Recipe, classes: int) -> Step:
-    """The facts of a forward pass without gradients with a recipe's backbone."""
-    return Step(
-        backbone=recipe.backbone.partition(".")[0],
-        image_size=recipe.image_size,
-        classes=classes,
-        precision=recipe.numerics.precision,
-        memory_format=recipe.numerics.memory_format,
-        training=False,
-    )
-
-
-@cache
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "timm")}
-
-
-def _key(step: Step) -> dict[str, Any]:
-    return {"method": METHOD, **_versions(), **asdict(step)}
-
-
-def cache_path(step: Step) -> Path:
-    """Where the envelope of a step is kept, under this version of torch, timm and the method."""
-    digest = sha256(json.dumps(_key(step), sort_keys=True).encode()).hexdigest()
-    return cache_dir() / "memory" / f"{digest[:32]}.json"
+def find_cached_envelope(step: Step) -> CacheEntry:
+    """Returns where the envelope of a step is kept, under this version of torch, timm and the method."""
+    return CacheEntry("memory", {"method": METHOD, **_read_versions(), **asdict(step)})
 
 
 def load_envelope(step: Step) -> Envelope | None:
     """Reads a step's envelope; None if it is not there, or the file is broken or another step's."""
-    try:
-        content = json.loads(cache_path(step).read_text(encoding="utf-8"))
-        if content["key"] != _key(step):
-            return None
-        lines, needed = (tuple((int(x), int(y)) for x, y in content[name]) for name in ("lines", "needed"))
-        envelope = Envelope(lines, needed, int(content["smallest_batch"]))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return envelope if lines and needed else None
+    return find_cached_envelope(step).load_json(_parse_envelope)
 
 
 def save_envelope(step: Step, envelope: Envelope) -> None:
-    """Writes a step's envelope; a cache that cannot be written is none, and no error."""
-    content = {"key": _key(step), **asdict(envelope)}
-    with suppress(OSError):
-        write_text(cache_path(step), json.dumps(content, indent=1))
+    """Writes a step's envelope; a cache that cannot be written is no error."""
+    cached = find_cached_envelope(step)
+    cached.save_json({"key": cached.key, **asdict(envelope)})
+
+
+@cache
+def _read_versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "timm")}
+
+
+def _parse_envelope(content: dict[str, Any]) -> Envelope:
+    lines, needed = (tuple((int(x), int(y)) for x, y in content[name]) for name in ("lines", "needed"))
+    if not lines or not needed or "key" not in content:
+        raise ValueError("an envelope has lines and what is needed at some batch sizes")
+    return Envelope(lines, needed, int(content["smallest_batch"]))

@@ -9,19 +9,19 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from automl.backbones.freezing import freeze_backbone
-from automl.backbones.timm_model import check_backbone
-from automl.errors import RecipeError
+from automl.backbones.heads import freeze_backbone
+from automl.backbones.timm_model import build_on_meta, check_backbone
+from automl.errors import RecipeError, first_line
 from automl.memory.caching_allocator import Event
 from automl.memory.cuda_attention import cuda_kernels
 from automl.memory.cuda_autocast import cuda_autocast
 from automl.memory.envelope import KNOTS, Envelope, build_envelope
-from automl.memory.meta_model import build_shapes, drop_data
 from automl.memory.step import Step
 from automl.memory.tracker import Tracker
 
@@ -35,23 +35,18 @@ _alone = threading.Lock()  # autocast's table and the random state are the proce
 
 
 def trace_envelope(step: Step) -> Envelope:
-    """The memory of a step by batch size; afterwards torch is as it was, its random state included.
+    """Traces the memory of a step by batch size; afterwards torch is as it was, its random state included.
 
     Raises:
         RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
     """
-    return trace_envelopes(step, (step.precision,))[step.precision]
-
-
-def trace_envelopes(step: Step, precisions: Sequence[str]) -> dict[str, Envelope]:
-    """The memory of a step in several precisions, for little more than the time of one; see `trace_envelope`."""
-    with built(step) as model:
-        return envelopes_of(model, step, precisions)
+    with build_meta_model(step) as model:
+        return trace_model_envelopes(model, step, (step.precision,))[step.precision]
 
 
 @contextlib.contextmanager
-def built(step: Step) -> Iterator[nn.Module]:
-    """The model of a step, for `envelopes_of`; no other thread may trace meanwhile.
+def build_meta_model(step: Step) -> Iterator[nn.Module]:
+    """Builds the model of a step, for `trace_model_envelopes`; no other thread may trace meanwhile.
 
     Raises:
         RecipeError: If timm has no such backbone or cannot build it, or the body of the `with` raises anything.
@@ -59,23 +54,23 @@ def built(step: Step) -> Iterator[nn.Module]:
     check_backbone(step.backbone)
     try:
         with _alone, torch.random.fork_rng(devices=[]):
-            model = build_shapes(step.backbone, step.classes, step.image_size, 0.1 if step.drop_path else 0)
+            wanted = {"img_size": step.image_size, "drop_path_rate": 0.1 if step.drop_path else 0}
+            model, _ = build_on_meta(step.backbone, wanted, num_classes=step.classes)
             if step.grad_checkpointing:
                 model.set_grad_checkpointing(True)  # type: ignore[operator]
             yield model
     except (Exception, SystemExit) as exc:  # a model's code may raise anything for a size it cannot take
-        reason = (str(exc).strip().splitlines() or [""])[0]
         raise RecipeError(
             f"backbone {step.backbone} cannot be built and trained at an image size of {step.image_size} px: "
-            f"{reason or type(exc).__name__}; choose another image size or another backbone"
+            f"{first_line(exc)}; choose another image size or another backbone"
         ) from exc
 
 
-def envelopes_of(
+def trace_model_envelopes(
     model: nn.Module, step: Step, precisions: Sequence[str], knots: Sequence[int] = KNOTS
 ) -> dict[str, Envelope]:
-    """The memory of a step of a model that is `built`, by precision; exact at the batch sizes `knots`."""
-    traces = _trace(model, step, TRACED_BATCHES, precisions)
+    """Traces the step of a model of `build_meta_model`, by precision; exact at the batch sizes `knots`."""
+    traces = trace_model(model, step, TRACED_BATCHES, precisions)
     normalised = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
     smallest = 2 if normalised else 1
     return {
@@ -83,48 +78,46 @@ def envelopes_of(
     }
 
 
-def trace_model(model: nn.Module, step: Step, batches: Sequence[int]) -> list[list[Event]]:
-    """Traces the step of a model at several batch sizes.
+def trace_model(
+    model: nn.Module, step: Step, batches: Sequence[int], precisions: Sequence[str]
+) -> dict[str, list[list[Event]]]:
+    """Traces the step of a model at several batch sizes, in several precisions for little more than the time of one.
 
     Args:
         model: The model, whose tensors lose their data.
-        step: The facts of the step.
+        step: What its memory depends on, but for the precision.
         batches: Images per (micro-)batch.
+        precisions: fp32, bf16 or fp16.
 
     Returns:
-        The births and deaths of storages at each batch size; those of the same storage have the same number in all.
+        By precision, the births and deaths of storages at each batch size; those of the same storage have the same
+        number in all.
     """
-    return _trace(model, step, batches, (step.precision,))[step.precision]
-
-
-def _trace(
-    model: nn.Module, step: Step, batches: Sequence[int], precisions: Sequence[str]
-) -> dict[str, list[list[Event]]]:
     drop_data(model, FORMATS[step.memory_format])
     model.train(step.training)
     tracker = Tracker()
     weights = [*model.parameters(), *model.buffers()]
-    tracker.add(weights)
+    tracker.add_storages(weights)
     with warnings.catch_warnings(), tracker:
         warnings.simplefilter("ignore")  # warnings of models are no news here
         average = [torch.empty_like(tensor) for tensor in weights] if step.ema else []
-        optimizer = _warm_optimizer(model, step) if step.training else None
-        before = _lasting(tracker.take())
-        passes, seen = _passes(model, step, batches, precisions, optimizer, tracker)
-        if any(len({_order(part) for part in parts}) > 1 for parts in passes.values()):
+        optimizer = _warm_up_optimizer(model, step) if step.training else None
+        before = _keep_lasting(tracker.take_events())
+        passes, seen = _trace_passes(model, step, batches, precisions, optimizer, tracker)
+        if any(len({_describe_order(part) for part in parts}) > 1 for parts in passes.values()):
             # A first pass left something behind that later ones find: the indices of ConViT, in evaluation the biases
             # of LeViT. The passes are made again, as the steps after the first are.
-            before = _lasting([*before, *seen, *_without_gradients(optimizer, step, tracker)])
-            passes, _ = _passes(model, step, batches, precisions, optimizer, tracker)
+            before = _keep_lasting([*before, *seen, *_drop_gradients(optimizer, step, tracker)])
+            passes, _ = _trace_passes(model, step, batches, precisions, optimizer, tracker)
         first = tracker.born
         if optimizer is not None and step.kernel != "fused":
             optimizer.step()
-        after = tracker.take()
+        after = tracker.take_events()
     del average
-    return {name: [_stitched(before, part, after, first) for part in parts] for name, parts in passes.items()}
+    return {name: [_stitch_events(before, part, after, first) for part in parts] for name, parts in passes.items()}
 
 
-def _passes(
+def _trace_passes(
     model: nn.Module,
     step: Step,
     batches: Sequence[int],
@@ -132,53 +125,53 @@ def _passes(
     optimizer: torch.optim.Optimizer | None,
     tracker: Tracker,
 ) -> tuple[dict[str, list[list[Event]]], list[Event]]:
-    """The events of a pass for each precision and batch size, renumbered; and all events, as they were logged."""
+    """Traces a pass for each precision and batch size; returns them renumbered, and all events as they were logged."""
     passes: dict[str, list[list[Event]]] = {}
     seen: list[Event] = []
     for precision in precisions:
         for batch in batches:
-            seen += _without_gradients(optimizer, step, tracker)
+            seen += _drop_gradients(optimizer, step, tracker)
             first = tracker.born
-            _pass(model, step, batch, DTYPES[precision])
-            events = tracker.take()
+            _run_pass(model, step, batch, DTYPES[precision])
+            events = tracker.take_events()
             seen += events
-            passes.setdefault(precision, []).append(_renumbered(events, first))
+            passes.setdefault(precision, []).append(_renumber_events(events, first))
     return passes, seen
 
 
-def _without_gradients(optimizer: torch.optim.Optimizer | None, step: Step, tracker: Tracker) -> list[Event]:
-    """Drops the last pass's gradients, unless they are accumulated; what happens then."""
+def _drop_gradients(optimizer: torch.optim.Optimizer | None, step: Step, tracker: Tracker) -> list[Event]:
+    """Drops the last pass's gradients, unless they are accumulated; returns the events of that."""
     if optimizer is not None and not step.accumulates:
         optimizer.zero_grad(set_to_none=True)
-    return tracker.take()
+    return tracker.take_events()
 
 
 _PASS, _AFTER = 10**7, 10**8
 """First numbers of the storages of a pass and of the optimizer's step: the same in every pass."""
 
 
-def _lasting(events: list[Event]) -> list[Event]:
-    """Without the storages that died again: what the optimizer's first step needs is seen in a later one."""
+def _keep_lasting(events: list[Event]) -> list[Event]:
+    """Leaves out storages that died again: what the optimizer's first step needs is seen in a later one."""
     dead = {storage for storage, change in events if change < 0}
     return [event for event in events if event.storage not in dead]
 
 
-def _order(events: list[Event]) -> tuple[tuple[int, bool], ...]:
-    """What the traces of a step at two batch sizes have in common: everything but the sizes."""
+def _describe_order(events: list[Event]) -> tuple[tuple[int, bool], ...]:
+    """Returns what the traces of a step at two batch sizes have in common: everything but the sizes."""
     return tuple((storage, change > 0) for storage, change in events)
 
 
-def _renumbered(events: list[Event], first: int) -> list[Event]:
-    """The events of a pass with numbers that do not depend on what was traced before."""
+def _renumber_events(events: list[Event], first: int) -> list[Event]:
+    """Numbers the events of a pass independently of what was traced before."""
     return [Event(s if s < first else s - first + _PASS, change) for s, change in events]
 
 
-def _stitched(before: list[Event], part: list[Event], after: list[Event], first: int) -> list[Event]:
+def _stitch_events(before: list[Event], part: list[Event], after: list[Event], first: int) -> list[Event]:
     return [*before, *part, *(Event(s - first + _AFTER, change) for s, change in after if s >= first)]
 
 
-def _pass(model: nn.Module, step: Step, batch: int, dtype: torch.dtype | None) -> None:
-    """One forward pass and, in training, the backward pass."""
+def _run_pass(model: nn.Module, step: Step, batch: int, dtype: torch.dtype | None) -> None:
+    """Runs one forward pass and, in training, the backward pass."""
     images = torch.empty(batch, 3, step.image_size, step.image_size, device="meta")
     images = images.contiguous(memory_format=FORMATS[step.memory_format])
     rules = cuda_autocast(dtype)
@@ -194,8 +187,8 @@ def _pass(model: nn.Module, step: Step, batch: int, dtype: torch.dtype | None) -
             loss.backward()  # type: ignore[no-untyped-call]
 
 
-def _warm_optimizer(model: nn.Module, step: Step) -> torch.optim.Optimizer:
-    """The optimizer after one step; the gradients are still there if they are accumulated."""
+def _warm_up_optimizer(model: nn.Module, step: Step) -> torch.optim.Optimizer:
+    """Returns the optimizer after one step; the gradients are still there if they are accumulated."""
     from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 
     if step.frozen:
@@ -216,3 +209,42 @@ def _warm_optimizer(model: nn.Module, step: Step) -> torch.optim.Optimizer:
     if not step.accumulates:
         optimizer.zero_grad(set_to_none=True)
     return optimizer
+
+
+def drop_data(model: nn.Module, memory_format: torch.memory_format = torch.contiguous_format) -> None:
+    """Replaces a model's parameters, buffers and other tensors in place by `meta` tensors of the same shapes.
+
+    Tensors that modules share stay shared.
+    """
+    known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # the original is held, so that its id stays its own
+
+    def drop_tensor(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in known:
+            known[id(tensor)] = (_empty_like(tensor, memory_format), tensor)
+        return known[id(tensor)][0]
+
+    def drop_nested(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return drop_tensor(value)
+        if type(value) in (list, tuple):
+            return type(value)(drop_nested(item) for item in value)
+        if type(value) is dict:
+            return {name: drop_nested(item) for name, item in value.items()}
+        return value
+
+    for module in model.modules():
+        for registered in (module._parameters, module._buffers):
+            for name, tensor in registered.items():
+                if tensor is not None:
+                    registered[name] = drop_tensor(tensor)  # type: ignore[assignment]
+        for name, value in list(vars(module).items()):
+            if not name.startswith("_") and isinstance(value, torch.Tensor | list | tuple | dict):
+                vars(module)[name] = drop_nested(value)
+
+
+def _empty_like(tensor: torch.Tensor, memory_format: torch.memory_format) -> torch.Tensor:
+    if tensor.dim() == 4 and memory_format is torch.channels_last:
+        data = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta", memory_format=memory_format)
+    else:
+        data = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    return nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data

@@ -1,18 +1,19 @@
 """The model card: what a trained model is, what it was measured on, and what it must not be taken for.
 
 Markdown with a YAML front matter, as the Hugging Face hub reads it (its documentation, "Model Cards"); the sections
-follow Mitchell et al. 2019, "Model Cards for Model Reporting". Names of classes and data come from users: all escaped.
+follow Mitchell et al. 2019, "Model Cards for Model Reporting". The text is in `card.md.jinja`. Names of classes and
+data come from users: all are escaped.
 """
 
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from automl.errors import SpecError
-from automl.models.folder import Input, Labels
+from automl.backbones.input import InputSpec
+from automl.errors import shorten
+from automl.models.folder import Labels
 from automl.recipe import Recipe
 from automl.schema import Part
 from automl.units import format_bytes, format_seconds
@@ -25,11 +26,13 @@ _HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", 
 
 _SPECIAL = str.maketrans({char: f"\\{char}" for char in string.punctuation if char in r"\`*_{}[]<>#|~&!$@:"})
 _CLASSES_SHOWN = 20
-_OFF = ("none", 0, 0.0, False)
+_OFF = (None, "none", 0, False)
+_CROPS = {"native": "the middle, not resized", "squash": "all of it, both sides resized, nothing cut off"}
+_SOURCES = {"confirm": "models of this recipe that learned from the training split alone (automl confirm)"}
 
 
-def model_card(
-    recipe: Recipe, labels: Labels, inputs: Input, metrics: Mapping[str, Any], data: Mapping[str, Any]
+def render_model_card(
+    recipe: Recipe, labels: Labels, inputs: InputSpec, metrics: Mapping[str, Any], data: Mapping[str, Any]
 ) -> str:
     """Writes the card of a trained model.
 
@@ -47,66 +50,65 @@ def model_card(
     Returns:
         The text of `README.md`; it ends with a newline.
     """
-    licence = _licence(recipe, metrics)
-    sections = (
-        (
-            "",
-            [
-                f"# {_text(recipe.backbone)} on {_text(data.get('name') or 'your data')}",
-                "",
-                _what(recipe, labels, licence),
-            ],
-        ),
-        ("How to use it", _usage(recipe, labels, inputs)),
-        ("Data", _data(labels, metrics, data)),
-        ("Recipe", _table(("choice", "value"), _recipe_rows(recipe))),
-        ("Metrics", _metrics(metrics, labels)),
-        ("Memory and time", _costs(metrics)),
-        ("Licence", _licence_lines(recipe, licence)),
-        ("Versions", [f"- {_text(name)} {_text(value)}" for name, value in _mapping(metrics, "versions").items()]),
-        ("Limits", _limits(labels)),
+    binary = len(labels.classes) == 2
+    weights = metrics.get("weights") or {}
+    scratch = not recipe.pretrained or weights.get("source", "hub") is None
+    licence = None if scratch else str(weights.get("licence") or find_weights_licence(recipe.backbone))
+    splits = ((split, metrics.get(split) or {}) for split in ("validation", "holdout"))
+    scores = {split: score for split, score in splits if score.get("value") is not None}
+    choices = [
+        (key.replace("_", " "), text)
+        for key, value in recipe
+        if (value not in _OFF or key in ("pretrained", "seed")) and (text := _describe_choice(value))
+    ]
+    shown = labels.classes[:_CLASSES_SHOWN]
+    counts: Mapping[str, Mapping[str, int]] = data.get("counts") or {}
+    samples = [(split, sum(each.values()), *(each.get(name, 0) for name in shown)) for split, each in counts.items()]
+    return _render_card(
+        [(recipe.backbone, licence)],
+        "binary-classification" if binary else "multi-class-classification",
+        labels=labels,
+        names=shorten([_escape_text(name) for name in labels.classes], _CLASSES_SHOWN),
+        positive=_escape_text(labels.classes[labels.positive]) if binary else "",
+        folder="images/" if recipe.view.media == "image" else "clips/",
+        inputs=inputs,
+        crop=_CROPS.get(recipe.augmentation.crop.name, "the middle square, resized"),
+        choices=[("choice", "value"), *choices],
+        data={key: value for key, value in data.items() if value},
+        shown=_CLASSES_SHOWN,
+        samples=[("split", "samples", *shown), *samples],
+        metrics=metrics,
+        scores=scores,
+        **_tabulate_scores(str(metrics.get("metric")), scores),
+        costs=_list_costs(metrics.get("training") or {}, metrics.get("memory") or {}),
     )
-    parts = [_front_matter(recipe, labels, licence)]
-    for title, lines in sections:
-        if lines:
-            parts.append("\n".join(([f"## {title}", ""] if title else []) + lines) + "\n")
-    return "\n".join(parts)
 
 
-def ensemble_card(found: "ViewEnsemble", data: str, learned: Sequence[str]) -> str:
+def render_ensemble_card(joined: "ViewEnsemble", data: str, splits: Sequence[str]) -> str:
     """Writes the card of views that are joined; each member has a card of its own.
 
     Args:
-        found: The members, their weights and scores.
+        joined: The members, their weights and scores.
         data: The name of the data set.
-        learned: The splits that the members of this folder were trained on.
+        splits: The splits that the members of this folder were trained on.
 
     Returns:
         The text of `README.md`; it ends with a newline.
     """
-    header, *rows = found.rows()
-    views = ", ".join(member.view for member in found.members)
-    lines = [
-        f"# {_text(views)} of {_text(data)}, joined",
-        "",
-        "A fusion of the views of a clip: each member is the best recipe of a view, and a clip's score is a logistic "
-        "regression on the members' log-odds (`fusion.json`). A view that sees nothing of a clip, such as a silent "
-        f"one, adds nothing. The members learned from {' + '.join(learned)}.",
-        "",
-        *_table(header, rows),
-        "",
-        *(f"- {_text(line)}" for line in found.lines()),
-        "- The scores are of members that learned from the training split alone.",
-        "",
-        "```sh",
-        "automl predict FOLDER --data clips/ --out submission.csv",
-        "```",
-    ]
-    return "\n".join(lines) + "\n"
+    recipes = [member.recipe for member in joined.members]
+    return _render_card(
+        [(recipe.backbone, find_weights_licence(recipe.backbone) if recipe.pretrained else None) for recipe in recipes],
+        "ensemble",
+        joined=joined,
+        views=_escape_text(", ".join(member.view for member in joined.members)),
+        data={"name": data},
+        splits=" + ".join(splits),
+        metrics={},
+    )
 
 
-def weights_licence(backbone: str) -> str:
-    """The licence of a backbone's pretrained weights, from the leaderboard table, as timm and the hub write it.
+def find_weights_licence(backbone: str) -> str:
+    """Finds the licence of a backbone's pretrained weights in the leaderboard table, as timm and the hub write it.
 
     Args:
         backbone: A timm name; without a tag, the architecture's default weights are meant.
@@ -117,12 +119,12 @@ def weights_licence(backbone: str) -> str:
     from automl.backbones.table import load_table
 
     table = load_table()
-    found = table.loc[table["model"] == _tagged(backbone), "licence"]
-    return (str(found.iloc[0]) if len(found) else "") or "unknown"
+    licences = table.loc[table["model"] == _add_tag(backbone), "licence"]
+    return (str(licences.iloc[0]) if len(licences) else "") or "unknown"
 
 
-def _tagged(backbone: str) -> str:
-    """The name with its weights tag."""
+def _add_tag(backbone: str) -> str:
+    """Adds the tag of its default weights to a backbone's name."""
     if "." in backbone:
         return backbone
     from timm.models import get_pretrained_cfg
@@ -134,240 +136,112 @@ def _tagged(backbone: str) -> str:
     return f"{backbone}.{default.tag}" if default is not None and default.tag else backbone
 
 
-def _licence(recipe: Recipe, metrics: Mapping[str, Any]) -> str | None:
-    """Of the pretrained weights; None when the training began from scratch."""
-    weights = _mapping(metrics, "weights")
-    if not recipe.pretrained or ("source" in weights and weights["source"] is None):
-        return None
-    return str(weights.get("licence") or weights_licence(recipe.backbone))
+def _render_card(backbones: Sequence[tuple[str, str | None]], kind: str, **values: Any) -> str:
+    """Fills in the template; `backbones` with the licences of their weights, None for training from scratch."""
+    from huggingface_hub import ModelCard, ModelCardData
 
-
-# --- sections ---------------------------------------------------------------------------------------------------
-
-
-def _front_matter(recipe: Recipe, labels: Labels, licence: str | None) -> str:
-    front: dict[str, Any] = {}
-    if licence is not None:
-        known = licence in _HUB_LICENCES or licence == "unknown"
-        front = {"license": licence} if known else {"license": "other", "license_name": licence}
-        front["base_model"] = f"timm/{_tagged(recipe.backbone)}"
-    kind = "binary-classification" if len(labels.classes) == 2 else "multi-class-classification"
-    front |= {
-        "library_name": "timm",
-        "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "timm", "automl-timm", kind],
-    }
-    return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n"
-
-
-def _what(recipe: Recipe, labels: Labels, licence: str | None) -> str:
-    started = "from scratch" if licence is None else "from its pretrained weights"
-    names = _names(labels.classes)
-    task = f"tells {len(labels.classes)} classes apart: {names}"
-    positive = f". Its score is the probability of {_text(labels.classes[labels.positive])}"
-    return (
-        f"An image classifier that {task}{positive if len(labels.classes) == 2 else ''}. It is timm's "
-        f"{_text(recipe.backbone)}, trained {started} by automl."
+    pretrained = dict(sorted({name: licence for name, licence in backbones if licence is not None}.items()))
+    licences = ", ".join(sorted(set(pretrained.values())))
+    known = licences in _HUB_LICENCES or licences == "unknown"
+    bases = [f"timm/{_add_tag(name)}" for name in pretrained]
+    front = ModelCardData(
+        license=(licences if known else "other") if licences else None,
+        license_name=None if known or not licences else licences,
+        base_model=bases[0] if len(bases) == 1 else bases or None,
+        library_name="timm",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "timm", "automl-timm", kind],
     )
+    escapes = {"text": _escape_text, "counts": _describe_counts, "table": _format_table}
+    card = ModelCard.from_template(
+        front,
+        template_path=str(Path(__file__).with_name("card.md.jinja")),
+        backbones=_escape_text(", ".join(name for name, _ in backbones)),
+        licences=pretrained,
+        **escapes,
+        **values,
+    )
+    return f"{card.content}\n"
 
 
-def _usage(recipe: Recipe, labels: Labels, inputs: Input) -> list[str]:
-    shown = {"native": "the middle, not resized", "squash": "all of it, both sides resized, nothing cut off"}
-    crop = shown.get(recipe.augmentation.crop.name, "the middle square, resized")
-    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (inputs.mean, inputs.std))
-    columns = "the positive class" if len(labels.classes) == 2 else "each class"
-    return [
-        "```sh",
-        "automl predict FOLDER --data images/ --out submission.csv",
-        "```",
-        "",
-        "```python",
-        "import automl",
-        "",
-        'automl.load("FOLDER").predict(["a.jpg", "b.png"])  # a pandas DataFrame',
-        "```",
-        "",
-        f"FOLDER is the folder of this card; what is predicted is the probability of {columns}. An image is decoded to "
-        f"{inputs.decode_size} px (short side, never enlarged); {crop} ({inputs.interpolation}), gives "
-        f"{inputs.image_size} × {inputs.image_size} px; values in 0 to 1 are normalised with mean ({mean}) and "
-        f"standard deviation ({std}). `preprocessing.json` and `labels.json` have the same for programs.",
-    ]
-
-
-def _data(labels: Labels, metrics: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
-    lines = [f"- {key}: {_text(data[key])}" for key in ("name", "format") if data.get(key)]
-    groups = data.get("groups")
-    if groups:
-        lines.append(f"- groups (samples that stay together in one split): {_counts(groups)}")
-    trained_on = metrics.get("trained_on")
-    if trained_on:
-        lines.append(f"- trained on: {_counts(trained_on)}")
-    counts = _mapping(data, "counts")
-    if counts:
-        shown = labels.classes[:_CLASSES_SHOWN]
-        rows = [
-            (split, sum(by_class.values()), *(by_class.get(name, 0) for name in shown))
-            for split, by_class in counts.items()
-        ]
-        lines += ["", *_table(("split", "samples", *shown), rows)]
-        if len(shown) < len(labels.classes):
-            lines += ["", f"The first {len(shown)} of {len(labels.classes)} classes are shown."]
-    return lines
-
-
-def _recipe_rows(recipe: Recipe) -> list[tuple[str, str]]:
-    rows = []
-    for key, value in recipe:
-        chosen = _part(value) if isinstance(value, Part) else _value(value)
-        if chosen and (value not in _OFF or key in ("pretrained", "seed")):
-            rows.append((key.replace("_", " "), chosen))
-    return rows
-
-
-def _part(part: Part) -> str:
-    """A part of a recipe in one line: its name, and what is switched on in it."""
-    name = getattr(part, "name", "")
+def _describe_choice(value: Any) -> str:
+    """Describes a value of a recipe; of a part, its name and what is switched on in it; "" for one that is off."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if not isinstance(value, Part):
+        return str(value)
+    name = getattr(value, "name", "")
     if name == "none":
         return ""
-    switched: list[str] = []
-    for key, value in part:
-        chosen = _part(value) if isinstance(value, Part) else _value(value)
-        if key == "name" or not chosen or value in _OFF or value is None:
-            continue
-        if key.endswith("_min") or key == "jpeg_min_quality":  # bounds of a step that may be off
-            continue
-        switched.append(f"{key.replace('_', ' ')} {chosen}")
-    inner = ", ".join(switched)
+    choices = ((key, item) for key, item in value if key not in ("name", "jpeg_min_quality") and item not in _OFF)
+    inner = ", ".join(
+        f"{key.replace('_', ' ')} {text}"
+        for key, item in choices
+        if not key.endswith("_min") and (text := _describe_choice(item))  # the bound of a step that may be off
+    )
     return f"{name} ({inner})" if name and inner else name or inner
 
 
-def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _tabulate_scores(metric: str, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Makes the tables of scores, and says how much better validation looks than holdout."""
+    from automl.training.metrics import metric_sign
 
+    def describe_interval(low: float | None = None, high: float | None = None) -> str:
+        return "–" if low is None or high is None else f"{low:.4f} to {high:.4f}"
 
-def _metrics(metrics: Mapping[str, Any], labels: Labels) -> list[str]:
-    name = str(metrics.get("metric") or "score")
-    scores = {split: _mapping(metrics, split) for split in ("validation", "holdout")}
-    found = {split: score for split, score in scores.items() if score.get("value") is not None}
-    if not found:
-        return ["This model was not measured on samples it did not learn from."] if metrics.get("trained_on") else []
-    rows = [
-        (split, _figure(score["value"]), _interval(score), score.get("n") or "–", _measured(score))
-        for split, score in found.items()
+    rows = []
+    for split, score in scores.items():
+        source = str(score.get("source") or "–")
+        interval = describe_interval(score.get("low"), score.get("high"))
+        rows.append((split, f"{score['value']:.4f}", interval, score.get("n") or "–", _SOURCES.get(source, source)))
+    every = {split: score.get("all") or {} for split, score in scores.items()}
+    others = [
+        (name, *(f"{each[name]:.4f}" if name in each else "–" for each in every.values()))
+        for name in sorted(set().union(*every.values()))
     ]
-    lines = _table(("split", name, "95 % interval", "samples", "measured on"), rows)
-    if "validation" in found:
-        lines += ["", "The validation split chose the recipe, so its figure flatters; the holdout chose nothing."]
-    if len(found) == 2:
-        optimism = _optimism(name, *(float(score["value"]) for score in found.values()))
-        lines += ["", f"Optimism (how much better validation looks than holdout): {optimism:+.4f}."]
-    names = sorted({metric for score in found.values() for metric in _mapping(score, "all")})
-    if names:
-        every = [(metric, *(_figure(_mapping(s, "all").get(metric)) for s in found.values())) for metric in names]
-        lines += ["", *_table(("metric", *found), every)]
-    if len(labels.classes) == 2:
-        lines += ["", f"The positive class is {_text(labels.classes[labels.positive])}."]
-    return lines
-
-
-def _measured(score: Mapping[str, Any]) -> str:
-    source = str(score.get("source") or "–")
-    meaning = {
-        "confirm": "models of this recipe that learned from the training split alone (automl confirm)",
-        "this model": "this model",
+    both = len(scores) == 2
+    return {
+        "intervals": [("split", metric, "95 % interval", "samples", "measured on"), *rows],
+        "others": [("metric", *scores), *others] if others else [],
+        "optimism": metric_sign(metric) * (scores["validation"]["value"] - scores["holdout"]["value"]) if both else 0,
     }
-    return meaning.get(source, source)
 
 
-def _optimism(metric: str, validation: float, holdout: float) -> float:
-    """Positive when validation looks better than holdout."""
-    from automl.training.metrics import direction
-
-    try:
-        sign = -1 if direction(metric) == "minimize" else 1
-    except SpecError:  # a metric of another version: the plain difference
-        sign = 1
-    return sign * (validation - holdout)
-
-
-def _costs(metrics: Mapping[str, Any]) -> list[str]:
-    training, memory = _mapping(metrics, "training"), _mapping(metrics, "memory")
-    device = f" ({_text(memory['device'])})" if memory.get("device") else ""
-    lines = (
+def _list_costs(training: Mapping[str, Any], memory: Mapping[str, Any]) -> list[str]:
+    """Lists what the training needed, as far as it is known."""
+    device = f" ({_escape_text(memory['device'])})" if memory.get("device") else ""
+    costs = (
         (memory.get("predicted_bytes"), "peak memory of a training step, predicted: {}", format_bytes),
         (memory.get("measured_peak_bytes"), f"peak memory, measured: {{}}{device}", format_bytes),
         (training.get("seconds"), "training time: {}", format_seconds),
-        (training.get("images_per_second"), "training images a second: {}", _value),
-        (training.get("epochs"), "epochs: {}", _value),
-        (training.get("steps"), "optimizer steps: {}", _value),
-        (training.get("last_loss"), "last training loss: {}", _value),
+        (training.get("images_per_second"), "training images a second: {}", _describe_choice),
+        (training.get("epochs"), "epochs: {}", _describe_choice),
+        (training.get("steps"), "optimizer steps: {}", _describe_choice),
+        (training.get("last_loss"), "last training loss: {}", _describe_choice),
     )
-    return [f"- {text.format(form(value))}" for value, text, form in lines if value is not None]
-
-
-def _licence_lines(recipe: Recipe, licence: str | None) -> list[str]:
-    if licence is None:
-        lines = ["Trained from scratch: no pretrained weights bring a licence with them."]
-    else:
-        lines = [
-            f"The pretrained weights of {_text(recipe.backbone)} have the licence {_text(licence)} by timm's records. "
-            "Terms of the images they learned from may reach further.",
-        ]
-    return [*lines, "", "The licence of the data this model was trained on is not known here and is the user's matter."]
-
-
-def _limits(labels: Labels) -> list[str]:
-    lines = [
-        "- The figures hold for images like those of the data above: same sources, same processing.",
-        "- Probabilities were not calibrated on other shares of the classes than those of the training data.",
-    ]
-    if len(labels.classes) == 2:
-        lines.insert(0, "- A detector of forgeries that was trained on one generator does not know others.")
-    return lines
+    return [text.format(describe(value)) for value, text, describe in costs if value is not None]
 
 
 # --- text -------------------------------------------------------------------------------------------------------
 
 
-def _text(value: object) -> str:
-    """Any value as plain Markdown text: one line, nothing in it is markup, a link or a cell border."""
+def _escape_text(value: object) -> str:
+    """Writes any value as plain Markdown text: one line, nothing in it is markup, a link or a cell border."""
     printable = "".join(char if char.isprintable() else " " for char in str(value))
     return re.sub(r"\s+", " ", printable).strip().translate(_SPECIAL)
 
 
-def _names(names: Iterable[str]) -> str:
-    every = [_text(name) for name in names]
-    more = f" and {len(every) - _CLASSES_SHOWN} more" if len(every) > _CLASSES_SHOWN else ""
-    return ", ".join(every[:_CLASSES_SHOWN]) + more
+def _format_table(rows: Iterable[Iterable[object]]) -> str:
+    """Writes a table, the header first, in Markdown."""
+    header, *cells = [[_escape_text(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *cells))
 
 
-def _table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> list[str]:
-    cells = [[_text(cell) for cell in row] for row in (header, *rows)]
-    lines = [f"| {' | '.join(row)} |" for row in cells]
-    return [lines[0], "|" + " --- |" * len(cells[0]), *lines[1:]]
-
-
-def _counts(counts: object) -> str:
-    """`train 600 (real 300, fake 300), validation 200`, from a number or from mappings however deep."""
+def _describe_counts(counts: object) -> str:
+    """Writes `train 600 (real 300, fake 300), validation 200`, from a number or from mappings however deep."""
     if not isinstance(counts, Mapping):
-        return _text(counts)
-    parts = []
-    for name, value in counts.items():
-        inner = f"({_counts(value)})" if isinstance(value, Mapping) else _text(value)
-        parts.append(f"{_text(name)} {inner}")
-    return ", ".join(parts)
-
-
-def _figure(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, int | float) else "–"
-
-
-def _interval(score: Mapping[str, Any]) -> str:
-    low, high = score.get("low"), score.get("high")
-    return "–" if low is None or high is None else f"{_figure(low)} to {_figure(high)}"
-
-
-def _mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The mapping under a key; an empty one where there is none."""
-    found = values.get(key)
-    return found if isinstance(found, Mapping) else {}
+        return _escape_text(counts)
+    return ", ".join(
+        f"{_escape_text(name)} " + (f"({_describe_counts(value)})" if isinstance(value, Mapping) else str(value))
+        for name, value in counts.items()
+    )

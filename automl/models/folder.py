@@ -8,7 +8,7 @@
     README.md             the model card
 
 An ensemble is a folder with `ensemble.json` (the weight of each member) and one model folder per member below it. Where
-the members' scores are not averaged but joined as evidence, `fusion.json` says how (`search.fusion`).
+the members' scores are not averaged but joined as evidence, `fusion.json` says how (`automl.models.combine`).
 Nothing in it is a pickle, and nothing that could run code is loaded.
 """
 
@@ -19,50 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from automl.errors import WeightsError
-from automl.files import write_atomically, write_text
-from automl.models.fusion import Fusion
+from automl.backbones.input import InputSpec
+from automl.errors import WeightsError, first_line
+from automl.files import explain_write_errors, write_atomically, write_text
 from automl.recipe import Recipe
 from automl.schema import describe_errors
 from automl.training.checkpoint import weights_on_cpu
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from torch import nn
 
-    from automl.backbones.weights import Preprocessing
 
-_WEIGHTS, _RECIPE, _INPUT, _LABELS, _METRICS, _CARD, _ENSEMBLE, _FUSION = (
-    "model.safetensors",
-    "recipe.yaml",
-    "preprocessing.json",
-    "labels.json",
-    "metrics.json",
-    "README.md",
-    "ensemble.json",
-    "fusion.json",
-)
+_WEIGHTS, _RECIPE, _INPUT, _LABELS = "model.safetensors", "recipe.yaml", "preprocessing.json", "labels.json"
+_METRICS, _CARD, ENSEMBLE_FILE, FUSION_FILE = "metrics.json", "README.md", "ensemble.json", "fusion.json"
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".tar", ".joblib")
-
-
-@dataclass(frozen=True)
-class Input:
-    """How a media file becomes the network's input when it is scored."""
-
-    decode_size: int
-    """Pixels of the short side that a file is decoded to; smaller ones are not enlarged (`data.cache`)."""
-    image_size: int
-    """Pixels per side of what the network sees (`data.loader.evaluation_size`)."""
-    mean: tuple[float, float, float]
-    """Per channel, of values in [0, 1]."""
-    std: tuple[float, float, float]
-    interpolation: str
-
-    @property
-    def preprocessing(self) -> "Preprocessing":
-        """What the backbone's weights expect."""
-        from automl.backbones.weights import Preprocessing
-
-        return Preprocessing(self.mean, self.std, self.interpolation)
 
 
 @dataclass(frozen=True)
@@ -87,7 +58,7 @@ class ModelFolder:
 
     path: Path
     recipe: Recipe
-    input: Input
+    input: InputSpec
     labels: Labels
     metrics: dict[str, Any] = field(default_factory=dict)
 
@@ -109,8 +80,9 @@ class ModelFolder:
         try:
             model.load_state_dict(load_file(self.path / _WEIGHTS))
         except (RuntimeError, SafetensorError, OSError) as exc:
-            first_line = str(exc).strip().splitlines()[0]
-            raise WeightsError(f"{self.path / _WEIGHTS} does not fit {self.recipe.backbone}: {first_line}") from exc
+            raise WeightsError(
+                f"{self.path / _WEIGHTS} does not fit {self.recipe.backbone}: {first_line(exc)}"
+            ) from exc
         return model.eval().to(device)
 
 
@@ -118,7 +90,7 @@ def write_model(
     folder: Path,
     model: "nn.Module",
     recipe: Recipe,
-    inputs: Input,
+    inputs: InputSpec,
     labels: Labels,
     metrics: dict[str, Any],
     card: str,
@@ -130,7 +102,7 @@ def write_model(
     """
     from safetensors.torch import save_file
 
-    try:
+    with explain_write_errors(folder, WeightsError):
         folder.mkdir(parents=True, exist_ok=True)
         recipe.save(folder / _RECIPE)
         for name, values in ((_INPUT, asdict(inputs)), (_LABELS, asdict(labels)), (_METRICS, metrics)):
@@ -138,25 +110,25 @@ def write_model(
         write_text(folder / _CARD, card)
         with write_atomically(folder / _WEIGHTS) as temporary:
             save_file(weights_on_cpu(model), temporary, metadata={"format": "pt"})
-    except OSError as exc:
-        raise WeightsError(f"cannot write the model to {folder}: {exc.strerror or exc}") from exc
     return ModelFolder(folder, recipe, inputs, labels, metrics)
 
 
-def write_ensemble(folder: Path, weights: dict[str, float], fusion: Fusion | None = None, card: str = "") -> None:
+def write_ensemble(
+    folder: Path, weights: dict[str, float], fusion: "DataclassInstance | None" = None, card: str = ""
+) -> None:
     """Makes a folder of model folders an ensemble; `ensemble.json` goes last.
 
     Args:
         folder: Holds one model folder per member.
         weights: The share of each member in the mean of the probabilities, by the name of its folder; they sum to 1.
-        fusion: Joins the scores instead; its views are the names of the folders.
+        fusion: Joins the scores instead (`automl.models.combine.Fusion`); its views are the names of the folders.
         card: Text of a `README.md`; "" for none.
     """
     if fusion is not None:
-        write_text(folder / _FUSION, json.dumps(asdict(fusion), indent=2) + "\n")
+        write_text(folder / FUSION_FILE, json.dumps(asdict(fusion), indent=2) + "\n")
     if card:
         write_text(folder / _CARD, card)
-    write_text(folder / _ENSEMBLE, json.dumps(weights, indent=2) + "\n")
+    write_text(folder / ENSEMBLE_FILE, json.dumps(weights, indent=2) + "\n")
 
 
 def read_members(path: Path) -> list[tuple[ModelFolder, float]]:
@@ -168,37 +140,19 @@ def read_members(path: Path) -> list[tuple[ModelFolder, float]]:
     Raises:
         WeightsError: As `read_model`; or if members differ in classes.
     """
-    if not (path / _ENSEMBLE).is_file():
+    if not (path / ENSEMBLE_FILE).is_file():
         return [(read_model(path), 1.0)]
-    weights = _read_json(path / _ENSEMBLE, dict[str, float])
+    weights = read_json(path / ENSEMBLE_FILE, dict[str, float])
     total = sum(weights.values())
     if not weights or min(weights.values()) < 0 or not 0 < total < float("inf"):
-        raise WeightsError(f"{path / _ENSEMBLE}: weights are positive numbers, one per member, got {weights}")
+        raise WeightsError(f"{path / ENSEMBLE_FILE}: weights are positive numbers, one for each member, got {weights}")
     for name in weights:
         if Path(name).name != name or name in ("", ".", ".."):
-            raise WeightsError(f"{path / _ENSEMBLE}: {name!r} is not the name of a folder beside it")
+            raise WeightsError(f"{path / ENSEMBLE_FILE}: {name!r} is not the name of a folder beside it")
     members = [(read_model(path / name), weight / total) for name, weight in weights.items()]
     if len({member.labels.classes for member, _ in members}) > 1:
         raise WeightsError(f"{path}: the members of the ensemble predict different classes")
     return members
-
-
-def read_fusion(path: Path) -> Fusion | None:
-    """Reads what joins the scores of an ensemble; None where they are averaged.
-
-    Raises:
-        WeightsError: If it is damaged, or its views are not the members.
-    """
-    if not (path / _ENSEMBLE).is_file() or not (path / _FUSION).is_file():
-        return None
-    fusion: Fusion = _read_json(path / _FUSION, Fusion)
-    members = _read_json(path / _ENSEMBLE, dict[str, float])
-    if fusion.weights.keys() != members.keys():
-        raise WeightsError(
-            f"{path / _FUSION} joins {', '.join(fusion.weights)}, but {_ENSEMBLE} names {', '.join(members)}; "
-            "write the folder again: automl ensemble"
-        )
-    return fusion
 
 
 def read_model(path: Path) -> ModelFolder:
@@ -217,18 +171,18 @@ def read_model(path: Path) -> ModelFolder:
         raise WeightsError(f"{path} is a file; give the folder that automl train wrote")
     if not (path / _WEIGHTS).is_file():
         pickles = sorted(file.name for file in path.iterdir() if file.suffix in _PICKLES) if path.is_dir() else []
-        found = f"; {pickles[0]} is a pickle and is not read" if pickles else ""
-        raise WeightsError(f"no model in {path}: it has no {_WEIGHTS}{found}; automl train writes one")
+        note = f"; {pickles[0]} is a pickle and is not read" if pickles else ""
+        raise WeightsError(f"no model in {path}: it has no {_WEIGHTS}{note}; automl train writes one")
     return ModelFolder(
         path,
         Recipe.load(path / _RECIPE),
-        _read_json(path / _INPUT, Input),
-        _read_json(path / _LABELS, Labels),
-        _read_json(path / _METRICS, dict[str, Any]),
+        read_json(path / _INPUT, InputSpec),
+        read_json(path / _LABELS, Labels),
+        read_json(path / _METRICS, dict[str, Any]),
     )
 
 
-def _read_json(path: Path, kind: Any) -> Any:
+def read_json(path: Path, kind: Any) -> Any:
     """Reads and checks one of the folder's JSON files."""
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())

@@ -10,14 +10,14 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from automl.data.layouts.columns import LABEL_NAMES, find_file_column
-from automl.data.layouts.label_file import rival_folders
-from automl.data.layouts.names import Finder, describe_difference, leads_out
-from automl.data.layouts.recognise import FFDI_SETS, contents
-from automl.data.layouts.text_table import Table, listing, open_table, printable
+from automl.data.layouts.names import Finder, describe_difference, describe_rivals, outside_error
+from automl.data.layouts.recognise import FFDI_SETS, describe_contents
+from automl.data.layouts.text_table import Table, is_printable, list_names, open_table
 from automl.data.layouts.tree import LeftOut, walk_media
 from automl.errors import DataError
 from automl.files import is_there
@@ -52,7 +52,7 @@ class Inputs:
     problems: tuple[str, ...]
     """Warnings, one line each."""
     _items: Callable[[], Iterator[Item]] = field(repr=False)
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     """What was read and what was not, one line each."""
 
     def __iter__(self) -> Iterator[Item]:
@@ -71,7 +71,7 @@ def open_inputs(
     Args:
         path: A folder of files (names relative to it, sorted), the FFDI root (its testset/), or a label file, with
             labels, which do not count, or without (the file's order, duplicates too).
-        labels: The model's; they name the file column of a folder, and tell labels from a submission's placeholders.
+        labels: The model's; they name the file column of a folder, and separate labels from placeholders.
         file_column: Column of the label file that names the files; for a folder, what that column is to be called.
             None: recognised, or as in training.
         media: The kinds of files that the model looks at; a label file may name others, which then cannot be read.
@@ -82,28 +82,28 @@ def open_inputs(
     path = path.expanduser()
     if not is_there(path):
         raise DataError(f"no such file or folder: {path}")
-    called = labels.file_column or ("img_name" if "image" in media else "file_name")
+    default_column = labels.file_column or ("img_name" if "image" in media else "file_name")
     if path.is_dir():
-        root, problems = _folder_to_predict(path)
+        root, problems = _choose_folder(path)
         left = LeftOut()
-        with _sorted_on_disk(_names_below(root, media, left)) as (count, names):
+        with _sorted_on_disk(_list_names_below(root, media, left)) as (count, names):
             if not count:
                 what, endings = f"{' or '.join(media)} files", endings_for(media)
-                raise DataError(f"no {what} in {root}; it holds {contents(root)}, and they end in {endings}")
+                raise DataError(f"no {what} in {root}; it holds {describe_contents(root)}, and they end in {endings}")
             base = os.path.abspath(root)  # noqa: PTH100
             yield Inputs(
                 root,
-                file_column or called,
+                file_column or default_column,
                 _PREDICTION_COLUMN,
                 count,
-                (*problems, *left.warnings()),
+                (*problems, *left.list_warnings()),
                 lambda: (Item(name, f"{base}/{name}") for name in names()),
-                tuple(left.notes()),
+                tuple(left.list_remarks()),
             )
     elif path.is_file():
         if is_media(path.name):
             raise DataError(f"{path} is one file; give its folder, or a label file that names what to predict")
-        yield _from_table(_open(path), labels, called, file_column)
+        yield _read_label_file(_open_label_file(path), labels, default_column, file_column)
     else:
         raise DataError(f"{path} is neither a file nor a folder")
 
@@ -111,19 +111,19 @@ def open_inputs(
 # --- folders ----------------------------------------------------------------------------------------------------
 
 
-def _folder_to_predict(path: Path) -> tuple[Path, tuple[str, ...]]:
-    """The folder itself, or the testset/ of an FFDI root, with a word about what is left out."""
+def _choose_folder(path: Path) -> tuple[Path, tuple[str, ...]]:
+    """Returns the folder itself, or the testset/ of an FFDI root, with a warning about what is left out."""
     sets = [name for name in FFDI_SETS if (path / name).is_dir()]
     if not sets:
         return path, ()
     if "testset" not in sets:
         choices = " or ".join(str(path / name) for name in sets)
-        raise DataError(f"{path} has {' and '.join(sets)} but no testset/; say what to predict: --data {choices}")
+        raise DataError(f"{path} has {' and '.join(sets)} but no testset/; choose one: --data {choices}")
     others = [f"{name}/" for name in sets if name != "testset"]
     return path / "testset", (f"only testset/ of {path} is predicted{', not ' if others else ''}{', '.join(others)}",)
 
 
-def _names_below(root: Path, media: Collection[Medium], left: LeftOut) -> Iterator[str]:
+def _list_names_below(root: Path, media: Collection[Medium], left: LeftOut) -> Iterator[str]:
     """Yields the files of some kinds below a folder, relative to it, unsorted; `left` counts what is left out.
 
     Raises:
@@ -133,12 +133,12 @@ def _names_below(root: Path, media: Collection[Medium], left: LeftOut) -> Iterat
     odd: list[str] = []
     for folder, name in walk_media(root, left, media, strict=True):
         file = f"{folder}/{name}" if folder else name
-        if printable(file):
+        if is_printable(file):
             yield file
         else:
             odd.append(file)
     if odd:
-        raise DataError(f"{root}: {len(odd)} names are not printable; rename the files: {listing(odd)}")
+        raise DataError(f"{root}: {len(odd)} names are not printable; rename the files: {list_names(odd)}")
 
 
 @contextmanager
@@ -161,7 +161,7 @@ def _sorted_on_disk(names: Iterable[str]) -> Iterator[tuple[int, Callable[[], It
 # --- label files ------------------------------------------------------------------------------------------------
 
 
-def _open(file: Path) -> Table:
+def _open_label_file(file: Path) -> Table:
     """Opens a table of one or more columns."""
     table = open_table(file, least=1)
     if table.records is not None:
@@ -170,63 +170,66 @@ def _open(file: Path) -> Table:
     with suppress(DataError):
         finder = Finder(file)
         whole, files = find_file_column(whole, finder, DataSpec())
-        written = files.written(whole)
+        read_name = files.name_reader(whole)
         # its names hold a separator: read as one column they are files, which the lines of a real table are not
-        if any(finder.locate(files.names, written(row)) for row, _ in zip(whole.rows(), range(_SHOWN), strict=False)):
+        first_rows = islice(whole.read_rows(), _SHOWN)
+        if any(finder.locate_file(files.names, read_name(row)) for row in first_rows):
             return whole
     return table
 
 
-def _from_table(table: Table, labels: Labels, called: str, wanted: str | None) -> Inputs:
+def _read_label_file(table: Table, labels: Labels, default_column: str, file_column: str | None) -> Inputs:
     """Counts the rows of a label file and checks their names."""
     finder = Finder(table.file)
-    table, files = find_file_column(table, finder, DataSpec(file_column=wanted))
-    column, names, written = files.name, files.names, files.written(table)
+    table, files = find_file_column(table, finder, DataSpec(file_column=file_column))
+    column, names, read_name = files.name, files.names, files.name_reader(table)
     if column in table.repeated:
         raise DataError(f"{table.file}: more than one column is named {column!r}; rename one")
-    index, other = table.header.index(column), _label_column(table, column)
-    held = _Held(labels.classes)
+    index, other = table.header.index(column), _find_label_position(table, column)
+    cells = _LabelColumn(labels.classes)
     count = existing = 0
     missing: list[str] = []
-    told, differing = tuple(rival_folders(table.file, finder, names)), ""
-    for row in table.rows():
-        path = finder.locate(names, written(row))
+    notes, differing = tuple(describe_rivals(table.file, finder, names)), ""
+    for row in table.read_rows():
+        path = finder.locate_file(names, read_name(row))
         if path is None:
-            raise leads_out(table.file, finder.root, [row[index]])
-        if path and not differing and (differing := describe_difference(finder, iter([(written(row), path)]))):
-            told = (*told, f"{table.file.name}: names are not those of the files and were matched: {differing}")
+            raise outside_error(table.file, finder.root, [row[index]])
+        if path and not differing and (differing := describe_difference(finder, iter([(read_name(row), path)]))):
+            notes = (*notes, f"{table.file.name}: names are not those of the files and were matched: {differing}")
         count += 1
         existing += bool(path)
         if not path and len(missing) < _SHOWN:
             missing.append(row[index])
         if other is not None:
-            held.see(row[other])
+            cells.add_cell(row[other])
     if not count:
         raise DataError(f"{table.file}: a header and no rows")
     if not existing:
-        raise DataError(f"{table.file}: none of its {count} files exist in {names.base}: {listing(missing)}")
+        raise DataError(f"{table.file}: none of its {count} files exist in {names.base}: {list_names(missing)}")
 
-    def items() -> Iterator[Item]:
-        for row in table.rows():
-            yield Item(row[index], finder.locate(names, written(row)) or "")
+    def yield_items() -> Iterator[Item]:
+        for row in table.read_rows():
+            yield Item(row[index], finder.locate_file(names, read_name(row)) or "")
 
     submission = "submission" in table.file.name.lower()
     prediction = _PREDICTION_COLUMN
     if other is not None and len(table.header) == 2 and table.headed:
         name = table.header[other]
-        if submission or held.placeholders or (held.constant and name.lower() not in LABEL_NAMES):
+        if submission or cells.placeholders or (cells.constant and name.lower() not in LABEL_NAMES):
             prediction = name
     problems: tuple[str, ...] = ()
-    if other is not None and held.unknown_classes and not submission:
+    if other is not None and cells.unknown_classes and not submission:
         problems = (
-            f"{table.file.name}: column {table.header[other]} holds {listing(held.foreign)}, and the model knows the "
-            f"classes {listing(labels.classes)}; what is there does not count for the prediction",
+            f"{table.file.name}: column {table.header[other]} holds {list_names(cells.foreign)}, and the model "
+            f"knows the classes {list_names(labels.classes)}; the column is not used for the prediction",
         )
-    return Inputs(table.file, column if table.headed else called, prediction, count, problems, items, told)
+    return Inputs(
+        table.file, column if table.headed else default_column, prediction, count, problems, yield_items, notes
+    )
 
 
-def _label_column(table: Table, file_column: str) -> int | None:
-    """The column that may hold labels: the other one of two, or the one that is called so."""
+def _find_label_position(table: Table, file_column: str) -> int | None:
+    """Returns the position of the column that may hold labels: the other of two, or the one with such a name."""
     others = [i for i, name in enumerate(table.header) if name != file_column]
     named = [i for i in others if table.header[i].lower() in LABEL_NAMES]
     for candidates in (others, named):
@@ -235,20 +238,20 @@ def _label_column(table: Table, file_column: str) -> int | None:
     return None
 
 
-class _Held:
-    """What the label column holds: the model's classes, other classes, or a sample submission's placeholders."""
+class _LabelColumn:
+    """The cells of a label column: the model's classes, other classes, or a sample submission's placeholders."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
-        self._classes = frozenset(_spelled(name) for name in classes)
+        self._classes = frozenset(_normalise_label(name) for name in classes)
         self._first: str | None = None
         self._several = False
         self._named = False
         self.foreign: list[str] = []
         """The first few values that are no class of the model."""
 
-    def see(self, value: str) -> None:
-        """Looks at one cell."""
-        spelled = _spelled(value)
+    def add_cell(self, value: str) -> None:
+        """Takes in one cell."""
+        spelled = _normalise_label(value)
         self._first = spelled if self._first is None else self._first
         self._several |= spelled != self._first
         if spelled in self._classes:
@@ -259,7 +262,7 @@ class _Held:
 
     @property
     def constant(self) -> bool:
-        """Whether all cells say the same."""
+        """Whether all cells are the same."""
         return not self._several
 
     @property
@@ -273,13 +276,13 @@ class _Held:
         return self._several and self._named
 
 
-def _spelled(label: str) -> str:
-    """Writes whole numbers alike, as `data.formats` does: `1`, `1.0` and `01` are one class."""
+def _normalise_label(label: str) -> str:
+    """Writes whole numbers alike, as a data set's labels are: `1`, `1.0` and `01` are one class."""
     return str(int(label.partition(".")[0])) if re.fullmatch(r"[+-]?\d{1,99}(\.0*)?", label) else label
 
 
 def _is_placeholder(value: str) -> bool:
-    """Whether a cell is empty or a fraction such as .5."""
+    """Returns whether a cell is empty or a fraction such as .5."""
     try:
         return not value or not float(value).is_integer()
     except ValueError:

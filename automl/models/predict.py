@@ -4,31 +4,33 @@ import csv
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from automl.data.layouts.text_table import TABLES
-from automl.errors import DataError
-from automl.files import write_atomically
+from automl.errors import DataError, shorten
+from automl.files import explain_write_errors, write_atomically
 from automl.media.kinds import Medium
+from automl.models.combine import Combiner, average_members, read_combiner
 from automl.models.folder import Labels, ModelFolder, read_members
-from automl.models.fused import join_of
 from automl.models.inputs import Inputs, Item, open_inputs
-from automl.models.scorer import Join, Member, Score, Scorer, media_of
+from automl.models.scorer import Member, Scorer, list_media
 from automl.recipe import Recipe
 from automl.reporter import Reporter
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_NAMED = 5  # unreadable files that are named
+_SHOWN = 5  # unreadable files that are named
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What `predict` wrote."""
+    """The file that `predict` wrote."""
 
     path: Path
     columns: tuple[str, ...]
@@ -49,12 +51,14 @@ class Model:
         model.predict(["a.jpg", "b.jpg"], tta="flip")
     """
 
-    def __init__(self, path: Path, members: Sequence[Member], join: Join | None = None) -> None:
-        """`load` makes one."""
-        self.path, self._members, self._join = path, tuple(members), join
+    def __init__(self, path: Path, members: Sequence[Member], combine: Combiner | None = None) -> None:
+        """Takes what `load` reads; `combine` makes one score of the members' (None: their weighted mean)."""
+        self.path, self.members = path, tuple(members)
+        weights = np.array([member.weight for member in members])
+        self.combine: Combiner = combine or partial(average_members, weights=weights)
 
     def __repr__(self) -> str:
-        backbones = ", ".join(member.folder.recipe.backbone for member in self._members)
+        backbones = ", ".join(member.folder.recipe.backbone for member in self.members)
         return f"Model({str(self.path)!r}: {backbones}; classes {', '.join(self.classes)})"
 
     @property
@@ -65,7 +69,7 @@ class Model:
     @property
     def media(self) -> tuple[Medium, ...]:
         """The kinds of files it looks at: of a video, a model of sound looks at the sound."""
-        return media_of(member.folder.recipe.view for member in self._members)
+        return list_media(member.folder.recipe.view for member in self.members)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -80,9 +84,9 @@ class Model:
     @property
     def metrics(self) -> dict[str, Any]:
         """What it scored when it was trained; of an ensemble, by the names of its members' folders."""
-        if len(self._members) == 1:
+        if len(self.members) == 1:
             return self._first.metrics
-        return {member.folder.path.name: member.folder.metrics for member in self._members}
+        return {member.folder.path.name: member.folder.metrics for member in self.members}
 
     def predict(
         self,
@@ -101,35 +105,35 @@ class Model:
         Returns:
             One row per file, in order: `path`; one column per class, named as it, with its probability; and for two
             classes `y_pred`, the probability of the positive one. A file that cannot be read has the training
-            prior, and a warning tells of it.
+            prior, and a warning names it.
 
         Raises:
             DataError: If there is nothing to predict.
-            SpecError: If an argument cannot be.
+            SpecError: If an argument has no meaning.
         """
         import pandas as pd
 
-        scorer = self.scorer(tta, batch_size)
+        scorer = self.make_scorer(tta, batch_size)
         table, unreadable = [], []
-        for score in scorer.score(_items(paths, self.labels, self.media)):
+        for score in scorer.score_files(_list_items(paths, self.labels, self.media)):
             table.append([score.item.path or score.item.name, *score.probabilities.tolist()])
             if score.problem:
-                unreadable.append(_told(score))
+                unreadable.append(f"{score.item.name} ({score.problem})")
         if unreadable:
-            shown = "; ".join(unreadable[:_NAMED]) + (" …" if len(unreadable) > _NAMED else "")
-            warnings.warn(f"{_prior_given(len(unreadable), len(table))}: {shown}", stacklevel=2)
+            shown = shorten(unreadable, _SHOWN, "; ")
+            warnings.warn(f"{_count_unreadable(len(unreadable), len(table))}: {shown}", stacklevel=2)
         frame = pd.DataFrame(table, columns=["path", *self.classes])
         if len(self.classes) == 2:
             frame["y_pred"] = frame[self.classes[self.labels.positive]]
         return frame
 
-    def scorer(self, tta: str = "none", batch_size: int | None = None) -> Scorer:
-        """What scores a stream of files; arguments as in `predict`."""
-        return Scorer(self._members, tta, batch_size, self._join)
+    def make_scorer(self, tta: str = "none", batch_size: int | None = None) -> Scorer:
+        """Makes what scores a stream of files; arguments as in `predict`."""
+        return Scorer(self.members, self.combine, tta, batch_size)
 
     @property
     def _first(self) -> ModelFolder:
-        return max(self._members, key=lambda member: member.weight).folder
+        return max(self.members, key=lambda member: member.weight).folder
 
 
 def load(path: str | Path, device: str = "auto") -> Model:
@@ -146,10 +150,9 @@ def load(path: str | Path, device: str = "auto") -> Model:
     from automl.devices import find_devices
 
     folder = Path(path).expanduser()
-    found = read_members(folder)
-    wanted = find_devices(device)[0]
-    members = [Member(member, weight, wanted) for member, weight in found]
-    return Model(folder, members, join_of(folder, members))
+    folders, chosen = read_members(folder), find_devices(device)[0]
+    members = [Member(member, weight, chosen) for member, weight in folders]
+    return Model(folder, members, read_combiner(folder, [member.folder for member in members]))
 
 
 def predict(
@@ -170,46 +173,51 @@ def predict(
 
     Args:
         model: From `load`.
-        data: As in `export.inputs.open_inputs`.
+        data: As in `automl.models.inputs.open_inputs`.
         out: The CSV file to write.
         tta: Test-time augmentation: none, flip or 5crop.
         batch_size: Images in a forward pass, at most; None: what fits.
         column: Name of the prediction's column; None: the sample submission's, or `y_pred`.
         file_column: As in `open_inputs`.
-        reporter: Is told what is done.
+        reporter: Receives notes, warnings and the progress.
 
     Raises:
         DataError: If there is nothing to predict, or the file cannot be written there.
-        SpecError: If a flag cannot be.
-        OSError: If the disk is full.
+        SpecError: If a flag has no meaning.
     """
-    scorer = model.scorer(tta, batch_size)
+    scorer = model.make_scorer(tta, batch_size)
     _check_out(data, out)
     with open_inputs(data, model.labels, file_column, model.media) as inputs:
-        columns = _columns(model, inputs, column)
-        for line in inputs.told:
+        columns = _name_columns(model, inputs, column)
+        for line in inputs.notes:
             reporter.print_line(f"note: {line}")
         for problem in inputs.problems:
             reporter.print_line(f"warning: {problem}")
         reporter.print_line(f"predicting {len(inputs)} rows of {inputs.source} with {model!r}")
-        with _writing(out) as writer, reporter.show_progress("predicting") as progress:
+        with (
+            explain_write_errors(out, DataError),
+            write_atomically(out) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as handle,
+            reporter.show_progress("predicting") as progress,
+        ):
+            writer = csv.writer(handle, lineterminator="\n")
             writer.writerow(columns)
             only = model.labels.positive if len(model.classes) == 2 else None
             unreadable = 0
-            for done, score in enumerate(scorer.score(inputs), start=1):
+            for done, score in enumerate(scorer.score_files(inputs), start=1):
                 chosen = score.probabilities if only is None else score.probabilities[only : only + 1]
                 writer.writerow([score.item.name, *chosen.tolist()])
                 unreadable += bool(score.problem)
-                if score.problem and unreadable <= _NAMED:
-                    reporter.print_line(f"warning: gets the training prior: {_told(score)}")
+                if score.problem and unreadable <= _SHOWN:
+                    reporter.print_line(f"warning: gets the training prior: {score.item.name} ({score.problem})")
                 progress(done, len(inputs))
     if unreadable:
-        reporter.print_line(f"warning: {_prior_given(unreadable, len(inputs))}")
+        reporter.print_line(f"warning: {_count_unreadable(unreadable, len(inputs))}")
     return Predicted(out, columns, len(inputs), unreadable)
 
 
-def _items(paths: str | Path | Iterable[str | Path], labels: Labels, media: tuple[Medium, ...]) -> Iterator[Item]:
-    """Lists what a notebook asks for."""
+def _list_items(paths: str | Path | Iterable[str | Path], labels: Labels, media: tuple[Medium, ...]) -> Iterator[Item]:
+    """Yields what a notebook asks for."""
     if isinstance(paths, str | Path):
         path = Path(paths).expanduser()
         if path.is_dir() or path.suffix.lower() in TABLES:
@@ -223,8 +231,8 @@ def _items(paths: str | Path | Iterable[str | Path], labels: Labels, media: tupl
         yield Item(str(one), str(Path(one).expanduser()))
 
 
-def _columns(model: Model, inputs: Inputs, column: str | None) -> tuple[str, ...]:
-    """The header of the CSV file."""
+def _name_columns(model: Model, inputs: Inputs, column: str | None) -> tuple[str, ...]:
+    """Chooses the header of the CSV file."""
     if len(model.classes) == 2:
         columns: tuple[str, ...] = (inputs.file_column, column or inputs.prediction_column)
     elif column:
@@ -239,28 +247,13 @@ def _columns(model: Model, inputs: Inputs, column: str | None) -> tuple[str, ...
 
 
 def _check_out(data: Path, out: Path) -> None:
-    """Refuses, before the work, a place where nothing can be written or something would be lost."""
+    """Refuses, before the work, an output path that cannot be written or would overwrite the input."""
     if out.is_dir():
         raise DataError(f"{out} is a folder; --out names the CSV file to write, such as {out / 'submission.csv'}")
     if data.is_file() and out.exists() and os.path.samefile(data, out):  # noqa: PTH121
         raise DataError(f"--out {out} is the file that names what to predict; give another name")
 
 
-@contextmanager
-def _writing(out: Path) -> Iterator[Any]:
-    """Yields a csv writer for a file that appears when the block ends well."""
-    try:
-        with write_atomically(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
-            yield csv.writer(handle, lineterminator="\n")
-    except OSError as exc:
-        if exc.errno in (28, 122):  # no space, no quota: the command line says it for every command
-            raise OSError(exc.errno, exc.strerror, str(out)) from exc
-        raise DataError(f"cannot write {out}: {exc.strerror or exc}") from exc
-
-
-def _told(score: Score) -> str:
-    return f"{score.item.name} ({score.problem})"
-
-
-def _prior_given(unreadable: int, rows: int) -> str:
+def _count_unreadable(unreadable: int, rows: int) -> str:
+    """Writes how many files have no prediction of their own."""
     return f"{unreadable} of {rows} files cannot be read, or show nothing, and have the training prior as prediction"

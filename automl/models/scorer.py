@@ -1,8 +1,8 @@
 """From a stream of files to a stream of probabilities, with bounded memory and the batch size that fits.
 
 Files are decoded ahead of the networks (`automl.media.decoding`); at most two batches and a few files are held. Each
-file goes through what training's evaluation does: `data.decode.read_pixels` or its view, then the crop of `export.tta`,
-and the aggregate.
+file goes through what training's evaluation does: it is decoded, by its view if it is a clip, then cropped
+(`automl.models.tta`), and the scores of its images are aggregated.
 """
 
 import operator
@@ -13,31 +13,32 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from automl.errors import AutomlError, DataError, SpecError, WeightsError
+from automl.errors import DataError, SpecError, WeightsError
 from automl.media.decoding import decode_files, decode_one
-from automl.media.images import read_pixels, reason_alone
+from automl.media.images import describe_alone
 from automl.media.kinds import Medium
+from automl.models.combine import Combiner
 from automl.models.folder import ModelFolder
 from automl.models.inputs import Item
-from automl.models.tta import TTA, Variants, variants
+from automl.models.tta import TTA, Variants
 from automl.processes import cpu_threads, in_threads
-from automl.training.evaluation import Normalize
-from automl.training.out_of_memory import attempted
-from automl.training.precision import autocast
-from automl.views.aggregate import aggregate
-from automl.views.base import Pixels, ViewImages
-from automl.views.parameters import ClipView, View
-from automl.views.registry import view_images
+from automl.training.evaluation import Predictor
+from automl.views.aggregate import aggregate_scores
+from automl.views.base import ViewImages
+from automl.views.registry import View, make_images
 
 _GPU_BATCH, _LARGEST_GPU_BATCH, _CPU_BATCH = 64, 512, 32
 
-Prepared = tuple[Item, "list[Tensor | str]"]
+Floats = npt.NDArray[np.float64]
+
+_Read = tuple[Item, "list[Tensor | str]"]
+"""A file, and by source its images (K, V, 3, S, S) uint8, or why there are none."""
 
 
 @dataclass(frozen=True)
@@ -45,84 +46,55 @@ class Score:
     """The prediction for one file."""
 
     item: Item
-    probabilities: "np.ndarray[Any, Any]"
+    probabilities: Floats
     """(classes,) float64; the training prior where the file shows nothing."""
     problem: str = ""
     """Why it shows nothing."""
 
 
-class Backoff:
-    """Runs a function on batches that fit into the memory.
-
-    A batch that does not fit is halved, for good; until then, batches that do fit are doubled up to a limit.
-    """
-
-    def __init__(self, size: int, largest: int) -> None:
-        """`size` images to begin with, never more than `largest`."""
-        self.size, self._largest = size, max(size, largest)
-
-    def __call__(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """Applies the function part by part.
-
-        Args:
-            function: From images (B, …) to results (B, …).
-            images: Any number of them, at least 1.
-
-        Returns:
-            The results of all images, in order.
-
-        Raises:
-            AutomlError: If one image alone does not fit.
-        """
-        parts: list[Tensor] = []
-        done = 0
-        while done < len(images):
-            part = images[done : done + self.size]
-            found = attempted(partial(function, part))
-            if found is not None:
-                parts.append(found)
-                done += len(part)
-                if len(part) == self.size:
-                    self.size = min(2 * self.size, self._largest)
-            elif len(part) == 1:
-                raise AutomlError(
-                    "the GPU's memory does not hold the network and one image; "
-                    "end what else uses the GPU, or predict with --device cpu"
-                )
-            else:
-                torch.cuda.empty_cache()  # does nothing where CUDA was not used
-                self.size = self._largest = len(part) // 2
-        return torch.cat(parts)
-
-
 class Member:
-    """One loaded network, and what it wants of its input."""
+    """A loaded network, and what it wants of its input."""
 
     def __init__(self, folder: ModelFolder, weight: float, device: str) -> None:
         """Loads the weights of a model folder; `weight` is its share in the mean."""
         self.folder, self.weight, self.device = folder, weight, torch.device(device)
-        numerics = folder.recipe.numerics
-        # lower precisions were timed on the device that trained; on a CPU the answer shall not depend on which that was
-        self._precision = numerics.precision if self.device.type == "cuda" else "fp32"
-        self._normalize = Normalize(folder.input.preprocessing, numerics, self.device)
-        network: nn.Module = folder.load().to(self.device, memory_format=self._normalize.layout)  # type: ignore[call-overload]
-        self._network = network
+        self.network = folder.load(device)
 
-    @torch.inference_mode()
-    def probabilities(self, images: Tensor) -> Tensor:
-        """From (B, 3, S, S) uint8 to (B, classes) float64 on the CPU."""
-        with autocast(self.device, self._precision):
-            logits = self._network(self._normalize(images))
-        found: Tensor = logits.double().softmax(dim=1).cpu()
-        return found
+    def make_predictor(self, batch_size: int, largest: int | None = None) -> Predictor:
+        """Makes what predicts images in batches; arguments as of `Predictor`."""
+        recipe = self.folder.recipe
+        if self.device.type != "cuda":  # lower precisions were timed on the GPU that trained; elsewhere they are slower
+            recipe = recipe.with_numerics(precision="fp32")
+        return Predictor(
+            self.network, self.folder.input, recipe.numerics, self.device, batch_size=batch_size, largest=largest
+        )
 
-    def score(self, probabilities: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-        """The score (classes,) of a file, by those of its images (K, classes)."""
-        return aggregate(self.folder.recipe.aggregate, probabilities, self.folder.labels.positive)
+    def predict_files(self, predictor: Predictor, files: Sequence[Tensor]) -> list[Floats]:
+        """Predicts the images of files, each (K, V, 3, S, S) uint8 in V variants.
+
+        Returns:
+            Probabilities (K, classes) of each file, the means over the variants.
+
+        Raises:
+            WeightsError: If the network's outputs are not finite.
+            MemoryBudgetError: If the memory does not hold one image.
+        """
+        probabilities = predictor.predict_batch(torch.cat([images.flatten(0, 1) for images in files]))
+        if not bool(torch.isfinite(probabilities).all()):
+            raise WeightsError(f"{self.folder.path}: the network's outputs are not finite; train it again")
+        parts = torch.split(probabilities, [len(images) * images.shape[1] for images in files])
+        return [
+            np.asarray(part.reshape(*images.shape[:2], -1).mean(dim=1).numpy(), dtype=np.float64)
+            for part, images in zip(parts, files, strict=True)
+        ]
+
+    def aggregate_images(self, probabilities: Floats) -> Floats:
+        """Makes the score (classes,) of a file from those of its images (K, classes)."""
+        return aggregate_scores(self.folder.recipe.aggregate, probabilities, self.folder.labels.positive)
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """How a file becomes the images a network sees; equal ones give equal images."""
 
     view: View
@@ -130,22 +102,22 @@ class Source:
     variants: Variants
 
     @classmethod
-    def of(cls, model: ModelFolder, tta: str) -> "Source":
-        """What a model wants, with test-time augmentation (`TTA`).
+    def for_model(cls, model: ModelFolder, tta: str) -> "ImageSource":
+        """Describes what a model wants, with test-time augmentation (`TTA`).
 
         Raises:
             SpecError: If there is no such augmentation.
         """
         recipe, inputs = model.recipe, model.input
-        cut = variants(tta, recipe.augmentation, inputs.image_size, inputs.interpolation)
-        return cls(recipe.view, inputs.decode_size, cut)
+        variants = Variants(tta, recipe.augmentation.crop, inputs.image_size, inputs.interpolation)
+        return cls(recipe.view, inputs.decode_size, variants)
 
     @property
     def images(self) -> int:
         """Images of a file, about."""
         return TTA[self.variants.tta] * getattr(self.view, "count", 1)
 
-    def __call__(self, path: str | Path) -> tuple[Tensor, "np.ndarray[Any, Any]"]:
+    def read_file(self, path: str | Path) -> tuple[Tensor, Floats]:
         """Reads a file.
 
         Returns:
@@ -155,24 +127,21 @@ class Source:
         Raises:
             DataError: If it cannot be read, or shows nothing.
         """
-        found = decode_one(self.reader, Path(path))
-        return self.cut(found), found.times_seconds if isinstance(found, ViewImages) else np.zeros(1)
+        decoded = decode_one(self.reader, Path(path))
+        return self.make_variants(decoded), decoded.times_seconds
 
     @property
-    def reader(self) -> Callable[[Path], ViewImages | Pixels]:
+    def reader(self) -> Callable[[Path], ViewImages]:
         """What reads a file, by its path; called by a decoder (`automl.media.decoding`), in which there is no torch."""
-        if isinstance(self.view, ClipView):
-            return partial(view_images, self.view, size=self.decode_size)
-        return partial(read_pixels, size=self.decode_size)
+        return partial(make_images, self.view, size=self.decode_size)
 
-    def cut(self, decoded: "ViewImages | Pixels") -> Tensor:
-        """From what `reader` gives to the variants of the K images of a file, (K, V, 3, S, S) uint8."""
-        images = decoded.pixels if isinstance(decoded, ViewImages) else decoded[None]
-        return torch.stack([self.variants(pixels) for pixels in images])
+    def make_variants(self, decoded: ViewImages) -> Tensor:
+        """Makes the variants of the K images of a file, (K, V, 3, S, S) uint8, from what `reader` gives."""
+        return torch.stack([self.variants(pixels) for pixels in decoded.pixels])
 
 
-def media_of(views: Iterable[View]) -> tuple[Medium, ...]:
-    """The kinds of files that a model looks at, by the views of its members: sound is in videos, too."""
+def list_media(views: Iterable[View]) -> tuple[Medium, ...]:
+    """Lists the kinds of files that a model looks at, by the views of its members: sound is in videos, too."""
     wanted = {view.media for view in views}
     return ("sound", "video") if wanted == {"sound"} else tuple(sorted(wanted - {"sound"}))
 
@@ -183,113 +152,99 @@ class Scorer:
     def __init__(
         self,
         members: Sequence[Member],
+        combine: Combiner,
         tta: str = "none",
         batch_size: int | None = None,
-        join: "Join | None" = None,
     ) -> None:
         """Prepares to score.
 
         Args:
             members: At least one; all on one device, with the same classes.
+            combine: Makes one score of the members'.
             tta: A key of `TTA`.
             batch_size: Images in a forward pass, at most; None: what fits.
-            join: Makes one score of the members'; None: their weighted mean, of those that see something in a file.
 
         Raises:
             SpecError: If there is no such augmentation, or no such batch.
         """
         if batch_size is not None and batch_size < 1:
             raise SpecError(f"--batch-size is at least 1, got {batch_size}")
-        found = [Source.of(member.folder, tta) for member in members]
-        self._sources = list(dict.fromkeys(found))  # members that see the same images share them
-        self._members = [(member, self._sources.index(source)) for member, source in zip(members, found, strict=True)]
-        self._images_per_file = max(source.images for source in self._sources)
+        sources = [ImageSource.for_model(member.folder, tta) for member in members]
+        self._members, self._sources = members, list(dict.fromkeys(sources))  # members that see the same share it
+        self._positions = [self._sources.index(source) for source in sources]
+        self._images_per_file = max(source.images for source in sources)
         on_gpu = members[0].device.type == "cuda"
         size = batch_size or (_GPU_BATCH if on_gpu else _CPU_BATCH)
-        self._backoff = Backoff(size, _LARGEST_GPU_BATCH if on_gpu and batch_size is None else size)
-        weights = np.array([member.weight for member in members])
-        self._join = join or (lambda scores: weighted_mean(scores, weights))
+        largest = _LARGEST_GPU_BATCH if on_gpu and batch_size is None else None
+        self._predictors = [member.make_predictor(size, largest) for member in members]
+        self._combine = combine
         priors = [member.weight * np.array(member.folder.labels.prior, dtype=np.float64) for member in members]
-        self._prior: np.ndarray[Any, Any] = np.sum(priors, axis=0)
+        self._prior: Floats = np.sum(priors, axis=0)
 
-    def score(self, items: Iterable[Item]) -> Iterator[Score]:
+    def score_files(self, items: Iterable[Item]) -> Iterator[Score]:
         """Yields one score per item, in order; an item that no member sees anything in gets the training prior.
 
         Raises:
             WeightsError: If a network's outputs are not finite.
-            AutomlError: If the GPU cannot hold one image.
+            MemoryBudgetError: If the memory does not hold one image.
         """
-        with closing(self._prepare(items)) as prepared:  # type: ignore[type-var]
-            while batch := list(islice(prepared, self._files_per_batch())):
-                yield from self._score(batch)
+        with closing(self._read_images(items)) as read:  # type: ignore[type-var]
+            while batch := list(islice(read, self._files_per_batch())):
+                yield from self._score_batch(batch)
 
     def _files_per_batch(self) -> int:
-        return max(1, self._backoff.size // self._images_per_file)
+        sizes = (predictor.batch_size for predictor in self._predictors)
+        return max(1, min(size for size in sizes if size is not None) // self._images_per_file)
 
-    def _prepare(self, items: Iterable[Item]) -> Iterator[Prepared]:
-        """Reads files as each source wants them: the images (K, V, 3, S, S) uint8, or why there are none."""
+    def _read_images(self, items: Iterable[Item]) -> Iterator[_Read]:
+        """Reads files as each source wants them."""
         batch, sources = self._files_per_batch(), len(self._sources)
-        asked: deque[tuple[Item, Source]] = deque()
+        asked: deque[tuple[Item, ImageSource]] = deque()
 
-        def readings() -> Iterator[Callable[[], ViewImages | Pixels]]:
+        def make_readers() -> Iterator[Callable[[], ViewImages]]:
             for item in items:
                 for source in self._sources:
                     asked.append((item, source))
                     yield partial(source.reader, Path(item.path))
 
-        decoded = decode_files(operator.call, readings(), (batch + 4 * cpu_threads()) * sources)
-        cut = in_threads(_cut, ((*asked.popleft(), found) for found in decoded), batch * sources)
-        while found := list(islice(cut, sources)):
-            yield found[0][0], [images for _, images in found]
+        decoded = decode_files(operator.call, make_readers(), (batch + 4 * cpu_threads()) * sources)
+        made = in_threads(_make_images, ((*asked.popleft(), each) for each in decoded), batch * sources)
+        while file := list(islice(made, sources)):
+            yield file[0][0], [images for _, images in file]
 
-    def _score(self, batch: list[Prepared]) -> Iterator[Score]:
-        """Scores what shows something, and puts the prior where nothing does."""
-        scores = np.stack([self._scores(member, batch, source) for member, source in self._members])  # (M, N, classes)
+    def _score_batch(self, batch: list[_Read]) -> Iterator[Score]:
+        """Yields the scores of what shows something, and gives the prior to what shows nothing."""
+        columns = [[images[source] for _, images in batch] for source in range(len(self._sources))]
+        scores = np.stack(
+            [
+                _score_member(member, predictor, columns[source])
+                for member, predictor, source in zip(self._members, self._predictors, self._positions, strict=True)
+            ]
+        )  # (M, N, classes)
         seen = ~np.isnan(scores).all(axis=(0, 2))
-        joined = iter(self._join(scores[:, seen])) if seen.any() else iter(())
-        for (item, images), shown in zip(batch, seen, strict=True):
-            if shown:
-                yield Score(item, next(joined))
+        combined = iter(self._combine(scores[:, seen])) if seen.any() else iter(())
+        for (item, images), sees in zip(batch, seen, strict=True):
+            if sees:
+                yield Score(item, next(combined))
             else:
                 yield Score(item, self._prior, next(why for why in images if isinstance(why, str)))
 
-    def _scores(self, member: Member, batch: list[Prepared], source: int) -> "np.ndarray[Any, Any]":
-        """A member's scores (N, classes) of a batch of files; NaN where a file shows it nothing."""
-        files = [images[source] for _, images in batch]
-        readable = [images for images in files if not isinstance(images, str)]
-        found = np.full((len(files), len(member.folder.labels.classes)), np.nan)
-        if not readable:
-            return found
-        flat = torch.cat([images.flatten(0, 1) for images in readable])
-        probabilities = self._backoff(member.probabilities, flat)
-        if not bool(torch.isfinite(probabilities).all()):
-            raise WeightsError(f"{member.folder.path}: the network's outputs are not finite; train it again")
-        parts = iter(torch.split(probabilities, [len(images) * images.shape[1] for images in readable]))
-        for row, images in enumerate(files):
-            if not isinstance(images, str):
-                variants = next(parts).reshape(len(images), images.shape[1], -1)
-                found[row] = member.score(variants.mean(dim=1).numpy())
-        return found
+
+def _score_member(member: Member, predictor: Predictor, files: Sequence[Tensor | str]) -> Floats:
+    """Computes a member's scores of a batch of files, (N, classes); NaN where a file shows it nothing."""
+    scores = np.full((len(files), len(member.folder.labels.classes)), np.nan)
+    readable = {row: images for row, images in enumerate(files) if not isinstance(images, str)}
+    if readable:
+        for row, probabilities in zip(readable, member.predict_files(predictor, [*readable.values()]), strict=True):
+            scores[row] = member.aggregate_images(probabilities)
+    return scores
 
 
-def _cut(read: tuple[Item, Source, "ViewImages | Pixels | DataError"]) -> tuple[Item, "Tensor | str"]:
-    """The images of a file as one source wants them, or why there are none."""
-    item, source, found = read
+def _make_images(read: tuple[Item, ImageSource, ViewImages | DataError]) -> tuple[Item, "Tensor | str"]:
+    """Makes the images of a file as one source wants them, or says why there are none."""
+    item, source, decoded = read
     if not item.path:
         return item, "no such file"
-    if isinstance(found, DataError):
-        return item, reason_alone(found, Path(item.path))
-    return item, source.cut(found)
-
-
-Join = Callable[["np.ndarray[Any, Any]"], "np.ndarray[Any, Any]"]
-"""From the scores of M members for N files, (M, N, classes), NaN where a member sees nothing, to (N, classes)."""
-
-
-def weighted_mean(scores: "np.ndarray[Any, Any]", weights: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    """The mean over the members that see something in a file; a `Join` for given weights (M,)."""
-    sees = ~np.isnan(scores[..., 0])  # (M, N)
-    shares = np.where(sees, weights[:, None], 0.0)
-    shares = np.where(shares.sum(axis=0) > 0, shares, sees)  # only members that count nothing see something
-    mean: np.ndarray[Any, Any] = np.einsum("mn,mnc->nc", shares, np.nan_to_num(scores)) / shares.sum(axis=0)[:, None]
-    return mean
+    if isinstance(decoded, DataError):
+        return item, describe_alone(decoded, Path(item.path))
+    return item, source.make_variants(decoded)

@@ -2,7 +2,7 @@
 
 | name | images | what they are |
 |---|---|---|
-| `none` | 1 | the middle (squashed: all), exactly as in training's evaluation (`data.augment.eval_transform`) |
+| `none` | 1 | the middle (squashed: all), as in training's evaluation (`automl.data.transforms.eval_transform`) |
 | `flip` | 2 | that, and its mirror image |
 | `5crop` | 5 | four corners and the middle (Krizhevsky et al. 2012, section 4.1, without their mirror images) |
 
@@ -13,7 +13,6 @@ size, or, in an image that is smaller, its short side, and only those are resize
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,37 +21,50 @@ from torchvision.transforms.v2 import functional as F
 
 from automl.data.transforms import INTERPOLATIONS, Pixels, eval_transform, shown_part
 from automl.errors import SpecError
-from automl.recipe.augmentation import Augmentation
-
-Tta = Literal["none", "flip", "5crop"]
+from automl.recipe.augmentation import Augmentation, Crop
 
 TTA: dict[str, int] = {"none": 1, "flip": 2, "5crop": 5}
-"""The names of the ways, and the images each makes of a file."""
+"""The names of test-time augmentations, and the images each makes of a file."""
 
 _CROP_SHARE = 0.875
 
 
 @dataclass(frozen=True)
 class Variants:
-    """Makes the images of one file that a network sees; equal ones make equal images."""
+    """Makes the images of one file that a network sees; equal ones make equal images.
+
+    Attributes:
+        tta: A key of `TTA`.
+        crop: The one the network was trained with.
+        image_size: Pixels per side of what the network sees.
+        interpolation: Of the resizing, as timm names it.
+    """
 
     tta: str
-    augmentation: Augmentation
-    """Only its crop counts."""
+    crop: Crop
     image_size: int
     interpolation: str
 
-    def __call__(self, image: Pixels) -> torch.Tensor:
-        """From (H, W, 3) uint8 to (K, 3, image_size, image_size) uint8, K = `TTA[self.tta]`."""
-        if self.tta == "5crop":
-            return self._five(image)
-        middle = eval_transform(self.augmentation, self.image_size, self.interpolation)(image)
-        if self.tta == "flip":
-            return torch.stack([middle, F.horizontal_flip(middle)])
-        return middle[None]
+    def __post_init__(self) -> None:
+        """Refuses an unknown augmentation (SpecError) or interpolation (RecipeError) before the first file."""
+        if self.tta not in TTA:
+            raise SpecError(f"unknown test-time augmentation {self.tta!r}: use one of {', '.join(TTA)}")
+        self._crop_middle(np.zeros((1, 1, 3), dtype=np.uint8))
 
-    def _five(self, image: Pixels) -> torch.Tensor:
-        crop = self.augmentation.crop
+    def __call__(self, image: Pixels) -> torch.Tensor:
+        """Makes (K, 3, image_size, image_size) uint8 of (H, W, 3) uint8; K is `TTA[self.tta]`."""
+        if self.tta == "5crop":
+            return self._crop_five(image)
+        middle = self._crop_middle(image)
+        return torch.stack([middle, F.horizontal_flip(middle)]) if self.tta == "flip" else middle[None]
+
+    def _crop_middle(self, image: Pixels) -> torch.Tensor:
+        """Makes the image that training's evaluation sees."""
+        return eval_transform(Augmentation(crop=self.crop), self.image_size, self.interpolation)(image)
+
+    def _crop_five(self, image: Pixels) -> torch.Tensor:
+        """Makes images of the four corners and the middle."""
+        crop = self.crop
         x = torch.from_numpy(np.array(shown_part(image, crop))).permute(2, 0, 1)
         sides = list(x.shape[1:]) if crop.name == "squash" else [min(x.shape[1:])] * 2
         if crop.name == "native":
@@ -64,23 +76,3 @@ class Variants:
         if sides != size:
             windows = F.resize(windows, size, interpolation=INTERPOLATIONS[self.interpolation], antialias=True)
         return windows.contiguous()
-
-
-def variants(tta: str, augmentation: Augmentation, image_size: int, interpolation: str) -> Variants:
-    """Chooses how the images of a file are made.
-
-    Args:
-        tta: A key of `TTA`.
-        augmentation: The one the network was trained with; only its crop counts.
-        image_size: Pixels per side of what the network sees.
-        interpolation: Of the resizing, as timm names it.
-
-    Raises:
-        SpecError: If there is no such way.
-        RecipeError: If the interpolation is unknown.
-    """
-    if tta not in TTA:
-        raise SpecError(f"unknown test-time augmentation {tta!r}: use one of {', '.join(TTA)}")
-    eval_transform(augmentation, image_size, interpolation)  # a mistake shows now, not in a thread at the first file
-    plain = Augmentation(crop=augmentation.crop)  # what does not count shall not make two of them differ
-    return Variants(tta, plain, image_size, interpolation)

@@ -1,18 +1,36 @@
-"""What joining the views of a study found, as it lies in the study's folder: `ensemble.json`."""
+"""Scores of the joined views of a study, as they lie in its folder: `ensemble.json`."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from automl.models.fusion import Fusion
+from automl.models.combine import Fusion
 from automl.recipe import Recipe
 from automl.training.intervals import Interval
 
 
-class Scored(BaseModel):
-    """A model on a split."""
+class Record(BaseModel):
+    """A record in a JSON file of a study's folder."""
 
     model_config = ConfigDict(frozen=True)
+
+
+class SplitScores(Record):
+    """How recipes of a study that were trained again were scored."""
+
+    metric: str
+    interval_method: str
+    validation_samples: int
+    holdout_samples: int
+    holdout_note: str = ""
+    """Why there is no score on the holdout."""
+    times_scored: int
+    """How often such recipes were scored on the holdout; after the first time it is no longer unseen."""
+
+
+class Scored(Record):
+    """A model on a split."""
 
     interval: Interval
     """The study's metric, with its interval over samples."""
@@ -20,16 +38,14 @@ class Scored(BaseModel):
     """Every metric."""
 
 
-class ViewMember(BaseModel):
+class ViewMember(Record):
     """The best recipe of a view, trained once more on the training split."""
-
-    model_config = ConfigDict(frozen=True)
 
     view: str
     trial: int
     """The trial it comes from."""
     search_value: float
-    """The metric on the validation split in that trial: the best of many, so it flatters."""
+    """The metric on the validation split in that trial: the best of many, so it is too good."""
     recipe: Recipe
     """With the seed of this training."""
     seen: int
@@ -40,38 +56,31 @@ class ViewMember(BaseModel):
     holdout: Scored | None
 
 
-class ViewEnsemble(BaseModel):
+class ViewEnsemble(SplitScores):
     """The best recipes of the views, and what joins their scores."""
 
-    model_config = ConfigDict(frozen=True)
-
-    metric: str
     members: Annotated[tuple[ViewMember, ...], Field(min_length=1)]
     """By what they scored in the search, best first."""
     fusion: Fusion
     validation: Scored
-    """Of all views, on the samples that the weights were learned on: it flatters."""
+    """Of all views, on the samples that the weights were learned on: too good."""
     holdout: Scored | None
     """On samples that neither chose nor taught anything; None where none were set aside."""
     samples: int
     """Of the study."""
-    validation_samples: int
-    holdout_samples: int
-    holdout_note: str = ""
-    """Why there is no score on the holdout."""
-    interval_method: str
-    times_scored: int
-    """How often ensembles of this study have looked at the holdout; after the first it is no longer unseen."""
+    folder: Annotated[Path | None, Field(exclude=True)] = None
+    """The model that was written; not stored."""
 
     @model_validator(mode="after")
-    def _weights_are_there(self) -> "ViewEnsemble":
+    def _check_weights(self) -> "ViewEnsemble":
+        """Makes sure that each member has a weight."""
         views = [member.view for member in self.members]
         if views != list(self.fusion.weights):
             raise ValueError(f"the members are {views}, but there are weights of {list(self.fusion.weights)}")
         return self
 
     def rows(self) -> list[tuple[str, ...]]:
-        """A header and the scores, for people: a row a member, then one of all together."""
+        """Lists the scores for people: a header, a row for each member, then one of all together."""
         header = ("view", "trial", "backbone", "weight", f"clips seen of {self.samples}", f"validation {self.metric}")
         rows = [
             (
@@ -80,30 +89,30 @@ class ViewEnsemble(BaseModel):
                 member.recipe.backbone,
                 f"{self.fusion.weights[member.view]:.3f}",
                 str(member.seen),
-                *_figures(member.validation, member.holdout),
+                *_format_scores(member.validation, member.holdout),
             )
             for member in self.members
         ]
-        fused = ("fused", "", "", "", "", *_figures(self.validation, self.holdout))
+        fused = ("fused", "", "", "", "", *_format_scores(self.validation, self.holdout))
         return [(*header, f"holdout {self.metric}", "95 % interval"), *rows, fused]
 
     def lines(self) -> list[str]:
-        """What the scores are worth."""
-        flatters = f"the {self.validation_samples} validation clips taught the weights, so the fused figure flatters"
+        """Explains in a few lines what the scores are worth."""
+        learned = (
+            f"the weights were learned from the {self.validation_samples} validation clips, "
+            "so the fused validation score is too good"
+        )
         if self.holdout is None:
-            return [f"{flatters}, and nothing is honest: no {self.holdout_note}"]
-        lines = [
-            f"{flatters}; the {self.holdout_samples} holdout clips taught and chose nothing",
-            self.interval_method,
-        ]
+            return [f"{learned}; there is no {self.holdout_note}"]
+        unseen = f"the {self.holdout_samples} holdout clips were used for nothing else"
         if self.times_scored > 1:
-            lines.append(f"the holdout was looked at {self.times_scored} times: it is no longer unseen")
-        return lines
+            unseen = f"the holdout was scored {self.times_scored} times: it is no longer unseen"
+        return [learned, unseen, self.interval_method]
 
 
-def _figures(validation: Scored, holdout: Scored | None) -> tuple[str, str, str]:
-    figure = f"{validation.interval.value:.4f}"
+def _format_scores(validation: Scored, holdout: Scored | None) -> tuple[str, str, str]:
+    value = f"{validation.interval.value:.4f}"
     if holdout is None:
-        return figure, "–", "–"
-    found = holdout.interval
-    return figure, f"{found.value:.4f}", f"{found.low:.4f} – {found.high:.4f}"
+        return value, "–", "–"
+    interval = holdout.interval
+    return value, f"{interval.value:.4f}", f"{interval.low:.4f} – {interval.high:.4f}"

@@ -142,5 +142,5 @@ class Augmentation(Part):
 
     @property
     def of_sound(self) -> tuple[str, ...]:
-        """The names of what is done that only pictures of sound can have done to them."""
+        """Names of the augmentations in use that are for pictures of sound alone."""
         return tuple(name for name in _OF_SOUND if getattr(self, name))

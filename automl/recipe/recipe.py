@@ -14,7 +14,9 @@ from automl.recipe.mixing import Mixing, NoMixing
 from automl.recipe.optimizer import AdamW, Optimizer
 from automl.recipe.schedule import OneCycle, Schedule
 from automl.schema import Part, describe_errors
-from automl.views.parameters import Aggregate, Mean, View, WholeImage
+from automl.views.aggregate import Aggregate, Mean
+from automl.views.base import WholeImage
+from automl.views.registry import View
 
 
 class Numerics(Part):
@@ -61,7 +63,8 @@ class Recipe(Part):
     numerics: Numerics = Numerics()
 
     @model_validator(mode="after")
-    def _augmentation_fits_the_view(self) -> Self:
+    def _check_augmentation_fits_view(self) -> Self:
+        """Refuses augmentations that the view's images cannot have."""
         if self.view.media != "sound" and (wrong := self.augmentation.of_sound):
             raise ValueError(f"augmentation.{wrong[0]} is for views of sound, and the view is {self.view.name}")
         if self.view.media != "video" and self.augmentation.codec:
@@ -97,6 +100,10 @@ class Recipe(Part):
         if not isinstance(values, dict):
             raise RecipeError(f"{path}: a recipe is a mapping of names to values, got {type(values).__name__}")
         return cls.from_mapping(values, str(path))
+
+    def with_numerics(self, **changes: Any) -> Self:
+        """Returns a copy with other values of some fields of `numerics`."""
+        return self.model_copy(update={"numerics": self.numerics.model_copy(update=changes)})
 
     def to_yaml(self) -> str:
         """Writes the recipe as YAML that `load` reads back to an equal recipe."""

@@ -1,10 +1,9 @@
-"""What to train: a recipe, the data, the splits it may learn from, and what is known of it before.
+"""Plans of final trainings: a recipe, the data, the splits it may learn from, and its scores so far.
 
-It comes from a study (the confirmed recipe, else the best one, on the study's own samples and splits), or from a recipe
-file and data that are named.
+A plan comes from a study (the confirmed recipe, else the best one, on the study's own samples and splits), or from a
+recipe file and data that are named.
 """
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,53 @@ from typing import Any
 from automl.backbones.capabilities import check_image_size, without_unsupported
 from automl.backbones.weights import Weights, find_weights, hub_reachable
 from automl.data.dataset import Dataset, open_dataset, train_on
-from automl.data.layouts.label_file import read_table
-from automl.data.layouts.text_table import TABLES
-from automl.errors import DataError, RecipeError, SpecError, StudyError, WeightsError
+from automl.errors import RecipeError, SpecError, StudyError, WeightsError
 from automl.files import load_yaml
-from automl.memory.estimate import largest_micro_batch
 from automl.recipe import Numerics, Recipe
 from automl.space.space import load_space
 from automl.spec import StudySpec
-from automl.study.confirmation import Confirmation, load_confirmation
-from automl.study.folder import StudyFolder
-from automl.study.pool import PoolEntry
+from automl.study.confirm import Confirmation, load_confirmation
+from automl.study.folder import StudyFolder, find_study
+from automl.study.pool import PoolEntry, fit_within_memory
 from automl.study.search import open_result
-from automl.study.setup import Facts, digest
-from automl.study.study import find_study
-from automl.study.views import SPACES
+from automl.study.setup import SPACES, StudySetup, digest_samples
 from automl.training.metrics import default_metric
+from automl.training.schedule import EIGHTHS
+from automl.units import parse_memory
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainOptions:
+    """What the user decides about a final training, beside the recipe."""
+
+    ema: float | None = None
+    """In place of the recipe's `ema_decay`."""
+    seed: int | None = None
+    """In place of the recipe's."""
+    soup: int = 0
+    """Mean of the weights at so many of the last eighths of the run; 0: the last weights."""
+    early_stopping: int = 0
+    """Evaluations without improvement that end the run; 0: it has the recipe's length."""
+    with_holdout: bool = False
+    """Train on the holdout although the recipe has not been confirmed."""
+    gpu_mem: str | int | None = None
+    """GPU memory to stay within; None: the plan's budget."""
+    device: str = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.soup <= EIGHTHS:
+            raise SpecError(f"--soup {self.soup}: a run has {EIGHTHS} eighths; give 1 to {EIGHTHS}")
+        if self.early_stopping < 0:
+            raise SpecError(f"--early-stopping {self.early_stopping}: give 1 or more evaluations")
+        if self.soup and self.early_stopping:
+            raise SpecError("--soup and --early-stopping choose the weights in two ways; give one of them")
+        if self.gpu_mem is not None:
+            parse_memory(self.gpu_mem)
+
+
+@dataclass(frozen=True)
+class TrainPlan:
     """Everything a final training needs."""
 
     name: str
@@ -42,62 +68,65 @@ class Plan:
     dataset: Dataset
     """With the splits as the study, or the data, have them."""
     decode_size: int
-    """Pixels of the short side that images are decoded to (`decode_size`)."""
+    """Pixels of the short side that images are decoded to (`choose_decode_size`)."""
     weights: Weights | None
     metric: str
     scores: dict[str, Any] = field(default_factory=dict)
-    """What is known of the recipe, by split, as it stands in metrics.json."""
-    made_on: frozenset[str] = frozenset()
+    """Scores of the recipe, by split, as they stand in metrics.json."""
+    timed_on: frozenset[str] = frozenset()
     """Kinds of device (`cpu`, `cuda`) that the recipe's numerics were timed on; empty: not known."""
-    learned: tuple[str, ...] = ("train", "validation")
-    """The splits that are trained on."""
-    without: tuple[str, ...] = ()
+    train_splits: tuple[str, ...] = ("train", "validation")
+    unsupported: tuple[str, ...] = ()
     """What the recipe asked for and its backbone does not have."""
+    drawn_by_search: bool = False
+    """Whether the study drew the recipe: of its own ones, its pool knows that they fit its budget."""
+    entry: PoolEntry | None = None
+    """What a study knows of the backbone's memory."""
+    memory_bytes: int | None = None
+    """The study's memory budget; None: no limit."""
 
-    def samples(self) -> Dataset:
-        """The data set, with all that is trained on in its training split."""
-        return train_on(self.dataset, self.learned)
+    def train_dataset(self) -> Dataset:
+        """Returns the data set, with all that is trained on in its training split."""
+        return train_on(self.dataset, self.train_splits)
 
-    def changed(self, *, ema: float | None, seed: int | None, with_holdout: bool, early_stopping: bool) -> "Plan":
-        """The plan with what the user wishes.
+    def apply_options(self, options: TrainOptions) -> "TrainPlan":
+        """Returns the plan with the user's EMA and seed; the splits stay, but for the holdout and early stopping's."""
+        given = {"ema_decay": options.ema, "seed": options.seed}
+        values = self.recipe.model_dump() | {name: value for name, value in given.items() if value is not None}
+        wanted = {"train", *self.train_splits} | ({"holdout"} if options.with_holdout else set())
+        if options.early_stopping:
+            wanted -= {"validation"}
+        splits = tuple(split for split in ("train", "validation", "holdout") if split in wanted)
+        return replace(self, recipe=Recipe.from_mapping(values), train_splits=splits)
+
+    def fit_to_device(self, device: str, memory_bytes: int | None) -> "TrainPlan":
+        """Returns the plan with numerics for a device: fp32 where the recipe's were timed on another kind.
 
         Args:
-            ema: In place of the recipe's `ema_decay`.
-            seed: In place of the recipe's seed; the splits stay.
-            with_holdout: Train on the holdout although nothing has been scored on it.
-            early_stopping: Keep the validation split to stop by.
+            device: `cpu` or `cuda:N`.
+            memory_bytes: The memory budget, within which a micro-batch must fit; None: no limit.
+
+        Raises:
+            MemoryBudgetError: If not even the smallest micro-batch fits.
         """
-        given = {"ema_decay": ema, "seed": seed}
-        values = self.recipe.model_dump() | {name: value for name, value in given.items() if value is not None}
-        learned = {"train", *self.learned} | ({"holdout"} if with_holdout else set())
-        if early_stopping:
-            learned -= {"validation"}
-        ordered = tuple(split for split in ("train", "validation", "holdout") if split in learned)
-        return replace(self, recipe=Recipe.from_mapping(values), learned=ordered)
+        kind, recipe, entry = device.split(":")[0], self.recipe, self.entry
+        other = bool(self.timed_on) and kind not in self.timed_on
+        if other or (kind == "cpu" and recipe.numerics.precision == "fp16"):
+            numerics = Numerics(grad_checkpointing=recipe.numerics.grad_checkpointing)
+            recipe, entry = recipe.model_copy(update={"numerics": numerics}), None
+            if kind == "cuda" and memory_bytes is None:
+                import torch
 
-    def on(self, device: str) -> "Plan":
-        """The plan with numerics for a device: fp32 where the recipe's were timed on another kind."""
-        kind = device.split(":")[0]
-        other = bool(self.made_on) and kind not in self.made_on
-        if not other and not (kind == "cpu" and self.recipe.numerics.precision == "fp16"):
-            return self
-        numerics = Numerics(grad_checkpointing=self.recipe.numerics.grad_checkpointing)
-        plain = self.recipe.model_copy(update={"numerics": numerics})
-        if kind == "cuda":
-            import torch
-
-            limit = torch.cuda.get_device_properties(device).total_memory
-            micro = largest_micro_batch(plain, len(self.dataset.classes), limit) or 1
-            if micro < plain.batch_size:
-                numerics = numerics.model_copy(update={"micro_batch_size": micro})
-                plain = plain.model_copy(update={"numerics": numerics})
-        return replace(self, recipe=plain)
+                memory_bytes = torch.cuda.get_device_properties(device).total_memory
+        trust = self.drawn_by_search and memory_bytes == self.memory_bytes
+        recipe = fit_within_memory(recipe, entry, len(self.dataset.classes), memory_bytes, trust_pool=trust)
+        return replace(self, recipe=recipe)
 
     def record(self) -> dict[str, Any]:
-        """What makes two trainings the same, as plain data."""
+        """Returns what makes two trainings the same, as plain data."""
         return {
             "recipe": self.recipe.model_dump(mode="json"),
-            "samples": digest(self.samples()),
+            "samples": digest_samples(self.train_dataset()),
             "decode_size": self.decode_size,
         }
 
@@ -108,8 +137,8 @@ def make_plan(
     data: dict[str, Any] | None,
     runs: Path,
     weights_dir: Path | None,
-) -> Plan:
-    """Finds out what to train.
+) -> TrainPlan:
+    """Finds the recipe, the data and the weights to train.
 
     Args:
         study: Its name; None: that of the recipe's folder, or the latest.
@@ -131,20 +160,23 @@ def make_plan(
             raise StudyError(f"a study ({study}) brings its own data; leave out the study, or --data")
         if recipe is None:
             raise RecipeError("--data needs --recipe: the recipe to train on it, such as runs/STUDY/best.yaml")
-        return _plan_of_data(recipe, data, weights_dir)
+        return _plan_for_data(recipe, data, weights_dir)
     if study is None and recipe is not None:
-        beside = _study_beside(recipe)
+        beside = _find_study_beside(recipe)
         if beside is None:
             load_recipe(recipe)  # a mistake in the file comes before the question for data
-            raise RecipeError(f"{recipe} does not lie in a study's folder; say what to train on with --data or STUDY")
-        return plan_of_study(beside, recipe, weights_dir)
-    return plan_of_study(find_study(runs, study), recipe, weights_dir)
+            raise RecipeError(f"{recipe} is in no study's folder; name what to train on with --data or STUDY")
+        return plan_for_study(beside, recipe, weights_dir)
+    return plan_for_study(find_study(runs, study), recipe, weights_dir)
 
 
-def plan_of_study(folder: StudyFolder, recipe: Path | Recipe | None = None, weights_dir: Path | None = None) -> Plan:
-    """A recipe on a study's samples; arguments and errors as in `make_plan`."""
-    facts = open_result(folder).facts
+def plan_for_study(
+    folder: StudyFolder, recipe: Path | Recipe | None = None, weights_dir: Path | None = None
+) -> TrainPlan:
+    """Plans the training of a recipe on a study's samples; arguments and errors as in `make_plan`."""
+    setup = open_result(folder).setup
     confirmation = load_confirmation(folder)
+    drawn_by_search = not isinstance(recipe, Path)
     if recipe is None:
         recipe = folder.winner
     if recipe is None:
@@ -152,26 +184,24 @@ def plan_of_study(folder: StudyFolder, recipe: Path | Recipe | None = None, weig
     source = str(recipe) if isinstance(recipe, Path) else f"study {folder.name}"
     if isinstance(recipe, Path):
         recipe = load_recipe(recipe)
-    scores = confirmed_scores(confirmation, recipe) if confirmation else {}
-    check_image_size(recipe)
-    recipe, without = without_unsupported(recipe)
-    return Plan(
+    scores = read_confirmed_scores(confirmation, recipe) if confirmation else {}
+    plan = TrainPlan(
         name=folder.name,
         source=source,
         recipe=recipe,
-        dataset=facts.dataset,
-        decode_size=decode_size(recipe, facts),
-        weights=_weights(recipe, weights_dir, facts.pool.named(recipe.backbone)),
-        metric=facts.metric,
+        dataset=setup.dataset,
+        decode_size=choose_decode_size(recipe, setup),
+        weights=None,
+        metric=setup.metric,
+        drawn_by_search=drawn_by_search,
         scores=scores,
-        made_on=_devices_of(folder),
-        learned=("train", "validation", "holdout") if "holdout" in scores else ("train", "validation"),
-        without=without,
+        train_splits=("train", "validation", "holdout") if "holdout" in scores else ("train", "validation"),
     )
+    return _complete_plan(plan, folder, setup, weights_dir)
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Reads a recipe, and tells what a file is that is none.
+    """Reads a recipe; names what a file is that is none.
 
     Raises:
         RecipeError: With one line, or one for each mistake in a recipe.
@@ -188,83 +218,75 @@ def load_recipe(path: Path) -> Recipe:
     raise RecipeError(f"{path} is {kind} (a recipe names its backbone); automl search writes one: RUNS/STUDY/best.yaml")
 
 
-def decode_size(recipe: Recipe, facts: Facts | None) -> int:
-    """Pixels of the short side that images are decoded to; native crops are cut out of what that leaves.
+def choose_decode_size(recipe: Recipe, setup: StudySetup | None) -> int:
+    """Chooses the pixels of the short side that images are decoded to; native crops are cut out of what that leaves.
 
     It is the study's, else the shipped search space's largest image size; the recipe's own where that is larger.
     """
     shipped = SPACES[recipe.view.media]
-    usual = facts.cache_size if facts is not None else load_space(shipped).image_sizes()[-1]
+    usual = setup.cache_size if setup is not None else load_space(shipped).image_sizes()[-1]
     return max(usual, recipe.image_size)
 
 
-def confirmed_scores(confirmation: Confirmation, recipe: Recipe) -> dict[str, Any]:
-    """The confirmed recipe's scores by split; none for another recipe, whatever its seed and numerics."""
+def read_confirmed_scores(confirmation: Confirmation, recipe: Recipe) -> dict[str, Any]:
+    """Reads the confirmed recipe's scores by split; none for another recipe, whatever its seed and numerics."""
     same = {"seed": recipe.seed, "numerics": recipe.numerics}
     if confirmation.best.recipe.model_copy(update=same) != recipe:
         return {}
-    found = {
+    splits = {
         "validation": (confirmation.validation, confirmation.validation_samples, confirmation.validation_metrics),
         "holdout": (confirmation.holdout, confirmation.holdout_samples, confirmation.holdout_metrics),
     }
     return {
         split: {"source": "confirm", **asdict(interval), "n": samples, "all": every}
-        for split, (interval, samples, every) in found.items()
+        for split, (interval, samples, every) in splits.items()
         if interval is not None
     }
 
 
-def file_column(dataset: Dataset) -> str:
-    """The column of the training label file that names the files; "" where there is no label file."""
-    if dataset.format not in ("table", "ffdi", "ffdv"):
-        return ""
-    names, root = set(dataset.samples["name"]), dataset.root
-    for file in [root] if root.is_file() else sorted(path for path in root.iterdir() if path.suffix.lower() in TABLES):
-        try:
-            header, rows = read_table(file)
-        except DataError:
-            continue
-        hits = {name: sum(row[k] in names for row in rows) for k, name in enumerate(header)}
-        if max(hits.values(), default=0):
-            return max(hits, key=lambda name: hits[name])
-    return ""
-
-
-def _plan_of_data(path: Path, data: dict[str, Any], weights_dir: Path | None) -> Plan:
+def _plan_for_data(path: Path, data: dict[str, Any], weights_dir: Path | None) -> TrainPlan:
+    """Plans the training of a recipe file on data that are named."""
     recipe = load_recipe(path)
-    check_image_size(recipe)
-    recipe, without = without_unsupported(recipe)
     # Splits belong to the recipe's own seed: another --seed is another training on the same samples.
     spec = StudySpec.from_mapping({"data": data, "seed": recipe.seed % 2**32}, "automl train")
-    beside = _study_beside(path)
-    facts = open_result(beside).facts if beside else None
+    beside = _find_study_beside(path)
+    setup = open_result(beside).setup if beside else None
     dataset = open_dataset(spec.data, spec.seed)
-    return Plan(
+    plan = TrainPlan(
         name=dataset.name,
         source=str(path),
         recipe=recipe,
         dataset=dataset,
-        decode_size=decode_size(recipe, facts),
-        weights=_weights(recipe, weights_dir, facts.pool.named(recipe.backbone) if facts else None),
+        decode_size=choose_decode_size(recipe, setup),
+        weights=None,
         metric=default_metric(len(dataset.classes)),
-        made_on=_devices_of(beside) if beside else frozenset(),
-        without=without,
     )
+    return _complete_plan(plan, beside, setup, weights_dir)
 
 
-def _study_beside(recipe: Path) -> StudyFolder | None:
-    """The study in whose folder a recipe lies."""
+def _complete_plan(
+    plan: TrainPlan, folder: StudyFolder | None, setup: StudySetup | None, weights_dir: Path | None
+) -> TrainPlan:
+    """Adds the weights, what the backbone does not support, and what a study knows of device and memory."""
+    check_image_size(plan.recipe)
+    recipe, unsupported = without_unsupported(plan.recipe)
+    entry = setup.pool.find_entry(recipe.backbone) if setup is not None else None
+    plan = replace(plan, recipe=recipe, unsupported=unsupported, weights=_find_weights(recipe, weights_dir, entry))
+    if folder is None or setup is None:
+        return plan
+    # The kinds of device that the study's workers trained on stand in the names of their logs.
+    timed_on = frozenset(path.stem.split("-")[0] for path in (folder.path / "workers").glob("*.log"))
+    return replace(plan, timed_on=timed_on, entry=entry, memory_bytes=setup.memory_bytes)
+
+
+def _find_study_beside(recipe: Path) -> StudyFolder | None:
+    """Finds the study in whose folder a recipe lies."""
     folder = StudyFolder(recipe.absolute().parent)
-    return folder if folder.begun else None
+    return folder if folder.has_study else None
 
 
-def _devices_of(folder: StudyFolder) -> frozenset[str]:
-    """The kinds of device that a study's workers trained on, by the names of their logs."""
-    return frozenset(path.stem.split("-")[0] for path in (folder.path / "workers").glob("*.log"))
-
-
-def _weights(recipe: Recipe, weights_dir: Path | None, entry: PoolEntry | None) -> Weights | None:
-    """Where the pretrained weights are: in the given folder, where the study had them, or wherever they can be found.
+def _find_weights(recipe: Recipe, weights_dir: Path | None, entry: PoolEntry | None) -> Weights | None:
+    """Finds the pretrained weights: in the given folder, where the study had them, or wherever they are.
 
     Raises:
         WeightsError: If the recipe begins with pretrained weights and they are out of reach.
@@ -273,22 +295,12 @@ def _weights(recipe: Recipe, weights_dir: Path | None, entry: PoolEntry | None) 
         return None
     if weights_dir is not None and not weights_dir.is_dir():
         raise WeightsError(f"--weights-dir {weights_dir} is not a folder; give one that holds safetensors files")
-    found = entry.find() if entry is not None and weights_dir is None else None
-    if found is None or (found.path is not None and not found.path.is_file()):
-        found = find_weights(recipe.backbone, weights_dir, hub=hub_reachable())
-    if found is None:
+    weights = entry.locate_weights() if entry is not None and weights_dir is None else None
+    if weights is None or (weights.path is not None and not weights.path.is_file()):
+        weights = find_weights(recipe.backbone, weights_dir, hub=hub_reachable())
+    if weights is None:
         raise WeightsError(
             f"the recipe begins with pretrained weights of {recipe.backbone}, which are out of reach; "
             "give --weights-dir DIR with its safetensors file"
         )
-    return found
-
-
-def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The names of what differs between two records of trainings, recipes key by key."""
-    flat = []
-    for record in (one, other):
-        plain = json.loads(json.dumps(record))  # tuples and lists are the same here
-        inner = plain.pop("recipe", {})
-        flat.append(plain | {f"recipe's {name}": value for name, value in inner.items()})
-    return sorted(name for name in flat[0].keys() | flat[1].keys() if flat[0].get(name) != flat[1].get(name))
+    return weights

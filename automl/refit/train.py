@@ -1,73 +1,48 @@
-"""The final training: from a recipe to a model folder. What `automl train` and `automl.refit.train.train` both do."""
+"""Final trainings: from the winner of a study, or any recipe, to a model folder."""
 
+import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
 
-from automl.backbones.weights import Preprocessing, make_model
+from automl.backbones.input import InputSpec
+from automl.backbones.weights import make_model
 from automl.data.cache import build_cache
-from automl.data.loader import ImageData, evaluation_size
-from automl.devices import find_devices, keep_freed_memory
-from automl.errors import DataError, MemoryBudgetError, RecipeError, SpecError
-from automl.models.card import model_card, weights_licence
-from automl.models.folder import Input, ModelFolder, read_model, write_model
-from automl.refit.outcome import described, labels_of, memory, versions
-from automl.refit.output_folder import Place
-from automl.refit.plan import Plan, make_plan
-from automl.refit.weights import Best, Last, Soup
-from automl.reporter import ConsoleReporter, Reporter, SilentReporter, interrupts
-from automl.study.views import describe_view
-from automl.training.distributed import current_team, joined
+from automl.data.dataset import SPLITS, Dataset
+from automl.data.layouts.label_file import read_table
+from automl.data.layouts.text_table import TABLES
+from automl.data.loader import ImageData
+from automl.devices import find_devices, is_gpu
+from automl.errors import DataError, MemoryBudgetError, RecipeError, SpecError, first_line
+from automl.memory.estimate import estimate_training
+from automl.models.card import find_weights_licence, render_model_card
+from automl.models.folder import Labels, ModelFolder, read_model, write_ensemble, write_model
+from automl.recipe import Recipe
+from automl.refit.greedy_ensemble import choose_members
+from automl.refit.output_folder import OutputFolder
+from automl.refit.plan import TrainOptions, TrainPlan, make_plan, plan_for_study
+from automl.refit.weights import BestWeights, LastWeights, MeanWeights
+from automl.reporter import ConsoleReporter, Reporter, SilentReporter, catch_interrupts
+from automl.study.folder import StudyFolder, find_study
+from automl.study.replicate import resolve_budget, stay_within
+from automl.study.setup import describe_view
+from automl.training.distributed import current_process_group, join_process_group
 from automl.training.evaluation import split_probabilities
 from automl.training.fit import fit, total_steps
 from automl.training.intervals import metric_interval
 from automl.training.metrics import all_metrics
-from automl.training.out_of_memory import OutOfMemory
+from automl.training.schedule import EIGHTHS
 from automl.training.types import Diverged, Evaluation, Parked, Snapshot, expected_input
-from automl.training.validation_schedule import EIGHTHS
 from automl.units import format_seconds
 
 _EVALUATED = "validation"
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the user decides about a final training, beside the recipe."""
-
-    ema: float | None = None
-    """In place of the recipe's `ema_decay`."""
-    seed: int | None = None
-    """In place of the recipe's."""
-    soup: int = 0
-    """Mean of the weights at so many of the last eighths of the run; 0: the last weights."""
-    early_stopping: int = 0
-    """Evaluations without improvement that end the run; 0: the recipe knows its length."""
-    with_holdout: bool = False
-    """Train on the holdout although the recipe has not been confirmed."""
-    device: str = "auto"
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.soup <= EIGHTHS:
-            raise SpecError(f"--soup {self.soup}: a run has {EIGHTHS} eighths; give 1 to {EIGHTHS}")
-        if self.early_stopping < 0:
-            raise SpecError(f"--early-stopping {self.early_stopping}: give 1 or more evaluations")
-        if self.soup and self.early_stopping:
-            raise SpecError("--soup and --early-stopping choose the weights in two ways; give one of them")
-
-    def applied(self, plan: Plan) -> Plan:
-        """The plan as the user wants it."""
-        return plan.changed(
-            ema=self.ema,
-            seed=self.seed,
-            with_holdout=self.with_holdout,
-            early_stopping=bool(self.early_stopping),
-        )
 
 
 def train(
@@ -76,112 +51,177 @@ def train(
     recipe: str | Path | None = None,
     data: str | Path | dict[str, Any] | None = None,
     out: str | Path | None = None,
-    runs: str | Path = "runs",
+    ensemble: int = 0,
+    ema: float | None = None,
+    soup: int = 0,
+    early_stopping: int = 0,
+    seed: int | None = None,
+    with_holdout: bool = False,
+    gpu_mem: str | int | None = None,
     weights_dir: str | Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    runs: str | Path = "runs",
     reporter: Reporter | None = None,
-    **wishes: Any,
-) -> ModelFolder:
+) -> Path:
     """Trains the winner of a study, or any recipe, and writes a model folder; the same call again continues.
 
-    It trains on train + validation, and on the holdout as well where `automl confirm` has scored the recipe on it;
-    else the holdout is kept out, and scored once with the model that was trained.
+    It trains on train + validation, and on the holdout as well where `automl.confirm` has scored the recipe on it;
+    else the holdout is kept out, and scored once with the model that was trained. Under torchrun, each process calls
+    it, and the first one writes.
+
+        automl.train("photos", out="models/photos")
+        automl.train("photos", ensemble=3)                                         # of the confirmed models
+        automl.train(recipe="runs/photos/best.yaml", data="more/", gpu_mem="8GB")
 
     Args:
         study: Name of the study; None: that of the recipe's folder, or the latest.
         recipe: A recipe file; None: the study's confirmed recipe, else its best.
         data: A folder or label file, or a mapping with the keys of `DataSpec`; None: the study's data.
-        out: The folder to write; None: `models/` and the name of the study or the data.
-        runs: The folder that holds the studies.
+        out: The folder to write; None: `models/` and the name of the study or the data (of an ensemble with
+            `-ensemble`).
+        ensemble: Different models at most in a greedy ensemble of those that confirmed the study, each trained again
+            with its own seed; 0: one model.
+        ema: Decay of the weights' moving average in place of the recipe's; 0: none.
+        soup: Mean of the weights at so many of the last eighths of the run; 0: the last weights.
+        early_stopping: Evaluations on validation without improvement that end the run; 0: it has the recipe's length.
+        seed: In place of the recipe's.
+        with_holdout: Train on the holdout although the recipe has not been confirmed.
+        gpu_mem: GPU memory that training may take: `16GB`, `90%` of what is free, or `auto`; None: the study's budget,
+            and no limit without a study.
         weights_dir: A folder of safetensors files to look for weights in.
-        reporter: Is told what is done; None: lines are printed.
-        **wishes: Fields of `Wishes` (`ema=0.999`, `soup=3`, `early_stopping=2`, `with_holdout=True`, `seed=1`,
-            `device="cuda"`, `overwrite=True`).
+        device: `auto`, `cpu`, `cuda` or `cuda:1`; under torchrun each process has its own.
+        overwrite: Delete a model or an unfinished training of automl in `out` first.
+        runs: The folder that holds the studies.
+        reporter: Receives what is done; None: lines are printed.
 
     Returns:
-        The model folder.
+        The folder of the model; `automl.load` opens it.
 
     Raises:
-        AutomlError: If recipe, data, weights or folder do not work out; the message says what to change.
+        AutomlError: If study, recipe, data, weights, memory or folder do not fit; the message says what to change.
         KeyboardInterrupt: If it was asked to stop; what was done is kept, and the same call continues.
     """
-    wanted = Wishes(**wishes)
-    given = data if isinstance(data, dict) or data is None else {"path": data}
+    options = TrainOptions(ema, seed, soup, early_stopping, with_holdout, gpu_mem, device, overwrite)
     where = Path(weights_dir) if weights_dir is not None else None
+    folder, reporter = Path(out) if out is not None else None, reporter or ConsoleReporter()
+    if ensemble:
+        if recipe is not None or data is not None:
+            raise SpecError("--ensemble takes recipes and data from a confirmed study: leave out --recipe, --data")
+        return _train_ensemble(find_study(Path(runs), study), ensemble, folder, where, options, reporter)
+    given = data if isinstance(data, dict) or data is None else {"path": data}
     plan = make_plan(study, Path(recipe) if recipe is not None else None, given, Path(runs), where)
-    folder = Path(out) if out is not None else Path("models") / plan.name
-    return train_plan(plan, wanted, folder, reporter or ConsoleReporter())
+    return train_plan(plan, options, folder or Path("models") / plan.name, reporter).path
 
 
-def train_plan(plan: Plan, wishes: Wishes, out: Path, reporter: Reporter) -> ModelFolder:
-    """Trains a plan; see `train`. Under torchrun, each process calls it, and the first one writes."""
-    plan = wishes.applied(plan)
-    device = find_devices(wishes.device)[0]
-    with joined(device) as device:
-        team = current_team()
-        if not team.leads:
+def train_plan(plan: TrainPlan, options: TrainOptions, out: Path, reporter: Reporter) -> ModelFolder:
+    """Trains a plan into a folder, within its memory budget; see `train`."""
+    plan = plan.apply_options(options)
+    devices = find_devices(options.device)
+    with join_process_group(devices[0]) as device:
+        processes = current_process_group()
+        if not processes.is_first:
             reporter = SilentReporter()
-        for what in plan.without:
+        for what in plan.unsupported:
             reporter.print_line(f"note: left out of the recipe: {what}")
-        ready = plan.on(device)
-        if ready.recipe != plan.recipe:
+        # The processes split a batch alike: the first one decides, by the GPU that has the least.
+        shared = devices if processes.size > 1 else (device,)
+        budget = [resolve_budget(options.gpu_mem, shared, plan.memory_bytes, reporter)]
+        if processes.size > 1:
+            distributed.broadcast_object_list(budget)
+        ready = plan.fit_to_device(device, budget[0])
+        if ready.recipe.numerics.precision != plan.recipe.numerics.precision:
             reporter.print_line(f"note: the recipe's numerics were for another kind of device; on {device} it is fp32")
-        place, finished = Place(out), False
-        if team.leads:
-            kept = {"soup": wishes.soup, "early_stopping": wishes.early_stopping}
-            finished = place.begin(ready.record() | kept, overwrite=wishes.overwrite)
-        if team.any(finished, torch.device(device)):
+        output, finished = OutputFolder(out), False
+        if processes.is_first:
+            kept = {"soup": options.soup, "early_stopping": options.early_stopping}
+            finished = output.start_training(ready.record() | kept, overwrite=options.overwrite)
+        if processes.any_process(finished, torch.device(device)):
             reporter.print_line(f"finished before: {out}")
             return read_model(out)
-        return _Training(ready, wishes, place, device, reporter).run()
+        with stay_within(budget[0], device):
+            return _Training(ready, options, output, device, reporter).run()
+
+
+def _train_ensemble(
+    folder: StudyFolder,
+    size: int,
+    out: Path | None,
+    weights_dir: Path | None,
+    options: TrainOptions,
+    reporter: Reporter,
+) -> Path:
+    """Chooses models among those that confirmed a study, trains each on all the data, and writes them as one model."""
+    if size < 1 or options.seed is not None:
+        raise SpecError("an ensemble has 1 member or more (--ensemble K), each with its own seed (no --seed)")
+    members, holdout_scored = choose_members(folder, size)
+    plans = {name: plan_for_study(folder, recipe, weights_dir) for name, (recipe, _) in members.items()}
+    output = OutputFolder(out or Path("models") / f"{folder.name}-ensemble")
+    recipes = {name: recipe.model_dump(mode="json") for name, (recipe, _) in members.items()}
+    record = {"members": recipes, "weights": [weight for _, weight in members.values()]}
+    with join_process_group(find_devices(options.device)[0]) as device:
+        processes = current_process_group()
+        reporter = reporter if processes.is_first else SilentReporter()
+        for name, (recipe, weight) in members.items():
+            reporter.print_line(f"member {name}: {recipe.backbone}, weight {weight:.3f}")
+        finished = processes.is_first and output.start_training(record, overwrite=options.overwrite)
+        if not processes.any_process(finished, torch.device(device)):
+            options = replace(options, overwrite=False, with_holdout=holdout_scored)
+            for name, plan in plans.items():
+                done = processes.is_first and OutputFolder(output.folder / name).finished  # before a kill
+                if not processes.any_process(done, torch.device(device)):
+                    train_plan(plan, options, output.folder / name, reporter)
+            if processes.is_first:
+                write_ensemble(output.folder, {name: weight for name, (_, weight) in members.items()})
+                output.end_training()
+                reporter.print_line(f"written: {output.folder}")
+        processes.any_process(False, torch.device(device))  # nobody reads before it is written
+        return output.folder
 
 
 class _Training:
     """One final training."""
 
-    def __init__(self, plan: Plan, wishes: Wishes, place: Place, device: str, reporter: Reporter) -> None:
-        self.plan, self.recipe, self.place, self.device = plan, plan.recipe, place, device
-        self.wishes, self.reporter = wishes, reporter
-        self.team = current_team()
+    def __init__(
+        self, plan: TrainPlan, options: TrainOptions, output: OutputFolder, device: str, reporter: Reporter
+    ) -> None:
+        self.plan, self.recipe, self.output, self.device = plan, plan.recipe, output, device
+        self.options, self.reporter = options, reporter
+        self.processes = current_process_group()
         self.stopping = False
         self.total = self.batch_size = 0
-        self.keeper: Last = Last(place.kept)
-        if wishes.soup:
-            self.keeper = Soup(place.kept, wishes.soup)
-        elif wishes.early_stopping:
-            self.keeper = Best(place.kept, plan.metric, wishes.early_stopping)
+        self.kept = LastWeights(output.kept)
+        if options.soup:
+            self.kept = MeanWeights(output.kept, options.soup)
+        elif options.early_stopping:
+            self.kept = BestWeights(output.kept, plan.metric, options.early_stopping)
 
     def run(self) -> ModelFolder:
         """Trains, scores and writes."""
-        self._describe()
+        self._report_start()
         with self.reporter.show_progress(f"decoding {describe_view(self.recipe.view)}") as progress:
             cache = build_cache(self.plan.dataset, self.plan.decode_size, progress, self.recipe.view)
-        samples = self.plan.samples()
-        data = ImageData(samples, cache, loaders=0 if self.device == "cpu" else 4)
-        if self.device == "cpu":
-            keep_freed_memory()
-        else:
+        samples = self.plan.train_dataset()
+        data = ImageData(samples, cache, loaders=4 if is_gpu(self.device) else 0)
+        if is_gpu(self.device):
             torch.cuda.reset_peak_memory_stats(self.device)
         self.total, self.batch_size = total_steps(self.recipe, data), data.batch_size(self.recipe)
-        with interrupts(self._stop), _failures():
-            network = self._fit(data)
+        with catch_interrupts(self._stop), _explain_failures():
+            network = self._fit_network(data)
         model = make_model(self.recipe, data.classes)
-        expects = expected_input(model, self.recipe, data)
-        size = evaluation_size(self.recipe, expects, cache.size)
-        inputs = Input(self.plan.decode_size, size, expects.mean, expects.std, expects.interpolation)
-        labels = labels_of(samples, data)
-        if not self.team.leads:
-            return ModelFolder(self.place.folder, self.recipe, inputs, labels)
-        model.load_state_dict(self.keeper.weights(network))
-        metrics = self._metrics(model, expects, data)
-        card = model_card(self.recipe, labels, inputs, metrics, described(self.plan.dataset))
-        written = write_model(self.place.folder, model.cpu(), self.recipe, inputs, labels, metrics, card)
-        self.place.end()
-        self.reporter.print_line(f"written: {self.place.folder}")
+        if not self.processes.is_first:
+            return ModelFolder(self.output.folder, self.recipe, *describe_network(model, self.recipe, data))
+        model.load_state_dict(self.kept.kept_weights(network))
+        written = write_network(
+            self.output.folder, model, self.recipe, data, self._measure(model, data), self.plan.dataset
+        )
+        self.output.end_training()
+        self.reporter.print_line(f"written: {self.output.folder}")
         return written
 
     # --- training -----------------------------------------------------------------------------------------------
 
-    def _fit(self, data: ImageData) -> nn.Module | None:
+    def _fit_network(self, data: ImageData) -> nn.Module | None:
         """Trains to the end, or to where early stopping ends it (then None: the weights are on the disk)."""
         try:
             with self.reporter.show_progress("training") as progress:
@@ -190,95 +230,92 @@ class _Training:
                     data,
                     weights=self.plan.weights,
                     device=self.device,
-                    checkpoint=self.place.checkpoint,
-                    evaluate=_EVALUATED if self.wishes.early_stopping else None,
-                    on_evaluation=self.keeper.on_evaluation,
+                    checkpoint=self.output.checkpoint,
+                    evaluate=_EVALUATED if self.options.early_stopping else None,
+                    on_evaluation=self.kept.on_evaluation,
                     on_step=progress,
                     on_snapshot=self._on_snapshot,
-                    on_out_of_memory=self._on_out_of_memory,
-                    should_stop=lambda at: self.keeper.ended or (self.stopping and at),
+                    on_out_of_memory=lambda event: self.reporter.print_line(f"warning: {event.describe()}"),
+                    should_stop=lambda at_checkpoint: self.kept.ended or (self.stopping and at_checkpoint),
                 )
             return result.model
         except Parked:
-            if self.stopping and not self.keeper.ended:
-                self.reporter.print_line(f"parked: {self.place.folder} has the checkpoint; the same command continues")
+            if self.stopping and not self.kept.ended:
+                self.reporter.print_line(
+                    f"stopped: {self.output.folder} has the checkpoint; the same command continues"
+                )
                 raise KeyboardInterrupt from None
             return None
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
-        self.keeper.on_snapshot(snapshot)
+        self.kept.on_snapshot(snapshot)
         left = snapshot.train_seconds / snapshot.step * (self.total - snapshot.step)
-        found = ""
+        score = ""
         if snapshot.evaluation is not None:
-            found = f" · validation {self.plan.metric} {snapshot.evaluation.metrics[self.plan.metric]:.4f}"
+            score = f" · validation {self.plan.metric} {snapshot.evaluation.metrics[self.plan.metric]:.4f}"
         where = f"{snapshot.eighth}/{EIGHTHS} · step {snapshot.step} of {self.total}"
-        speed = f"{self._speed(snapshot):.1f} images/s · {format_seconds(left)} left"
-        self.reporter.print_line(f"{where} · loss {snapshot.train_loss:.4f}{found} · {speed}")
-
-    def _on_out_of_memory(self, event: OutOfMemory) -> None:
-        self.reporter.print_line(f"warning: {event.describe()}")
+        speed = f"{self._images_per_second(snapshot):.1f} images/s · {format_seconds(left)} left"
+        self.reporter.print_line(f"{where} · loss {snapshot.train_loss:.4f}{score} · {speed}")
 
     def _stop(self) -> None:
-        """What Ctrl-C does: first a wish, then an order."""
+        """Stops at the next checkpoint; the second time at once."""
         if self.stopping:
             raise KeyboardInterrupt
         self.stopping = True
         self.reporter.print_line("stopping at the next checkpoint; Ctrl-C again stops now (the same command continues)")
 
-    def _speed(self, moment: Snapshot | Evaluation) -> float:
-        """Images a second in training steps."""
+    def _images_per_second(self, moment: Snapshot | Evaluation) -> float:
         return moment.step * self.batch_size / max(moment.train_seconds, 1e-9)
 
-    def _describe(self) -> None:
+    def _report_start(self) -> None:
         counts = self.plan.dataset.samples["split"].value_counts()
-        learned = " + ".join(f"{split} {counts[split]}" for split in self.plan.learned if split in counts)
+        splits = " + ".join(f"{split} {counts[split]}" for split in self.plan.train_splits if split in counts)
         weights = self.plan.weights.source if self.plan.weights else "none: from scratch"
         self.reporter.print_line(
             f"training {self.recipe.backbone} ({self.plan.source}) on {self.device}; weights: {weights}"
         )
-        self.reporter.print_line(f"data: {self.plan.dataset.name}; learns from {learned}")
-        if self.team.size > 1:
-            self.reporter.print_line(f"{self.team.size} processes share each batch of {self.recipe.batch_size} images")
+        self.reporter.print_line(f"data: {self.plan.dataset.name}; learns from {splits}")
+        if self.processes.size > 1:
+            self.reporter.print_line(
+                f"{self.processes.size} processes share each batch of {self.recipe.batch_size} images"
+            )
 
     # --- what is written ----------------------------------------------------------------------------------------
 
-    def _metrics(self, model: nn.Module, expects: Preprocessing, data: ImageData) -> dict[str, Any]:
-        """What goes to metrics.json."""
-        measured = memory(self.recipe, data.classes, self.device)  # of the training alone
+    def _measure(self, model: nn.Module, data: ImageData) -> dict[str, Any]:
+        """Measures the model; returns what goes to metrics.json."""
+        memory = measure_memory(self.recipe, data.classes, self.device)  # of the training alone
         own = {}
         for split in (_EVALUATED, "holdout"):
             if (data.samples.samples["split"] == split).any():
-                own[split] = self._score(model, expects, data, split)
-        scores = {split: score for split, score in (self.plan.scores | own).items() if score}
-        moment = self.keeper.last
+                own[split] = self._score_split(model, data, split)
+        moment = self.kept.last
         assert moment is not None  # noqa: S101 - a run has at least its last eighth
+        weights = self.plan.weights
         return {
-            "trained_on": {"samples": len(data.rows("train")), "splits": ", ".join(self.plan.learned)},
+            "trained_on": {"samples": len(data.rows("train")), "splits": ", ".join(self.plan.train_splits)},
             "metric": self.plan.metric,
-            **scores,
+            **{split: score for split, score in (self.plan.scores | own).items() if score},
             "training": {
                 "seconds": round(moment.train_seconds, 3),
-                "images_per_second": round(self._speed(moment), 2),
+                "images_per_second": round(self._images_per_second(moment), 2),
                 "last_loss": moment.train_loss,
                 "epochs": moment.epoch,
                 "steps": moment.step,
             },
-            "memory": measured,
-            "versions": versions(),
-            "weights": {
-                "source": self.plan.weights.source if self.plan.weights else None,
-                "licence": weights_licence(self.recipe.backbone) if self.plan.weights else None,
-            },
+            "memory": memory,
+            **describe_origin(self.recipe, weights.source if weights else None),
         }
 
-    def _score(self, model: nn.Module, expects: Preprocessing, data: ImageData, split: str) -> dict[str, Any] | None:
-        """This model on a split it did not learn from, with the interval of `training.interval`."""
-        found = split_probabilities(model, self.recipe, data, split, expects, self.device)
+    def _score_split(self, model: nn.Module, data: ImageData, split: str) -> dict[str, Any] | None:
+        """Measures the model on a split it did not learn from, with an interval."""
+        expected = expected_input(model, self.recipe, data)
+        probabilities = split_probabilities(model, self.recipe, data, split, expected, self.device)
         labels = data.labels(split)
         groups = data.samples.samples["group"].to_numpy()[data.rows(split)]
         try:
-            interval = metric_interval(self.plan.metric, labels, [found], data.positive, groups)
-            every = all_metrics(labels, found, data.positive)
+            interval = metric_interval(self.plan.metric, labels, [probabilities], data.positive, groups)
+            every = all_metrics(labels, probabilities, data.positive)
         except DataError as exc:  # a given test set of one class
             self.reporter.print_line(f"warning: the {split} split is not scored: {exc}")
             return None
@@ -289,12 +326,113 @@ class _Training:
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
-    """Says what a user can do about a training that fails."""
+def _explain_failures() -> Iterator[None]:
+    """Turns failures of a training into errors that say what to change."""
     try:
         yield
     except Diverged as exc:
         raise RecipeError(f"the training diverged: {exc}; lower learning_rate, or set clip_norm to 1") from exc
     except torch.cuda.OutOfMemoryError as exc:
-        first = str(exc).splitlines()[0]
-        raise MemoryBudgetError(f"a training step is too large ({first}); lower numerics.micro_batch_size") from exc
+        advice = "give more --gpu-mem, or lower numerics.micro_batch_size"
+        raise MemoryBudgetError(f"a training step is too large ({first_line(exc)}); {advice}") from exc
+
+
+# --- the parts of a model folder ----------------------------------------------------------------------------------
+
+
+def write_network(
+    folder: Path, model: nn.Module, recipe: Recipe, data: ImageData, metrics: dict[str, Any], dataset: Dataset
+) -> ModelFolder:
+    """Writes a trained network as a model folder.
+
+    Args:
+        folder: Where to.
+        model: The network with its trained weights.
+        recipe: How it was trained.
+        data: What it was trained on.
+        metrics: What metrics.json holds.
+        dataset: The data set with its own splits, for the card.
+
+    Raises:
+        WeightsError: If the folder cannot be written.
+    """
+    inputs, labels = describe_network(model, recipe, data)
+    table = dataset.samples
+    counts = {
+        split: {
+            name: int(((table["split"] == split) & (table["label"] == k)).sum())
+            for k, name in enumerate(dataset.classes)
+        }
+        for split in SPLITS
+        if (table["split"] == split).any()
+    }
+    groups = int(table["group"].nunique()) if dataset.grouped else None
+    described = {"name": dataset.name, "format": dataset.format, "counts": counts, "groups": groups}
+    card = render_model_card(recipe, labels, inputs, metrics, described)
+    return write_model(folder, model.cpu(), recipe, inputs, labels, metrics, card)
+
+
+def describe_network(model: nn.Module, recipe: Recipe, data: ImageData) -> tuple[InputSpec, Labels]:
+    """Describes how a file becomes a network's input, and what its outputs mean.
+
+    Args:
+        model: The network.
+        recipe: How it was trained.
+        data: What it was trained on; its readable training samples give the prior.
+    """
+    expected = expected_input(model, recipe, data)
+    labels, samples = data.labels("train"), data.samples
+    prior = tuple(float((labels == k).mean()) for k in range(data.classes))
+    return (
+        InputSpec.from_preprocessing(expected, recipe, data.cache.size),
+        Labels(samples.classes, samples.positive, prior, find_file_column(samples), samples.real_class),
+    )
+
+
+def find_file_column(dataset: Dataset) -> str:
+    """Finds the column of the training label file that names the files; "" where there is no label file."""
+    if dataset.format not in ("table", "ffdi", "ffdv"):
+        return ""
+    names, root = set(dataset.samples["name"]), dataset.root
+    for file in [root] if root.is_file() else sorted(path for path in root.iterdir() if path.suffix.lower() in TABLES):
+        try:
+            header, rows = read_table(file)
+        except DataError:
+            continue
+        hits = {name: sum(row[k] in names for row in rows) for k, name in enumerate(header)}
+        if max(hits.values(), default=0):
+            return max(hits, key=lambda name: hits[name])
+    return ""
+
+
+def measure_memory(recipe: Recipe, classes: int, device: str) -> dict[str, Any]:
+    """Predicts the memory on a CUDA device, and reads the most that was used so far on this one, in bytes.
+
+    Measured is what PyTorch's allocator gave out on CUDA, what the process had resident on a CPU.
+    """
+    if not is_gpu(device):
+        import resource  # Windows has none
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        measured = peak if sys.platform == "darwin" else peak * 1024  # kilobytes, but bytes on macOS (getrusage(2))
+        name = "CPU: resident memory of the process"
+    else:
+        measured = torch.cuda.max_memory_allocated(device)
+        name = f"{torch.cuda.get_device_name(device)}: PyTorch's allocator"
+    try:
+        predicted = estimate_training(recipe, classes)
+    except RecipeError:
+        predicted = None
+    return {"predicted_bytes": predicted, "measured_peak_bytes": measured, "device": name}
+
+
+def describe_origin(recipe: Recipe, source: str | None) -> dict[str, Any]:
+    """Describes for metrics.json the programs that make a model, and where its pretrained weights are from."""
+    versions = {"python": platform.python_version()}
+    for name, distribution in (("automl", "automl-timm"), ("torch", "torch"), ("timm", "timm")):
+        try:
+            versions[name] = version(distribution)
+        except PackageNotFoundError:  # a build without metadata
+            versions[name] = "unknown"
+    licence = find_weights_licence(recipe.backbone) if source else None
+    return {"versions": versions, "weights": {"source": source, "licence": licence}}

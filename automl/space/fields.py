@@ -15,7 +15,7 @@ STUDY_FIELDS = frozenset({"pretrained", "seed", "numerics"})
 Model = type[BaseModel]
 
 
-def target(model: Model, key: str) -> Model | dict[str, Model] | None:
+def find_field_model(model: Model, key: str) -> Model | dict[str, Model] | None:
     """Says what a field holds.
 
     Returns:
@@ -30,13 +30,13 @@ def target(model: Model, key: str) -> Model | dict[str, Model] | None:
     return None
 
 
-def names(model: Model) -> list[str]:
+def list_field_names(model: Model) -> list[str]:
     """Lists the fields of a class that a space may name."""
     hidden = STUDY_FIELDS if model is Recipe else {"name"}
     return [key for key in model.model_fields if key not in hidden]
 
 
-_PLAIN = (key for key in names(Recipe) if key != "backbone" and target(Recipe, key) is None)
+_PLAIN = (key for key in list_field_names(Recipe) if key != "backbone" and find_field_model(Recipe, key) is None)
 LIFTABLE = frozenset({*_PLAIN, "augmentation"})
 """Top-level fields that a branch may set in the recipe's stead: the plain ones (`optimizer.sgd.learning_rate`), and the
 augmentation, because what is good for a picture of sound is none for a face (`view.mel.augmentation.time_mask`)."""
@@ -47,7 +47,7 @@ def _adapter(model: Model, key: str) -> TypeAdapter[Any]:
     return TypeAdapter(model.model_fields[key].rebuild_annotation())
 
 
-def check(model: Model, key: str, value: object) -> str | None:
+def check_value(model: Model, key: str, value: object) -> str | None:
     """Says what is wrong with a value for a field, or None; strict: true is no number and 1.5 no whole one."""
     try:
         _adapter(model, key).validate_python(value, strict=True)

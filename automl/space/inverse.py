@@ -18,7 +18,7 @@ def invert(root: Group, values: Mapping[str, Any]) -> tuple[dict[str, Any], list
         The Optuna parameters by name, and every mistake, one a line.
     """
     inverse = _Inverse(values)
-    inverse.group(root.children, "", inverse.top)
+    inverse.invert_group(root.children, "", inverse.top)
     return inverse.params, inverse.errors
 
 
@@ -29,7 +29,7 @@ class _Inverse:
         self.params: dict[str, Any] = {}
         self.errors: list[str] = []
 
-    def group(self, children: Mapping[str, Node], name: str, values: object) -> None:
+    def invert_group(self, children: Mapping[str, Node], name: str, values: object) -> None:
         if not isinstance(values, Mapping):
             self.errors.append(f"{name}: expected a mapping, got {values!r}")
             return
@@ -45,40 +45,40 @@ class _Inverse:
 
     def node(self, node: Node, name: str, key: str, values: Mapping[str, Any]) -> None:
         if isinstance(node, Branches):
-            self.branches(node, name, values.get(key, {}))
+            self.invert_branches(node, name, values.get(key, {}))
         elif isinstance(node, Group):
-            self.group(node.children, name, values.get(key, {}))
+            self.invert_group(node.children, name, values.get(key, {}))
         elif key in values:
-            self.leaf(node, name, values[key])
+            self.invert_leaf(node, name, values[key])
 
-    def branches(self, node: Branches, name: str, value: object) -> None:
+    def invert_branches(self, node: Branches, name: str, value: object) -> None:
         given = {"name": value} if isinstance(value, str) else value
         if not isinstance(given, Mapping):
             self.errors.append(f"{name}: expected the name of a branch or a mapping with a name, got {value!r}")
             return
-        fixed = next(iter(node.branches)) if len(node.branches) == 1 else None
+        fixed = next(iter(node.invert_branches)) if len(node.invert_branches) == 1 else None
         taken = given.get("name", fixed)
         if taken is None:
-            lifted = {key for branch in node.branches.values() for key in branch.lifted} & self.top.keys()
+            lifted = {key for branch in node.invert_branches.values() for key in branch.lifted} & self.top.keys()
             if given or lifted:
                 what = ", ".join(sorted(lifted)) or "its parameters"
-                self.errors.append(f"{name}: {what} depends on the branch; give its name: {', '.join(node.branches)}")
+                self.errors.append(f"{name}: {what} depends on the branch; give its name: {', '.join(node.invert_branches)}")
                 self.lifted |= lifted
             return
-        if not isinstance(taken, str) or taken not in node.branches:
-            self.errors.append(f"{name}: the space has no branch {taken!r}; {nearest(str(taken), list(node.branches))}")
-            self.lifted |= {key for branch in node.branches.values() for key in branch.lifted}
+        if not isinstance(taken, str) or taken not in node.invert_branches:
+            self.errors.append(f"{name}: the space has no branch {taken!r}; {nearest(str(taken), list(node.invert_branches))}")
+            self.lifted |= {key for branch in node.invert_branches.values() for key in branch.lifted}
             return
         if fixed is None:
             self.params[name] = taken
-        branch = node.branches[taken]
-        self.group(branch.children, f"{name}.{taken}", {key: item for key, item in given.items() if key != "name"})
+        branch = node.invert_branches[taken]
+        self.invert_group(branch.children, f"{name}.{taken}", {key: item for key, item in given.items() if key != "name"})
         for key, child in branch.lifted.items():
             self.lifted.add(key)
             self.node(child, f"{name}.{taken}.{key}", key, self.top)
 
-    def leaf(self, node: Node, name: str, value: Any) -> None:
-        problem = _problem(node, value)
+    def invert_leaf(self, node: Node, name: str, value: Any) -> None:
+        problem = _find_problem(node, value)
         if problem:
             self.errors.append(f"{name}: {problem}")
         elif isinstance(node, Ordered):
@@ -89,12 +89,12 @@ class _Inverse:
             self.params[name] = value
 
 
-def _problem(node: Node, value: Any) -> str | None:
+def _find_problem(node: Node, value: Any) -> str | None:
     """Says why a node could not have drawn a value, or None."""
     if isinstance(node, Constant):
-        return None if _same(node.value, value) else f"the space fixes it at {node.value!r}, got {value!r}"
+        return None if _is_same(node.value, value) else f"the space fixes it at {node.value!r}, got {value!r}"
     if isinstance(node, (Choice, Ordered)):
-        fits = any(_same(option, value) for option in node.options)
+        fits = any(_is_same(option, value) for option in node.options)
         return None if fits else f"must be one of {', '.join(map(repr, node.options))}, got {value!r}"
     if isinstance(node, Pool):
         rank = isinstance(value, int) and not isinstance(value, bool) and value >= 0
@@ -113,6 +113,6 @@ def _problem(node: Node, value: Any) -> str | None:
     return None
 
 
-def _same(a: Any, b: Any) -> bool:
+def _is_same(a: Any, b: Any) -> bool:
     """Equality that tells true from 1."""
     return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)

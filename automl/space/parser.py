@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from automl.recipe import Recipe
-from automl.space.fields import LIFTABLE, STUDY_FIELDS, check, names, nearest, target
+from automl.space.fields import LIFTABLE, STUDY_FIELDS, check_value, list_field_names, nearest, find_field_model
 from automl.space.nodes import Branch, Branches, Choice, Constant, Float, Group, Int, Node, Ordered, Pool, Scalar
 
 KINDS = {"float": ("log", "step"), "int": ("log", "step"), "choice": (), "ordered": ()}
@@ -40,19 +40,19 @@ class Parser:
         self._lifted = False
         """Whether what is read is lifted itself: what is below lifts no more."""
 
-    def root(self) -> Group:
+    def read_root(self) -> Group:
         """Reads the whole file except `known_good`."""
         node = self._loader.get_single_node()
-        if node is None or not self._small(node):
+        if node is None or not self._is_small(node):
             self.errors.append(f"{self.source}: {'the file is empty' if node is None else 'the file is too large'}")
             return Group({})
-        self.entries = self._pairs(node, "")
+        self.entries = self._read_pairs(node, "")
         given = {key: value for key, value in self.entries.items() if key != "known_good"}
         children: dict[str, Node] = {"backbone": Pool()}
-        children |= self._part(given, Recipe, "")[0]
+        children |= self._read_part(given, Recipe, "")[0]
         return Group(self._lifted_last(children))
 
-    def known_good(self) -> list[tuple[int, dict[str, Any]]]:
+    def read_known_good(self) -> list[tuple[int, dict[str, Any]]]:
         """Reads the known-good recipes as plain data.
 
         Returns:
@@ -60,26 +60,26 @@ class Parser:
         """
         if "known_good" not in self.entries:
             return []
-        node = self.entries["known_good"][1]
+        node = self.entries["read_known_good"][1]
         if not isinstance(node, yaml.SequenceNode):
-            self._error(node, "known_good", "must be a list of partial recipes, each with a tier")
+            self._add_error(node, "known_good", "must be a list of partial recipes, each with a tier")
             return []
         found = []
         for i, item in enumerate(node.value):
             try:
                 value = self._loader.construct_object(item, deep=True)
             except yaml.YAMLError as exc:
-                self._error(item, f"known_good[{i}]", str(exc).replace("\n", " "))
+                self._add_error(item, f"known_good[{i}]", str(exc).replace("\n", " "))
                 continue
             if isinstance(value, dict):
-                found.append((item.start_mark.line + 1, _numbers(value)))
+                found.append((item.start_mark.line + 1, _convert_numbers(value)))
             else:
-                self._error(item, f"known_good[{i}]", f"must be a partial recipe, got {value!r}")
+                self._add_error(item, f"known_good[{i}]", f"must be a partial recipe, got {value!r}")
         return found
 
     # --- the tree ---
 
-    def _part(
+    def _read_part(
         self, entries: Entries, model: Model, path: str, *, lifts: bool = False
     ) -> tuple[dict[str, Node], dict[str, Node]]:
         """Reads the fields of one class; returns its own nodes (defaults filled in) and the lifted ones."""
@@ -87,61 +87,61 @@ class Parser:
         lifted: dict[str, Node] = {}
         for key, (key_node, node) in entries.items():
             where = f"{path}.{key}" if path else key
-            if key in names(model):
-                own[key] = self._field(node, model, key, where)
+            if key in list_field_names(model):
+                own[key] = self._read_field(node, model, key, where)
             elif lifts and key in LIFTABLE:
                 self._lifted = True
-                lifted[key] = self._field(node, Recipe, key, where)
+                lifted[key] = self._read_field(node, Recipe, key, where)
                 self._lifted = False
             elif model is Recipe and key in STUDY_FIELDS:
-                self._error(key_node, where, "is set by the study (flags, timing), not by the space; remove it")
+                self._add_error(key_node, where, "is set by the study (flags, timing), not by the space; remove it")
             else:
-                known = names(model) + (["known_good"] if model is Recipe else [])
-                self._error(key_node, where, f"unknown key; {nearest(key, known)}")
-        for key in names(model):
+                known = list_field_names(model) + (["read_known_good"] if model is Recipe else [])
+                self._add_error(key_node, where, f"unknown key; {nearest(key, known)}")
+        for key in list_field_names(model):
             if key not in own and key != "backbone":
-                own[key] = _default(model, key)
+                own[key] = _make_default(model, key)
         return own, lifted
 
-    def _field(self, node: yaml.Node, model: Model, key: str, path: str) -> Node:
+    def _read_field(self, node: yaml.Node, model: Model, key: str, path: str) -> Node:
         if model is Recipe and key == "backbone":
-            return self._backbone(node)
-        holds = target(model, key)
+            return self._read_backbone(node)
+        holds = find_field_model(model, key)
         if holds is None:
-            return self._leaf(node, model, key, path)
+            return self._read_leaf(node, model, key, path)
         if isinstance(holds, dict):
-            return self._branches(node, holds, path)
-        return Group(self._part(self._pairs(node, path), holds, path)[0])
+            return self._read_branches(node, holds, path)
+        return Group(self._read_part(self._read_pairs(node, path), holds, path)[0])
 
-    def _backbone(self, node: yaml.Node) -> Node:
+    def _read_backbone(self, node: yaml.Node) -> Node:
         if isinstance(node, yaml.MappingNode):
-            entries = self._pairs(node, "backbone")
+            entries = self._read_pairs(node, "backbone")
             if list(entries) == ["pool"]:
                 inner = entries["pool"][1]
                 if not isinstance(inner, yaml.MappingNode) or inner.value:
-                    self._error(inner, "backbone.pool", "takes no options: write {pool: {}}")
+                    self._add_error(inner, "backbone.pool", "takes no options: write {pool: {}}")
                 return Pool()
-        found = self._leaf(node, Recipe, "backbone", "backbone")
+        found = self._read_leaf(node, Recipe, "backbone", "backbone")
         if isinstance(found, Choice) and len(found.options) > 8:
-            self._error(
+            self._add_error(
                 node,
                 "backbone",
                 f"{len(found.options)} names teach a sampler nothing; list 2 to 8, or write {{pool: {{}}}}",
             )
         return found
 
-    def _branches(self, node: yaml.Node, models: dict[str, Model], path: str) -> Node:
+    def _read_branches(self, node: yaml.Node, models: dict[str, Model], path: str) -> Node:
         """Reads a field that is one of several named things: a name, {name: …} or {choice: …}."""
         if not isinstance(node, yaml.MappingNode):
             name = self._branch_name(node, models, path)
-            return Branches({name: self._branch({}, models[name], path)} if name else {})
-        entries = self._pairs(node, path)
+            return Branches({name: self._read_branch({}, models[name], path)} if name else {})
+        entries = self._read_pairs(node, path)
         if "name" in entries:
             name = self._branch_name(entries.pop("name")[1], models, f"{path}.name")
-            return Branches({name: self._branch(entries, models[name], f"{path}.{name}")} if name else {})
+            return Branches({name: self._read_branch(entries, models[name], f"{path}.{name}")} if name else {})
         if list(entries) != ["choice"]:
-            self._error(
-                node, path, f"expected {{choice: {{branch: {{…}}}}}} of {', '.join(models)}; got {_keys(entries)}"
+            self._add_error(
+                node, path, f"expected {{choice: {{branch: {{…}}}}}} of {', '.join(models)}; got {_list_keys(entries)}"
             )
             return Branches({})
         choice = entries["choice"][1]
@@ -149,33 +149,33 @@ class Parser:
         if isinstance(choice, yaml.SequenceNode):
             for item in choice.value:
                 if name := self._branch_name(item, models, path):
-                    branches[name] = self._branch({}, models[name], f"{path}.{name}")
+                    branches[name] = self._read_branch({}, models[name], f"{path}.{name}")
         else:
-            for name, (key_node, child) in self._pairs(choice, path).items():
+            for name, (key_node, child) in self._read_pairs(choice, path).items():
                 if name not in models:
-                    self._error(key_node, f"{path}.{name}", f"unknown branch; {nearest(name, list(models))}")
+                    self._add_error(key_node, f"{path}.{name}", f"unknown branch; {nearest(name, list(models))}")
                     continue
-                inner = self._pairs(child, f"{path}.{name}")
-                branches[name] = self._branch(inner, models[name], f"{path}.{name}")
+                inner = self._read_pairs(child, f"{path}.{name}")
+                branches[name] = self._read_branch(inner, models[name], f"{path}.{name}")
         if not branches:
-            self._error(choice, path, f"no branch to choose; known: {', '.join(models)}")
+            self._add_error(choice, path, f"no branch to choose; known: {', '.join(models)}")
         return Branches(branches)
 
-    def _branch(self, entries: Entries, model: Model, path: str) -> Branch:
-        return Branch(*self._part(entries, model, path, lifts=not self._lifted))
+    def _read_branch(self, entries: Entries, model: Model, path: str) -> Branch:
+        return Branch(*self._read_part(entries, model, path, lifts=not self._lifted))
 
     def _branch_name(self, node: yaml.Node, models: dict[str, Model], path: str) -> str | None:
-        value = self._plain(node)
+        value = self._construct_plain(node)
         if isinstance(value, str) and value in models:
             return value
         hint = _quote_hint(node) or f"unknown branch {value!r}; {nearest(str(value), list(models))}"
-        self._error(node, path, hint)
+        self._add_error(node, path, hint)
         return None
 
     def _lifted_last(self, children: dict[str, Node]) -> dict[str, Node]:
         """Orders the top level so that what a branch may lift is drawn after it, if still needed."""
         owners: dict[str, str] = {}
-        for name, node in _walk(Group(children), ""):
+        for name, node in _walk_branches(Group(children), ""):
             for key in sorted({key for branch in node.branches.values() for key in branch.lifted}):
                 here = f"{self.source}: {key}"
                 if key in owners:
@@ -187,50 +187,50 @@ class Parser:
 
     # --- leaves ---
 
-    def _leaf(self, node: yaml.Node, model: Model, key: str, path: str) -> Node:
+    def _read_leaf(self, node: yaml.Node, model: Model, key: str, path: str) -> Node:
         if isinstance(node, yaml.ScalarNode):
-            return Constant(self._value(node, model, key, path))
+            return Constant(self._read_value(node, model, key, path))
         if not isinstance(node, yaml.MappingNode):
-            self._error(node, path, f"a list needs its kind; {_KIND_HELP}")
+            self._add_error(node, path, f"a list needs its kind; {_KIND_HELP}")
             return Constant(0)
-        entries = self._pairs(node, path)
+        entries = self._read_pairs(node, path)
         kinds = [kind for kind in entries if kind in KINDS]
         if len(kinds) != 1:
             wrong = next(iter(entries), "")
             hint = "" if kinds or not wrong else f"unknown kind {wrong}; {nearest(wrong, list(KINDS))}; "
-            self._error(node, path, f"{hint}{_KIND_HELP}; got {_keys(entries)}")
+            self._add_error(node, path, f"{hint}{_KIND_HELP}; got {_list_keys(entries)}")
             return Constant(0)
         kind = kinds[0]
         for option in sorted(entries.keys() - {kind, *KINDS[kind]}):
-            self._error(
+            self._add_error(
                 entries[option][0], path, f"{kind} has no option {option}; {nearest(option, list(KINDS[kind]))}"
             )
         if kind in ("float", "int"):
-            return self._range(kind, entries, model, key, path)
-        return self._options(kind, entries[kind][1], model, key, path)
+            return self._read_range(kind, entries, model, key, path)
+        return self._read_options(kind, entries[kind][1], model, key, path)
 
-    def _options(self, kind: str, node: yaml.Node, model: Model, key: str, path: str) -> Node:
+    def _read_options(self, kind: str, node: yaml.Node, model: Model, key: str, path: str) -> Node:
         if not isinstance(node, yaml.SequenceNode) or len(node.value) < 2:
-            self._error(node, path, f"{kind} needs a list of at least two values")
+            self._add_error(node, path, f"{kind} needs a list of at least two values")
             return Constant(0)
-        options = tuple(self._value(item, model, key, path) for item in node.value)
+        options = tuple(self._read_value(item, model, key, path) for item in node.value)
         numbers = tuple(x for x in options if isinstance(x, (int, float)) and not isinstance(x, bool))
         if len({(type(x) is bool, x) for x in options}) < len(options):
-            self._error(node, path, f"the same value twice in {list(options)}")
+            self._add_error(node, path, f"the same value twice in {list(options)}")
         if kind == "choice":
             return Choice(options)
         if numbers != tuple(sorted(options, key=_as_float)):
-            self._error(node, path, f"ordered needs numbers, smallest first, got {list(options)}")
+            self._add_error(node, path, f"ordered needs numbers, smallest first, got {list(options)}")
         return Ordered(numbers)
 
-    def _range(self, kind: str, entries: Entries, model: Model, key: str, path: str) -> Node:
+    def _read_range(self, kind: str, entries: Entries, model: Model, key: str, path: str) -> Node:
         bounds = entries[kind][1]
         if not isinstance(bounds, yaml.SequenceNode) or len(bounds.value) != 2:
-            self._error(bounds, path, f"{kind} needs [low, high], got {self._plain(bounds)!r}")
+            self._add_error(bounds, path, f"{kind} needs [low, high], got {self._construct_plain(bounds)!r}")
             return Constant(0)
-        low, high = (self._bound(kind, item, model, key, path) for item in bounds.value)
-        log = self._plain(entries["log"][1]) if "log" in entries else False
-        step = self._number(entries["step"][1], f"{path}.step") if "step" in entries else None
+        low, high = (self._read_bound(kind, item, model, key, path) for item in bounds.value)
+        log = self._construct_plain(entries["log"][1]) if "log" in entries else False
+        step = self._parse_number(entries["step"][1], f"{path}.step") if "step" in entries else None
         if low is None or high is None:
             return Constant(0)
         for wrong, message in (
@@ -242,71 +242,71 @@ class Parser:
             (kind == "int" and step is not None and step != int(step), f"step of an int must be whole, got {step}"),
         ):
             if wrong:
-                self._error(bounds, path, message)
+                self._add_error(bounds, path, message)
                 return Constant(0)
-        if step is not None and (_exact(high) - _exact(low)) % _exact(step) != 0:
-            self._error(bounds, path, f"the range [{low:g}, {high:g}] is not a whole number of steps of {step:g}")
+        if step is not None and (_make_exact(high) - _make_exact(low)) % _make_exact(step) != 0:
+            self._add_error(bounds, path, f"the range [{low:g}, {high:g}] is not a whole number of steps of {step:g}")
         if kind == "int":
             return Int(int(low), int(high), log is True, int(step or 1))
         return Float(float(low), float(high), log is True, step)
 
-    def _bound(self, kind: str, node: yaml.Node, model: Model, key: str, path: str) -> float | None:
-        number = self._number(node, path)
+    def _read_bound(self, kind: str, node: yaml.Node, model: Model, key: str, path: str) -> float | None:
+        number = self._parse_number(node, path)
         if number is None:
             return None
         if kind == "int" and number != int(number):
-            self._error(node, path, f"the bounds of an int are whole numbers, got {number:g}")
+            self._add_error(node, path, f"the bounds of an int are whole numbers, got {number:g}")
             return None
-        if problem := check(model, key, int(number) if kind == "int" else float(number)):
-            self._error(node, path, problem)
+        if problem := check_value(model, key, int(number) if kind == "int" else float(number)):
+            self._add_error(node, path, problem)
             return None
         return number
 
-    def _number(self, node: yaml.Node, path: str) -> float | None:
-        value = read_number(self._plain(node))
+    def _parse_number(self, node: yaml.Node, path: str) -> float | None:
+        value = read_number(self._construct_plain(node))
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < sys.float_info.max:
-            self._error(node, path, f"must be a finite number, got {value!r}")
+            self._add_error(node, path, f"must be a finite number, got {value!r}")
             return None
         return value
 
-    def _value(self, node: yaml.Node, model: Model, key: str, path: str) -> Scalar:
-        value = self._plain(node) if isinstance(node, yaml.ScalarNode) else None
+    def _read_value(self, node: yaml.Node, model: Model, key: str, path: str) -> Scalar:
+        value = self._construct_plain(node) if isinstance(node, yaml.ScalarNode) else None
         annotation = model.model_fields[key].annotation
         if annotation in (int, float):
             value = read_number(value)
         if annotation is int and isinstance(value, float) and value.is_integer():
             value = int(value)
-        problem = check(model, key, value)
+        problem = check_value(model, key, value)
         if problem is None and isinstance(value, float) and not math.isfinite(value):
             problem = f"must be finite, got {value!r}"
         if problem:
             hint = _quote_hint(node) if annotation not in (bool, int, float) else None
-            self._error(node, path, hint or problem)
+            self._add_error(node, path, hint or problem)
             return 0
         assert isinstance(value, (bool, int, float, str))  # noqa: S101 - what `check` has just made sure of
         return value
 
     # --- YAML ---
 
-    def _pairs(self, node: yaml.Node, path: str) -> Entries:
+    def _read_pairs(self, node: yaml.Node, path: str) -> Entries:
         if not isinstance(node, yaml.MappingNode):
-            self._error(node, path, f"expected a mapping of names, got {self._plain(node)!r}")
+            self._add_error(node, path, f"expected a mapping of names, got {self._construct_plain(node)!r}")
             return {}
         own = {id(key_node) for key_node, _ in node.value}
         self._loader.flatten_mapping(node)  # `<<: *common`
         entries: Entries = {}
         for key_node, value_node in node.value:
-            key = self._plain(key_node)
+            key = self._construct_plain(key_node)
             if not isinstance(key, str):
-                self._error(key_node, path, _quote_hint(key_node) or f"keys are names, got {key!r}")
+                self._add_error(key_node, path, _quote_hint(key_node) or f"keys are names, got {key!r}")
                 continue
             if key in entries and id(entries[key][0]) in own:
-                self._error(key_node, f"{path}.{key}" if path else key, "given twice; remove one")
+                self._add_error(key_node, f"{path}.{key}" if path else key, "given twice; remove one")
             entries[key] = (key_node, value_node)
         node.value = list(entries.values())  # an alias brings us here again
         return entries
 
-    def _plain(self, node: yaml.Node) -> object:
+    def _construct_plain(self, node: yaml.Node) -> object:
         if not isinstance(node, yaml.ScalarNode):
             return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
         try:
@@ -315,7 +315,7 @@ class Parser:
             return node.value
         return value
 
-    def _small(self, node: yaml.Node) -> bool:
+    def _is_small(self, node: yaml.Node) -> bool:
         """Counts nodes as they unfold; a self-containing alias never ends, and so is too large."""
         waiting, count = [node], 0
         while waiting and count <= LARGEST:
@@ -327,27 +327,27 @@ class Parser:
                 waiting += [part for pair in item.value for part in pair]
         return count <= LARGEST
 
-    def _error(self, node: yaml.Node, path: str, message: str) -> None:
+    def _add_error(self, node: yaml.Node, path: str, message: str) -> None:
         self.errors.append(f"{self.source}:{node.start_mark.line + 1}: {path or '(top)'}: {message}")
 
 
-def _default(model: Model, key: str) -> Node:
+def _make_default(model: Model, key: str) -> Node:
     """The node of a field that the file leaves out."""
-    default, holds = model.model_fields[key].default, target(model, key)
+    default, holds = model.model_fields[key].default, find_field_model(model, key)
     if holds is None:
         return Constant(default, given=False)
-    children = {name: _default(type(default), name) for name in names(type(default))}
+    children = {name: _make_default(type(default), name) for name in list_field_names(type(default))}
     return Branches({default.name: Branch(children)}, given=False) if isinstance(holds, dict) else Group(children)
 
 
-def _walk(node: Node, path: str) -> Iterator[tuple[str, Branches]]:
+def _walk_branches(node: Node, path: str) -> Iterator[tuple[str, Branches]]:
     """Yields every choice of branches with its path."""
     if isinstance(node, Branches):
         yield path, node
     parts = node.branches if isinstance(node, Branches) else {"": node} if isinstance(node, Group) else {}
     for name, part in parts.items():
         for key, child in part.children.items():
-            yield from _walk(child, ".".join(filter(None, (path, name, key))))
+            yield from _walk_branches(child, ".".join(filter(None, (path, name, key))))
 
 
 def _quote_hint(node: yaml.Node) -> str | None:
@@ -360,13 +360,13 @@ def _quote_hint(node: yaml.Node) -> str | None:
     return None
 
 
-def _numbers(value: Any) -> Any:
+def _convert_numbers(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
+        return {key: _convert_numbers(item) for key, item in value.items()}
     return read_number(value)
 
 
-def _keys(entries: Entries) -> str:
+def _list_keys(entries: Entries) -> str:
     return f"the keys {', '.join(entries)}" if entries else "no keys"
 
 
@@ -374,6 +374,6 @@ def _as_float(value: Scalar) -> float:
     return value if isinstance(value, (int, float)) else math.inf
 
 
-def _exact(number: float) -> Fraction:
+def _make_exact(number: float) -> Fraction:
     """The decimal number as written: 0.1 is one tenth."""
     return Fraction(repr(number))

@@ -26,12 +26,12 @@ class Restriction:
     image_sizes: tuple[int, ...] = ()
     drop_path: bool = True
 
-    def nearest(self, image_size: int) -> int:
+    def nearest_size(self, image_size: int) -> int:
         """Gives the nearest image size it can be trained at; of two, the smaller."""
         return min(self.image_sizes or (image_size,), key=lambda size: (abs(size - image_size), size))
 
 
-def sizes_of(node: Node) -> tuple[int, ...]:
+def list_sizes(node: Node) -> tuple[int, ...]:
     """Lists the image sizes that a node can draw; of a range of many, some from one end to the other."""
     match node:
         case Constant(value):
@@ -46,7 +46,7 @@ def sizes_of(node: Node) -> tuple[int, ...]:
     raise ValueError(f"no node of image sizes: {node}")
 
 
-def restrict(key: str, name: str, node: Node, restriction: Restriction) -> tuple[str, Node]:
+def restrict_node(key: str, name: str, node: Node, restriction: Restriction) -> tuple[str, Node]:
     """Restricts a node to what a backbone can do.
 
     Args:
@@ -63,13 +63,13 @@ def restrict(key: str, name: str, node: Node, restriction: Restriction) -> tuple
         return name, Constant(0.0)
     if key != "image_size" or not restriction.image_sizes:
         return name, node
-    wanted = sizes_of(node)
+    wanted = list_sizes(node)
     usable = tuple(size for size in wanted if size in restriction.image_sizes)
     if usable == wanted:
         return name, node
     if len(usable) > 1:
         return f"{name}.{'_'.join(map(str, usable))}", Ordered(usable)
-    return name, Constant(usable[0] if usable else restriction.nearest(wanted[len(wanted) // 2]))
+    return name, Constant(usable[0] if usable else restriction.nearest_size(wanted[len(wanted) // 2]))
 
 
 def restrict_params(nodes: Mapping[str, Node], params: Mapping[str, Any], restriction: Restriction) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def restrict_params(nodes: Mapping[str, Node], params: Mapping[str, Any], restri
     found: dict[str, Any] = {}
     for name, value in params.items():
         key, node = name.rpartition(".")[2], nodes[name]
-        new_name, new_node = restrict(key, name, node, restriction)
+        new_name, new_node = restrict_node(key, name, node, restriction)
         if new_node is node:
             found[name] = value
         elif isinstance(new_node, Ordered):
@@ -93,7 +93,7 @@ def restrict_params(nodes: Mapping[str, Node], params: Mapping[str, Any], restri
     return found
 
 
-def restricted_value(name: str, value: Any, nodes: Mapping[str, Node]) -> Any:
+def decode_restricted(name: str, value: Any, nodes: Mapping[str, Node]) -> Any:
     """Reads a parameter of fewer image sizes: `image_size.128_192: 1` is 192. Anything else is as it was."""
     owner, _, listed = name.rpartition(".")
     sizes = listed.split("_")

@@ -15,14 +15,14 @@ from automl.space.fields import nearest
 from automl.space.inverse import invert
 from automl.space.nodes import Branches, Choice, Constant, Float, Group, Int, Node, Ordered, Pool
 from automl.space.parser import Parser
-from automl.space.restriction import Restriction, restrict, restrict_params, restricted_value, sizes_of
+from automl.space.restriction import Restriction, restrict_node, restrict_params, decode_restricted, list_sizes
 
 if TYPE_CHECKING:  # Optuna takes half a second to import, and `automl --help` shall not pay for it
     from optuna.trial import BaseTrial
 
 TIERS = ("quick", "medium", "long")
 """Cost tiers of the known-good recipes, cheapest first."""
-WISHES = ("best", "fastest", "affordable")
+POOL_TIERS = ("best", "fastest", "affordable")
 """What a known-good recipe may ask of the pool instead of a rank."""
 _SELF_BLEND = "augmentation.self_blend"
 
@@ -42,7 +42,7 @@ class Space:
         self.source = source
         self.text = text
 
-    def suggest(
+    def suggest_recipe(
         self,
         trial: BaseTrial,
         *,
@@ -96,7 +96,7 @@ class Space:
             } | known
 
         def draw_field(key: str, name: str, node: Node) -> Any:
-            name, node = restrict(key, name, node, restriction)
+            name, node = restrict_node(key, name, node, restriction)
             return draw(node, name)
 
         values: dict[str, Any] = {"backbone": draw(backbone, "backbone")}
@@ -106,7 +106,7 @@ class Space:
                 values[key] = draw_field(key, key, node)
         return values | lifted
 
-    def params_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def find_params(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Finds the Optuna parameters that draw a given recipe, for `study.enqueue_trial`.
 
         Args:
@@ -122,7 +122,7 @@ class Space:
             raise SpaceError("\n".join(f"{self.source}: {error}" for error in errors))
         return params
 
-    def enqueued(
+    def find_known_good_params(
         self, ranks: Mapping[str, int], restriction_of: Callable[[int | str], Restriction] = lambda _: Restriction()
     ) -> list[dict[str, Any]]:
         """Gives the known-good recipes as Optuna parameters, cheapest tier first.
@@ -135,21 +135,21 @@ class Space:
         Returns:
             One mapping for `study.enqueue_trial` per known-good recipe.
         """
-        found, nodes = [], dict(self.parameters())
+        found, nodes = [], dict(self.iterate_parameters())
         for good in self.known_good:
             values = {key: value for key, value in good.items() if key not in ("tier", "backbone")}
             wish = good.get("backbone", "")
-            if wish and wish not in WISHES:
+            if wish and wish not in POOL_TIERS:
                 values["backbone"] = wish
             elif isinstance(self.root.children["backbone"], Pool) and wish in ranks:
                 values["backbone"] = ranks[wish]
-            params = self.params_of(values)
+            params = self.find_params(values)
             if "backbone" in params:
                 params = restrict_params(nodes, params, restriction_of(params["backbone"]))
             found.append(params)
         return found
 
-    def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def decode_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Replaces the indexes of ordered parameters by what they stand for, for people to read.
 
         Args:
@@ -158,33 +158,33 @@ class Space:
         Returns:
             The same names; `image_size: 2` becomes `image_size: 192`. Names the space does not know stay as they are.
         """
-        nodes = dict(self.parameters())
+        nodes = dict(self.iterate_parameters())
         return {
             name: node.options[value]
             if isinstance(node := nodes.get(name), Ordered)
-            else restricted_value(name, value, nodes)
+            else decode_restricted(name, value, nodes)
             for name, value in params.items()
         }
 
-    def bounds(self, name: str) -> tuple[float, float]:
+    def find_bounds(self, name: str) -> tuple[float, float]:
         """The least and the largest value a numeric top-level parameter can have.
 
         Args:
             name: Such as `image_size`; one that the space leaves out has its default.
         """
-        values = _values(self.root.children.get(name, Constant(Recipe.model_fields[name].default)))
+        values = _list_values(self.root.children.get(name, Constant(Recipe.model_fields[name].default)))
         return min(values), max(values)
 
     def image_sizes(self) -> tuple[int, ...]:
         """Lists the image sizes it can draw, those that a branch sets included; of a range of many, some of them."""
-        fields = dict(_fields(self.root, ""))
+        fields = dict(_iterate_nodes(self.root, ""))
         nodes = [node for name, node in fields.items() if name.endswith(".image_size")]
         choices = [node for node in fields.values() if isinstance(node, Branches)]
         if not any(all("image_size" in branch.lifted for branch in node.branches.values()) for node in choices):
             nodes.append(fields.get("image_size", Constant(Recipe.model_fields["image_size"].default)))
-        return tuple(sorted({size for node in nodes for size in sizes_of(node)}))
+        return tuple(sorted({size for node in nodes for size in list_sizes(node)}))
 
-    def backbones(self) -> tuple[str, ...]:
+    def list_backbones(self) -> tuple[str, ...]:
         """The backbones the space names itself; none where it draws them from the pool."""
         match self.root.children["backbone"]:
             case Constant(value):
@@ -193,21 +193,21 @@ class Space:
                 return tuple(str(option) for option in options)
         return ()
 
-    def views(self) -> list[dict[str, Any]]:
+    def list_views(self) -> list[dict[str, Any]]:
         """The views it can draw, each as a recipe has it, with the first or least of what varies in it."""
         node = self.root.children["view"]
         assert isinstance(node, Branches)  # noqa: S101 - a view is nothing else
         return [
-            {"name": name} | {key: _first(child) for key, child in branch.children.items()}
+            {"name": name} | {key: _first_value(child) for key, child in branch.children.items()}
             for name, branch in node.branches.items()
         ]
 
-    def parameters(self) -> Iterator[tuple[str, Node]]:
+    def iterate_parameters(self) -> Iterator[tuple[str, Node]]:
         """Yields every parameter a sampler may meet: its Optuna name and its node."""
-        yield from _parameters(self.root, "")
+        yield from _iterate_parameters(self.root, "")
 
 
-def _first(node: Node) -> Any:
+def _first_value(node: Node) -> Any:
     """What a plain node can draw: the first or the least of it."""
     match node:
         case Constant(value):
@@ -219,7 +219,7 @@ def _first(node: Node) -> Any:
     raise SpaceError(f"not a plain value: {node}")
 
 
-def _values(node: Node) -> list[float]:
+def _list_values(node: Node) -> list[float]:
     """What a numeric node can draw; of a range, its ends."""
     match node:
         case Constant(value):
@@ -231,23 +231,23 @@ def _values(node: Node) -> list[float]:
     raise SpaceError(f"not a number: {node}")
 
 
-def _parameters(node: Node, name: str) -> Iterator[tuple[str, Node]]:
-    for field, value in _fields(node, name):
+def _iterate_parameters(node: Node, name: str) -> Iterator[tuple[str, Node]]:
+    for field, value in _iterate_nodes(node, name):
         if not isinstance(value, Constant) and not (isinstance(value, Branches) and len(value.branches) == 1):
             yield field, value
 
 
-def _fields(node: Node, name: str) -> Iterator[tuple[str, Node]]:
+def _iterate_nodes(node: Node, name: str) -> Iterator[tuple[str, Node]]:
     """Yields every node that is not a group, what does not vary included, with its Optuna name."""
     if isinstance(node, Group):
         for key, child in node.children.items():
-            yield from _fields(child, f"{name}.{key}" if name else key)
+            yield from _iterate_nodes(child, f"{name}.{key}" if name else key)
         return
     yield name, node
     if isinstance(node, Branches):
         for taken, branch in node.branches.items():
             for key, child in (branch.lifted | branch.children).items():
-                yield from _fields(child, f"{name}.{taken}.{key}")
+                yield from _iterate_nodes(child, f"{name}.{taken}.{key}")
 
 
 def load_space(name_or_path: str) -> Space:
@@ -293,7 +293,7 @@ def parse_space(text: str, source: str = "space") -> Space:
         raise SpaceError(f"{source}{where}: {getattr(exc, 'problem', None) or exc}") from exc
     except RecursionError as exc:
         raise SpaceError(f"{source}: nested too deeply for a search space") from exc
-    errors = parser.errors + [f"{source}:{line}: {error}" for line, item in good for error in _mistakes(root, item)]
+    errors = parser.errors + [f"{source}:{line}: {error}" for line, item in good for error in _find_mistakes(root, item)]
     if errors:
         raise SpaceError("\n".join(errors))
     return Space(
@@ -301,15 +301,15 @@ def parse_space(text: str, source: str = "space") -> Space:
     )
 
 
-def _mistakes(root: Group, good: Mapping[str, Any]) -> list[str]:
+def _find_mistakes(root: Group, good: Mapping[str, Any]) -> list[str]:
     """Finds what is wrong with a known-good recipe."""
     errors = []
     if good.get("tier") not in TIERS:
         errors.append(f"known_good: tier must be one of {', '.join(TIERS)}, got {good.get('tier')!r}")
     values = {key: item for key, item in good.items() if key != "tier"}
-    if values.get("backbone") in WISHES:
+    if values.get("backbone") in POOL_TIERS:
         del values["backbone"]
     elif "backbone" in values and isinstance(root.children["backbone"], Pool):
-        errors.append(f"known_good.backbone: must be {' or '.join(WISHES)}, got {values.pop('backbone')!r}")
+        errors.append(f"known_good.backbone: must be {' or '.join(POOL_TIERS)}, got {values.pop('backbone')!r}")
     fix = "widen the range, or change or remove this entry"
     return errors + [f"known_good.{error}; {fix}" for error in invert(root, values)[1]]

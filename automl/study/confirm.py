@@ -3,91 +3,164 @@
 The best of many noisy scores is too good (the winner's curse; Cawley & Talbot 2010, "On over-fitting in model
 selection", JMLR 11). So the best trials' recipes are trained again with seeds the search did not use, the choice is
 made by the mean of their validation scores, and the chosen one alone is scored on the holdout, which chose nothing.
+
+The result lies in the study's folder: the recipe in `confirmed.yaml`, the scores in `confirm.json`.
 """
 
-import time
 from collections.abc import Sequence
+from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Annotated
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial
+from pydantic import Field, model_validator
 
-from automl.devices import find_devices
-from automl.errors import DataError, SpecError, StudyError
+from automl.errors import SpecError
+from automl.files import write_text
+from automl.models.view_ensemble import Record, SplitScores
 from automl.recipe import Numerics, Recipe
-from automl.reporter import ConsoleReporter, Reporter, interrupts
-from automl.study.confirmation import Candidate, Confirmation, load_confirmation, store_confirmation
-from automl.study.folder import StudyFolder, lock
-from automl.study.retrainer import Planned, Retrainer
-from automl.study.retraining import Retraining
-from automl.study.storage import Patience
-from automl.study.study import open_study, recipe_of, stored_spec
-from automl.training.intervals import Interval, describe_method
-from automl.training.metrics import compute, direction
+from automl.reporter import Reporter
+from automl.study.folder import StudyFolder, find_study
+from automl.study.replicate import Planned, Replicate, ReplicateRunner, read_record
+from automl.study.trial_record import recipe_of
+from automl.training.intervals import Interval
+from automl.training.metrics import compute_metric, metric_sign
 from automl.training.types import Parked
 from automl.units import format_seconds
 
-_MARGIN = 1.15
-"""On predicted times: the next training of a recipe may be slower than its trial was."""
+
+class Candidate(Record):
+    """A recipe that was trained again, once with each seed."""
+
+    trial: int
+    """The trial it comes from."""
+    search_value: float
+    """The metric on the validation split in that trial: the best of many, so it is too good."""
+    seeds: tuple[int, ...]
+    validation: tuple[float, ...]
+    """The metric on the validation split with each seed."""
+    mean: float
+    """Over the seeds."""
+    recipe: Recipe
+    """As the trial trained it, with the trial's seed."""
+    predictions: tuple[str, ...]
+    """For each seed, the file with the validation probabilities, relative to the study's folder: an `.npz` with
+    `validation` (N, C) float64, `labels` (N,) int64 and the recipe with its seed as JSON."""
+
+
+class Confirmation(SplitScores):
+    """The recipes of a study that were trained again, and the scores of the one that was chosen."""
+
+    chosen: Annotated[int, Field(ge=0)]
+    """Index of the candidate with the best mean."""
+    validation: Interval
+    """Of the chosen recipe: the metric, mean over the seeds, with its interval over samples."""
+    holdout: Interval | None
+    """The same on samples that no trial saw and that chose nothing; None where none were set aside."""
+    validation_metrics: dict[str, float]
+    """Every metric, mean over the seeds."""
+    holdout_metrics: dict[str, float]
+    search_value: float
+    """The chosen recipe's, in its trial."""
+    optimism: float | None
+    """How much better the search's value looks than the holdout's; positive is too good, whatever the metric."""
+    validation_optimism: float | None
+    """How much better the mean validation of the fresh seeds looks than the holdout."""
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_chosen(self) -> "Confirmation":
+        if self.chosen >= len(self.candidates):
+            raise ValueError(f"chosen is {self.chosen}, but there are {len(self.candidates)} candidates")
+        return self
+
+    @property
+    def best(self) -> Candidate:
+        """The chosen candidate."""
+        return self.candidates[self.chosen]
+
+    def describe(self) -> str:
+        """Writes the scores in three lines, without the recipe."""
+        seeds = len(self.best.seeds)
+        trained = f"Trial {self.best.trial}, trained again with {seeds} fresh seed{'s' * (seeds > 1)}"
+        scores = f"validation {self.metric} {_format_interval(self.validation)}"
+        holdout = f"holdout {self.metric} {_format_interval(self.holdout)}" if self.holdout else ""
+        return "\n".join([f"{trained}: {scores}", holdout or f"no {self.holdout_note}", self.interval_method])
+
+
+def load_confirmation(folder: StudyFolder) -> Confirmation | None:
+    """Reads `confirm.json`; None if the study was not confirmed.
+
+    Raises:
+        StudyError: If the file is damaged.
+    """
+    return read_record(folder.confirmation, Confirmation, "confirm again")
+
+
+def store_confirmation(folder: StudyFolder, confirmation: Confirmation) -> None:
+    """Writes `confirmed.yaml` and, last, `confirm.json`: where that is, both are."""
+    header = f"Study {folder.name}, confirmed.\n{confirmation.describe()}"
+    confirmation.best.recipe.save(folder.confirmed, header)
+    write_text(folder.confirmation, confirmation.model_dump_json(indent=2) + "\n")
 
 
 def confirm(
-    folder: StudyFolder,
+    study: str | None = None,
     *,
     top: int = 3,
     seeds: int = 3,
-    timeout: float | None = None,
-    deadline: float | None = None,
+    timeout: str | float | None = None,
+    gpu_mem: str | int | None = None,
     device: str = "auto",
     again: bool = False,
+    runs: str | Path = "runs",
     reporter: Reporter | None = None,
 ) -> Confirmation | None:
-    """Trains the best recipes of a study again, chooses one, and scores it on the holdout.
+    """Trains the best recipes of a study again with fresh seeds, chooses one, and scores it on the holdout.
 
-    Killed or interrupted it goes on where it was when it is called again. Of several GPUs, the first is used.
+    Killed or interrupted, the same call goes on where it was. Of several GPUs, the first is used.
+
+        scores = automl.confirm("photos", top=2, timeout="1h")
+        scores.best.recipe     # the chosen recipe
+        scores.holdout         # its score on samples that nothing was chosen by, with an interval
 
     Args:
-        folder: The study's.
+        study: Name of the study; None: the latest.
         top: How many recipes; those that differ in seed and numerics alone count as one.
         seeds: Trainings of each, with as many seeds.
-        timeout: Seconds it may take. What is predicted not to fit is cut: seeds first, down to two, then recipes.
-        deadline: When it ends at the latest, in seconds since 1970.
+        timeout: How long it may take, such as `1h`; None: as long as it needs. What is predicted not to fit is cut:
+            seeds first, down to two, then recipes.
+        gpu_mem: GPU memory that training may take: `16GB`, `90%` of what is free, or `auto`; None: the study's budget.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         again: Confirm anew a study that is confirmed; its holdout is then no longer unseen.
-        reporter: Is told what is done; None: lines are printed.
+        runs: The folder that holds the studies.
+        reporter: Receives what is done; None: lines are printed.
 
     Returns:
-        What was found, also when it was found before; None when it was interrupted or there was no time: the
-        reporter was told.
+        The scores, also when the study was confirmed before; None when it was interrupted or there was no time, which
+        the reporter received.
 
     Raises:
-        StudyError: If there is no such study, it has no complete trial, or it is being confirmed by another process.
-        SpecError: If `top` or `seeds` is less than 1.
+        StudyError: If there is no such study, it has no complete trial, or another process trains its recipes again.
+        SpecError: If `top` or `seeds` is less than 1, or `timeout` or `gpu_mem` cannot be read.
+        MemoryBudgetError: If a recipe fits the memory budget at no micro-batch.
         AutomlError: If a recipe cannot be trained.
     """
     if top < 1 or seeds < 1:
         raise SpecError(f"top and seeds are at least 1, got {top} and {seeds}")
-    ends = [end for end in (deadline, None if timeout is None else time.time() + timeout) if end is not None]
-    study = open_study(folder, patience=Patience(print_line=(reporter or ConsoleReporter()).print_line))
-    stored_spec(study)
-    chosen_device = find_devices(device)[0]
-    with lock(folder.path / "confirm.lock", wait=False) as held:
-        if not held:
-            raise StudyError(f"study {folder.name} is being confirmed by another process")
-        work = _Confirming(study, folder, chosen_device, min(ends, default=float("inf")), reporter or ConsoleReporter())
+    folder = find_study(Path(runs), study)
+    with _ConfirmRunner.open_study(folder, timeout, gpu_mem, device, reporter) as runner:
         earlier = load_confirmation(folder)
-        if earlier is not None and not again:
-            work.reporter.print_line(
-                f"study {folder.name} is confirmed already; --again looks at the holdout once more"
-            )
-            return earlier
-        with interrupts(work.stop):
-            return work.confirm(top, seeds, earlier.times_scored if earlier else 0)
+        if earlier is None or again:
+            return runner.confirm_best(top, seeds, earlier.times_scored if earlier else 0)
+        runner.reporter.print_line(f"study {folder.name} is confirmed already; --again scores the holdout once more")
+        return earlier
 
 
-def what_fits(seconds: Sequence[Sequence[float]], seconds_left: float) -> tuple[int, int]:
-    """How many recipes with how many seeds there is time for: fewer seeds first, at least two, then fewer recipes.
+def cut_to_time(seconds: Sequence[Sequence[float]], seconds_left: float) -> tuple[int, int]:
+    """Decides how many recipes with how many seeds fit in time: fewer seeds first, at least two, then fewer recipes.
 
     Args:
         seconds: Of each training that is left to do, by recipe (best first) and seed; 0 for those that are done.
@@ -104,148 +177,118 @@ def what_fits(seconds: Sequence[Sequence[float]], seconds_left: float) -> tuple[
     return 0, 0
 
 
-class _Confirming(Retrainer):
-    """One call of `confirm`."""
+class _ConfirmRunner(ReplicateRunner):
+    """Trains replicates of the best recipes, and chooses one."""
 
-    def confirm(self, top: int, seeds: int, times_scored: int) -> Confirmation | None:
-        print_line = self.reporter.print_line
-        trials = self._best(top)
-        if not trials:
-            raise StudyError(f"study {self.folder.name} has no complete trial to confirm; continue it: automl search")
-        self.open(trials)
-        planned = self._plan(trials, seeds)
+    def confirm_best(self, top: int, seeds: int, times_scored: int) -> Confirmation | None:
+        """Trains, chooses, scores and writes; see `confirm`."""
+        trials = self.best_trials(_describe_kind)[:top]
+        self.decode_views(trials)
+        planned = self._plan_replicates(trials, seeds)
         if not planned:
             return None
-        if times_scored and self.holdout_rows():
-            print_line(
-                "warning: the holdout was looked at before; it is no longer unseen, and its score flatters a little"
-            )
+        self.warn_of_holdout(times_scored)
+        done = self.train_all(planned, "confirm")
+        rows = [[replicate for replicate in done if replicate.trial == trial.number] for trial in trials]
+        if not any(rows):
+            return None
+        each = min(len(row) for row in rows if row)  # as many seeds of each as all of them were trained with
+        candidates = [
+            (self._make_candidate(trial, row[:each]), row[:each])
+            for trial, row in zip(trials, rows, strict=True)
+            if row
+        ]
         try:
-            with self.memory():
-                candidates = self._evidence(trials, self.train_all(planned))
-                if not candidates or self.stopping:
-                    print_line(f"nothing was chosen yet; {self.folder.command('confirm')} goes on where this stopped")
-                    return None
-                return self._conclude(candidates, times_scored)
+            return self._conclude(candidates, times_scored)
         except Parked:
-            print_line(f"stopped; {self.folder.command('confirm')} goes on where this stopped")
+            self.reporter.print_line(f"stopped; {self.folder.command_line('confirm')} goes on where this stopped")
             return None
 
-    # --- what to train ----------------------------------------------------------------------------------------------
-
-    def _best(self, top: int) -> list[FrozenTrial]:
-        """The best complete trials, best first, of recipes that differ."""
-        sign = -1 if direction(self.facts.metric) == "maximize" else 1
-        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        found: dict[str, FrozenTrial] = {}
-        for trial in sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number)):
-            found.setdefault(_without_luck(recipe_of(trial)), trial)
-        return list(found.values())[:top]
-
-    def _plan(self, trials: list[FrozenTrial], seeds: int) -> list[Planned]:
-        """What there is time for, with the seconds predicted: one seed of every recipe, then the next."""
-        first = stored_spec(self.study).seed + 1  # the search's own seed won; that is not held for the recipe's merit
-        rows = [[self.retraining(trial, (first + k) % 2**32) for k in range(seeds)] for trial in trials]
-        predicted = [self.seconds(trial) for trial in trials]
-        costs = [
-            [0.0 if self.is_done(again) else _MARGIN * seconds for again in row]
-            for row, seconds in zip(rows, predicted, strict=True)
+    def _plan_replicates(self, trials: list[FrozenTrial], seeds: int) -> list[Planned]:
+        """Plans what there is time for: one seed of every recipe, then the next."""
+        rows = [
+            [(self.make_replicate(trial, number), self.predict_seconds(trial)) for number in range(seeds)]
+            for trial in trials
         ]
+        costs = [[self.needed_seconds(planned) for planned in row] for row in rows]
         left = self.seconds_left
-        recipes, each = what_fits(costs, left)
-        if (recipes, each) == (0, 0):
+        recipes, each = cut_to_time(costs, left)
+        if not recipes:
             self.reporter.print_line(
                 f"not confirmed: training one recipe again takes about {format_seconds(costs[0][0])}, and "
-                f"{format_seconds(left)} are left; {self.folder.command('confirm')} does it without a limit"
+                f"{format_seconds(left)} are left; {self.folder.command_line('confirm')} does it without a limit"
             )
             return []
         cut = "" if (recipes, each) == (len(trials), seeds) else f" (cut from {len(trials)} and {seeds}: no more fit)"
         total = sum(sum(row[:each]) for row in costs[:recipes])
         self.reporter.print_line(
             f"confirming study {self.folder.name} on {self.device}: {_count(recipes, 'recipe')}, "
-            f"{_count(each, 'fresh seed')} each{cut}; "
-            f"about {format_seconds(total)} of training"
+            f"{_count(each, 'fresh seed')} each{cut}; about {format_seconds(total)} of training"
         )
-        return [(rows[i][k], predicted[i]) for k in range(each) for i in range(recipes)]
+        return [rows[i][k] for k in range(each) for i in range(recipes)]
 
-    # --- choosing ---------------------------------------------------------------------------------------------------
-
-    def _evidence(self, trials: list[FrozenTrial], done: list[Retraining]) -> list[tuple[Candidate, list[Retraining]]]:
-        """What is known of each recipe, by as many seeds of each as all of them were trained with."""
-        rows = {trial.number: [again for again in done if again.trial == trial.number] for trial in trials}
-        seeds = min((len(row) for row in rows.values() if row), default=0)
-        return [
-            (self._candidate(trial, rows[trial.number][:seeds]), rows[trial.number][:seeds])
-            for trial in trials
-            if rows[trial.number]
-        ]
-
-    def _candidate(self, trial: FrozenTrial, row: list[Retraining]) -> Candidate:
-        values = [compute(self.facts.metric, *self._validation(again), self.data.positive) for again in row]
+    def _make_candidate(self, trial: FrozenTrial, row: list[Replicate]) -> Candidate:
+        labels, positive = self.data.labels("validation"), self.data.positive
+        scores = [compute_metric(self.setup.metric, labels, self._validation(one), positive) for one in row]
         return Candidate(
             trial=trial.number,
             search_value=trial.value or 0.0,
-            seeds=tuple(again.recipe.seed for again in row),
-            validation=tuple(values),
-            mean=float(np.mean(values)),
+            seeds=tuple(replicate.recipe.seed for replicate in row),
+            validation=tuple(scores),
+            mean=float(np.mean(scores)),
             recipe=recipe_of(trial),
-            predictions=tuple(str(again.predictions.relative_to(self.folder.path)) for again in row),
+            predictions=tuple(str(one.predictions.relative_to(self.folder.path)) for one in row),
         )
 
-    def _validation(self, again: Retraining) -> tuple[Any, Any]:
-        labels = self.data.labels("validation")
-        return labels, again.validation(labels)
+    def _validation(self, replicate: Replicate) -> NDArray[np.float64]:
+        """Reads the validation probabilities (N, C) of a replicate that is done."""
+        probabilities = replicate.read_validation(self.data.labels("validation"))
+        assert probabilities is not None  # noqa: S101 - `train_all` has read it
+        return probabilities
 
-    def _conclude(self, candidates: list[tuple[Candidate, list[Retraining]]], times_scored: int) -> Confirmation:
+    def _conclude(self, candidates: list[tuple[Candidate, list[Replicate]]], times_scored: int) -> Confirmation:
         """Chooses, scores the chosen recipe on the holdout, writes, and drops the others' weights."""
-        sign = 1 if direction(self.facts.metric) == "maximize" else -1
+        sign = metric_sign(self.setup.metric)
         chosen = max(range(len(candidates)), key=lambda i: (sign * candidates[i][0].mean, -i))
         candidate, row = candidates[chosen]
-        validation, validation_metrics = self.score("validation", [self._validation(again)[1] for again in row])
-        holdout, holdout_metrics, note = self._holdout(row)
-        better = (lambda value: sign * (value - holdout.value)) if holdout else lambda _: None
+        validation, validation_metrics = self.score_split("validation", [self._validation(one) for one in row])
+        scored, note = self.score_holdout(lambda: self.score_split("holdout", self._predict_holdout(row)))
+        holdout, holdout_metrics = scored or (None, {})
         confirmation = Confirmation(
-            metric=self.facts.metric,
+            **self.describe_scoring(times_scored, note),
             chosen=chosen,
             validation=validation,
             holdout=holdout,
             validation_metrics=validation_metrics,
             holdout_metrics=holdout_metrics,
             search_value=candidate.search_value,
-            optimism=better(candidate.search_value),
-            validation_optimism=better(candidate.mean),
-            interval_method=describe_method(self.groups("holdout" if holdout else "validation")),
-            validation_samples=len(self.data.rows("validation")),
-            holdout_samples=self.holdout_rows(),
-            holdout_note=note,
-            times_scored=times_scored + (holdout is not None),
+            optimism=sign * (candidate.search_value - holdout.value) if holdout else None,
+            validation_optimism=sign * (candidate.mean - holdout.value) if holdout else None,
             candidates=tuple(candidate for candidate, _ in candidates),
         )
         store_confirmation(self.folder, confirmation)
         for path in (self.folder.path / "confirm").glob("*/weights.safetensors"):
-            if path.parent not in [again.folder for again in row]:
+            if path.parent not in [replicate.folder for replicate in row]:
                 path.unlink(missing_ok=True)
         return confirmation
 
-    def _holdout(self, row: list[Retraining]) -> tuple[Interval | None, dict[str, float], str]:
-        """The chosen recipe's score on the holdout, or why there is none."""
-        if not self.holdout_rows():
-            return None, {}, "holdout: no readable sample was set aside (--holdout-fraction of automl search)"
-        for again in row:
-            if not again.weights.is_file():  # another recipe was chosen before, and these were dropped
-                rmtree(again.folder)
-                self.train_one(again, 0.0, f"the weights of trial {again.trial}, seed {again.recipe.seed}, again")
-        try:
-            models = [again.predict(self.views.data(again.recipe.view), "holdout", self.device) for again in row]
-            return *self.score("holdout", models), ""
-        except DataError as exc:
-            return None, {}, f"score on the holdout: {exc}"
+    def _predict_holdout(self, row: list[Replicate]) -> list[NDArray[np.float64]]:
+        """Predicts the holdout with each replicate of the chosen recipe."""
+        for one in row:
+            if not one.weights.is_file():  # another recipe was chosen before, and these were dropped
+                rmtree(one.folder)
+                self.train_one(one, 0.0, f"the weights of trial {one.trial}, seed {one.recipe.seed}, again")
+        return [one.predict_split(self.views.open_view(one.recipe.view), "holdout", self.device) for one in row]
+
+
+def _describe_kind(recipe: Recipe) -> str:
+    """Writes what makes two recipes the same: all but their seed and the numerics."""
+    return recipe.model_copy(update={"seed": 0, "numerics": Numerics()}).model_dump_json()
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number > 1)}"
 
 
-def _without_luck(recipe: Recipe) -> str:
-    """What makes two recipes the same: all but their seed and the numerics."""
-    return recipe.model_copy(update={"seed": 0, "numerics": Numerics()}).model_dump_json()
+def _format_interval(interval: Interval) -> str:
+    return f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"

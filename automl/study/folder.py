@@ -1,13 +1,13 @@
-"""What a search writes: `runs/<study>/`, one folder a study, deleted as a whole."""
+"""What a search writes: `runs/<study>/`, one folder a study, deleted as a whole; how it is listed and locked."""
 
-import fcntl
-import os
 import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from automl.errors import StudyError
 
@@ -21,39 +21,53 @@ class StudyFolder:
     """
 
     path: Path
+    database: Path = field(init=False, compare=False, metadata={"file": "study.db"})
+    """The embedded storage: one SQLite file."""
+    storage_note: Path = field(init=False, compare=False, metadata={"file": "storage.url"})
+    """Holds the URL of a storage that is not the embedded one."""
+    samples: Path = field(init=False, compare=False, metadata={"file": "samples.csv"})
+    """The samples and splits, fixed when the study is created."""
+    best: Path = field(init=False, compare=False, metadata={"file": "best.yaml"})
+    """The best recipe."""
+    trials: Path = field(init=False, compare=False, metadata={"file": "trials.csv"})
+    """All trials as a table."""
+    confirmed: Path = field(init=False, compare=False, metadata={"file": "confirmed.yaml"})
+    """The recipe that was chosen when the best ones were trained again."""
+    confirmation: Path = field(init=False, compare=False, metadata={"file": "confirm.json"})
+    """The scores of the recipes that were trained again."""
+    ensemble: Path = field(init=False, compare=False, metadata={"file": "ensemble.json"})
+    """The scores of the views and of their fusion."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", self.path.expanduser())
+        path = self.path.expanduser()
+        object.__setattr__(self, "path", path)
+        for item in fields(self)[1:]:
+            object.__setattr__(self, item.name, path / item.metadata["file"])
 
     @property
     def name(self) -> str:
         """The study's name."""
         return self.path.name
 
-    def command(self, name: str) -> str:
-        """A command line on this study, for a person to type: `automl confirm faces --runs elsewhere`."""
+    def command_line(self, name: str) -> str:
+        """Writes a command on this study, for a person to type: `automl confirm faces --runs elsewhere`."""
         runs = [] if self.path.parent == Path("runs") else ["--runs", str(self.path.parent)]
         return shlex.join(["automl", name, self.name, *runs])
 
     @property
-    def begun(self) -> bool:
+    def has_study(self) -> bool:
         """Whether there is a study: a storage of its own, or the note of another one."""
         return self.database.exists() or self.storage_note.exists()
 
     @property
     def changed(self) -> float:
-        """When something was last found in the study, in seconds since 1970.
+        """When a result was last written, in seconds since 1970.
 
         Not when the folder was changed: to read a database with a write-ahead log, SQLite lays files beside it.
         """
         results = (self.samples, self.trials, self.best, self.confirmed, self.confirmation, self.storage_note)
-        there = [path.stat().st_mtime for path in results if path.exists()]
-        return max(there, default=self.path.stat().st_mtime)
-
-    @property
-    def database(self) -> Path:
-        """The embedded storage: one SQLite file."""
-        return self.path / "study.db"
+        times = [path.stat().st_mtime for path in results if path.exists()]
+        return max(times, default=self.path.stat().st_mtime)
 
     @property
     def storage_url(self) -> str:
@@ -71,63 +85,28 @@ class StudyFolder:
         return url
 
     @property
-    def storage_note(self) -> Path:
-        """Holds the URL of a storage that is not the embedded one."""
-        return self.path / "storage.url"
-
-    @property
-    def samples(self) -> Path:
-        """The samples and splits, frozen when the study is created."""
-        return self.path / "samples.csv"
-
-    @property
-    def best(self) -> Path:
-        """The best recipe."""
-        return self.path / "best.yaml"
-
-    @property
-    def trials(self) -> Path:
-        """All trials as a table."""
-        return self.path / "trials.csv"
-
-    @property
-    def confirmed(self) -> Path:
-        """The recipe that was chosen when the best ones were trained again."""
-        return self.path / "confirmed.yaml"
-
-    @property
     def winner(self) -> Path | None:
         """The recipe to go on with: the confirmed one, else the best; None while no trial is complete."""
         return next((path for path in (self.confirmed, self.best) if path.is_file()), None)
 
-    @property
-    def confirmation(self) -> Path:
-        """What that found."""
-        return self.path / "confirm.json"
-
-    @property
-    def ensemble(self) -> Path:
-        """What joining the views found."""
-        return self.path / "ensemble.json"
-
-    def retraining(self, trial: int, seed: int) -> Path:
-        """The folder of one of a trial's retrainings: its checkpoint, weights and predictions."""
+    def replicate_folder(self, trial: int, seed: int) -> Path:
+        """Returns the folder of one of a trial's replicates: its checkpoint, weights and predictions."""
         return self.path / "confirm" / f"{trial:04d}-{seed}"
 
-    def trial(self, number: int) -> Path:
-        """The folder of a trial: its lock, its checkpoint, the traceback of its error."""
+    def trial_folder(self, number: int) -> Path:
+        """Returns the folder of a trial: its lock, its checkpoint, the traceback of its error."""
         return self.path / "trials" / f"{number:04d}"
 
-    def progress(self, device: str) -> Path:
-        """What the worker on a device is doing now."""
+    def progress_file(self, device: str) -> Path:
+        """Returns the file in which the worker on a device writes what it does now."""
         return self.path / "workers" / f"{device.replace(':', '-')}.json"
 
-    def log(self, device: str) -> Path:
-        """What the worker on a device printed."""
+    def log_file(self, device: str) -> Path:
+        """Returns the file that holds what the worker on a device printed."""
         return self.path / "workers" / f"{device.replace(':', '-')}.log"
 
-    def create(self) -> None:
-        """Makes the folder.
+    def make_folders(self) -> None:
+        """Makes the folder and those in it.
 
         Raises:
             StudyError: If it cannot be written.
@@ -144,9 +123,29 @@ def study_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "study"
 
 
+def list_studies(runs: Path) -> list[StudyFolder]:
+    """Lists the studies under a folder, the one that was worked on last at the end."""
+    folders = [folder for folder in map(StudyFolder, runs.expanduser().glob("*")) if folder.has_study]
+    return sorted(folders, key=lambda folder: folder.changed)
+
+
+def find_study(runs: Path, name: str | None) -> StudyFolder:
+    """Finds the folder of the named study, or of the latest one.
+
+    Raises:
+        StudyError: If no name is given and there is no study. A named one is not looked for.
+    """
+    if name is not None:
+        return StudyFolder(runs / name)
+    folders = list_studies(runs)
+    if not folders:
+        raise StudyError(f"no studies in {runs}; begin one with: automl search --gpu-mem 16GB --trials 50")
+    return folders[-1]
+
+
 @contextmanager
-def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Holds an exclusive lock on a file; the kernel lets go of it when the process dies, however it dies.
+def hold_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Holds an exclusive lock on a file; the system lets go of it when the process dies, however it dies.
 
     Args:
         path: The lock file; made when it is not there.
@@ -156,13 +155,13 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
         Whether the lock is held (always, with `wait`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = FileLock(path)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = True
-        except BlockingIOError:
-            held = False
-        yield held
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
     finally:
-        os.close(handle)
+        lock.release()

@@ -7,23 +7,22 @@ fit is measured, each backbone in a fresh process; this process never uses CUDA 
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from automl.backbones.capabilities import Capabilities, find_capabilities
-from automl.backbones.ranking import rank_at
-from automl.backbones.selection import select, unmatched
+from automl.backbones.ranking import rank_at_size
+from automl.backbones.selection import find_unmatched, select_rows
 from automl.backbones.table import load_table
 from automl.backbones.weights import Weights, find_weights, hub_reachable
-from automl.devices import give_freed_memory_back, keep_freed_memory
-from automl.errors import PoolError, RecipeError, WeightsError
-from automl.gpu.probe import CannotProbe
-from automl.memory.estimate import CONTEXT_BYTES, estimate, limit_for_prediction
-from automl.recipe import Recipe
+from automl.devices import give_freed_memory_back, is_gpu, keep_freed_memory
+from automl.errors import MemoryBudgetError, PoolError, RecipeError, WeightsError, shorten
+from automl.gpu.probe import CannotProbe, Measurement, memory_factor, probe_backbone
+from automl.memory.estimate import CONTEXT_BYTES, estimate_training, largest_micro_batch, limit_for_prediction
+from automl.recipe import Numerics, Recipe
 from automl.space.restriction import Restriction
 from automl.spec import StudySpec
-from automl.study.need import Limits, Need, largest_step, measure_need, smallest_step
 from automl.training.precision import Timing, best_numerics
 from automl.units import format_bytes, format_seconds
 
@@ -41,22 +40,39 @@ _LEAST_BYTES_PER_PARAM = 12.0
 
 
 @dataclass(frozen=True)
-class PoolEntry:
-    """A backbone in the pool, and what was found out about it."""
+class PoolLimits:
+    """What a backbone must fit."""
 
-    backbone: str
-    family: str
-    score: float
-    params_m: float
-    weights: str | None
-    """`file`, `cache` or `hub`; None: from scratch."""
-    weights_path: str | None
+    memory_bytes: int | None
+    """For one training step; None: no limit."""
+    trial_seconds: float | None
+    """For one trial; None: no limit."""
+    min_epochs: float
+    """Epochs of the shortest trial the space can draw."""
+    image_sizes: tuple[int, ...]
+    """What the space can draw, in pixels, ascending."""
+    reference_image_size: int
+    """Where backbones are timed, and compared."""
+    max_batch_size: int
+    train_images: int
+
+    def at_sizes(self, image_sizes: tuple[int, ...]) -> "PoolLimits":
+        """Narrows them to the image sizes of one backbone, ascending."""
+        if image_sizes == self.image_sizes:
+            return self
+        reference = min(image_sizes, key=lambda size: abs(size - self.reference_image_size))
+        return replace(self, image_sizes=image_sizes, reference_image_size=reference)
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """The GPU memory that a backbone needs."""
+
     peak_bytes: int
     """For the space's largest image size and batch or, if that does not fit, for the smallest step; measured, or
     predicted."""
     fits_all: bool
     """Whether the largest fits the memory budget without accumulation."""
-    timing: Timing
     measured: bool = False
     """Whether real steps were measured on the study's GPU; else memory is predicted."""
     predicted_bytes: int | None = None
@@ -69,6 +85,46 @@ class PoolEntry:
     """Measured memory beside the CUDA context, as a multiple of the predicted; at least 1."""
     context_bytes: int = CONTEXT_BYTES
     """The CUDA context and cuBLAS's workspaces, as measured; else as assumed."""
+
+    def prediction_limit(self, memory_bytes: int) -> int:
+        """Returns the limit for `largest_micro_batch` under which the prediction agrees with what was measured.
+
+        Args:
+            memory_bytes: The study's budget, the CUDA context included.
+        """
+        return limit_for_prediction(memory_bytes, self.context_bytes, self.memory_factor)
+
+    def describe(self, memory_bytes: int | None) -> str:
+        """Describes the need in a few words for a person.
+
+        Args:
+            memory_bytes: The study's budget, the CUDA context included; None: no limit.
+        """
+        need = f"needs at {'most' if self.fits_all else 'least'} {format_bytes(self.peak_bytes)}"
+        if not self.measured:
+            return need
+        predicted = self.predicted_bytes
+        notes = ["measured" if predicted is None else f"measured; {format_bytes(predicted)} predicted"]
+        if memory_bytes is not None:
+            notes.append(f"{format_bytes(memory_bytes - self.peak_bytes)} of {format_bytes(memory_bytes)} left")
+        if self.micro_batch:
+            notes.append(f"its largest step {self.micro_batch} × {self.accumulation} images")
+        return f"{need} ({'; '.join(notes)})"
+
+
+@dataclass(frozen=True)
+class PoolEntry:
+    """A backbone in the pool, with what it needs and what it can do."""
+
+    backbone: str
+    family: str
+    score: float
+    params_m: float
+    weights: str | None
+    """`file`, `cache` or `hub`; None: from scratch."""
+    weights_path: str | None
+    memory: MemoryNeed
+    timing: Timing
     image_sizes: tuple[int, ...] = ()
     """The only image sizes that it runs at, with its weights if it has them; none: all of the space's."""
     drop_path: bool = True
@@ -79,42 +135,16 @@ class PoolEntry:
         """What the search space may not draw for it."""
         return Restriction(self.image_sizes, self.drop_path)
 
-    def find(self) -> Weights | None:
-        """Where the weights are."""
+    def locate_weights(self) -> Weights | None:
+        """Returns where the weights are; None: it is trained from scratch."""
         if self.weights is None:
             return None
         return Weights(self.weights, Path(self.weights_path) if self.weights_path else None)  # type: ignore[arg-type]
 
-    def limit_for(self, memory_bytes: int) -> int:
-        """The limit for `automl.memory.largest_micro_batch` under which the prediction says what was measured.
-
-        Args:
-            memory_bytes: The study's budget, the CUDA context included.
-        """
-        return limit_for_prediction(memory_bytes, self.context_bytes, self.memory_factor)
-
     def describe_limits(self) -> str:
-        """What it cannot do of what the space can draw, in a few words for a person; mostly nothing."""
+        """Describes what it cannot do of what the space can draw; mostly nothing."""
         sizes = f"only at {', '.join(map(str, self.image_sizes))} px" if self.image_sizes else ""
         return "; ".join(filter(None, (sizes, "" if self.drop_path else "no drop path")))
-
-    def describe_memory(self, memory_bytes: int | None) -> str:
-        """What it needs, in a few words for a person.
-
-        Args:
-            memory_bytes: The study's budget, the CUDA context included; None: no limit.
-        """
-        need = f"needs at {'most' if self.fits_all else 'least'} {format_bytes(self.peak_bytes)}"
-        if not self.measured:
-            return need
-        said = [
-            "measured" if self.predicted_bytes is None else f"measured; {format_bytes(self.predicted_bytes)} predicted"
-        ]
-        if memory_bytes is not None:
-            said.append(f"{format_bytes(memory_bytes - self.peak_bytes)} of {format_bytes(memory_bytes)} left")
-        if self.micro_batch:
-            said.append(f"its largest step {self.micro_batch} × {self.accumulation} images")
-        return f"{need} ({'; '.join(said)})"
 
 
 @dataclass(frozen=True)
@@ -125,12 +155,12 @@ class Pool:
     notes: tuple[str, ...] = ()
     """What a person should know, one line each."""
 
-    def fastest(self) -> int:
-        """Rank of the backbone with the shortest training step."""
+    def fastest_rank(self) -> int:
+        """Returns the rank of the backbone with the shortest training step."""
         return min(range(len(self.entries)), key=lambda i: self.entries[i].timing.train_seconds)
 
-    def affordable(self, image_size: int, images: float, limit_seconds: float | None) -> int:
-        """Rank of the best backbone that trains on so many images in time; without a limit, of the middle one.
+    def affordable_rank(self, image_size: int, images: float, limit_seconds: float | None) -> int:
+        """Returns the rank of the best backbone that trains on so many images in time; without a limit, a middle one.
 
         Args:
             image_size: Pixels per side.
@@ -138,45 +168,168 @@ class Pool:
             limit_seconds: For one trial. A seventh of it is left for validation and for what was timed too fast.
         """
         seconds = [
-            entry.timing.at(entry.restriction.nearest(image_size)).train_seconds * images / 0.85
+            entry.timing.scale_to(entry.restriction.nearest(image_size)).train_seconds * images / 0.85
             for entry in self.entries
         ]
         if limit_seconds is None:
             return sorted(range(len(seconds)), key=seconds.__getitem__)[len(seconds) // 2]
-        return next((rank for rank, needed in enumerate(seconds) if needed <= limit_seconds), self.fastest())
+        return next((rank for rank, needed in enumerate(seconds) if needed <= limit_seconds), self.fastest_rank())
 
-    def named(self, name: str) -> PoolEntry | None:
-        """The entry of a backbone, with or without its weights tag."""
-        return next((e for e in self.entries if name in (e.backbone, e.backbone.split(".")[0])), None)
+    def find_entry(self, name: str) -> PoolEntry | None:
+        """Finds the entry of a backbone, with or without its weights tag; None where there is none."""
+        exact = (entry for entry in self.entries if entry.backbone == name)
+        untagged = (entry for entry in self.entries if entry.backbone.split(".")[0] == name)
+        return next(exact, None) or next(untagged, None)
 
-    def chosen(self, chosen: int | str) -> PoolEntry:
-        """The entry that a search space draws: by its rank, or by the name that the space gives it.
+    def entry_of(self, drawn: int | str) -> PoolEntry:
+        """Returns the entry that a search space draws: by its rank, or by the name that the space gives it.
 
         Raises:
             RecipeError: If there is none of that name.
         """
-        entry = self.entries[chosen] if isinstance(chosen, int) else self.named(chosen)
+        entry = self.entries[drawn] if isinstance(drawn, int) else self.find_entry(drawn)
         if entry is None:
-            raise RecipeError(f"the search space names {chosen}, which is not in the pool")
+            raise RecipeError(f"the search space names {drawn}, which is not in the pool")
         return entry
 
     def to_json(self) -> list[dict[str, Any]]:
-        """As plain data, to be stored with the study."""
-        return [asdict(entry) for entry in self.entries]
+        """Returns plain data, to be stored with the study: a flat row an entry."""
+        rows = [asdict(entry) for entry in self.entries]
+        return [row | row.pop("memory") for row in rows]
 
     @classmethod
     def from_json(cls, rows: list[dict[str, Any]]) -> "Pool":
-        """Reads what `to_json` wrote."""
-        return cls(tuple(map(_entry_of, rows)))
+        """Reads what `to_json` wrote, also rows of earlier versions, which have fewer keys."""
+        needs = {item.name for item in fields(MemoryNeed)}
+        return cls(
+            tuple(
+                PoolEntry(
+                    **{name: value for name, value in row.items() if name not in needs}
+                    | {
+                        "memory": MemoryNeed(**{name: value for name, value in row.items() if name in needs}),
+                        "timing": Timing(**row["timing"]),
+                        "image_sizes": tuple(row.get("image_sizes", ())),
+                    }
+                )
+                for row in rows
+            )
+        )
 
 
-def _entry_of(row: dict[str, Any]) -> PoolEntry:
-    sizes = tuple(row.get("image_sizes", ()))
-    return PoolEntry(**(row | {"timing": Timing(**row["timing"]), "image_sizes": sizes}))
+# --- memory -------------------------------------------------------------------------------------------------------
+
+
+def largest_step(backbone: str, limits: PoolLimits) -> Recipe:
+    """Makes the step that needs most memory."""
+    size, batch = limits.image_sizes[-1], limits.max_batch_size
+    return Recipe(backbone=backbone, image_size=size, batch_size=batch, ema_decay=0.99)
+
+
+def smallest_step(backbone: str, limits: PoolLimits, numerics: Numerics | None = None) -> Recipe:
+    """Makes the step that needs least memory."""
+    numerics = numerics or Numerics()
+    return Recipe(backbone=backbone, image_size=limits.image_sizes[0], batch_size=2, numerics=numerics)
+
+
+def predict_need(backbone: str, limits: PoolLimits, classes: int) -> MemoryNeed:
+    """Predicts the largest step of a study and, where that does not fit, the smallest."""
+    limit = limits.memory_bytes
+    peak = estimate_training(largest_step(backbone, limits), classes)
+    if limit is None or peak <= limit:
+        return MemoryNeed(peak, fits_all=True)
+    return MemoryNeed(estimate_training(smallest_step(backbone, limits), classes), fits_all=False)
+
+
+def measure_need(
+    backbone: str, limits: PoolLimits, memory_bytes: int, classes: int, device: str
+) -> tuple[MemoryNeed, Timing | None] | None:
+    """Measures the largest step of a study on its GPU and, where no part of that fits, the smallest.
+
+    Args:
+        backbone: A timm name.
+        limits: The sizes of the steps.
+        memory_bytes: The budget, the CUDA context included.
+        classes: Outputs of the head.
+        device: `cuda` or `cuda:N`.
+
+    Returns:
+        The need, and the timing where it was taken; None if not even the smallest step fits.
+
+    Raises:
+        CannotProbe: If nothing can be measured here.
+        RecipeError: If a step fails for another reason than memory.
+    """
+    recipe = largest_step(backbone, limits)
+    measurement = probe_backbone(recipe, classes, device, memory_bytes, timed_image_size=limits.reference_image_size)
+    recipe = measurement.apply_numerics(recipe)
+    timing, micro = measurement.timing, measurement.micro_batch
+    if micro == 0:
+        recipe = smallest_step(backbone, limits, recipe.numerics)
+        measurement = probe_backbone(recipe, classes, device, memory_bytes)
+    if measurement.micro_batch == 0:
+        return None
+    factor = max(1.0, memory_factor(recipe, classes, measurement))
+    fits_all = micro >= limits.max_batch_size
+    reported = recipe if fits_all else smallest_step(backbone, limits, recipe.numerics)
+    predicted = estimate_training(reported, classes)
+    need = MemoryNeed(
+        peak_bytes=_measured_peak(reported, measurement, predicted, factor),
+        fits_all=fits_all,
+        measured=True,
+        predicted_bytes=predicted,
+        micro_batch=micro,
+        accumulation=-(-limits.max_batch_size // micro) if micro else 0,
+        memory_factor=factor,
+        context_bytes=measurement.base_bytes,
+    )
+    return need, timing
+
+
+def _measured_peak(reported: Recipe, measurement: Measurement, predicted_bytes: int, factor: float) -> int:
+    """Returns the measured peak of a step or, where another one was measured, its corrected prediction."""
+    step = measurement.largest
+    if step is not None and measurement.image_size == reported.image_size and step.batch == reported.batch_size:
+        return measurement.context_bytes + step.allocated  # the workspace is a part of this
+    return measurement.base_bytes + int(factor * (predicted_bytes - CONTEXT_BYTES))
+
+
+def fit_within_memory(
+    recipe: Recipe, entry: PoolEntry | None, classes: int, memory_bytes: int | None, *, trust_pool: bool = True
+) -> Recipe:
+    """Splits a recipe's batch so that a micro-batch fits the memory budget; the effective batch stays.
+
+    Args:
+        recipe: What is trained. A micro-batch of its own that is small enough stays.
+        entry: What the study knows of its backbone; None: nothing, the plain prediction decides.
+        classes: Outputs of the head.
+        memory_bytes: The budget, the CUDA context included; None: no limit.
+        trust_pool: Whether the budget is the study's and the recipe one that it drew, so that what its pool knows to
+            fit does.
+
+    Raises:
+        MemoryBudgetError: If not even the smallest micro-batch fits.
+        RecipeError: If timm cannot build or train the backbone.
+    """
+    if memory_bytes is None or (trust_pool and entry is not None and entry.memory.fits_all):
+        return recipe
+    limit_bytes = memory_bytes if entry is None else entry.memory.prediction_limit(memory_bytes)
+    micro = largest_micro_batch(recipe, classes, limit_bytes)
+    if micro == 0:
+        limit = format_bytes(memory_bytes)
+        raise MemoryBudgetError(f"{recipe.backbone} at {recipe.image_size} px does not fit {limit} at any batch size")
+    if micro >= (recipe.numerics.micro_batch_size or recipe.batch_size):
+        return recipe
+    return recipe.with_numerics(micro_batch_size=micro)
+
+
+# --- choosing -----------------------------------------------------------------------------------------------------
+
+Candidate = tuple[dict[str, Any], Weights | None]
+"""A row of the leaderboard, and where its weights are."""
 
 
 def build_pool(
-    spec: StudySpec, limits: Limits, classes: int, device: str, progress: Callable[[str], None] = lambda _: None
+    spec: StudySpec, limits: PoolLimits, classes: int, device: str, progress: Callable[[str], None] = lambda _: None
 ) -> Pool:
     """Chooses the backbones a study may use.
 
@@ -185,56 +338,34 @@ def build_pool(
         limits: What a backbone must fit.
         classes: Outputs of the classifier.
         device: Where backbones are timed and, on a GPU, measured; `cpu` or `cuda:0`.
-        progress: Told each backbone that is looked at.
+        progress: Called with each backbone that is looked at.
 
     Raises:
         PoolError: If nothing fits: names the smallest need.
     """
-    ranked = rank_at(load_table(), limits.reference_image_size, spec.pool.boards)
-    table = select(ranked, names=spec.pool.names, max_params=spec.pool.max_params, licence=spec.pool.licence)
-    table = table[table["score"].notna()]
-    rows: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
+    ranked = rank_at_size(load_table(), limits.reference_image_size, spec.pool.boards)
+    table = select_rows(ranked, names=spec.pool.names, max_params=spec.pool.max_params, licence=spec.pool.licence)
+    rows: list[dict[str, Any]] = table[table["score"].notna()].to_dict("records")  # type: ignore[assignment]
     if not rows:
         raise PoolError(f"no backbone of the leaderboard matches {', '.join(spec.pool.names)}")
-    candidates, notes = _with_weights(rows, spec)
-    notes = [f"no backbone of the leaderboard matches {name}" for name in unmatched(ranked, spec.pool.names)] + notes
-    if device == "cpu":
+    notes = [f"no backbone of the leaderboard matches {name}" for name in find_unmatched(ranked, spec.pool.names)]
+    candidates, more_notes = _find_candidates(rows, spec)
+    if not is_gpu(device):
         keep_freed_memory()  # as the workers do: they would be timed too slow
-    chooser = _Chooser(spec, limits, classes, device)
-    entries = _choose(chooser, candidates, progress)
+    chooser = _Chooser(spec, limits, classes, device, progress)
+    entries = chooser.choose_entries(candidates)
     if not entries and chooser.larger:  # nothing but what runs at a larger size alone: then that is what is wanted
         chooser.takes_larger = True
-        entries = _choose(chooser, [(row, weights) for row, weights, _ in chooser.larger], progress)
-    if device == "cpu":
+        entries = chooser.choose_entries(chooser.larger)
+    if not is_gpu(device):
         give_freed_memory_back()  # for the worker; this process trains no more
     if not entries:
-        raise PoolError(chooser.why_empty())
-    return Pool(tuple(entries), tuple(notes + chooser.left_out()))
+        raise PoolError(chooser.explain_empty())
+    return Pool(tuple(entries), (*notes, *more_notes, *chooser.list_excluded()))
 
 
-Candidate = tuple[dict[str, Any], Weights | None]
-
-
-def _choose(chooser: "_Chooser", candidates: list[Candidate], progress: Callable[[str], None]) -> list[PoolEntry]:
-    """Fills the pool with the best candidates that fit, a few of each family."""
-    size, per_family = chooser.spec.pool.size, chooser.spec.pool.per_family
-    entries: list[PoolEntry] = []
-    for row, weights in candidates:
-        if len(entries) == size:
-            break
-        # Variety matters only where there is a choice to make.
-        relatives = sum(entry.family == row["family"] for entry in entries)
-        if relatives >= per_family and len(candidates) > size:
-            continue
-        progress(row["model"])
-        entry = chooser.look_at(row, weights)
-        if entry is not None:
-            entries.append(entry)
-    return entries
-
-
-def _with_weights(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Candidate], list[str]]:
-    """Keeps the backbones whose weights are within reach, or all the small ones when none is.
+def _find_candidates(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Candidate], list[str]]:
+    """Keeps the backbones whose weights are within reach, or all the small ones when none is; and says what is missing.
 
     Raises:
         PoolError: If there is no such folder of weights, or none is within reach where they are required, or where what
@@ -244,38 +375,38 @@ def _with_weights(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Can
         raise PoolError(f"--weights-dir {spec.weights_dir} is not a folder; give one that holds safetensors files")
     named = tuple(spec.pool.names) != ("*",)
     if spec.pretrained == "never":
-        return _small(rows, spec, every=named), []
+        return _find_small(rows, spec, every=named), []
     reach = hub_reachable()
-    found = [(row, find_weights(row["model"], spec.weights_dir, hub=reach)) for row in rows]
-    with_weights: list[Candidate] = [(row, weights) for row, weights in found if weights is not None]
-    missing = [row["model"] for row, weights in found if weights is None]
-    hints = [_where_to_put(name) for name in missing[:_SHOWN]] if named else []
+    candidates: list[Candidate] = [(row, find_weights(row["model"], spec.weights_dir, hub=reach)) for row in rows]
+    with_weights = [candidate for candidate in candidates if candidate[1] is not None]
+    missing = [row["model"] for row, weights in candidates if weights is None]
+    hints = [_explain_where(name) for name in missing[:_SHOWN]] if named else []
     if with_weights:
         note = f"{len(missing)} backbones left out: their weights are out of reach"
         return with_weights, [note, *hints] if missing else []
-    places = f"{spec.weights_dir}, the hub's cache or the hub" if spec.weights_dir else "the hub's cache or the hub"
+    sources = f"{spec.weights_dir}, the hub's cache or the hub" if spec.weights_dir else "the hub's cache or the hub"
     if spec.pretrained == "require":
         advice = "give --weights-dir, or --pretrained never"
-        raise PoolError("\n".join([f"no backbone has weights in {places}; {advice}", *hints]))
-    small = _small(rows, spec)
+        raise PoolError("\n".join([f"no backbone has weights in {sources}; {advice}", *hints]))
+    small = _find_small(rows, spec)
     if named and not small:
         advice = "give --weights-dir, or --pretrained never to train from scratch"
-        raise PoolError("\n".join([f"{', '.join(spec.pool.names)}: no weights in {places}; {advice}", *hints]))
-    notes = [
-        f"NO PRETRAINED WEIGHTS in {places}: TRAINING FROM SCRATCH, which needs far more data and time; "
+        raise PoolError("\n".join([f"{', '.join(spec.pool.names)}: no weights in {sources}; {advice}", *hints]))
+    note = (
+        f"NO PRETRAINED WEIGHTS in {sources}: TRAINING FROM SCRATCH, which needs far more data and time; "
         "give --weights-dir DIR with safetensors files named by timm architecture"
-    ]
-    return small, notes + hints
+    )
+    return small, [note, *hints]
 
 
-def _small(rows: list[dict[str, Any]], spec: StudySpec, *, every: bool = False) -> list[Candidate]:
-    """What is trained from scratch: small backbones, or those that somebody chose."""
+def _find_small(rows: list[dict[str, Any]], spec: StudySpec, *, every: bool = False) -> list[Candidate]:
+    """Keeps what is trained from scratch: small backbones, or those that somebody chose."""
     every = every or spec.pool.max_params is not None
     return [(row, None) for row in rows if every or row["params_m"] <= _SCRATCH_MAX_PARAMS]
 
 
-def _where_to_put(backbone: str) -> str:
-    """Says where weights that are out of reach would be found, and what they must be called."""
+def _explain_where(backbone: str) -> str:
+    """Explains where to put weights that are out of reach, and how to name them."""
     from timm.models import get_pretrained_cfg
 
     cfg = get_pretrained_cfg(backbone, allow_unregistered=False)
@@ -283,178 +414,182 @@ def _where_to_put(backbone: str) -> str:
     return f"put the weights of {backbone} into --weights-dir as {backbone}.safetensors{source}"
 
 
+@dataclass
 class _Chooser:
     """Looks at one backbone after the other, and remembers why the others were left out."""
 
-    def __init__(self, spec: StudySpec, limits: Limits, classes: int, device: str) -> None:
-        self.spec, self.limits, self.classes, self.device = spec, limits, classes, device
-        self.too_big: list[tuple[int, str]] = []
-        self.too_slow: list[tuple[float, str]] = []
-        self.broken: list[str] = []
-        self.did_not_fit: list[str] = []
-        """Predicted to fit, tried, and out of memory."""
-        self.larger: list[tuple[dict[str, Any], Weights | None, int]] = []
-        """What runs at one image size alone, and that is larger than any of the space's."""
-        self.takes_larger = False
-        self.why_predicted: str | None = None
-        """Why nothing can be measured on this GPU."""
+    spec: StudySpec
+    limits: PoolLimits
+    classes: int
+    device: str
+    progress: Callable[[str], None]
+    too_big: list[tuple[int, str]] = field(default_factory=list)
+    too_slow: list[tuple[float, str]] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    out_of_memory: list[str] = field(default_factory=list)
+    """Predicted to fit, tried, and out of memory."""
+    larger: list[Candidate] = field(default_factory=list)
+    """What runs at larger image sizes alone than any of the space's."""
+    larger_sizes: list[str] = field(default_factory=list)
+    takes_larger: bool = False
+    why_predicted: str | None = None
+    """Why nothing can be measured on this GPU."""
 
-    def look_at(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
-        """An entry, or None when the backbone does not fit."""
-        backbone = row["model"]
+    def choose_entries(self, candidates: list[Candidate]) -> list[PoolEntry]:
+        """Fills the pool with the best candidates that fit, a few of each family."""
+        rules, entries = self.spec.pool, list[PoolEntry]()
+        for row, weights in list(candidates):
+            if len(entries) == rules.size:
+                break
+            # Variety matters only where there is a choice to make.
+            relatives = sum(entry.family == row["family"] for entry in entries)
+            if relatives >= rules.per_family and len(candidates) > rules.size:
+                continue
+            self.progress(row["model"])
+            entry = self._try_entry(row, weights)
+            if entry is not None:
+                entries.append(entry)
+        return entries
+
+    def _try_entry(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
+        """Makes an entry; None when the backbone does not fit."""
+        backbone, memory_bytes = row["model"], self.limits.memory_bytes
         # Before anything is built; at the space's smallest size, which may be smaller than any of the backbone's.
-        if self._too_slow(self._least_seconds(row), self.limits, backbone):
+        if self._is_too_slow(self._least_seconds(row), self.limits, backbone):
             return None
-        limits = self.limits
         least_bytes = CONTEXT_BYTES + int(_LEAST_BYTES_PER_PARAM * 1e6 * row["params_m"])
-        if limits.memory_bytes is not None and least_bytes > limits.memory_bytes:
+        if memory_bytes is not None and least_bytes > memory_bytes:
             self.too_big.append((least_bytes, backbone))
             return None
         try:
-            return self._entry(row, weights)
+            return self._make_entry(row, weights)
         except (RecipeError, WeightsError) as exc:
             self.broken.append(str(exc))
             return None
 
-    def _entry(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
+    def _make_entry(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
         backbone = row["model"]
         capabilities = find_capabilities(backbone, self.limits.image_sizes)
-        sizes = self._usable_sizes(row, weights, capabilities)
+        sizes = self._find_sizes(row, weights, capabilities)
         if not sizes:
             return None
         limits = self.limits.at_sizes(sizes)
-        need = self._predicted(backbone, limits)
-        if need is not None:
-            need = self._measured(backbone, limits, need)
-        if need is None:
+        memory = predict_need(backbone, limits, self.classes)
+        if limits.memory_bytes is not None and memory.peak_bytes > limits.memory_bytes:
+            self.too_big.append((memory.peak_bytes, backbone))
             return None
-        timing = need.timing
+        need = self._measure(backbone, limits, memory)
+        if need is None:
+            self.out_of_memory.append(backbone)
+            return None
+        memory, timing = need
         if timing is None:
             timed = Recipe(backbone=backbone, image_size=limits.reference_image_size)
             timing = best_numerics(timed, self.classes, self.device)
-        if self._too_slow(timing.at(limits.min_image_size).train_seconds, limits, backbone):
+        if self._is_too_slow(timing.scale_to(limits.image_sizes[0]).train_seconds, limits, backbone):
             return None
         return PoolEntry(
-            backbone=row["model"],
+            backbone=backbone,
             family=row["family"],
             score=float(row["score"]),
             params_m=float(row["params_m"]),
             weights=weights.source if weights else None,
             weights_path=str(weights.path.absolute()) if weights and weights.path else None,
+            memory=memory,
+            timing=timing,
             image_sizes=() if sizes == self.limits.image_sizes else sizes,
             drop_path=capabilities.drop_path,
-            **(vars(need) | {"timing": timing}),
         )
 
-    def _usable_sizes(
-        self, row: dict[str, Any], weights: Weights | None, capabilities: Capabilities
-    ) -> tuple[int, ...]:
-        """Gives the space's image sizes that a backbone runs at or, if it runs at none of them, its own.
+    def _find_sizes(self, row: dict[str, Any], weights: Weights | None, capabilities: Capabilities) -> tuple[int, ...]:
+        """Finds the space's image sizes that a backbone runs at or, if it runs at none of them, its own.
 
         Returns:
-            None, and that is noted, where it runs at a larger size alone.
+            Nothing, and that is noted, where it runs at a larger size alone.
 
         Raises:
             RecipeError: If it runs at no size.
         """
-        runs, wanted = capabilities.sizes(pretrained=weights is not None), self.limits.image_sizes
+        runs, wanted = capabilities.trainable_sizes(pretrained=weights is not None), self.limits.image_sizes
         if usable := tuple(size for size in wanted if size in runs):
             return usable
         if not runs:
-            raise RecipeError(f"{row['model']}: {capabilities.trouble or capabilities.why_not}")
+            raise RecipeError(f"{row['model']}: {capabilities.problem or capabilities.why_not}")
         own = Restriction(runs).nearest(self.limits.reference_image_size)
         if own > wanted[-1] and not self.takes_larger:
-            self.larger.append((row, weights, own))
+            self.larger.append((row, weights))
+            self.larger_sizes.append(f"{row['model']} ({own} px)")
             return ()
         return (own,)
 
-    def _predicted(self, backbone: str, limits: Limits) -> Need | None:
-        """The predicted need; None, and noted, where even the smallest step needs too much."""
-        limit = limits.memory_bytes
-        peak = estimate(largest_step(backbone, limits), self.classes)
-        fits_all = limit is None or peak <= limit
-        if not fits_all:
-            peak = estimate(smallest_step(backbone, limits), self.classes)
-        if peak > (limit or peak):
-            self.too_big.append((peak, backbone))
-            return None
-        return Need(peak, fits_all)
-
-    def _measured(self, backbone: str, limits: Limits, predicted: Need) -> Need | None:
-        """The need by a probe; None, and noted, where not even the smallest step fits.
+    def _measure(
+        self, backbone: str, limits: PoolLimits, predicted: MemoryNeed
+    ) -> tuple[MemoryNeed, Timing | None] | None:
+        """Measures the need; None where not even the smallest step fits.
 
         Where no probe is possible that is noted once, and the prediction stays.
 
         Raises:
             RecipeError: If a step fails for another reason than memory.
         """
-        if self.device == "cpu" or self.why_predicted is not None:
-            return predicted
+        if not is_gpu(self.device) or self.why_predicted is not None:
+            return predicted, None
         if limits.memory_bytes is None:
-            self.why_predicted = "nothing tells how much memory the GPU has; give --gpu-mem"
-            return predicted
+            self.why_predicted = "it is not known how much memory the GPU has; give --gpu-mem"
+            return predicted, None
         try:
-            need = measure_need(backbone, limits, limits.memory_bytes, self.classes, self.device)
+            return measure_need(backbone, limits, limits.memory_bytes, self.classes, self.device)
         except CannotProbe as exc:
             self.why_predicted = str(exc)
-            return predicted
-        if need is None:
-            self.did_not_fit.append(backbone)
-        return need
+            return predicted, None
 
     def _least_seconds(self, row: dict[str, Any]) -> float:
-        """A lower bound of the seconds per training image at the smallest image size."""
+        """Returns a lower bound of the seconds per training image at the smallest image size."""
         gmacs = row["gmacs"]
-        if self.device != "cpu" or not gmacs > 0:  # also NaN
+        if is_gpu(self.device) or not gmacs > 0:  # also NaN
             return 0.0
-        pixels = (self.limits.min_image_size / row["image_size"]) ** 2
+        pixels = (self.limits.image_sizes[0] / row["image_size"]) ** 2
         return float(3 * gmacs * pixels / (_CPU_GMACS_PER_CORE * (os.cpu_count() or 1)))
 
-    def _too_slow(self, seconds_per_image: float, limits: Limits, backbone: str) -> bool:
+    def _is_too_slow(self, seconds_per_image: float, limits: PoolLimits, backbone: str) -> bool:
         seconds = seconds_per_image * limits.train_images * limits.min_epochs
         if limits.trial_seconds is None or seconds <= limits.trial_seconds:
             return False
         self.too_slow.append((seconds, backbone))
         return True
 
-    def left_out(self) -> list[str]:
-        """Who was left out, one line a reason."""
-        big = [f"{name} ({format_bytes(need)})" for need, name in sorted(self.too_big)]
-        slow = [f"{name} ({format_seconds(seconds)})" for seconds, name in sorted(self.too_slow)]
-        larger = [] if self.takes_larger else [f"{row['model']} ({size} px)" for row, _, size in self.larger]
-        lines = []
-        for reason, names in (
-            ("need more GPU memory", big),
-            ("out of GPU memory when tried", self.did_not_fit),
-            ("too slow: shortest trial", slow),
-            (f"need a larger image size than the space's {self.limits.max_image_size} px", larger),
-            ("broken", self.broken),
-        ):
-            if names:
-                more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-                lines.append(f"left out, {reason}: {', '.join(names[:_SHOWN])}{more}")
+    def list_excluded(self) -> list[str]:
+        """Lists the backbones that were left out, one line a reason."""
+        reasons = {
+            "need more GPU memory": [f"{name} ({format_bytes(need)})" for need, name in sorted(self.too_big)],
+            "out of GPU memory when tried": self.out_of_memory,
+            "too slow: shortest trial": [f"{name} ({format_seconds(time)})" for time, name in sorted(self.too_slow)],
+            f"need a larger image size than the space's {self.limits.image_sizes[-1]} px": (
+                [] if self.takes_larger else self.larger_sizes
+            ),
+            "broken": self.broken,
+        }
+        lines = [f"left out, {reason}: {shorten(names, _SHOWN)}" for reason, names in reasons.items() if names]
         if self.why_predicted is not None:
             lines.append(f"memory is predicted, not measured: {self.why_predicted}")
         return lines
 
-    def why_empty(self) -> str:
-        """One message for an empty pool."""
-        lines = []
+    def explain_empty(self) -> str:
+        """Explains in one message why the pool is empty."""
+        lines, limit = [], format_bytes(self.limits.memory_bytes or 0)
         if self.too_big:
             backbone = min(self.too_big)[1]
-            need = estimate(smallest_step(backbone, self.limits), self.classes)
-            limit = format_bytes(self.limits.memory_bytes or 0)
+            need = estimate_training(smallest_step(backbone, self.limits), self.classes)
             lines.append(
                 f"no backbone fits --gpu-mem {limit}: the smallest need is {format_bytes(need)} "
-                f"({backbone} at {self.limits.min_image_size} px, batch 2, CUDA context included)"
+                f"({backbone} at {self.limits.image_sizes[0]} px, batch 2, CUDA context included)"
             )
-        if self.did_not_fit:
-            limit = format_bytes(self.limits.memory_bytes or 0)
-            lines.append(f"out of memory within {limit} when tried: {', '.join(self.did_not_fit[:3])}")
+        if self.out_of_memory:
+            lines.append(f"out of memory within {limit} when tried: {shorten(self.out_of_memory, _SHOWN)}")
         if self.too_slow:
             seconds, backbone = min(self.too_slow)
             lines.append(
                 f"no backbone is fast enough: the shortest trial takes {format_seconds(seconds)} ({backbone}), and one "
                 f"trial may take {format_seconds(self.limits.trial_seconds or 0)}; give a longer --timeout"
             )
-        return "\n".join(lines + self.broken[:3]) or "no backbone is left"
+        return "\n".join(lines + self.broken[:_SHOWN]) or "no backbone is left"

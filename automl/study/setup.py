@@ -1,30 +1,40 @@
-"""What is found out before a study begins and stays the same until it ends: samples, space, pool, limits.
+"""What is decided before the first trial and stays the same until a study ends: samples, space, pool, limits.
 
 It is stored with the study, so that every worker, and the same command on another day, works with the same.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import pandas as pd
 
-from automl.data.cache import Cache
+from automl.data.cache import Cache, build_cache
 from automl.data.dataset import Dataset
-from automl.errors import PoolError, StudyError
-from automl.files import write_atomically
-from automl.gpu.budget import MemoryBudget
+from automl.data.loader import ImageData
+from automl.devices import is_gpu
+from automl.errors import PoolError, SpaceError, StudyError
+from automl.files import write_atomically, write_text
 from automl.media.kinds import Medium
-from automl.space.space import Space, parse_space
+from automl.reporter import Progress
+from automl.space.nodes import Branches, Constant
+from automl.space.space import Space, load_space, parse_space
 from automl.spec import StudySpec
 from automl.study.folder import StudyFolder
-from automl.study.need import Limits
-from automl.study.pool import Pool, build_pool
-from automl.training.metrics import default_metric
+from automl.study.pool import Pool, PoolLimits, build_pool
+from automl.study.storage import Patience, absolute_storage, open_storage, read_storage_url
+from automl.study.trial_record import read_spec, read_study_record, write_study_record
+from automl.training.metrics import default_metric, metric_direction
+from automl.views.base import BaseView
+from automl.views.registry import View, make_view
+
+SPACES: dict[Medium, str] = {"image": "image", "video": "video", "sound": "audio"}
+"""The shipped search space for each kind of files."""
 
 _CPU_TRIAL_SECONDS = 3600.0
 """Longest trial on a CPU when no timeout says more: a large backbone would take days unnoticed."""
@@ -32,42 +42,60 @@ _CPU_TRIAL_SECONDS = 3600.0
 _ALL = 1_000_000
 """Backbones: where the search space names them, no rule but the budgets leaves one out."""
 
+_GPU_LOADERS = 4
+_OPEN_VIEWS = 8
+
+_BUDGETS = {"trials", "timeout"}
+"""What may change from one call to the next of the same study."""
+
+_PATHS = {"path", "files_folder", "groups", "face_model", "weights_dir"}
+"""What is a path, in a spec and in its data."""
+
+_DATASET_KEYS = ("root", "format", "classes", "real_class", "positive", "problems", "name", "media")
+"""What is stored of a data set beside its samples."""
+
 
 @dataclass(frozen=True)
-class Facts:
-    """The fixed ground of a study."""
+class StudySetup:
+    """What a study has fixed.
+
+    Attributes:
+        dataset: The samples, split.
+        space: What may vary; with the data's face detector in its views.
+        pool: The backbones.
+        metric: Of the validation split, by which trials are compared.
+        cache_size: Pixels per side at which images are decoded.
+        memory_bytes: What training may take of a GPU, the CUDA context included; None: no limit.
+        trial_seconds: How long one trial may train; None: no limit.
+    """
 
     dataset: Dataset
     space: Space
     pool: Pool
     metric: str
     cache_size: int
-    memory_bytes: int | None
-    trial_seconds: float | None
-    samples_digest: str
+    memory_bytes: int | None = None
+    trial_seconds: float | None = None
 
 
-Say = Callable[[str], None]
-
-
-def find_facts(
+def make_setup(
     spec: StudySpec,
     dataset: Dataset,
     cache: Cache,
     space: Space,
     devices: tuple[str, ...],
-    memory: MemoryBudget,
-    print_line: Say = lambda _: None,
-) -> Facts:
-    """Chooses the pool and settles the limits.
+    memory_bytes: int | None,
+    print_line: Callable[[str], None] = lambda _: None,
+) -> StudySetup:
+    """Chooses the pool and fixes the limits.
 
     Args:
         spec: The study's spec.
-        dataset: The data, understood and split.
-        cache: Its images, decoded; of several views, those of one of them.
+        dataset: The data, read and split.
+        cache: Its decoded images; of several views, those of one of them.
         space: What may vary.
         devices: What the study trains on; backbones are timed on the first.
-        memory: How much of the GPU's memory it may take; kept when the study is continued, whatever is free then.
+        memory_bytes: As in `StudySetup`; kept when the study is continued, whatever is free then.
         print_line: Receives what is being done, one line each.
 
     Raises:
@@ -75,120 +103,236 @@ def find_facts(
     """
     image_sizes = space.image_sizes()
     usable = (dataset.samples["split"] == "train").to_numpy() & cache.readable
-    trial_seconds = _trial_seconds(spec, devices)
-    limits = Limits(
-        memory_bytes=memory.bytes,
-        trial_seconds=trial_seconds,
-        min_epochs=min(1.0, space.bounds("epochs")[0]),
+    limits = PoolLimits(
+        memory_bytes=memory_bytes,
+        trial_seconds=_limit_trial(spec, devices),
+        min_epochs=min(1.0, space.find_bounds("epochs")[0]),
         image_sizes=image_sizes,
         reference_image_size=image_sizes[len(image_sizes) // 2],
-        max_batch_size=int(space.bounds("batch_size")[1]),
+        max_batch_size=int(space.find_bounds("batch_size")[1]),
         train_images=int(usable.sum()),
     )
-    for line in memory.said:
-        print_line(line)
     print_line("choosing the backbones: predicting their memory, timing their steps")
-    named = space.backbones()
+    named = space.list_backbones()
     if named:
         pool_spec = spec.pool.model_copy(update={"names": named, "size": _ALL, "per_family": _ALL})
         spec = spec.model_copy(update={"pool": pool_spec})
     pool = build_pool(spec, limits, len(dataset.classes), devices[0], lambda name: print_line(f"looking at {name}"))
     for name in named:
-        if pool.named(name) is None:
+        if pool.find_entry(name) is None:
             raise PoolError("\n".join((f"the search space names {name}, which cannot be in the pool", *pool.notes)))
-    metric = default_metric(len(dataset.classes)) if spec.metric == "auto" else spec.metric
-    samples_digest = digest(dataset)
-    # A backbone that runs at a larger size alone wants larger images; whoever opens the cache decodes them.
-    cache_size = max([cache.size, *(size for entry in pool.entries for size in entry.image_sizes)])
-    return Facts(dataset, space, pool, metric, cache_size, limits.memory_bytes, trial_seconds, samples_digest)
-
-
-def store_facts(facts: Facts, folder: StudyFolder) -> dict[str, Any]:
-    """Writes the samples to the folder; returns the rest as plain data for the study."""
-    dataset = facts.dataset
-    with write_atomically(folder.samples) as temporary:
-        dataset.samples.to_csv(temporary, index=False)
-    return {
-        "space": facts.space.text,
-        "pool": json.dumps(facts.pool.to_json()),
-        "samples": facts.samples_digest,
-        "dataset": json.dumps(asdict(_Described.of(dataset))),
-        "metric": facts.metric,
-        "cache_size": facts.cache_size,
-        "memory_bytes": facts.memory_bytes,
-        "trial_seconds": facts.trial_seconds,
-    }
-
-
-def load_facts(study: optuna.Study, folder: StudyFolder) -> Facts:
-    """Reads what `store_facts` left.
-
-    Raises:
-        StudyError: If the samples file is missing or was changed.
-    """
-    attrs = study.user_attrs
-    described = _Described(**json.loads(attrs["dataset"]))
-    try:
-        samples = pd.read_csv(folder.samples, dtype={"group": str, "name": str, "path": str}, keep_default_na=False)
-    except (OSError, ValueError) as exc:
-        raise StudyError(f"cannot read {folder.samples}, which holds the samples of the study: {exc}") from exc
-    dataset = described.dataset(samples)
-    if digest(dataset) != attrs["samples"]:
-        raise StudyError(f"{folder.samples} was changed since the study began; restore it or start a new study")
-    return Facts(
+    return StudySetup(
         dataset=dataset,
-        space=parse_space(attrs["space"], "the study's search space"),
-        pool=Pool.from_json(json.loads(attrs["pool"])),
-        metric=attrs["metric"],
-        cache_size=attrs["cache_size"],
-        memory_bytes=attrs["memory_bytes"],
-        trial_seconds=attrs["trial_seconds"],
-        samples_digest=attrs["samples"],
+        space=space,
+        pool=pool,
+        metric=default_metric(len(dataset.classes)) if spec.metric == "auto" else spec.metric,
+        # A backbone that runs at a larger size alone needs larger images; whoever opens the cache decodes them.
+        cache_size=max([cache.size, *(size for entry in pool.entries for size in entry.image_sizes)]),
+        memory_bytes=memory_bytes,
+        trial_seconds=limits.trial_seconds,
     )
 
 
-@dataclass(frozen=True)
-class _Described:
-    """A data set without its samples."""
-
-    root: str
-    format: str
-    classes: list[str]
-    real_class: int | None
-    positive: int
-    problems: list[str]
-    name: str
-    media: Medium = "image"
-
-    @classmethod
-    def of(cls, d: Dataset) -> "_Described":
-        plain = str(d.root), d.format, list(d.classes), d.real_class, d.positive, list(d.problems), d.name
-        return cls(*plain, media=d.media)
-
-    def dataset(self, samples: pd.DataFrame) -> Dataset:
-        return Dataset(
-            root=Path(self.root),
-            format=self.format,
-            samples=samples,
-            classes=tuple(self.classes),
-            real_class=self.real_class,
-            positive=self.positive,
-            problems=tuple(self.problems),
-            name=self.name,
-            media=self.media,
-        )
+def _limit_trial(spec: StudySpec, devices: tuple[str, ...]) -> float | None:
+    """Returns the seconds that one trial may train."""
+    if spec.budget.trial_time:
+        return spec.budget.trial_time
+    if spec.budget.timeout:
+        return spec.budget.timeout / 4
+    return None if is_gpu(devices[0]) else _CPU_TRIAL_SECONDS
 
 
-def digest(dataset: Dataset) -> str:
-    """Of names, labels and splits: what makes two data sets the same for a study."""
+def digest_samples(dataset: Dataset) -> str:
+    """Returns the digest of names, labels and splits: what makes two data sets the same for a study."""
     rows = dataset.samples[["name", "label", "split"]].astype(str).agg("\t".join, axis=1)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 
 
-def _trial_seconds(spec: StudySpec, devices: tuple[str, ...]) -> float | None:
-    budget = spec.budget
-    if budget.trial_time:
-        return budget.trial_time
-    if budget.timeout:
-        return budget.timeout / 4
-    return _CPU_TRIAL_SECONDS if devices[0] == "cpu" else None
+# --- stored with the study ----------------------------------------------------------------------------------------
+
+
+def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> optuna.Study:
+    """Creates a study with its setup, or opens it again after checking that it is the same one.
+
+    Args:
+        folder: Where it lies; holds the samples.
+        spec: What was asked for; of a study that exists, the budgets are taken from it.
+        setup: What is stored; of a study that exists, space and samples are compared.
+
+    Raises:
+        StudyError: If anything but the budgets changed, or the folder or the storage cannot be written.
+    """
+    folder.make_folders()
+    study = _open_or_create(folder, spec, metric_direction(setup.metric))
+    dataset, rooted = setup.dataset, _root_paths(spec)
+    compared = {"space": setup.space.text, "samples": digest_samples(dataset)}
+    if "spec" in study.user_attrs:
+        _check_same(folder, _root_paths(read_spec(study)), rooted)
+        record = read_study_record(study)
+        for name, value in compared.items():
+            if value != getattr(record, name):
+                raise StudyError(
+                    f"the {name} of study {folder.name!r} changed since it began; give --name for a new study, "
+                    f"or delete {folder.path}"
+                )
+    else:
+        with write_atomically(folder.samples) as temporary:
+            dataset.samples.to_csv(temporary, index=False)
+        write_study_record(
+            study,
+            **compared,
+            pool=json.dumps(setup.pool.to_json()),
+            dataset=json.dumps({key: getattr(dataset, key) for key in _DATASET_KEYS}, default=str),
+            metric=setup.metric,
+            cache_size=setup.cache_size,
+            memory_bytes=setup.memory_bytes,
+            trial_seconds=setup.trial_seconds,
+        )
+    write_study_record(study, spec=json.dumps(rooted), stopped=None)  # last: a study with a spec is whole
+    return study
+
+
+def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
+    """Reads what `create_study` wrote.
+
+    Raises:
+        StudyError: If the samples file is missing or was changed.
+    """
+    record = read_study_record(study)
+    try:
+        samples = pd.read_csv(folder.samples, dtype={"group": str, "name": str, "path": str}, keep_default_na=False)
+    except (OSError, ValueError) as exc:
+        raise StudyError(f"cannot read {folder.samples}, which holds the samples of the study: {exc}") from exc
+    values = json.loads(record.dataset)
+    tuples = {key: tuple(values[key]) for key in ("classes", "problems")}
+    dataset = Dataset(**(values | tuples | {"root": Path(values["root"]), "samples": samples}))
+    if digest_samples(dataset) != record.samples:
+        raise StudyError(f"{folder.samples} was changed since the study began; restore it or start a new study")
+    space = parse_space(record.space, "the study's search space")
+    return StudySetup(
+        dataset=dataset,
+        space=_enter_face_model(space, read_spec(study).data.face_model),
+        pool=Pool.from_json(json.loads(record.pool)),
+        metric=record.metric,
+        cache_size=record.cache_size,
+        memory_bytes=record.memory_bytes,
+        trial_seconds=record.trial_seconds,
+    )
+
+
+def _open_or_create(folder: StudyFolder, spec: StudySpec, direction: Literal["maximize", "minimize"]) -> optuna.Study:
+    """Opens the study in the storage that the spec names."""
+    known, wanted = read_storage_url(folder), absolute_storage(spec.storage or folder.storage_url)
+    if folder.has_study and absolute_storage(known) != wanted:
+        raise StudyError(
+            f"study {folder.name!r} exists in the storage {known}; give --storage {known}, or --name for a new study"
+        )
+    storage = open_storage(wanted, Patience() if spec.storage else None)  # a search has opened it before
+    if spec.storage:
+        write_text(folder.storage_note, wanted + "\n")
+    return optuna.create_study(study_name=folder.name, storage=storage, direction=direction, load_if_exists=True)
+
+
+def _root_paths(spec: StudySpec) -> dict[str, Any]:
+    """Returns a spec's values with absolute paths: the next command may be given in another folder."""
+
+    def root_in(values: dict[str, Any]) -> dict[str, Any]:
+        given = {name: Path(values[name]).expanduser() for name in _PATHS & values.keys() if values[name]}
+        return values | {name: os.path.abspath(path) for name, path in given.items()}  # noqa: PTH100 - links stay links
+
+    values = root_in(spec.model_dump(mode="json"))
+    return values | {"data": root_in(values["data"])}
+
+
+def _check_same(folder: StudyFolder, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuses a spec in which more than the budgets changed; the storage is compared elsewhere, by its whole path."""
+    changed = [
+        f"{path} was {was}, is {now}"
+        for path, was, now in _list_differences(stored, wanted)
+        if path.split(".")[-1] not in _BUDGETS and path != "storage"
+    ]
+    if changed:
+        raise StudyError(
+            f"study {folder.name!r} exists with another spec ({'; '.join(changed)}); "
+            f"give --name for a new study, or delete {folder.path}"
+        )
+
+
+def _list_differences(was: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        keys = sorted(was.keys() | now.keys())
+        paths = {key: f"{path}.{key}".strip(".") for key in keys}
+        return [row for key in keys for row in _list_differences(was.get(key), now.get(key), paths[key])]
+    return [] if was == now else [(path, was, now)]
+
+
+# --- views --------------------------------------------------------------------------------------------------------
+
+
+def open_space(spec: StudySpec, media: Medium) -> Space:
+    """Loads the search space of a study: the named one, or for `auto` the shipped one for the kind of files.
+
+    Args:
+        spec: Names the space and, perhaps, a face detector, which the views that look for faces then have.
+        media: The kind of the data's files.
+
+    Raises:
+        SpaceError: If it has mistakes, or a view looks at files of another kind.
+    """
+    space = load_space(SPACES[media] if spec.space == "auto" else spec.space)
+    for view in list_views(space):
+        if view.media != media and (view.media, media) != ("sound", "video"):  # videos hold sound, too
+            raise SpaceError(
+                f"{space.source}: view {view.name} looks at {view.media}s, and the data are {media}s; "
+                f"give --space {SPACES[media]}, or leave out --space"
+            )
+    return _enter_face_model(space, spec.data.face_model)
+
+
+def list_views(space: Space) -> list[View]:
+    """Makes one of each view that a space can draw, with the first of its options."""
+    return [make_view(values) for values in space.list_views()]
+
+
+def _enter_face_model(space: Space, face_model: Path | None) -> Space:
+    """Enters the data's face detector into the views of a space that look for faces and name none themselves."""
+    views = space.root.children["view"]
+    if face_model is not None and isinstance(views, Branches):
+        for branch in views.branches.values():
+            known = branch.children.get("face_model")
+            if isinstance(known, Constant) and known.value is None:
+                branch.children["face_model"] = Constant(str(face_model.expanduser().absolute()))
+    return space
+
+
+def describe_view(view: BaseView) -> str:
+    """Returns the name of what is decoded for a view."""
+    return "images" if view.media == "image" else f"view {view.name}"
+
+
+class StudyViews:
+    """A study's samples through its views; each view is decoded when it is first opened, once for all processes."""
+
+    def __init__(self, setup: StudySetup, device: str) -> None:
+        self.dataset, self._size = setup.dataset, setup.cache_size
+        self._loaders = _GPU_LOADERS if is_gpu(device) else 0
+        self._open: dict[BaseView, ImageData] = {}
+
+    def open_view(self, view: BaseView, progress: Progress | None = None) -> ImageData:
+        """Opens the samples through a view; decodes them, if they never were.
+
+        Args:
+            view: Any view that fits the data.
+            progress: Called with (files decoded, files in all); what it raises ends the decoding, which can go on
+                later.
+
+        Raises:
+            DataError: If too many samples show nothing in the view to train on.
+            AutomlError: If the cache cannot be written.
+        """
+        if view not in self._open:
+            while len(self._open) >= _OPEN_VIEWS:
+                del self._open[next(iter(self._open))]
+            cache = build_cache(self.dataset, self._size, progress, view)
+            self._open[view] = ImageData(self.dataset, cache, self._loaders)
+        return self._open[view]

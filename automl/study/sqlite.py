@@ -42,7 +42,7 @@ class StudyConnection(sqlite3.Connection):
 
 
 def _rests_out_of_reach(path: Path) -> bool:
-    """Whether a file is kept with a log, has none now, and lies where none can be made."""
+    """Returns whether a file is kept with a log, has none now, and lies where none can be made."""
     if os.access(path.parent, os.W_OK) or Path(f"{path}-wal").exists():
         return False
     try:
@@ -53,11 +53,11 @@ def _rests_out_of_reach(path: Path) -> bool:
 
 
 def is_local(path: Path) -> bool:
-    """Whether a file lies on a file system of this machine alone; where that cannot be told, it does not."""
+    """Returns whether a file lies on a file system of this machine alone; False where that is not known."""
     try:
         lines = _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return False
     fields = [line.split() for line in lines if line.count(" ") > 2]
-    kinds = {Path(place.replace(r"\040", " ")): kind for _, place, kind, *_ in fields}  # the last one at a place counts
+    kinds = {Path(mount.replace(r"\040", " ")): kind for _, mount, kind, *_ in fields}  # the last one at a path counts
     return next((kinds[folder] in _LOCAL for folder in path.absolute().resolve().parents if folder in kinds), False)

@@ -24,8 +24,9 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStor
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
 
-from automl.errors import StudyError
+from automl.errors import StudyError, first_line
 from automl.files import write_atomically
+from automl.study.folder import StudyFolder, list_studies
 from automl.study.sqlite import StudyConnection
 
 WAIT_SECONDS = 60.0
@@ -34,19 +35,17 @@ WAIT_SECONDS = 60.0
 _PAUSES = (0.1, 2.0)
 """Seconds between two tries: of the first, and at most; each is twice the one before."""
 
-_CONNECT = {
+_CONNECT: dict[str, dict[str, Any]] = {
     "sqlite": {"timeout": 5, "factory": StudyConnection},  # one writer at a time: a worker waits for its turn
-    "psycopg": {"connect_timeout": 10},
-    "psycopg2": {"connect_timeout": 10},
-    "pymysql": {"connect_timeout": 10},
-    "mysqldb": {"connect_timeout": 10},
+    **{driver: {"connect_timeout": 10} for driver in ("psycopg", "psycopg2", "pymysql", "mysqldb")},
 }
 """How to connect, by driver. A single try has an end: some would wait for minutes, and hear no Ctrl-C meanwhile."""
 
 _TAKE_OVER_SECONDS = 30
 """When a journal's lock is taken from a holder that shows no sign of life; it is held for milliseconds."""
 
-# It would tell each try of an outage, with the statement.
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+# It would log each try of an outage, with the statement.
 logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
 
 
@@ -67,9 +66,9 @@ class Patience:
 
     Attributes:
         seconds: How long, from the first call that failed.
-        say: Is told once that it waits, and once that the storage is back.
+        print_line: Called once when it waits, and once when the storage is back.
         should_stop: Whether to give up at once.
-        storage: The storage, as people are told of it.
+        storage: The storage, as messages name it.
     """
 
     seconds: float = WAIT_SECONDS
@@ -85,7 +84,7 @@ class Patience:
         Raises:
             StorageLost: If the time is up, or it was asked to stop.
         """
-        now, reason = time.monotonic(), _first_line(error)
+        now, reason = time.monotonic(), _describe_error(error)
         if self._since is None:
             self._since, self._pause = now, _PAUSES[0]
             self.print_line(f"the {self.storage} does not answer ({reason}); waiting up to {self.seconds:.0f} s")
@@ -102,24 +101,24 @@ class Patience:
             time.sleep(min(0.1, until - now))
         raise StorageLost(f"the {self.storage} does not answer ({reason}); not waited for any longer") from error
 
-    def answered(self) -> None:
-        """Notes that the storage is there."""
+    def note_answer(self) -> None:
+        """Notes that the storage has answered."""
         if self._since is not None:
             self.print_line(f"the {self.storage} is back after {time.monotonic() - self._since:.0f} s")
             self._since = None
 
 
 def patience_of(study: optuna.Study) -> Patience:
-    """How a study's storage is waited for; to be changed by whoever knows whom to tell and when to stop."""
-    found = getattr(study._storage, "patience", None)
-    return found if isinstance(found, Patience) else Patience()
+    """Returns how a study's storage is waited for; the caller may set where its lines go and when it stops."""
+    patience = getattr(study._storage, "patience", None)
+    return patience if isinstance(patience, Patience) else Patience()
 
 
-def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of a storage, called until it is answered."""
+def _repeat_until_answered(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a method of a storage that is called until it is answered."""
 
     @wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def call_again(self: Any, *args: Any, **kwargs: Any) -> Any:
         repeated = False
         while True:
             try:
@@ -134,24 +133,24 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
                 self.patience.wait(exc)
                 repeated = True
                 continue
-            self.patience.answered()
+            self.patience.note_answer()
             return answer
 
-    return call
+    return call_again
 
 
 _Storage = TypeVar("_Storage", bound=type)
 
 
-def _waiting(storage: _Storage) -> _Storage:
-    """Makes every public method of a storage wait."""
+def _make_patient(storage: _Storage) -> _Storage:
+    """Makes every public method of a storage wait for its answer."""
     for name in dir(BaseStorage):
         if not name.startswith("_"):
-            setattr(storage, name, _patient(getattr(storage, name)))
+            setattr(storage, name, _repeat_until_answered(getattr(storage, name)))
     return storage
 
 
-@_waiting
+@_make_patient
 class _Database(_CachedStorage):
     """A database behind Optuna's own cache."""
 
@@ -163,34 +162,33 @@ class _Database(_CachedStorage):
         return super().create_new_trial(study_id, template_trial)
 
 
-@_waiting
+@_make_patient
 class _Journal(JournalStorage):
     """A journal file."""
 
     patience = Patience()
 
 
-def _cause(error: BaseException) -> BaseException:
-    """What a driver said: Optuna wraps it, and so does SQLAlchemy."""
+def _find_cause(error: BaseException) -> BaseException:
+    """Returns the driver's error: Optuna wraps it, and so does SQLAlchemy."""
     if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__:
         return error.__cause__
     return error
 
 
 def _is_gone(error: Exception) -> bool:
-    """Whether an error says that the storage is out of reach, and not that a call was wrong."""
+    """Returns whether an error means that the storage is out of reach, and not that a call was wrong."""
     from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-    cause = _cause(error)
+    cause = _find_cause(error)
     if isinstance(cause, DBAPIError):
         return isinstance(cause, InterfaceError | OperationalError) or cause.connection_invalidated
     return isinstance(cause, OSError)
 
 
-def _first_line(error: Exception) -> str:
-    cause = _cause(error)
-    text = str(getattr(cause, "orig", None) or cause).strip()
-    return text.splitlines()[0] if text else type(cause).__name__
+def _describe_error(error: Exception) -> str:
+    cause = _find_cause(error)
+    return first_line(getattr(cause, "orig", None) or cause)
 
 
 # --- opening ------------------------------------------------------------------------------------------------------
@@ -202,8 +200,8 @@ def open_storage(url: str, patience: Patience | None = None) -> BaseStorage:
     Args:
         url: A database URL as Optuna takes it (`sqlite:///…`, `postgresql://…`, `mysql://…`), or the path of a file
             ending in `.log` for Optuna's journal. A journal that was cut short is mended.
-        patience: Waits for a storage that does not answer now, if it is known to be one; None: that is told at once.
-            One that goes away later is waited for in any case.
+        patience: Waits for a storage that does not answer now, if it is known to be one; None: that is an error at
+            once. One that goes away later is waited for in any case.
 
     Raises:
         StudyError: If it cannot be opened.
@@ -211,38 +209,66 @@ def open_storage(url: str, patience: Patience | None = None) -> BaseStorage:
     """
     wait = patience is not None
     patience = patience or Patience()
-    patience.storage = f"storage {_shown(url)}"
+    patience.storage = f"storage {_hide_password(url)}"
     while True:
         try:
-            storage = _open(url)
+            storage = _connect(url)
         except StudyError:
             raise
         except Exception as exc:  # SQLAlchemy and the drivers raise many types
             if wait and _is_gone(exc):
                 patience.wait(exc)
                 continue
-            raise StudyError(f"cannot open the {patience.storage}: {_first_line(exc)}") from exc
-        patience.answered()
+            raise StudyError(f"cannot open the {patience.storage}: {_describe_error(exc)}") from exc
+        patience.note_answer()
         storage.patience = patience
         return storage
 
 
-def _open(url: str) -> _Database | _Journal:
+def open_study(folder: StudyFolder, storage: str | None = None, patience: Patience | None = None) -> optuna.Study:
+    """Loads a study that exists.
+
+    Args:
+        folder: Where it lies.
+        storage: Its storage; None: the one it was created in.
+        patience: Waits for a storage that does not answer now, as for `open_storage`.
+
+    Raises:
+        StudyError: If there is none in this folder or storage.
+    """
+    storage = storage or read_storage_url(folder)
+    if storage == folder.storage_url and not folder.database.exists():
+        known = ", ".join(other.name for other in list_studies(folder.path.parent)) or "none"
+        raise StudyError(f"no study {folder.name!r} in {folder.path.parent}; studies there: {known}")
+    try:
+        return optuna.load_study(study_name=folder.name, storage=open_storage(storage, patience))
+    except KeyError as exc:
+        raise StudyError(f"no study {folder.name!r} in the storage {storage}") from exc
+
+
+def read_storage_url(folder: StudyFolder) -> str:
+    """Reads the URL of a study's storage."""
+    if folder.storage_note.exists():
+        return folder.storage_note.read_text(encoding="utf-8").strip()
+    return folder.storage_url
+
+
+def _connect(url: str) -> _Database | _Journal:
     if "://" not in url:
         if not url.endswith(".log"):
             raise StudyError(f"not a storage: {url!r}; give a URL such as sqlite:///study.db, or a .log journal file")
-        return _Journal(_JournalFile(Path(absolute(url))))
+        return _Journal(_JournalFile(Path(absolute_storage(url))))
     from sqlalchemy import make_url
 
-    parsed = make_url(absolute(url))
+    parsed = make_url(absolute_storage(url))
     driver = parsed.get_dialect().driver
     name = "sqlite" if parsed.get_backend_name() == "sqlite" else driver
     arguments: dict[str, Any] = {"connect_args": _CONNECT.get(name, {}), "pool_pre_ping": name != "sqlite"}
     return _Database(RDBStorage(parsed.render_as_string(hide_password=False), engine_kwargs=arguments))
 
 
-def absolute(url: str) -> str:
-    """A storage that is a file, named from the root and not from the current folder; any other one as it is."""
+def absolute_storage(url: str) -> str:
+    """Returns a storage that is a file with its path from the root; any other one as it is."""
     if "://" not in url:
         return str(Path(url).expanduser().absolute())
     if not url.startswith("sqlite"):
@@ -256,8 +282,8 @@ def absolute(url: str) -> str:
     return parsed.set(database=str(path)).render_as_string(hide_password=False)
 
 
-def _shown(url: str) -> str:
-    """A URL without its password."""
+def _hide_password(url: str) -> str:
+    """Returns a URL without its password."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -298,24 +324,24 @@ class _JournalFile(JournalFileBackend):
     """Optuna's journal file, mended where a full disk or a kill cut it short."""
 
     def __init__(self, path: Path) -> None:
-        """Opens a journal, or begins one.
+        """Opens a journal, or makes one.
 
         Raises:
             StudyError: If it is damaged in a way that cannot be mended.
         """
         lock = _JournalLock(path)
         super().__init__(str(path), lock_obj=lock)
-        if next(_damaged(path), None) is not None:
-            with _held(lock):  # which cuts an unfinished last line
-                _mend(path)
+        if next(_list_damaged(path), None) is not None:
+            with _hold(lock):  # which cuts an unfinished last line
+                _mend_journal(path)
         self._path = path
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Optuna's, with an error that says what to do."""
+        """Reads entries as Optuna does, with an error that says what to do."""
         try:
             yield from super().read_logs(log_number_from)
         except ValueError as exc:
-            number, _ = next(_damaged(self._path), ("?", b""))
+            number, _ = next(_list_damaged(self._path), ("?", b""))
             raise StudyError(
                 f"the journal {self._path} was damaged in line {number} by another program; "
                 "run the same command again: it mends it"
@@ -323,7 +349,7 @@ class _JournalFile(JournalFileBackend):
 
 
 @contextmanager
-def _held(lock: _JournalLock) -> Generator[None, None, None]:
+def _hold(lock: _JournalLock) -> Generator[None, None, None]:
     lock.acquire()
     try:
         yield
@@ -343,8 +369,8 @@ def _cut_unfinished(path: Path) -> None:
         journal.truncate(journal.read().rfind(b"\n") + 1)
 
 
-def _damaged(path: Path) -> Generator[tuple[int, bytes], None, None]:
-    """The lines of a journal that hold no entry, or several, with their numbers from 1."""
+def _list_damaged(path: Path) -> Generator[tuple[int, bytes], None, None]:
+    """Yields the lines of a journal that hold no entry, or several, with their numbers from 1."""
     with path.open("rb") as journal:
         for number, line in enumerate(journal, 1):
             if not (line.endswith(b"\n") and _is_entry(line)):
@@ -358,13 +384,13 @@ def _is_entry(text: bytes) -> bool:
         return False
 
 
-def _mend(path: Path) -> None:
+def _mend_journal(path: Path) -> None:
     """Takes the entries out of lines that were glued to an unfinished one. Needs the lock.
 
     Raises:
         StudyError: If a line ends in no entry; nothing is changed then.
     """
-    mended = {number: _entries(line) for number, line in _damaged(path)}
+    mended = {number: _extract_entries(line) for number, line in _list_damaged(path)}
     if not mended:
         return
     for number, entries in mended.items():
@@ -383,7 +409,7 @@ def _mend(path: Path) -> None:
     _to_stderr(f"the journal {path} was cut short and is mended (line {numbers}); as it was: {kept}")
 
 
-def _entries(line: bytes) -> list[bytes]:
-    """The whole entries of a line in which one or more others were cut short; none if it does not end in one."""
+def _extract_entries(line: bytes) -> list[bytes]:
+    """Returns the whole entries of a line in which others were cut short; none if it does not end in one."""
     pieces = [_ENTRY + piece for piece in line.removesuffix(b"\n").split(_ENTRY)[1:]]
     return [piece + b"\n" for piece in pieces if _is_entry(piece)] if pieces and _is_entry(pieces[-1]) else []

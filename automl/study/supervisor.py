@@ -48,7 +48,7 @@ class Supervisor:
     replaced: int = 0
     stopping: bool = False
 
-    def watch(self, tick: Callable[[], None], period_seconds: float = 0.5) -> None:
+    def watch_workers(self, tick: Callable[[], None], period_seconds: float = 0.5) -> None:
         """Runs the study to its end.
 
         Args:
@@ -56,59 +56,56 @@ class Supervisor:
             period_seconds: How often to look.
 
         Raises:
-            StudyError: If a worker cannot go on, with what it said last.
+            StudyError: If a worker cannot go on, with the last lines that it printed.
         """
         if not self.stopping:
-            self.workers = [_Worker(device, self._start(device)) for device in self.devices]
+            self.workers = [_Worker(device, self._start_process(device)) for device in self.devices]
         try:
             while self.workers:
-                self._look_after()
+                self._check_workers()
                 tick()
                 time.sleep(period_seconds)
         finally:
-            self.kill()
+            self.kill_workers()
 
     def stop(self) -> None:
         """Asks every worker to stop after this epoch; none is started from now on."""
         self.stopping = True
         for worker in self.workers:
-            _close(worker)
+            _close_input(worker)
 
-    def kill(self) -> None:
+    def kill_workers(self) -> None:
         """Ends every worker now; their trials can be taken up again from their checkpoints."""
         for worker in self.workers:
-            _close(worker)
+            _close_input(worker)
             if worker.process.poll() is None:
                 worker.process.kill()
             worker.process.wait()
         self.workers = []
 
-    def _look_after(self) -> None:
+    def _check_workers(self) -> None:
         for worker in list(self.workers):
             code = worker.process.poll()
             if code is None:
                 if self.deadline is not None and time.time() > self.deadline + _GRACE_SECONDS:
                     worker.process.kill()
                 continue
-            _close(worker)
+            _close_input(worker)
             if code == 0 or (self.deadline is not None and time.time() > self.deadline):
                 self.workers.remove(worker)
-            elif code == 2:  # an error that was told: another worker would meet it again
-                raise StudyError(self._last_words(worker.device))
+            elif code == 2:  # an error with a message: another worker would meet it again
+                raise StudyError(self._last_lines(worker.device))
             elif self.stopping:  # it died before it could park: its trial is taken up another time
                 self.workers.remove(worker)
             else:
-                self._replace(worker, code)
-
-    def _replace(self, worker: _Worker, code: int) -> None:
-        # A worker that asked for a successor is no sign of trouble to come: its trials end, if only by failing.
-        if code not in (LEAKED, POISONED):
-            self._count_death(worker, code)
-        self.replaced += 1
-        worker.process = self._start(worker.device)
+                # A worker that asked for a successor will not fail for ever: its trials end, if only by failing.
+                if code not in (LEAKED, POISONED):
+                    self._count_death(worker, code)
+                self.replaced += 1
+                worker.process = self._start_process(worker.device)
 
     def _count_death(self, worker: _Worker, code: int) -> None:
-        progress = self.folder.progress(worker.device)
+        progress = self.folder.progress_file(worker.device)
         changed = progress.stat().st_mtime if progress.exists() else 0.0
         worker.deaths = 1 if changed > worker.seen else worker.deaths + 1
         worker.seen = changed
@@ -116,30 +113,30 @@ class Supervisor:
             how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
             raise StudyError(
                 f"the worker on {worker.device} {how} {_DEATHS_IN_A_ROW} times in a row; "
-                f"its last words ({self.folder.log(worker.device)}):\n{self._last_words(worker.device)}"
+                f"its last lines ({self.folder.log_file(worker.device)}):\n{self._last_lines(worker.device)}"
             )
 
-    def _start(self, device: str) -> "subprocess.Popen[bytes]":
+    def _start_process(self, device: str) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "automl", "worker", "--storage", self.storage, "--study", self.folder.name]
         command += ["--runs", str(self.folder.path.parent.absolute()), "--device", device, "--supervised"]
         if self.deadline is not None:
             command += ["--deadline", str(self.deadline)]
-        with self.folder.log(device).open("ab") as log:
-            # A session of its own: Ctrl-C reaches the supervisor alone, which then asks the worker.
+        with self.folder.log_file(device).open("ab") as log:
+            # In a session of its own: Ctrl-C reaches the supervisor alone, which then asks the worker.
             return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
 
-    def _last_words(self, device: str) -> str:
+    def _last_lines(self, device: str) -> str:
         try:
-            lines = self.folder.log(device).read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = self.folder.log_file(device).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return "nothing"
-        told = max((i for i, line in enumerate(lines) if line.startswith("Error: ")), default=None)
-        last = lines[-8:] if told is None else lines[told:]
+        reported = max((i for i, line in enumerate(lines) if line.startswith("Error: ")), default=None)
+        last = lines[-8:] if reported is None else lines[reported:]
         return "\n".join(line for line in last if line.strip()).removeprefix("Error: ")
 
 
-def _close(worker: _Worker) -> None:
-    """Closes the worker's standard input, which it takes as a wish to stop."""
+def _close_input(worker: _Worker) -> None:
+    """Closes the worker's standard input, which asks it to stop."""
     try:
         if worker.process.stdin:
             worker.process.stdin.close()

@@ -44,5 +44,5 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any] | None:
 
 
 def weights_on_cpu(model: "nn.Module") -> "dict[str, Tensor]":
-    """A copy of a network's state on the CPU, each tensor in contiguous memory of its own as safetensors wants it."""
+    """Copies a network's state to the CPU, each tensor in contiguous memory of its own as safetensors wants it."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}

@@ -15,26 +15,27 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from automl.devices import is_gpu
 from automl.errors import RecipeError
 
-_PATIENCE = timedelta(hours=6)
-"""Of a process that waits for the others: the first one validates while the rest wait."""
+_TIMEOUT = timedelta(hours=6)
+"""How long a process waits for the others: the first one validates while the rest wait."""
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes that train together, seen from one of them."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this process evaluates, saves and reports."""
         return self.rank == 0
 
-    def share(self, batch_size: int) -> slice:
-        """The images of a batch that are this process's; shares differ by one image at most.
+    def share_of_batch(self, batch_size: int) -> slice:
+        """Returns which images of a batch are this process's; shares differ by one image at most.
 
         Raises:
             RecipeError: If there are more processes than images.
@@ -45,18 +46,18 @@ class Team:
             )
         return slice(self.rank * batch_size // self.size, (self.rank + 1) * batch_size // self.size)
 
-    def synchronised(self, model: nn.Module) -> nn.Module:
-        """The model with BatchNorms that see the whole batch, where there is more than one process and CUDA."""
+    def synchronise_batchnorms(self, model: nn.Module) -> nn.Module:
+        """Makes BatchNorms see the whole batch, where there is more than one process and CUDA."""
         if self.size == 1 or next(model.parameters()).device.type != "cuda":
             return model
         # torch's own conversion loses the activation in timm's BatchNormAct2d
         from timm.layers.norm_act import convert_sync_batchnorm
 
-        synchronised: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return synchronised
+        converted: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return converted
 
-    def wrap(self, model: nn.Module, *, partly_frozen: bool) -> nn.Module:
-        """The model to call in training steps: its backward pass averages the gradients over the processes.
+    def wrap_model(self, model: nn.Module, *, partly_frozen: bool) -> nn.Module:
+        """Returns the model to call in training steps: its backward pass averages gradients over the processes.
 
         Args:
             model: On its device.
@@ -67,20 +68,20 @@ class Team:
             return model
         return nn.parallel.DistributedDataParallel(model, find_unused_parameters=partly_frozen)
 
-    def waits(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """Around a micro-batch: only the last one of a step waits for the other processes' gradients."""
+    def average_gradients(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Goes around a micro-batch: only the last one of a step waits for the other processes' gradients."""
         return nullcontext() if self.size == 1 or last else model.no_sync()  # type: ignore[operator]
 
-    def mean(self, value: Tensor) -> Tensor:
-        """The mean of a tensor over the processes, the same in each of them."""
+    def mean_over_processes(self, value: Tensor) -> Tensor:
+        """Computes the mean of a tensor over the processes, the same in each of them."""
         if self.size == 1:
             return value
         total = value.clone()
         distributed.all_reduce(total)
         return total / self.size
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether a flag is set in one of the processes."""
+    def any_process(self, flag: bool, device: torch.device) -> bool:
+        """Returns whether a flag is set in one of the processes."""
         if self.size == 1:
             return flag
         flags = torch.tensor(float(flag), device=device)
@@ -88,15 +89,15 @@ class Team:
         return bool(flags)
 
 
-def current_team() -> Team:
-    """The processes of torch's default group; this one alone where there is none."""
+def current_process_group() -> ProcessGroup:
+    """Returns the processes of torch's default group; this one alone where there is none."""
     if not (distributed.is_available() and distributed.is_initialized()):
-        return Team()
-    return Team(distributed.get_rank(), distributed.get_world_size())
+        return ProcessGroup()
+    return ProcessGroup(distributed.get_rank(), distributed.get_world_size())
 
 
 @contextmanager
-def joined(device: str) -> Iterator[str]:
+def join_process_group(device: str) -> Iterator[str]:
     """Joins the processes that torchrun started, if it did.
 
     Args:
@@ -108,14 +109,14 @@ def joined(device: str) -> Iterator[str]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield device
         return
-    cuda = device.startswith("cuda")
+    cuda = is_gpu(device)
     if cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
     if distributed.is_initialized():  # by a caller that trains more than one model
         yield device
         return
-    distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=_TIMEOUT)
     try:
         yield device
     finally:

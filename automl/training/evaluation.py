@@ -1,19 +1,20 @@
-"""What a network sees of an image, and what it says about a whole split."""
+"""What a network sees of an image, and its probabilities for images and for a whole split."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from automl.devices import free_cached_memory
 from automl.errors import MemoryBudgetError
-from automl.training.out_of_memory import attempted, give_back
+from automl.training.out_of_memory import none_if_out_of_memory
 from automl.training.precision import autocast
-from automl.views.aggregate import clip_scores
+from automl.views.aggregate import score_clips
 
 if TYPE_CHECKING:
-    from automl.backbones.weights import Preprocessing
+    from automl.backbones.input import InputSpec, Preprocessing
     from automl.recipe import Numerics, Recipe
     from automl.training.types import Data
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class Normalize:
     """(B, 3, S, S) uint8 images → what the network was made for: normalised float32 on its device."""
 
-    def __init__(self, preprocessing: "Preprocessing", numerics: "Numerics", device: torch.device) -> None:
+    def __init__(self, preprocessing: "Preprocessing | InputSpec", numerics: "Numerics", device: torch.device) -> None:
         scale = 255 * torch.tensor([preprocessing.mean, preprocessing.std], device=device)
         self._mean, self._std = scale.view(2, 3, 1, 1)
         self._device = device
@@ -31,6 +32,86 @@ class Normalize:
         """Normalises a batch."""
         pixels = images.to(self._device, non_blocking=True).float()
         return pixels.sub_(self._mean).div_(self._std).contiguous(memory_format=self.layout)
+
+
+class Predictor:
+    """A network that is asked for probabilities, with as many images at once as fit into the memory.
+
+    Images that do not fit are repeated, half as many at once, and no more from then on.
+
+    Attributes:
+        device: Where the network is.
+        batch_size: Images at once, at most; None: as many as are given.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocessing: "Preprocessing | InputSpec",
+        numerics: "Numerics",
+        device: str | torch.device,
+        *,
+        batch_size: int | None = None,
+        largest: int | None = None,
+        on_smaller: Callable[[int, int], None] = lambda _tried, _smaller: None,
+    ) -> None:
+        """Moves the network to its device.
+
+        Args:
+            model: Is left in evaluation mode.
+            preprocessing: What the model wants of its input.
+            numerics: Precision and memory format.
+            device: Where to predict.
+            batch_size: Images at once in the beginning; None: as many as are given.
+            largest: Up to how many images `batch_size` is doubled after each batch that fits; None: it is not.
+            on_smaller: Called when memory runs out with (images that did not fit, images that are tried next). What it
+                raises ends the prediction.
+        """
+        self.device, self.batch_size = torch.device(device), batch_size
+        self._largest, self._on_smaller, self._precision = largest or 0, on_smaller, numerics.precision
+        self._normalize = Normalize(preprocessing, numerics, self.device)
+        self._model = model.to(self.device).to(memory_format=self._normalize.layout).eval()
+
+    @torch.inference_mode()
+    def predict_batch(self, images: Tensor) -> Tensor:
+        """Predicts images (B, 3, S, S) uint8, B at least 1.
+
+        Returns:
+            Probabilities (B, classes) float64, on the CPU.
+
+        Raises:
+            MemoryBudgetError: If the memory does not hold the network and one image.
+        """
+        parts: list[Tensor] = []
+        while len(images):
+            part = images[: self.batch_size]
+            probabilities = none_if_out_of_memory(lambda part=part: self._predict_part(part))  # type: ignore[misc]
+            if probabilities is None:
+                self._shrink(len(part))
+                continue
+            parts.append(probabilities)
+            images = images[len(part) :]
+            if len(part) == self.batch_size:
+                self.batch_size = max(self.batch_size, min(2 * self.batch_size, self._largest))
+        return torch.cat(parts)
+
+    def _predict_part(self, images: Tensor) -> Tensor:
+        """Predicts images that may not fit."""
+        with autocast(self.device, self._precision):
+            logits = self._model(self._normalize(images))
+        probabilities: Tensor = logits.double().softmax(dim=1).cpu()
+        return probabilities
+
+    def _shrink(self, tried: int) -> None:
+        """Halves the number of images at once after `tried` did not fit."""
+        free_cached_memory(self.device)
+        if tried == 1:
+            raise MemoryBudgetError(
+                f"the memory of {self.device} does not hold the network and one image; end what else uses it"
+                + (", or choose --device cpu" if self.device.type == "cuda" else "")
+            )
+        self.batch_size = self._largest = -(-tried // 2)
+        self._on_smaller(tried, self.batch_size)
 
 
 def split_probabilities(
@@ -46,8 +127,7 @@ def split_probabilities(
 ) -> "np.ndarray[Any, Any]":
     """Predicts a whole split: its images, and from them its samples by the recipe's aggregate.
 
-    Where memory runs out, the images that did not fit are repeated, half as many at once. A sample without an image,
-    such as a clip without sound, has the shares of the classes in training.
+    A sample without an image, such as a clip without sound, has the shares of the classes in training.
 
     Args:
         model: Is moved to the device, and left in evaluation mode.
@@ -57,7 +137,7 @@ def split_probabilities(
         preprocessing: What the model wants of its input.
         device: Where to predict.
         batch_size: Images at once; None: the recipe's micro-batch, or its batch.
-        on_smaller: Told each time (images that did not fit, images that are tried next). What it raises ends it.
+        on_smaller: As in `Predictor`.
 
     Returns:
         Probabilities (N, classes) float64, of each sample.
@@ -65,54 +145,13 @@ def split_probabilities(
     Raises:
         MemoryBudgetError: If the memory does not hold the network and one image.
     """
-    numerics = recipe.numerics
-    normalize = Normalize(preprocessing, numerics, torch.device(device))
-    model = model.to(device).to(memory_format=normalize.layout)
-    size = batch_size or numerics.micro_batch_size or data.batch_size(recipe)
+    predictor = Predictor(model, preprocessing, recipe.numerics, device, on_smaller=on_smaller)
+    size = batch_size or recipe.numerics.micro_batch_size or data.batch_size(recipe)
     counts = data.counts(split)
-    found = np.zeros((0, data.classes))
-    if counts.any():  # else no clip of the split shows the view anything
+    probabilities = np.zeros((0, data.classes))
+    if counts.any():  # else no clip of the split has an image for the view
         batches = data.evaluation_batches(recipe, preprocessing, split, size)
-        found = _probabilities(model, batches, normalize, numerics.precision, on_smaller)
+        probabilities = torch.cat([predictor.predict_batch(images) for images, _ in batches]).numpy()
     shares = np.bincount(data.labels("train"), minlength=data.classes) if (counts == 0).any() else np.zeros(0)
     prior = shares / max(1, shares.sum())
-    return clip_scores(recipe.aggregate, found, counts, data.positive, prior)
-
-
-@torch.inference_mode()
-def _probabilities(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    normalize: Normalize,
-    precision: str,
-    on_smaller: Callable[[int, int], None],
-) -> "np.ndarray[Any, Any]":
-    """Predicts batch after batch; the labels are not looked at."""
-    model.eval()
-    device = next(model.parameters()).device
-
-    def predict(images: Tensor) -> Tensor:
-        with autocast(device, precision):
-            logits = model(normalize(images))
-        found: Tensor = logits.double().softmax(dim=1).cpu()
-        return found
-
-    parts: list[Tensor] = []
-    fits: int | None = None
-    for images, _ in batches:
-        left = images
-        while len(left):
-            part = left[:fits]
-            found = attempted(lambda part=part: predict(part))  # type: ignore[misc]
-            if found is not None:
-                parts.append(found)
-                left = left[len(part) :]
-                continue
-            give_back(device)
-            if len(part) == 1:
-                raise MemoryBudgetError(
-                    "the device's memory does not hold the network and one image; end what else uses it"
-                )
-            fits = -(-len(part) // 2)
-            on_smaller(len(part), fits)
-    return torch.cat(parts).numpy()
+    return score_clips(recipe.aggregate, probabilities, counts, data.positive, prior)

@@ -1,36 +1,36 @@
-"""One honest training loop: a recipe and data in, evaluations out. It knows nothing of Optuna.
+"""The training loop: a recipe and data in, a trained network and its evaluations out. It knows nothing of Optuna.
 
 Precision, accumulation, EMA, a learning rate per step, validation at fixed fractions of the run, and a checkpoint at
 every validation and every epoch, from which a killed run goes on with the same data in the same order. A step for which
-memory does not suffice is repeated with smaller micro-batches (`training.backoff`). Under torchrun each process trains
-on its share of every batch (`training.distributed`), and the first one validates and saves.
+memory does not suffice is repeated with smaller micro-batches (`training.out_of_memory`). Under torchrun each process
+trains on its share of every batch (`training.distributed`), and the first one validates and saves.
 """
 
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from automl.backbones.freezing import freeze_backbone
+from automl.backbones.heads import freeze_backbone
 from automl.backbones.weights import Weights, make_model
+from automl.devices import free_cached_memory
 from automl.recipe import Recipe
 from automl.training.checkpoint import load_checkpoint, save_checkpoint
-from automl.training.distributed import current_team
+from automl.training.distributed import current_process_group
 from automl.training.evaluation import Normalize, split_probabilities
 from automl.training.loss import make_loss, soft_targets
 from automl.training.metrics import all_metrics
 from automl.training.mixing import make_mixing
 from automl.training.optimizer import make_optimizer
-from automl.training.out_of_memory import Buffers, MicroBatches, OutOfMemory, give_back
+from automl.training.out_of_memory import BufferBackup, MicroBatches, OutOfMemory
 from automl.training.precision import autocast
-from automl.training.schedule import lr_factor, set_learning_rates
+from automl.training.schedule import eighth_steps, evaluation_steps, lr_factor, set_learning_rates
 from automl.training.types import Data, Diverged, Evaluation, Fit, Parked, Snapshot, expected_input
-from automl.training.validation_schedule import eighth_steps, evaluation_steps
 
 
 def fit(
@@ -49,8 +49,8 @@ def fit(
 ) -> Fit:
     """Trains a recipe.
 
-    In a group of processes (`distributed.joined`) each calls this with the same arguments; the callbacks but
-    `should_stop` are called in the first process alone, and the others return a Fit without history.
+    In a group of processes (`distributed.join_process_group`) each calls this with the same arguments; the callbacks
+    but `should_stop` are called in the first process alone, and the others return a Fit without history.
 
     Args:
         recipe: What to train.
@@ -68,14 +68,14 @@ def fit(
             the optimizer may have changed half of the weights, the run goes back to its checkpoint (without one, to
             its beginning), and counts its steps from there. None, or several processes, of which none can change its
             micro-batch alone: running out of memory in a training step ends the run.
-        should_stop: Asked after each step, with whether a checkpoint is being written; True parks the run. Of several
-            processes, all are asked, and listened to at checkpoints alone.
+        should_stop: Called after each step, with whether a checkpoint is being written; True parks the run. Of several
+            processes, all call it, and its result counts at checkpoints alone.
 
     Returns:
         The trained model, the probabilities of the evaluated split and the history.
 
     Raises:
-        Parked: If `should_stop` said so.
+        Parked: If `should_stop` returned True.
         Diverged: If the loss or the predictions become NaN or infinite.
         MemoryBudgetError: If memory ran out three times, resumptions included, or with the smallest micro-batch.
         RecipeError: If the recipe does not fit the backbone.
@@ -83,42 +83,42 @@ def fit(
         torch.OutOfMemoryError: If the network itself does not fit, or without `on_out_of_memory`.
     """
     run = _Run(recipe, data, weights, device, evaluate, on_out_of_memory)
-    run.resume(checkpoint)
-    told = {evaluation.step for evaluation in run.history}
-    for evaluation in run.history if run.team.leads else ():
+    run.load_checkpoint(checkpoint)
+    reported = {evaluation.step for evaluation in run.history}
+    for evaluation in run.history if run.group.is_first else ():
         on_evaluation(evaluation)
-    eighths = run.eighths()
+    eighths = run.plan_eighths()
     per_epoch = data.steps_per_epoch(recipe)
 
     def after_step() -> None:
-        """Looks at the run, saves it, tells of it and parks it, where it is time to."""
-        if run.team.leads:
+        """Validates, saves, reports and parks the run, where it is time to."""
+        if run.group.is_first:
             on_step(run.step, run.total)
         eighth = eighths.get(run.step)
-        snapshot = run.look(eighth, run.step / per_epoch) if eighth else None
-        if snapshot and run.team.leads:
+        snapshot = run.take_snapshot(eighth, run.step / per_epoch) if eighth else None
+        if snapshot and run.group.is_first:
             on_snapshot(snapshot)
         at_checkpoint = eighth is not None or run.step % per_epoch == 0
-        stop = run.agrees(should_stop(at_checkpoint), at_checkpoint)
+        stop = run.agree_to_stop(should_stop(at_checkpoint), at_checkpoint)
         if checkpoint is not None and run.step < run.total and (at_checkpoint or stop):
-            run.save(checkpoint)
-        if snapshot and snapshot.evaluation and run.step not in told:
-            told.add(run.step)
+            run.save_checkpoint(checkpoint)
+        if snapshot and snapshot.evaluation and run.step not in reported:
+            reported.add(run.step)
             on_evaluation(snapshot.evaluation)
         if stop and run.step < run.total:
             raise Parked
 
     while run.step < run.total:
-        for batch, labels in run.batches():
+        for batch, labels in run.load_batches():
             if not run.train_step(batch, labels):
                 run.go_back(checkpoint)
                 break
             after_step()
-    return Fit(run.evaluated_model(), run.preprocessing, run.probabilities, run.history)
+    return Fit(run.evaluated_model, run.preprocessing, run.probabilities, run.history)
 
 
 def total_steps(recipe: Recipe, data: Data) -> int:
-    """Optimizer steps of the whole run, at least 1."""
+    """Returns the optimizer steps of the whole run, at least 1."""
     return max(1, round(recipe.epochs * data.steps_per_epoch(recipe)))
 
 
@@ -136,31 +136,31 @@ class _Run:
     ) -> None:
         self.recipe, self.data, self.weights = recipe, data, weights
         self.device, self.evaluated = torch.device(device), evaluated
-        self.team = current_team()
+        self.group = current_process_group()
         self.batch_size = data.batch_size(recipe)
         counts = np.bincount(data.labels("train"), minlength=data.classes).tolist()
         self.loss = make_loss(recipe.loss, counts).to(self.device)
         self.mix = make_mixing(recipe.mixing, data.classes, recipe.seed)
         self.total = total_steps(recipe, data)
         self.frozen_steps = min(self.total, round(recipe.freeze_epochs * data.steps_per_epoch(recipe)))
-        self.begin()
-        shares = self.batch_size // self.team.size, -(-self.batch_size // self.team.size)
-        told = on_out_of_memory if self.team.size == 1 else None
-        self.micro = MicroBatches(self.model, shares, recipe.numerics.micro_batch_size, told)
+        self.make_state()
+        shares = self.batch_size // self.group.size, -(-self.batch_size // self.group.size)
+        callback = on_out_of_memory if self.group.size == 1 else None
+        self.micro = MicroBatches(self.model, shares, recipe.numerics.micro_batch_size, callback)
 
-    def begin(self) -> None:
+    def make_state(self) -> None:
         """Makes everything that training changes."""
         recipe = self.recipe
         torch.manual_seed(recipe.seed)
         model = make_model(recipe, self.data.classes, self.weights)
         self.preprocessing = expected_input(model, recipe, self.data)
         self.normalize = Normalize(self.preprocessing, recipe.numerics, self.device)
-        self.model = self.team.synchronised(model.to(self.device).to(memory_format=self.normalize.layout))
-        self.buffers = Buffers(self.model)
+        self.model = self.group.synchronise_batchnorms(model.to(self.device).to(memory_format=self.normalize.layout))
+        self.buffers = BufferBackup(self.model)
         self.optimizer = make_optimizer(recipe, self.model)
         self.ema = self._make_ema()
         self.scaler = self._make_scaler()
-        self.called = self.team.wrap(self.model, partly_frozen=self.frozen_steps > 0)
+        self.called = self.group.wrap_model(self.model, partly_frozen=self.frozen_steps > 0)
         self.step = 0
         self.train_seconds = 0.0
         self.loss_sum = torch.zeros((), device=self.device)
@@ -169,66 +169,68 @@ class _Run:
         self.probabilities = np.zeros((0, self.data.classes))
 
     def go_back(self, checkpoint: Path | None) -> None:
-        """Goes back to the checkpoint, or to the beginning; nothing of what is here is kept but the micro-batch."""
+        """Goes back to the checkpoint, or to the beginning; of the state here the micro-batch alone is kept."""
         del self.model, self.called, self.buffers, self.optimizer, self.ema, self.scaler  # or there would be two
-        give_back(self.device)
-        self.begin()
-        self.resume(checkpoint)
+        free_cached_memory(self.device)
+        self.make_state()
+        self.load_checkpoint(checkpoint)
 
-    def eighths(self) -> dict[int, int]:
-        """The eighth by the step at which the run is looked at."""
+    def plan_eighths(self) -> dict[int, int]:
+        """Returns the eighth by the step after which a snapshot is taken."""
         if self.evaluated is None:
             return eighth_steps(self.total)
         images = len(self.data.labels("train")), int(self.data.counts(self.evaluated).sum())
         return evaluation_steps(self.total, self.recipe.epochs, *images)
 
-    def batches(self) -> Iterable[tuple[Tensor, Tensor]]:
-        """What is left to train on: this process's share of each batch."""
-        what = (self.recipe, self.preprocessing.interpolation, self.step, self.total)
-        if self.team.size == 1:
-            return self.data.train_batches(*what)
-        return self.data.train_batches(*what, share=self.team.share(self.batch_size))
+    def load_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """Loads what is left to train on: this process's share of each batch."""
+        arguments = (self.recipe, self.preprocessing.interpolation, self.step, self.total)
+        if self.group.size == 1:
+            return self.data.train_batches(*arguments)
+        return self.data.train_batches(*arguments, share=self.group.share_of_batch(self.batch_size))
 
     def train_step(self, images: Tensor, labels: Tensor) -> bool:
-        """One optimizer step on a batch of (B, 3, S, S) uint8 images, in micro-batches.
+        """Does one optimizer step on a batch of (B, 3, S, S) uint8 images, in micro-batches.
 
         Returns:
             Whether it was done; if not, memory ran out while the weights were changed, and `go_back` must follow.
         """
         started = time.perf_counter()
         set_learning_rates(self.optimizer, lr_factor(self.recipe.schedule, self.step, self.total))
-        self.buffers.keep()
-        loss = self.micro.until_it_fits(lambda: self._learn(images, labels), self._forget, self.step, self.device)
-        if not self.micro.at_once(self._change, self.step):
+        self.buffers.save_buffers()
+        loss = self.micro.retry_smaller(
+            lambda: self._accumulate_gradients(images, labels), self._discard_gradients, self.step, self.device
+        )
+        if not self.micro.try_once(self._change_weights, self.step):
             return False
         self.loss_sum += loss
         self.step += 1
         self.loss_steps += 1
-        # Looking at the loss waits for the GPU: not at every step.
+        # Reading the loss waits for the GPU: not at every step.
         if self.loss_steps % 10 == 0:
             self._check_loss()
         self.train_seconds += time.perf_counter() - started
         return True
 
-    def _learn(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Accumulates the gradients of a batch, and returns its mean loss. It may be repeated after `_forget`."""
-        recipe, team = self.recipe, self.team
+    def _accumulate_gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Accumulates a batch's gradients; returns its mean loss. May be repeated after `_discard_gradients`."""
+        recipe, group = self.recipe, self.group
         # What dropout and drop path draw depends on (seed, step) alone: a resumed run draws the same.
-        drawn = [recipe.seed % 2**32, self.step, *([team.rank] if team.rank else [])]
-        torch.manual_seed(int(np.random.SeedSequence(drawn).generate_state(1)[0]))
+        seeds = [recipe.seed % 2**32, self.step, *([group.rank] if group.rank else [])]
+        torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
         self.model.train()
         freeze_backbone(self.model, self.step < self.frozen_steps)
         targets = soft_targets(labels.to(self.device, non_blocking=True), self.data.classes)
         inputs, targets = self.mix(self.normalize(images), targets, self.step)
         loss_sum = torch.zeros((), device=self.device)
-        parts = self.micro.split(inputs, targets)
-        for number, (part, wanted) in enumerate(parts, start=1):
-            with team.waits(self.called, last=number == len(parts)):
+        parts = self.micro.split_batch(inputs, targets)
+        for number, (part, part_targets) in enumerate(parts, start=1):
+            with group.average_gradients(self.called, last=number == len(parts)):
                 with autocast(self.device, recipe.numerics.precision):
                     logits = self.called(part)
                 # Each part counts by its size, so that a smaller one, or a smaller share, does not weigh more;
                 # times the processes, over which the gradients are averaged.
-                loss = self.loss(logits.float(), wanted) * (team.size * len(part) / self.batch_size)
+                loss = self.loss(logits.float(), part_targets) * (group.size * len(part) / self.batch_size)
                 self.scaler.scale(loss).backward()
             loss_sum += loss.detach()
         if recipe.clip_norm:
@@ -236,15 +238,15 @@ class _Run:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         return loss_sum
 
-    def _forget(self) -> None:
-        """Undoes what `_learn` did: its gradients, BatchNorm's statistics, and that the scaler has unscaled."""
+    def _discard_gradients(self) -> None:
+        """Undoes `_accumulate_gradients`: gradients, BatchNorm's statistics, and that the scaler has unscaled."""
         self.model.zero_grad(set_to_none=True)
-        self.buffers.restore()
+        self.buffers.restore_buffers()
         state = self.scaler.state_dict()
         self.scaler = self._make_scaler()
         self.scaler.load_state_dict(state)
 
-    def _change(self) -> bool:
+    def _change_weights(self) -> Literal[True]:
         """Changes the weights by the gradients. It may not be repeated."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -253,47 +255,47 @@ class _Run:
             self.ema.update(self.model, self.step)
         return True
 
-    def look(self, eighth: int, epoch: float) -> Snapshot:
+    def take_snapshot(self, eighth: int, epoch: float) -> Snapshot:
         """Validates, if the run does, and begins the next mean of the loss."""
         self._check_loss()
-        loss = float(self.team.mean(self.loss_sum)) / max(1, self.loss_steps)
+        loss = float(self.group.mean_over_processes(self.loss_sum)) / max(1, self.loss_steps)
         self.loss_sum.zero_()
         self.loss_steps = 0
         evaluation = None
         if self.evaluated is not None:
             evaluation = self._evaluate(self.evaluated, eighth, epoch, loss)
-        model = self.evaluated_model()
-        return Snapshot(eighth, self.step, epoch, loss, self.train_seconds, model, evaluation)
+        return Snapshot(eighth, self.step, epoch, loss, self.train_seconds, self.evaluated_model, evaluation)
 
     def _evaluate(self, split: str, eighth: int, epoch: float, loss: float) -> Evaluation | None:
         """Validates in the first process, and appends to the history."""
         started = time.perf_counter()
-        if self.team.leads:
+        if self.group.is_first:
             self.probabilities = split_probabilities(
-                self.evaluated_model(),
+                self.evaluated_model,
                 self.recipe,
                 self.data,
                 split,
                 self.preprocessing,
                 self.device,
                 batch_size=self.micro.evaluation_size,
-                on_smaller=lambda *sizes: self.micro.evaluation_ran_out(self.step, *sizes),
+                on_smaller=lambda *sizes: self.micro.note_evaluation(self.step, *sizes),
             )
-        if self.team.any(not np.isfinite(self.probabilities).all(), self.device):
+        if self.group.any_process(not np.isfinite(self.probabilities).all(), self.device):
             raise Diverged(f"the predictions are not finite after {epoch:.2f} epochs")
-        if not self.team.leads:
+        if not self.group.is_first:
             return None
         metrics = all_metrics(self.data.labels(split), self.probabilities, self.data.positive)
         seconds = time.perf_counter() - started
         self.history.append(Evaluation(eighth, self.step, epoch, metrics, loss, self.train_seconds, seconds))
         return self.history[-1]
 
-    def agrees(self, stop: bool, at_checkpoint: bool) -> bool:
-        """Whether to stop; several processes ask each other at checkpoints alone, because asking waits for a GPU."""
-        if self.team.size == 1:
+    def agree_to_stop(self, stop: bool, at_checkpoint: bool) -> bool:
+        """Returns whether to stop; several processes agree at checkpoints alone, because it waits for a GPU."""
+        if self.group.size == 1:
             return stop
-        return at_checkpoint and self.team.any(stop, self.device)
+        return at_checkpoint and self.group.any_process(stop, self.device)
 
+    @property
     def evaluated_model(self) -> nn.Module:
         """The EMA's weights where there is an EMA."""
         if self.ema is None:
@@ -301,10 +303,10 @@ class _Run:
         module: nn.Module = self.ema.module
         return module
 
-    def save(self, path: Path) -> None:
-        """Writes everything `resume` needs; the first process does."""
-        loss_sum = float(self.team.mean(self.loss_sum))
-        if not self.team.leads:
+    def save_checkpoint(self, path: Path) -> None:
+        """Writes everything `load_checkpoint` needs; the first process does."""
+        loss_sum = float(self.group.mean_over_processes(self.loss_sum))
+        if not self.group.is_first:
             return
         state = {
             "model": self.model.state_dict(),
@@ -313,11 +315,11 @@ class _Run:
             "scaler": self.scaler.state_dict(),
             "progress": [self.step, self.train_seconds, loss_sum, self.loss_steps],
             "history": [asdict(evaluation) for evaluation in self.history],
-            "micro_batches": self.micro.state(),
+            "micro_batches": self.micro.get_state(),
         }
         save_checkpoint(path, state)
 
-    def resume(self, path: Path | None) -> None:
+    def load_checkpoint(self, path: Path | None) -> None:
         """Goes on from a checkpoint, if there is one."""
         state = load_checkpoint(path) if path is not None else None
         if state is None:
@@ -330,9 +332,10 @@ class _Run:
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
         self.history = [Evaluation(**values) for values in state["history"]]
-        self.micro.recall(state.get("micro_batches", self.micro.state()))
+        self.micro.restore_state(state.get("micro_batches", self.micro.get_state()))
 
     def _make_ema(self) -> Any:
+        """Makes the moving average of the weights (timm's ModelEmaV3), or None."""
         if not self.recipe.ema_decay:
             return None
         from timm.utils.model_ema import ModelEmaV3
@@ -341,8 +344,10 @@ class _Run:
         return ModelEmaV3(self.model, decay=self.recipe.ema_decay, use_warmup=True)
 
     def _make_scaler(self) -> torch.amp.GradScaler:
+        """Makes the loss scaler, which does something in fp16 alone."""
         return torch.amp.GradScaler(self.device.type, enabled=self.recipe.numerics.precision == "fp16")
 
     def _check_loss(self) -> None:
-        if not bool(torch.isfinite(self.team.mean(self.loss_sum))):
+        """Raises Diverged if the loss is not finite."""
+        if not bool(torch.isfinite(self.group.mean_over_processes(self.loss_sum))):
             raise Diverged(f"the loss is not finite after {self.step} steps")

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
-from automl.training.metrics import compute
+from automl.training.metrics import compute_metric
 
 Labels = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
@@ -73,7 +74,7 @@ def bootstrap(
     if repeats < 1 or not 0 < level < 1:
         raise ValueError(f"repeats is at least 1 and level between 0 and 1, got {repeats} and {level}")
     value = metric(labels, probabilities)
-    draws = _draws(labels, groups, np.random.default_rng(seed))
+    draws = _draw_replicates(labels, groups, np.random.default_rng(seed))
     replicates = [metric(labels[rows], probabilities[rows]) for rows, _ in zip(draws, range(repeats), strict=False)]
     low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, min(value, float(low)), max(value, float(high)))
@@ -90,9 +91,9 @@ def metric_interval(
     level: float = _LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """The interval of a metric's mean over models of one recipe, such as one for each seed.
+    """Computes the interval of a metric's mean over models of one recipe, such as one for each seed.
 
-    It tells how the mean would vary with the samples; the models stay the same.
+    It says how the mean would vary with the samples; the models stay the same.
 
     Args:
         name: One of `automl.spec.METRICS`.
@@ -100,33 +101,33 @@ def metric_interval(
         models: The probabilities (N, C) of each model.
         positive: The positive class, where there are two.
         groups: What each sample belongs to (N,), as in `bootstrap`.
-        repeats: Replicates.
+        repeats: Replicates; this, `level` and `seed` as in `bootstrap`.
         level: Share of the replicates inside the interval.
-        seed: The same seed gives the same interval.
+        seed: Of the draws.
 
     Raises:
         DataError: If there are no samples, or only one class where the metric compares classes.
     """
     # Checked and computed as everywhere else; the replicates may then be computed in a quicker way.
-    exact = [compute(name, labels, probabilities, positive) for probabilities in models]
+    exact = [compute_metric(name, labels, probabilities, positive) for probabilities in models]
     stacked: Floats = np.stack([np.asarray(probabilities, dtype=np.float64) for probabilities in models], axis=1)
 
     if name in ("accuracy", "log_loss"):  # means over samples, which need computing once
-        stacked = _per_sample(name, labels, stacked)
+        stacked = _score_samples(name, labels, stacked)
 
     def metric(labels: Labels, rows: Floats) -> float:
         if rows.ndim == 2:
             return float(rows.mean())
         if name == "auc":
-            return _auc(labels, rows, positive)
-        return float(np.mean([compute(name, labels, rows[:, k], positive) for k in range(len(exact))]))
+            return _rank_auc(labels, rows, positive)
+        return float(np.mean([compute_metric(name, labels, rows[:, k], positive) for k in range(len(exact))]))
 
     return bootstrap(metric, labels, stacked, groups, repeats=repeats, level=level, seed=seed)
 
 
 def describe_method(groups: Groups | None = None, repeats: int = _REPEATS, level: float = _LEVEL) -> str:
     """Names the method of `bootstrap` on samples with these groups, and its papers, in one line."""
-    if groups is not None and _codes(groups) is not None:
+    if groups is not None and _number_groups(groups) is not None:
         how = f"whole groups drawn, {len(np.unique(groups))} of them (Field & Welsh 2007)"
     else:
         how = "samples drawn within each class (Robin et al. 2011)"
@@ -139,32 +140,32 @@ def describe_method(groups: Groups | None = None, repeats: int = _REPEATS, level
 # --- drawing ------------------------------------------------------------------------------------------------------
 
 
-def _draws(labels: Labels, groups: Groups | None, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Row numbers of one replicate after the other, without end."""
-    codes = None if groups is None else _codes(groups)
+def _draw_replicates(labels: Labels, groups: Groups | None, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Draws the row numbers of one replicate after the other, without end."""
+    codes = None if groups is None else _number_groups(groups)
     if codes is None:
-        yield from _within(labels, random)
+        yield from _draw_within_classes(labels, random)
         return
     several = len(np.unique(labels)) > 1
-    for rows in _whole(codes, random):
+    for rows in _draw_whole_groups(codes, random):
         if not several or np.ptp(labels[rows]):
             yield rows
 
 
-def _codes(groups: Groups) -> NDArray[np.int64] | None:
-    """Groups by number, 0 upwards; None where there is one alone, or where each sample is its own."""
+def _number_groups(groups: Groups) -> NDArray[np.int64] | None:
+    """Numbers the groups, from 0; None where there is one alone, or where each sample is its own."""
     names, codes = np.unique(np.asarray(groups), return_inverse=True)
     return codes if 1 < len(names) < len(codes) else None
 
 
-def _within(strata: Labels, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+def _draw_within_classes(strata: Labels, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     """Draws with replacement, as many of each stratum as there are."""
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     while True:
         yield np.concatenate([rows[random.integers(len(rows), size=len(rows))] for rows in members])
 
 
-def _whole(codes: NDArray[np.int64], random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+def _draw_whole_groups(codes: NDArray[np.int64], random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     """Draws as many groups as there are, with replacement; each brings all its members."""
     order, sizes = np.argsort(codes, kind="stable"), np.bincount(codes)
     starts = np.cumsum(sizes) - sizes
@@ -175,8 +176,8 @@ def _whole(codes: NDArray[np.int64], random: np.random.Generator) -> Iterator[ND
         yield order[firsts + np.arange(lengths.sum())]
 
 
-def _per_sample(name: str, labels: Labels, probabilities: Floats) -> Floats:
-    """What each sample adds to a metric that is a mean over samples: (N, models) of (N, models, C)."""
+def _score_samples(name: str, labels: Labels, probabilities: Floats) -> Floats:
+    """Computes what each sample adds to a mean over samples: (N, models) of (N, models, C)."""
     if name == "accuracy":
         right: Floats = (probabilities.argmax(axis=2) == np.asarray(labels)[:, None]).astype(np.float64)
         return right
@@ -187,13 +188,11 @@ def _per_sample(name: str, labels: Labels, probabilities: Floats) -> Floats:
     return surprise
 
 
-def _auc(labels: Labels, probabilities: Floats, positive: int) -> float:
-    """The AUC of (N, models, C) probabilities, mean over models, as `metrics.compute` defines it.
+def _rank_auc(labels: Labels, probabilities: Floats, positive: int) -> float:
+    """Computes the AUC of (N, models, C) probabilities, mean over models, as `metrics.compute_metric` defines it.
 
     By ranks (Mann & Whitney 1947), all models at once: several times quicker than a ROC curve for each.
     """
-    from scipy.stats import rankdata
-
     chosen = [positive] if probabilities.shape[-1] == 2 else np.unique(labels).tolist()
     areas = []
     for label in chosen:

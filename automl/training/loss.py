@@ -3,22 +3,22 @@
 AutoGluon's Mixup silently replaces focal loss, and timm's turns cross entropy into another class: here a loss takes
 soft targets (B, C) always, and a hard label is a soft target with a single 1 (`soft_targets`).
 Every loss is the mean over the batch, so that accumulating equal micro-batches gives the whole batch's gradient.
+
+A loss's class takes the training samples of each class, and the fields of the recipe's loss by their names. The script
+that `automl export` writes holds a copy of the class.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl.errors import RecipeError
+from automl.recipe.choices import choice_classes, unknown_choice
+from automl.recipe.loss import CrossEntropy, Focal, Loss
 
-if TYPE_CHECKING:
-    from automl.recipe.loss import CrossEntropy, Focal
 
-
-def make_loss(loss: "CrossEntropy | Focal", class_counts: Sequence[int]) -> nn.Module:
+def make_loss(loss: Loss, class_counts: Sequence[int]) -> nn.Module:
     """Makes the loss of a recipe.
 
     Args:
@@ -30,18 +30,32 @@ def make_loss(loss: "CrossEntropy | Focal", class_counts: Sequence[int]) -> nn.M
         returns the mean loss as an fp32 scalar. Move it to the logits' device: class weights are a buffer.
 
     Raises:
-        RecipeError: If there are fewer than two classes, or no samples.
+        RecipeError: If there are fewer than two classes, or no samples; if there is no such loss.
     """
-    weights = _balanced_weights(class_counts)
-    if loss.name == "cross_entropy":
-        return CrossEntropyLoss(loss.smoothing, weights if loss.class_weights == "balanced" else None)
-    interpolated = (1 - loss.alpha) + loss.alpha * weights
-    return FocalLoss(loss.gamma, loss.smoothing, interpolated if loss.alpha else None)
+    counts = list(class_counts)
+    if len(counts) < 2 or sum(counts) < 1 or min(counts) < 0:
+        raise RecipeError(f"a loss needs samples of two classes or more, got {counts} samples a class")
+    return loss_class(loss)(torch.tensor(counts), **loss.model_dump(exclude={"name"}))
+
+
+def loss_class(loss: Loss) -> type[nn.Module]:
+    """Returns the class that computes a recipe's loss.
+
+    Raises:
+        RecipeError: If there is none.
+    """
+    match loss:
+        case CrossEntropy():
+            return CrossEntropyLoss
+        case Focal():
+            return FocalLoss
+        case _:
+            raise unknown_choice("training", "loss", loss, choice_classes(Loss))
 
 
 def soft_targets(labels: Tensor, classes: int) -> Tensor:
     """Turns labels (B,) int64 into soft targets (B, C) fp32 with a single 1 a row."""
-    return F.one_hot(labels, classes).float()
+    return nn.functional.one_hot(labels, classes).float()
 
 
 class CrossEntropyLoss(nn.Module):
@@ -53,33 +67,35 @@ class CrossEntropyLoss(nn.Module):
 
     weights: Tensor | None
 
-    def __init__(self, smoothing: float = 0, weights: Tensor | None = None) -> None:
+    def __init__(self, class_counts: Tensor, smoothing: float, class_weights: str) -> None:
         super().__init__()
         self.smoothing = smoothing
-        self.register_buffer("weights", weights)
+        self.register_buffer("weights", balanced_weights(class_counts) if class_weights == "balanced" else None)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss (fp32 scalar) of logits (B, C) against soft targets (B, C)."""
-        return F.cross_entropy(logits.float(), targets.float(), weight=self.weights, label_smoothing=self.smoothing)
+        """Computes the mean loss (fp32 scalar) of logits (B, C) against soft targets (B, C)."""
+        return nn.functional.cross_entropy(
+            logits.float(), targets.float(), weight=self.weights, label_smoothing=self.smoothing
+        )
 
 
 class FocalLoss(nn.Module):
     """Focal loss (Lin et al. 2017, eq. 5), its sum extended to soft targets: -Σ wₖ·tₖ·(1 - pₖ)^γ·log pₖ.
 
-    With hard targets it is the paper's; with γ = 0 and no weights it is cross entropy.
+    With hard targets it is the paper's; with γ = 0 and no weights it is cross entropy. `alpha` goes from no weights to
+    balanced ones.
     """
 
     weights: Tensor | None
 
-    def __init__(self, gamma: float, smoothing: float = 0, weights: Tensor | None = None) -> None:
+    def __init__(self, class_counts: Tensor, gamma: float, alpha: float, smoothing: float) -> None:
         super().__init__()
-        self.gamma = gamma
-        self.smoothing = smoothing
-        self.register_buffer("weights", weights)
+        self.gamma, self.smoothing = gamma, smoothing
+        self.register_buffer("weights", (1 - alpha) + alpha * balanced_weights(class_counts) if alpha else None)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss (fp32 scalar) of logits (B, C) against soft targets (B, C)."""
-        log_p = F.log_softmax(logits.float(), dim=1)  # (B, C)
+        """Computes the mean loss (fp32 scalar) of logits (B, C) against soft targets (B, C)."""
+        log_p = nn.functional.log_softmax(logits.float(), dim=1)  # (B, C)
         targets = targets.float() * (1 - self.smoothing) + self.smoothing / logits.shape[1]
         # expm1 keeps 1 - p exact near p = 1; below the clamp the slope of x^γ with γ < 1 is infinite, times log p = 0.
         others = (-torch.expm1(log_p)).clamp(min=1e-12)
@@ -89,10 +105,8 @@ class FocalLoss(nn.Module):
         return loss.sum(dim=1).mean()
 
 
-def _balanced_weights(class_counts: Sequence[int]) -> Tensor:
-    """Inverse-frequency weights n / (C·count) (C,) fp32, scikit-learn's "balanced"; 0 for a class without samples."""
-    counts = torch.tensor(list(class_counts), dtype=torch.float64)
-    if len(counts) < 2 or counts.sum() < 1 or bool((counts < 0).any()):
-        raise RecipeError(f"a loss needs samples of two classes or more, got {list(class_counts)} samples a class")
+def balanced_weights(class_counts: Tensor) -> Tensor:
+    """Returns weights n / (C·count) (C,) fp32, scikit-learn's "balanced"; 0 for a class without samples."""
+    counts = class_counts.double()
     weights = counts.sum() / (len(counts) * counts.clamp(min=1))
     return torch.where(counts > 0, weights, 0.0).float()

@@ -1,37 +1,75 @@
-"""The metrics a study can maximize or minimize, by scikit-learn.
+"""The metrics that a study can maximize or minimize, by scikit-learn.
 
 Binary metrics look at the positive class's probability. With more classes, AUC, TPR@FPR and EER are the mean over
-one-vs-rest problems, F1 and balanced accuracy the mean over classes: each over the classes the labels contain, so that
-a class missing from a small validation set does not make the metric undefined.
+one-vs-rest problems, F1 and balanced accuracy the mean over classes: each over the classes that the labels contain, so
+that a class missing from a small validation set does not make the metric undefined.
+
+To add a metric: one function of `Predictions` and one row in `METRICS`; its name also stands in `automl.spec.METRICS`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import f1_score, log_loss, recall_score, roc_auc_score, roc_curve
 
 from automl.errors import DataError, SpecError
-from automl.spec import METRICS
 
 Labels = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
 
-_MINIMIZED = ("log_loss", "eer")
+
+@dataclass(frozen=True)
+class Predictions:
+    """True classes (N,) int, and the probabilities (N, C) float64 that a model gives to the classes."""
+
+    labels: Labels
+    probabilities: Floats
+    positive: int
+    """The positive class, where there are two."""
+    fpr: float
+    """The false-positive rate at which `tpr_at_fpr` is read."""
+
+    @property
+    def predicted(self) -> Labels:
+        """The most probable class of each sample, (N,) int."""
+        predicted: Labels = self.probabilities.argmax(axis=1)
+        return predicted
+
+    @property
+    def present(self) -> Labels:
+        """The classes that the labels contain."""
+        return np.unique(self.labels)
 
 
-def direction(name: str) -> Literal["maximize", "minimize"]:
-    """Whether a metric is better when larger or when smaller."""
-    _check_name(name)
-    return "minimize" if name in _MINIMIZED else "maximize"
+@dataclass(frozen=True)
+class Metric:
+    """A metric: how it is computed, and which way is better."""
+
+    name: str
+    function: Callable[[Predictions], float]
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+
+def metric_direction(name: str) -> Literal["maximize", "minimize"]:
+    """Returns whether a metric is better when larger (`maximize`) or when smaller (`minimize`)."""
+    return _find_metric(name).direction
+
+
+def metric_sign(name: str) -> int:
+    """Returns 1 or -1: of two values, the one with the larger `sign * value` is better."""
+    return 1 if metric_direction(name) == "maximize" else -1
 
 
 def default_metric(classes: int) -> str:
-    """The metric of a study that names none: AUC for two classes, accuracy for more."""
+    """Returns the metric of a study that names none: AUC for two classes, accuracy for more."""
     return "auc" if classes == 2 else "accuracy"
 
 
-def compute(name: str, labels: Labels, probabilities: Floats, positive: int = 1, *, fpr: float = 1e-3) -> float:
+def compute_metric(name: str, labels: Labels, probabilities: Floats, positive: int = 1, *, fpr: float = 1e-3) -> float:
     """Computes one metric.
 
     Args:
@@ -43,35 +81,33 @@ def compute(name: str, labels: Labels, probabilities: Floats, positive: int = 1,
             exceed it, not interpolated.
 
     Returns:
-        The metric; see `direction` for which way is better.
+        The metric; `metric_direction` says which way is better.
 
     Raises:
         FloatingPointError: If a probability is NaN or infinite: the training has diverged.
         DataError: If there are no labels, or only one class where the metric compares classes.
         SpecError: If there is no such metric.
     """
-    _check_name(name)
+    metric = _find_metric(name)
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
     _check_predictions(labels, probabilities)
-    if name in ("auc", "tpr_at_fpr", "eer"):
-        score = {"auc": _auc, "eer": _eer, "tpr_at_fpr": lambda truth, s: _tpr_at_fpr(truth, s, fpr)}[name]
-        return _one_vs_rest(name, score, labels, probabilities, positive)
-    if name == "log_loss":
-        return _log_loss(labels, probabilities)
-    return _of_decisions(name, labels, probabilities, positive)
+    return metric.function(Predictions(labels, probabilities, positive, fpr))
 
 
 def all_metrics(labels: Labels, probabilities: Floats, positive: int = 1, *, fpr: float = 1e-3) -> dict[str, float]:
-    """Computes every metric; arguments and errors as in `compute`."""
-    return {name: compute(name, labels, probabilities, positive, fpr=fpr) for name in METRICS}
+    """Computes every metric; arguments and errors as in `compute_metric`."""
+    return {name: compute_metric(name, labels, probabilities, positive, fpr=fpr) for name in METRICS}
 
 
-def _check_name(name: str) -> None:
+def _find_metric(name: str) -> Metric:
+    """Returns the metric of a name, which may come from a user."""
     if name not in METRICS:
         raise SpecError(f"no metric {name!r}; choose one of: {', '.join(METRICS)}")
+    return METRICS[name]
 
 
 def _check_predictions(labels: Labels, probabilities: Floats) -> None:
+    """Raises an error for shapes that do not fit, no samples, or probabilities that are not finite."""
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
         raise ValueError(f"labels (N,) and probabilities (N, C) do not fit: {labels.shape}, {probabilities.shape}")
     if not len(labels):
@@ -83,34 +119,30 @@ def _check_predictions(labels: Labels, probabilities: Floats) -> None:
         )
 
 
-def _one_vs_rest(
-    name: str, score: Callable[[Any, Any], float], labels: Labels, probabilities: Floats, positive: int
-) -> float:
-    """A binary metric on the positive class, or its mean over the present classes where there are more than two."""
-    present = np.unique(labels)
-    if len(present) < 2:
-        raise DataError(f"{name} compares classes, but all {len(labels)} samples are of class {present[0]}")
-    chosen = [positive] if probabilities.shape[1] == 2 else present
-    return float(np.mean([score(labels == k, probabilities[:, k]) for k in chosen]))
+# --- of the ranks of scores ---------------------------------------------------------------------------------------
 
 
-def _auc(truth: Any, scores: Any) -> float:
-    from sklearn.metrics import roc_auc_score
+def _average_over_classes(name: str, score: Callable[[Any, Any, float], float], given: Predictions) -> float:
+    """Computes a binary metric of the positive class, or its mean over the present classes if there are more."""
+    if len(given.present) < 2:
+        raise DataError(f"{name} compares classes, but all {len(given.labels)} samples are of class {given.present[0]}")
+    chosen = [given.positive] if given.probabilities.shape[1] == 2 else given.present
+    return float(np.mean([score(given.labels == k, given.probabilities[:, k], given.fpr) for k in chosen]))
 
+
+def _roc_auc(truth: Any, scores: Any, _fpr: float) -> float:
+    """Computes the area under the ROC curve of one class against the rest."""
     return float(roc_auc_score(truth, scores))
 
 
 def _tpr_at_fpr(truth: Any, scores: Any, limit: float) -> float:
-    from sklearn.metrics import roc_curve
-
+    """Computes the best true-positive rate among thresholds whose false-positive rate is within the limit."""
     fpr, tpr, _ = roc_curve(truth, scores)
     return float(tpr[fpr <= limit].max())
 
 
-def _eer(truth: Any, scores: Any) -> float:
-    """Where the false-positive and false-negative rates cross, interpolated along the ROC curve."""
-    from sklearn.metrics import roc_curve
-
+def _equal_error_rate(truth: Any, scores: Any, _fpr: float) -> float:
+    """Computes where false-positive and false-negative rates cross, interpolated along the ROC curve."""
     fpr, tpr, _ = roc_curve(truth, scores)
     excess = fpr + tpr - 1  # FPR - FNR: from -1 to 1, never falling
     after = int(np.argmax(excess >= 0))
@@ -118,24 +150,44 @@ def _eer(truth: Any, scores: Any) -> float:
     return float(fpr[after - 1] + share * (fpr[after] - fpr[after - 1]))
 
 
-def _log_loss(labels: Labels, probabilities: Floats) -> float:
-    from sklearn.metrics import log_loss
+# --- of probabilities and decisions -------------------------------------------------------------------------------
 
+
+def _log_loss(given: Predictions) -> float:
+    """Computes the mean of -log of the true class's probability."""
     # Renormalised first, because scikit-learn warns of rows that sum to 1 only as fp16 does.
-    normal = probabilities / probabilities.sum(axis=1, keepdims=True)
-    return float(log_loss(labels, normal, labels=range(probabilities.shape[1])))
+    normal = given.probabilities / given.probabilities.sum(axis=1, keepdims=True)
+    return float(log_loss(given.labels, normal, labels=range(normal.shape[1])))
 
 
-def _of_decisions(name: str, labels: Labels, probabilities: Floats, positive: int) -> float:
-    """Metrics of the most probable class."""
-    from sklearn.metrics import accuracy_score, f1_score, recall_score
+def _accuracy(given: Predictions) -> float:
+    """Computes the share of right decisions."""
+    return float(np.mean(given.predicted == given.labels))
 
-    predicted = probabilities.argmax(axis=1)
-    present = np.unique(labels)
-    if name == "accuracy":
-        return float(accuracy_score(labels, predicted))
-    if name == "balanced_accuracy":  # the mean recall; scikit-learn's own warns of classes that are only predicted
-        return float(recall_score(labels, predicted, labels=present, average="macro", zero_division=0))
-    if probabilities.shape[1] == 2:
-        return float(f1_score(labels == positive, predicted == positive, zero_division=0))
-    return float(f1_score(labels, predicted, labels=present, average="macro", zero_division=0))
+
+def _balanced_accuracy(given: Predictions) -> float:
+    """Computes the mean recall; scikit-learn's own function warns of classes that are only predicted."""
+    recall = recall_score(given.labels, given.predicted, labels=given.present, average="macro", zero_division=0)
+    return float(recall)
+
+
+def _f1(given: Predictions) -> float:
+    """Computes the F1 score of the positive class, or its mean over the present classes if there are more."""
+    if given.probabilities.shape[1] == 2:
+        return float(f1_score(given.labels == given.positive, given.predicted == given.positive, zero_division=0))
+    return float(f1_score(given.labels, given.predicted, labels=given.present, average="macro", zero_division=0))
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("auc", partial(_average_over_classes, "auc", _roc_auc)),
+        Metric("accuracy", _accuracy),
+        Metric("balanced_accuracy", _balanced_accuracy),
+        Metric("f1", _f1),
+        Metric("log_loss", _log_loss, "minimize"),
+        Metric("tpr_at_fpr", partial(_average_over_classes, "tpr_at_fpr", _tpr_at_fpr)),
+        Metric("eer", partial(_average_over_classes, "eer", _equal_error_rate), "minimize"),
+    )
+}
+"""Every metric by its name."""

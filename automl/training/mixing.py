@@ -6,19 +6,20 @@ newest versions integer labels, and draws from numpy's global generator. torchvi
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from automl.recipe.mixing import CutMix, Mixup, NoMixing
+from automl.recipe.choices import choice_classes, unknown_choice
+from automl.recipe.mixing import CutMix, Mixing, Mixup, NoMixing
 
 Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """Images (B, C, H, W) float, soft targets (B, C) and the step → the same two, mixed."""
 
 
-def make_mixing(mixing: "NoMixing | Mixup | CutMix", classes: int, seed: int) -> Mix:
+def make_mixing(mixing: Mixing, classes: int, seed: int) -> Mix:
     """Makes the mixing of a recipe.
 
     Each image is mixed with its neighbour in the batch (the batch is shuffled), in one proportion for the whole batch.
@@ -32,33 +33,37 @@ def make_mixing(mixing: "NoMixing | Mixup | CutMix", classes: int, seed: int) ->
         A function of images (B, 3, H, W) float, soft targets (B, C) fp32 and a step index, which should differ
         between micro-batches. The result depends on nothing but these and the seed; the inputs are not changed. A
         batch of one comes back as it was.
+
+    Raises:
+        RecipeError: If there is no such mixing.
     """
-    if mixing.name == "none":
-        return _unmixed
     from torchvision.transforms import v2
 
-    kind = {"mixup": v2.MixUp, "cutmix": v2.CutMix}[mixing.name]
-    transform = kind(alpha=mixing.alpha, num_classes=classes)
-    probability = mixing.probability
-
-    def mix(images: Tensor, targets: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(_step_seed(seed, step))
-            if torch.rand(()).item() >= probability:
-                return images, targets
-            mixed: tuple[Tensor, Tensor] = transform(images, targets)
-            return mixed
-
-    return mix
+    match mixing:
+        case NoMixing():
+            return lambda images, targets, _step: (images, targets)
+        case Mixup():
+            kind: type[v2.Transform] = v2.MixUp
+        case CutMix():
+            kind = v2.CutMix
+        case _:
+            raise unknown_choice("training", "mixing", mixing, choice_classes(Mixing))
+    return partial(mix_sometimes, kind(alpha=mixing.alpha, num_classes=classes), mixing.probability, seed)
 
 
-def _unmixed(images: Tensor, targets: Tensor, _step: int) -> tuple[Tensor, Tensor]:
-    """Leaves the batch as it is."""
-    return images, targets
-
-
-def _step_seed(seed: int, step: int) -> int:
-    """One generator seed for (seed, step), without the collisions that a sum has."""
-    import numpy as np
-
-    return int(np.random.SeedSequence([seed % 2**63, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def mix_sometimes(
+    transform: Callable[..., tuple[Tensor, Tensor]],
+    probability: float,
+    seed: int,
+    images: Tensor,
+    targets: Tensor,
+    step: int,
+) -> tuple[Tensor, Tensor]:
+    """Mixes a batch or leaves it as it is, by (seed, step) alone."""
+    # One generator seed for both, without the collisions that a sum has.
+    state = np.random.SeedSequence([seed % 2**63, step]).generate_state(1, np.uint64)[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(state >> np.uint64(1)))
+        if torch.rand(()).item() >= probability:
+            return images, targets
+        return transform(images, targets)

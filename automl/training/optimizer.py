@@ -15,14 +15,16 @@ from torch import nn
 
 from automl.backbones.heads import head_modules
 from automl.errors import RecipeError
+from automl.recipe.choices import choice_classes, unknown_choice
+from automl.recipe.optimizer import Adam, AdamW, Lion, NAdamW, Optimizer, Sgd
 
 if TYPE_CHECKING:
-    from torch.optim import Optimizer
+    import torch
 
     from automl.recipe import Recipe
 
 
-def make_optimizer(recipe: "Recipe", model: nn.Module) -> "Optimizer":
+def make_optimizer(recipe: "Recipe", model: nn.Module) -> "torch.optim.Optimizer":
     """Makes the optimizer of a recipe.
 
     Call it when the model is on its device, and before `freeze_backbone`: parameters that do not require a gradient
@@ -37,51 +39,61 @@ def make_optimizer(recipe: "Recipe", model: nn.Module) -> "Optimizer":
         `initial_lr` = learning rate · `lr_scale`, which a schedule multiplies by its factor.
 
     Raises:
-        RecipeError: If the model has no parameter to train.
+        RecipeError: If the model has no parameter to train, or there is no such optimizer.
     """
     from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 
-    groups = _parameter_groups(recipe, model)
+    arguments = optimizer_arguments(recipe.optimizer)
+    groups = group_parameters(
+        model, recipe.learning_rate, recipe.weight_decay, recipe.layer_decay, recipe.head_lr_factor
+    )
     if not groups:
         raise RecipeError(f"{recipe.backbone} has no parameter that requires a gradient; unfreeze it first")
-    arguments = _arguments(recipe)
-    device = groups[0]["params"][0].device.type
-    if recipe.optimizer.fused and device in ("cpu", "cuda"):
-        arguments["fused"] = True
-    optimizer: Optimizer = create_optimizer_v2(
+    if groups[0]["params"][0].device.type not in ("cpu", "cuda"):
+        arguments.pop("fused", None)
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
         groups, opt=recipe.optimizer.name, lr=recipe.learning_rate, weight_decay=0.0, **arguments
     )
     return optimizer
 
 
-def _parameter_groups(recipe: "Recipe", model: nn.Module) -> list[dict[str, Any]]:
-    """Groups by layer and weight decay from timm, each split into backbone and head."""
+def optimizer_arguments(optimizer: Optimizer) -> dict[str, Any]:
+    """Returns an optimizer's own arguments of timm's `create_optimizer_v2`, whose name for it is the recipe's.
+
+    Raises:
+        RecipeError: If there is no such optimizer.
+    """
+    arguments: dict[str, Any]
+    match optimizer:
+        case Sgd():
+            # Nesterov without momentum is plain SGD, which torch refuses to call so.
+            arguments = {"momentum": optimizer.momentum, "nesterov": optimizer.nesterov and optimizer.momentum > 0}
+        case Adam() | AdamW() | NAdamW() | Lion():
+            arguments = {"betas": (0.9, optimizer.beta2)}
+        case _:
+            raise unknown_choice("training", "optimizer", optimizer, choice_classes(Optimizer))
+    return arguments | ({"fused": True} if optimizer.fused else {})
+
+
+def group_parameters(
+    model: nn.Module, learning_rate: float, weight_decay: float, layer_decay: float, head_lr_factor: float
+) -> list[dict[str, Any]]:
+    """Groups parameters by layer and weight decay, as timm does, each group split into backbone and head."""
     from timm.optim import param_groups_layer_decay, param_groups_weight_decay  # type: ignore[attr-defined]
 
     exempt: set[str] = getattr(model, "no_weight_decay", set)()
-    if recipe.layer_decay < 1:
-        groups = param_groups_layer_decay(
-            model, recipe.weight_decay, no_weight_decay_list=exempt, layer_decay=recipe.layer_decay
-        )
+    if layer_decay < 1:
+        groups = param_groups_layer_decay(model, weight_decay, no_weight_decay_list=exempt, layer_decay=layer_decay)
     else:
-        groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=exempt)
+        groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=exempt)
     head = {id(parameter) for module in head_modules(model) for parameter in module.parameters()}
     split = []
     for group in groups:
         for in_head in (False, True):
             parameters = [p for p in group["params"] if (id(p) in head) is in_head]
             # All of a new head is new, while timm counts the first layers of caformer's as layers of the backbone.
-            scale = recipe.head_lr_factor if in_head else group.get("lr_scale", 1.0)
-            rate = recipe.learning_rate * scale
+            scale = head_lr_factor if in_head else group.get("lr_scale", 1.0)
+            rate = learning_rate * scale
             if parameters:
                 split.append(group | {"params": parameters, "lr": rate, "initial_lr": rate, "lr_scale": scale})
     return split
-
-
-def _arguments(recipe: "Recipe") -> dict[str, Any]:
-    """The optimizer's own hyperparameters, in timm's words."""
-    optimizer = recipe.optimizer
-    if optimizer.name == "sgd":
-        # Nesterov without momentum is plain SGD, which torch refuses to call so.
-        return {"momentum": optimizer.momentum, "nesterov": optimizer.nesterov and optimizer.momentum > 0}
-    return {"betas": (0.9, optimizer.beta2)}

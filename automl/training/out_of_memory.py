@@ -1,26 +1,24 @@
 """What a training does when memory runs out: it repeats the step with smaller micro-batches.
 
 Fragmentation, or a neighbour on the GPU: what fitted a moment ago does not fit any more. The effective batch stays,
-because gradients are accumulated. Out of memory is recognised by its type alone; every other error is the user's to
-see.
+because gradients are accumulated. Out of memory is recognised by its type alone; every other error goes on to the user.
 """
 
-import gc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from automl.devices import free_cached_memory
 from automl.errors import MemoryBudgetError
 
 Result = TypeVar("Result")
 
-_MOST = 3
-"""Out of memory so often, a training will be so again: it ends."""
-
+_MOST_TIMES = 3
+"""A training that ran out of memory this often will do so again: it ends."""
 
 _PLACES = {"training": "a training step", "optimizer": "the optimizer's step", "evaluation": "evaluation"}
 
@@ -38,14 +36,14 @@ class OutOfMemory:
     """Images that are tried next; None: the training ends."""
 
     def describe(self) -> str:
-        """In one line, for a log."""
+        """Describes it in one line, for a log."""
         then = "the training ends" if self.next_micro_batch_size is None else f"now {self.next_micro_batch_size}"
         place = _PLACES[self.where]
         return f"out of memory in {place} after {self.step} steps with {self.micro_batch_size} images at once; {then}"
 
 
-def attempted(attempt: Callable[[], Result]) -> Result | None:
-    """What a function returns, or None where memory ran out.
+def none_if_out_of_memory(attempt: Callable[[], Result]) -> Result | None:
+    """Returns what a function returns, or None where memory ran out.
 
     The exception's traceback holds the frames of what failed, and so its tensors: they are gone when this returns.
     """
@@ -55,14 +53,7 @@ def attempted(attempt: Callable[[], Result]) -> Result | None:
         return None
 
 
-def give_back(device: torch.device) -> None:
-    """Gives memory that no tensor uses back to the device, in whole, so that fragments do not count."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-class Buffers:
+class BufferBackup:
     """A copy of a network's buffers: BatchNorm's statistics move in each forward pass, also in one that failed.
 
     It costs as much memory as the buffers and, in each step, one call for each of their types; nothing for a network
@@ -75,13 +66,13 @@ class Buffers:
             by_type.setdefault(buffer.dtype, []).append(buffer)
         self._pairs = [(live, [buffer.clone() for buffer in live]) for live in by_type.values()]
 
-    def keep(self) -> None:
-        """Notes them as they are."""
+    def save_buffers(self) -> None:
+        """Copies the buffers as they are."""
         for live, kept in self._pairs:
             torch._foreach_copy_(kept, live)
 
-    def restore(self) -> None:
-        """Makes them what they were when they were noted."""
+    def restore_buffers(self) -> None:
+        """Makes the buffers what they were when they were copied."""
         for live, kept in self._pairs:
             torch._foreach_copy_(live, kept)
 
@@ -99,22 +90,22 @@ class MicroBatches:
         self,
         model: nn.Module,
         shares: tuple[int, int],
-        wanted: int | None,
+        size: int | None,
         on_out_of_memory: Callable[[OutOfMemory], None] | None,
     ) -> None:
-        """Prepares.
+        """Plans the micro-batches of a training.
 
         Args:
-            model: A BatchNorm in it wants two images in each micro-batch.
+            model: A BatchNorm in it needs two images in each micro-batch.
             shares: The fewest and the most images of a batch that one process trains on; all of several processes
                 have the same number of micro-batches.
-            wanted: Images of a micro-batch, at most; None: the whole batch.
-            on_out_of_memory: Told each time memory ran out; None: it is an error like any other.
+            size: Images of a micro-batch, at most; None: the whole batch.
+            on_out_of_memory: Called each time memory runs out; None: it is an error like any other.
         """
         self._least, self._most = shares
         self._smallest = 2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1
-        self._tell = on_out_of_memory
-        self.size = self._most if wanted is None else min(wanted, self._most)
+        self._on_out_of_memory = on_out_of_memory
+        self.size = self._most if size is None else min(size, self._most)
         self.evaluation_size: int | None = None
         self.times = 0
 
@@ -123,20 +114,20 @@ class MicroBatches:
         """Micro-batches of a step."""
         return max(1, min(-(-self._most // self.size), self._least // self._smallest))
 
-    def split(self, *batch: Tensor) -> list[tuple[Tensor, ...]]:
+    def split_batch(self, *batch: Tensor) -> list[tuple[Tensor, ...]]:
         """Splits tensors of one batch into micro-batches whose sizes differ by one image at most.
 
         A last one of what is left over may be a single image, on which BatchNorm fails.
         """
         return list(zip(*(torch.tensor_split(tensor, self.parts) for tensor in batch), strict=True))
 
-    def until_it_fits(
+    def retry_smaller(
         self, attempt: Callable[[], Result], undo: Callable[[], None], step: int, device: torch.device
     ) -> Result:
         """Repeats what may be repeated, with smaller micro-batches each time memory runs out.
 
         Args:
-            attempt: Splits by `split`; returns anything but None.
+            attempt: Splits by `split_batch`; returns anything but None.
             undo: Called after an attempt that failed, to leave no trace of it.
             step: Optimizer steps that are done.
             device: Where.
@@ -144,65 +135,66 @@ class MicroBatches:
         Raises:
             MemoryBudgetError: If it has run out too often, or the micro-batch can be no smaller.
         """
-        if self._tell is None:
+        if self._on_out_of_memory is None:
             return attempt()
-        while (result := attempted(attempt)) is None:
+        while (result := none_if_out_of_memory(attempt)) is None:
             undo()
-            give_back(device)
+            free_cached_memory(device)
             self._shrink(step, "training")
         return result
 
-    def at_once(self, attempt: Callable[[], bool], step: int) -> bool:
+    def try_once(self, attempt: Callable[[], Literal[True]], step: int) -> bool:
         """Does what must not be repeated.
 
         Returns:
             Whether it was done; if not, it may be half done, and the micro-batches are smaller from now on.
 
         Raises:
-            MemoryBudgetError: As `until_it_fits`.
+            MemoryBudgetError: As `retry_smaller`.
         """
-        if self._tell is None:
+        if self._on_out_of_memory is None:
             return attempt()
-        if attempted(attempt) is None:
+        if none_if_out_of_memory(attempt) is None:
             self._shrink(step, "optimizer")
             return False
         return True
 
-    def evaluation_ran_out(self, step: int, tried: int, smaller: int) -> None:
-        """Notes that so many images at once were too many in evaluation.
+    def note_evaluation(self, step: int, tried: int, smaller: int) -> None:
+        """Counts that memory ran out in evaluation.
 
         Raises:
             MemoryBudgetError: If memory has run out too often.
         """
         self.evaluation_size = smaller
-        if self._tell is not None:
-            self._note(OutOfMemory(step, "evaluation", tried, smaller))
+        self._report(OutOfMemory(step, "evaluation", tried, smaller))
 
-    def state(self) -> list[int | None]:
-        """What `recall` wants."""
+    def get_state(self) -> list[int | None]:
+        """Returns the state for a checkpoint."""
         return [self.size, self.evaluation_size, self.times]
 
-    def recall(self, state: Sequence[int | None]) -> None:
-        """Goes on with what a checkpoint knows, if it is later than what this knows."""
+    def restore_state(self, state: Sequence[int | None]) -> None:
+        """Takes the state of a checkpoint, where memory had run out more often than here."""
         size, evaluation_size, times = state
         self.size = min(self.size, size or self.size)
         self.evaluation_size = min((n for n in (self.evaluation_size, evaluation_size) if n), default=None)
         self.times = max(self.times, times or 0)
 
     def _shrink(self, step: int, where: Literal["training", "optimizer"]) -> None:
-        """Twice as many micro-batches, or as many as there can be."""
+        """Plans twice as many micro-batches, or as many as there can be."""
         tried, most_parts = -(-self._most // self.parts), max(1, self._least // self._smallest)
         smaller = -(-self._most // min(2 * self.parts, most_parts))
-        self._note(OutOfMemory(step, where, tried, smaller if smaller < tried else None))
+        self._report(OutOfMemory(step, where, tried, smaller if smaller < tried else None))
         self.size = smaller
 
-    def _note(self, event: OutOfMemory) -> None:
-        assert self._tell is not None  # noqa: S101 - asked by the callers
+    def _report(self, event: OutOfMemory) -> None:
+        """Counts and reports that memory ran out, and ends the training where it cannot go on."""
+        if self._on_out_of_memory is None:
+            return
         self.times += 1
-        if self.times >= _MOST:
-            event = OutOfMemory(event.step, event.where, event.micro_batch_size, None)
-        self._tell(event)
+        if self.times >= _MOST_TIMES:
+            event = replace(event, next_micro_batch_size=None)
+        self._on_out_of_memory(event)
         if event.next_micro_batch_size is None:
-            why = f"number {self.times}" if self.times >= _MOST else "the smallest micro-batch"
+            why = f"number {self.times}" if self.times >= _MOST_TIMES else "the smallest micro-batch"
             advice = "end what else uses the device, or lower numerics.micro_batch_size or image_size"
             raise MemoryBudgetError(f"{event.describe()} ({why}): {advice}")

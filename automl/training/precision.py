@@ -5,8 +5,6 @@ faster and tf_efficientnet_lite0 3 times slower on the same CPU. A candidate cou
 fp32's. Timings are kept on disk by (device, threads, versions, backbone, image size, batch).
 """
 
-import hashlib
-import json
 import os
 import platform
 import time
@@ -22,7 +20,8 @@ from torch import Tensor, nn
 
 from automl.backbones.heads import head_modules
 from automl.backbones.weights import make_model
-from automl.files import cache_dir, write_text
+from automl.devices import is_gpu
+from automl.files import CacheEntry
 from automl.recipe import Numerics, Recipe
 from automl.training.optimizer import make_optimizer
 
@@ -47,11 +46,11 @@ class Timing:
     image_size: int
 
     def numerics(self, micro_batch_size: int | None = None) -> Numerics:
-        """As a part of a recipe."""
+        """Returns the numerics of a recipe."""
         return Numerics(precision=self.precision, memory_format=self.memory_format, micro_batch_size=micro_batch_size)
 
-    def at(self, image_size: int) -> "Timing":
-        """Scaled to another image size by the number of pixels."""
+    def scale_to(self, image_size: int) -> "Timing":
+        """Scales the times to another image size by the number of pixels."""
         factor = (image_size / self.image_size) ** 2
         return Timing(
             self.precision,
@@ -77,13 +76,11 @@ def best_numerics(recipe: Recipe, classes: int, device: str, batch_size: int = 1
     Raises:
         RecipeError: If the backbone cannot be built at this image size.
     """
-    path = _path(recipe, device, batch_size)
-    try:
-        return Timing(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        pass  # not timed yet, or not readable: time it
-    timing = _time_candidates(recipe, classes, torch.device(device), batch_size)
-    write_text(path, json.dumps(asdict(timing)))
+    cached = _find_cached_timing(recipe, device, batch_size)
+    timing = cached.load_json(lambda values: Timing(**values))
+    if timing is None:
+        timing = _time_candidates(recipe, classes, torch.device(device), batch_size)
+        cached.save_json(asdict(timing))
     return timing
 
 
@@ -97,8 +94,8 @@ def _time_candidates(recipe: Recipe, classes: int, device: torch.device, batch_s
     images = torch.randn(batch_size, 3, recipe.image_size, recipe.image_size, device=device)
     labels = torch.arange(batch_size, device=device) % classes
     best: Timing | None = None
-    for precision, layout, evaluation in _correct(model, images, list(_candidates(device))):
-        _lay_out(model, layout)
+    for precision, layout, evaluation in _time_correct(model, images, list(_list_candidates(device))):
+        _set_layout(model, layout)
         limit = best.train_seconds * batch_size if best else float("inf")
         train = _time_training(recipe, model, images, labels, precision, layout, limit)
         if best is None or train < limit:
@@ -107,30 +104,30 @@ def _time_candidates(recipe: Recipe, classes: int, device: torch.device, batch_s
     return best
 
 
-def _correct(
+def _time_correct(
     model: nn.Module, images: Tensor, candidates: "list[Candidate]"
 ) -> "list[tuple[Precision, Layout, float]]":
-    """The candidates whose logits agree with the first one's, with their seconds; before any training step.
+    """Times the candidates whose logits agree with the first one's, before any training step.
 
     A step would move the BatchNorm statistics, and with them the logits that are compared.
     """
     found: list[tuple[Precision, Layout, float]] = []
     reference: Tensor | None = None
     for precision, layout in candidates:
-        _lay_out(model, layout)
+        _set_layout(model, layout)
         logits, seconds = _time_evaluation(model, images, precision, layout)
         reference = logits if reference is None else reference
-        if _agree(logits, reference):
+        if _logits_agree(logits, reference):
             found.append((precision, layout, seconds))
     return found
 
 
-def _lay_out(model: nn.Module, layout: str) -> None:
+def _set_layout(model: nn.Module, layout: str) -> None:
     model.to(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
 
 
-def _candidates(device: torch.device) -> "Iterator[Candidate]":
-    """fp32 in both formats first: the reference; then what the device computes natively."""
+def _list_candidates(device: torch.device) -> "Iterator[Candidate]":
+    """Yields fp32 in both formats first, the reference; then what the device computes natively."""
     yield "fp32", "contiguous"
     yield "fp32", "channels_last"
     if device.type == "cuda":
@@ -147,57 +144,57 @@ def _candidates(device: torch.device) -> "Iterator[Candidate]":
 @torch.inference_mode()
 def _time_evaluation(model: nn.Module, images: Tensor, precision: str, layout: str) -> tuple[Tensor, float]:
     model.eval()
-    images = _laid_out(images, layout)
+    images = _with_layout(images, layout)
     with autocast(images.device, precision):
         seconds = []
         for _ in range(3):
-            started = _now(images.device)
+            started = _read_clock(images.device)
             logits = model(images).float()
-            seconds.append(_now(images.device) - started)
+            seconds.append(_read_clock(images.device) - started)
     return logits, min(seconds)
 
 
 def _time_training(
     recipe: Recipe, model: nn.Module, images: Tensor, labels: Tensor, precision: str, layout: str, limit: float
 ) -> float:
-    """Least seconds of a training step (noise only adds); stops early when one is far over `limit`."""
+    """Returns the least seconds of a training step; stops early when one is far over `limit`."""
     model.train()
-    images = _laid_out(images, layout)
+    images = _with_layout(images, layout)
     # A learning rate of zero: the optimizer works as ever, and the weights stay for the next candidate.
     optimizer = make_optimizer(recipe.model_copy(update={"learning_rate": 1e-12}), model)
     seconds = []
     for step in range(5):
-        started = _now(images.device)
+        started = _read_clock(images.device)
         with autocast(images.device, precision):
             logits = model(images)
         nn.functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        seconds.append(_now(images.device) - started)
+        seconds.append(_read_clock(images.device) - started)
         if step == 1 and seconds[1] > 1.5 * limit:
             break
     return min(seconds[1:])
 
 
-def _agree(logits: Tensor, reference: Tensor) -> bool:
+def _logits_agree(logits: Tensor, reference: Tensor) -> bool:
     scale = float(reference.abs().max().clamp_min(1e-6))
     return bool(torch.isfinite(logits).all()) and float((logits - reference).abs().max()) <= _TOLERANCE * scale
 
 
-def _laid_out(images: Tensor, layout: str) -> Tensor:
+def _with_layout(images: Tensor, layout: str) -> Tensor:
     return images.contiguous(
         memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format
     )
 
 
 def autocast(device: torch.device, precision: str) -> Any:
-    """The context in which a forward pass runs in a precision; for fp32, none."""
+    """Returns the context in which a forward pass runs in a precision; for fp32, none."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
-def _now(device: torch.device) -> float:
+def _read_clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -212,14 +209,10 @@ def _cpu_flags() -> set[str]:
     return set(next(lines, "").split())
 
 
-def _path(recipe: Recipe, device: str, batch_size: int) -> Path:
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.startswith("cuda")
-        else f"{platform.machine()} {platform.processor()}"
-    )
+def _find_cached_timing(recipe: Recipe, device: str, batch_size: int) -> CacheEntry:
+    """Returns where a timing is kept: by machine, versions, backbone, image size, optimizer and batch."""
     key = [
-        name,
+        torch.cuda.get_device_name(device) if is_gpu(device) else f"{platform.machine()} {platform.processor()}",
         torch.get_num_threads(),
         os.cpu_count(),
         version("torch"),
@@ -229,5 +222,4 @@ def _path(recipe: Recipe, device: str, batch_size: int) -> Path:
         recipe.optimizer.name,
         batch_size,
     ]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    return cache_dir() / "timings" / f"{digest}.json"
+    return CacheEntry("timings", key, digits=16)

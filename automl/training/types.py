@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
-from automl.backbones.weights import Preprocessing, preprocessing
+from automl.backbones.input import Preprocessing, read_preprocessing
 from automl.recipe import Recipe
-from automl.views.parameters import ClipView
+from automl.views.base import ClipView
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,14 +49,14 @@ class Data(Protocol):
 
 
 def expected_input(model: nn.Module, recipe: Recipe, data: Data) -> Preprocessing:
-    """What a network learns to expect of its input.
+    """Returns what a network learns to expect of its input.
 
     Args:
         model: The recipe's.
         recipe: Its view says whether channels are normalised as for the backbone's weights or by the training images.
         data: Has the training images.
     """
-    found = preprocessing(model)
+    found = read_preprocessing(model)
     if isinstance(recipe.view, ClipView) and recipe.view.normalize == "dataset":
         mean, std = data.channel_statistics()
         return replace(found, mean=mean, std=std)

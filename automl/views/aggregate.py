@@ -1,17 +1,75 @@
 """From the scores of a clip's images to the score of the clip: samples are clips, not frames."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from automl.views.parameters import Aggregate, Maximum, TopShare, TrimmedMean
+from automl.schema import Part
 
 Floats = NDArray[np.floating[Any]]
 
 
-def aggregate(how: Aggregate, probabilities: Floats, positive: int) -> NDArray[np.float64]:
-    """The score of one clip.
+class BaseAggregate(Part):
+    """How the scores of a clip's images become the score of the clip."""
+
+    name: str
+
+    def combine_columns(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Combines each column of (K, C) by itself."""
+        raise NotImplementedError(f"the aggregate {self.name} combines nothing")
+
+
+class Mean(BaseAggregate):
+    """The mean over the images."""
+
+    name: Literal["mean"] = "mean"
+
+    def combine_columns(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Takes the mean of each column."""
+        return np.asarray(values.mean(axis=0))
+
+
+class Maximum(BaseAggregate):
+    """The image that is most of the positive class: one forged face is enough for a forged clip."""
+
+    name: Literal["max"] = "max"
+
+    def combine_columns(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Takes the maximum of each column."""
+        return np.asarray(values.max(axis=0))
+
+
+class TrimmedMean(BaseAggregate):
+    """The mean without the share `trim` of the images at each end, rounded down; never of none."""
+
+    name: Literal["trimmed_mean"] = "trimmed_mean"
+    trim: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
+
+    def combine_columns(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Takes the mean of each column's middle."""
+        cut = int(self.trim * len(values))  # trim is less than a half: one image at least is left
+        return np.asarray(np.sort(values, axis=0)[cut : len(values) - cut].mean(axis=0))
+
+
+class TopShare(BaseAggregate):
+    """The mean of the share `share` of the images that are most of the positive class, rounded up."""
+
+    name: Literal["top"] = "top"
+    share: Annotated[float, Field(gt=0, le=1)] = 0.25
+
+    def combine_columns(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Takes the mean of each column's largest values."""
+        top = max(1, int(np.ceil(self.share * len(values) - 1e-9)))
+        return np.asarray(np.sort(values, axis=0)[-top:].mean(axis=0))
+
+
+Aggregate = Annotated[Mean | Maximum | TrimmedMean | TopShare, Field(discriminator="name")]
+
+
+def aggregate_scores(how: Aggregate, probabilities: Floats, positive: int) -> NDArray[np.float64]:
+    """Computes the score of one clip.
 
     Args:
         how: The recipe's `aggregate`.
@@ -25,16 +83,16 @@ def aggregate(how: Aggregate, probabilities: Floats, positive: int) -> NDArray[n
     if len(values) == 1:
         return np.array(values[0])
     if values.shape[1] == 2:
-        score = float(_columns(how, values[:, [positive]])[0])
+        score = float(how.combine_columns(values[:, [positive]])[0])
         return np.array([score, 1 - score] if positive == 0 else [1 - score, score])
-    every = _columns(how, values)
+    every = how.combine_columns(values)
     return np.asarray(every / every.sum(), dtype=np.float64)
 
 
-def clip_scores(
+def score_clips(
     how: Aggregate, probabilities: Floats, counts: NDArray[np.integer[Any]], positive: int, prior: Floats
 ) -> NDArray[np.float64]:
-    """The scores of clips.
+    """Computes the scores of clips.
 
     Args:
         how: The recipe's `aggregate`.
@@ -50,21 +108,5 @@ def clip_scores(
         return np.asarray(probabilities, dtype=np.float64)
     ends = np.cumsum(counts)
     parts = [probabilities[end - count : end] for end, count in zip(ends, counts, strict=True)]
-    scores = [aggregate(how, part, positive) if len(part) else np.asarray(prior, np.float64) for part in parts]
+    scores = [aggregate_scores(how, part, positive) if len(part) else np.asarray(prior, np.float64) for part in parts]
     return np.stack(scores)
-
-
-def _columns(how: Aggregate, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Aggregates each column of (K, C) by itself."""
-    images = len(values)
-    match how:
-        case Maximum():
-            found = values.max(axis=0)
-        case TopShare(share=share):
-            found = np.sort(values, axis=0)[-max(1, int(np.ceil(share * images - 1e-9))) :].mean(axis=0)
-        case TrimmedMean(trim=trim):
-            cut = int(trim * images)  # trim is less than a half: one image at least is left
-            found = np.sort(values, axis=0)[cut : images - cut].mean(axis=0)
-        case _:
-            found = values.mean(axis=0)
-    return np.asarray(found, dtype=np.float64)

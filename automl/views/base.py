@@ -1,15 +1,25 @@
-"""What all views of clips share: their images, what they say of a clip with nothing for them, and cutting squares."""
+"""What all views share: their parameters, their images, and cutting squares.
 
+A view turns a media file into a few uint8 images. Each view is a class in a module of its own: its fields are its
+parameters, by which a recipe and a search space name it, and `make_images` makes the images. The same file and
+parameters give the same images each time. No view imports torch: files are decoded in processes without it.
+"""
+
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from pydantic import Field
 
 from automl.errors import DataError
+from automl.media.images import read_pixels
 from automl.media.info import AudioStream, VideoStream, probe_media
+from automl.schema import Part
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -35,6 +45,71 @@ class ViewImages:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+
+class BaseView(Part):
+    """A view's parameters, and how it makes images.
+
+    Attributes:
+        media: What a file must hold for this view: an image, pictures that move, or sound.
+        version: Raised when the same file and parameters give other pixels; part of the cache's key.
+        needs: Packages that it imports when it makes images.
+    """
+
+    media: ClassVar[Literal["image", "video", "sound"]]
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ()
+    name: str
+
+    def make_images(self, path: Path, size: int) -> ViewImages:
+        """Makes the images of a file.
+
+        Args:
+            path: The file.
+            size: Pixels of each side of the images; of an image file, see `automl.media.images.read_pixels`.
+
+        Returns:
+            At least one image. The same file gives the same images.
+
+        Raises:
+            NothingToSee: If the file holds nothing for this view.
+            DataError: If the file cannot be read.
+        """
+        raise NotImplementedError(f"the view {self.name} makes no images")
+
+    @property
+    def key(self) -> str:
+        """All parameters that decide the pixels, in one line, the same in every process: part of the cache's name."""
+        return json.dumps({"version": self.version, **self._pixel_parameters()}, sort_keys=True)
+
+    def _pixel_parameters(self) -> dict[str, object]:
+        """Returns the parameters that decide the pixels, as JSON has them."""
+        return self.model_dump(mode="json", exclude={"normalize"})
+
+
+class WholeImage(BaseView):
+    """An image file is one image, itself."""
+
+    media: ClassVar[Literal["image", "video", "sound"]] = "image"
+    name: Literal["image"] = "image"
+
+    def make_images(self, path: Path, size: int) -> ViewImages:
+        """Reads the image, whole: shape (1, height, width, 3)."""
+        return stack_images([read_pixels(path, size)], [0.0], [])
+
+
+class ClipView(BaseView):
+    """A view of a video or a sound.
+
+    Attributes:
+        count: Images of a clip at most.
+        normalize: Mean and standard deviation that a channel is normalised with: `pretraining`, those of the
+            backbone's weights; `dataset`, those of the training images, which suits images unlike photographs.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("av",)
+    count: Annotated[int, Field(ge=1, le=64)] = 8
+    normalize: Literal["pretraining", "dataset"] = "pretraining"
 
 
 def probe_video(path: Path) -> VideoStream:
@@ -63,7 +138,7 @@ def probe_sound(path: Path) -> AudioStream:
     return audio
 
 
-def square(pixels: Pixels, size: int) -> Pixels:
+def cut_square(pixels: Pixels, size: int) -> Pixels:
     """Cuts the middle square out of a picture and resizes it (bicubic, antialiased): nothing is added at the edges.
 
     Args:
@@ -82,6 +157,6 @@ def square(pixels: Pixels, size: int) -> Pixels:
     return np.asarray(Image.fromarray(middle).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def stacked(images: Sequence[Pixels], times_seconds: Sequence[float], notes: Sequence[str]) -> ViewImages:
+def stack_images(images: Sequence[Pixels], times_seconds: Sequence[float], notes: Sequence[str]) -> ViewImages:
     """Puts images and their times together."""
     return ViewImages(np.stack(images), np.asarray(times_seconds, dtype=np.float64), tuple(notes))

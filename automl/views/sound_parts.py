@@ -1,17 +1,18 @@
-"""What the views of sound share: cutting a clip into parts, and saying in one line what librosa cannot do."""
+"""What the views of sound share: parameters, cutting a clip into parts, and one line for what librosa cannot do."""
 
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Annotated, ClassVar, Literal, ParamSpec, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, model_validator
 
-from automl.errors import DataError
+from automl.errors import DataError, first_line
 from automl.media.opening import require
 from automl.media.sound import NoSound, read_sound
-from automl.views.base import NothingToSee, probe_sound
+from automl.views.base import ClipView, NothingToSee, Pixels, ViewImages, probe_sound, stack_images
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,21 +20,84 @@ R = TypeVar("R")
 Samples = npt.NDArray[np.float32]
 
 
+class SoundView(ClipView):
+    """A view of sound: a picture of each part of a clip, time from left to right.
+
+    A clip shorter than a part is repeated until it fills it, as Jung et al. (AASIST, ICASSP 2022) pad: an empty margin
+    would tell the clip's length, not its sound. Silence gives pictures too.
+
+    Attributes:
+        count: Parts of a clip at most, evenly placed from its beginning to its end; never more than it takes to
+            cover the clip.
+        seconds: Of sound in one picture.
+        sample_rate_hz: All sound is resampled to it first, so that recordings of different rates can be compared.
+        window_seconds: Of sound that one column of the spectrogram is computed from.
+        hop_seconds: From one column to the next.
+    """
+
+    media: ClassVar[Literal["image", "video", "sound"]] = "sound"
+    needs: ClassVar[tuple[str, ...]] = ("av", "librosa")
+    normalize: Literal["pretraining", "dataset"] = "dataset"
+    count: Annotated[int, Field(ge=1, le=64)] = 4
+    seconds: Annotated[float, Field(ge=0.5, le=60)] = 4.0
+    sample_rate_hz: Annotated[int, Field(ge=4000, le=48_000)] = 16_000
+    window_seconds: Annotated[float, Field(ge=0.005, le=0.5)] = 0.064
+    hop_seconds: Annotated[float, Field(ge=0.001, le=0.1)] = 0.016
+
+    @model_validator(mode="after")
+    def _check_hop(self) -> Self:
+        if self.hop_seconds > self.window_seconds:
+            raise ValueError(
+                f"hop_seconds {self.hop_seconds} leaves sound out between windows of {self.window_seconds} s;"
+                " at most window_seconds"
+            )
+        return self
+
+    @property
+    def window(self) -> int:
+        """Samples of a window, an even number."""
+        return 2 * round(self.window_seconds * self.sample_rate_hz / 2)
+
+    @property
+    def hop(self) -> int:
+        """Samples from one window to the next."""
+        return max(1, round(self.hop_seconds * self.sample_rate_hz))
+
+    def make_images(self, path: Path, size: int) -> ViewImages:
+        """Draws a picture of each part of a clip's sound; see `BaseView.make_images`."""
+        images, times = [], []
+        for time, samples in read_parts(path, self.sample_rate_hz, self.seconds, self.count):
+            images.append(self.draw_picture(samples, size))
+            times.append(time)
+        return stack_images(images, times, [])
+
+    def draw_picture(self, samples: Samples, size: int) -> Pixels:
+        """Draws one part.
+
+        Args:
+            samples: Shape (n,), dtype float32, in [-1, 1], at `sample_rate_hz`.
+            size: Pixels of each side of the picture.
+
+        Returns:
+            Shape (size, size, 3), dtype uint8.
+        """
+        raise NotImplementedError(f"the view {self.name} draws no picture")
+
+
 def uses_librosa(compute: Callable[P, R]) -> Callable[P, R]:
     """Makes what librosa and NumPy find wrong with a sound a `DataError` of one line; the cause is chained."""
 
     @wraps(compute)
-    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return compute(*args, **kwargs)
         except (require("librosa").LibrosaError, ValueError) as exc:
-            reason = str(exc).strip().split("\n")[0]
-            raise DataError(f"its sound cannot be made into a picture: {reason}") from exc
+            raise DataError(f"its sound cannot be made into a picture: {first_line(exc)}") from exc
 
-    return told
+    return call
 
 
-def parts(path: Path, sample_rate_hz: int, seconds: float, count: int) -> Iterator[tuple[float, Samples]]:
+def read_parts(path: Path, sample_rate_hz: int, seconds: float, count: int) -> Iterator[tuple[float, Samples]]:
     """Reads evenly placed parts of a clip's sound, one after the other.
 
     Args:
@@ -51,18 +115,18 @@ def parts(path: Path, sample_rate_hz: int, seconds: float, count: int) -> Iterat
     """
     length = probe_sound(path).duration_seconds
     if length is None:
-        length = len(_read(path, sample_rate_hz, 0.0, None)) / sample_rate_hz
+        length = len(_read_samples(path, sample_rate_hz, 0.0, None)) / sample_rate_hz
     number = min(count, max(1, int(np.ceil(length / seconds - 1e-3))))
     spare = max(0.0, length - seconds)
     starts = np.linspace(0, spare, number) if number > 1 else np.array([spare / 2])
     wanted = round(seconds * sample_rate_hz)
     for start in starts.tolist():
-        samples = _read(path, sample_rate_hz, start, seconds)
+        samples = _read_samples(path, sample_rate_hz, start, seconds)
         middle = start + len(samples) / sample_rate_hz / 2
         yield middle, np.resize(samples, wanted)
 
 
-def _read(path: Path, sample_rate_hz: int, start: float, seconds: float | None) -> Samples:
+def _read_samples(path: Path, sample_rate_hz: int, start: float, seconds: float | None) -> Samples:
     """Reads sound; where there is none, that is nothing to see."""
     try:
         return read_sound(path, sample_rate_hz, start, seconds)

@@ -43,7 +43,8 @@ def measure(folder: Path, hours: int) -> None:
     from automl.data.cache import build_cache
     from automl.data.dataset import open_dataset
     from automl.spec import DataSpec
-    from automl.views.parameters import Frame, Mel
+    from automl.views.frame import Frame
+    from automl.views.mel import Mel
 
     root = folder / f"hours{hours}"
     for number in range(hours * 60 // MINUTES):

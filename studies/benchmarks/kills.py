@@ -74,7 +74,7 @@ def main() -> None:
 def report(folder: Path, hit: int, code: int) -> None:
     """Counts what is in the storage."""
     from automl.study.folder import StudyFolder
-    from automl.study.study import open_study
+    from automl.study.storage import open_study
 
     trials = open_study(StudyFolder(folder)).get_trials(deepcopy=False)
     begun = [trial for trial in trials if trial.state.name != "WAITING"]

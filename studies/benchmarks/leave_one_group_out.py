@@ -72,7 +72,7 @@ def recipes(space, backbone, image_size):
     found = {}
     for good, view in [(good, good["view"]) for good in space.known_good if good["tier"] == "quick"]:
         named = view if isinstance(view, dict) else {"name": view}
-        plain = next(values for values in space.views() if values["name"] == named["name"])
+        plain = next(values for values in space.list_views() if values["name"] == named["name"])
         values = {key: value for key, value in good.items() if key not in ("tier", "backbone", "view", "augmentation")}
         parts = {key: {"name": value} for key, value in values.items() if isinstance(value, str)}
         found[named["name"]] = Recipe.from_mapping(

@@ -4,11 +4,11 @@
 
 Trains the same random study twice on the demo: undisturbed, and with memory running out once or twice in each trial at
 a random operator, in the forward pass, the backward pass, the optimizer's step (which leaves weights half changed) or
-evaluation. `automl.study.worker.work` runs as ever; the errors come from outside, by a `TorchDispatchMode` and torch's
-global hooks. The network sees each image alone (no BatchNorm, no dropout), so that the micro-batches, which become
-smaller, must not change what a trial finds: the metrics of both studies are compared, trial by trial. The optimizer is
-SGD, whose steps are as exact as its gradients; AdamW divides the rounding errors of a gradient of next to nothing by
-next to nothing.
+evaluation. `automl.study.worker.run_worker` runs as ever; the errors come from outside, by a `TorchDispatchMode` and
+torch's global hooks. The network sees each image alone (no BatchNorm, no dropout), so that the micro-batches, which
+become smaller, must not change what a trial finds: the metrics of both studies are compared, trial by trial. The
+optimizer is SGD, whose steps are as exact as its gradients; AdamW divides the rounding errors of a gradient of next to
+nothing by next to nothing.
 """
 
 import argparse
@@ -166,30 +166,26 @@ def train_study(runs: Path, name: str, trials: int, seed: int, faults: bool) -> 
     from automl.space.space import parse_space
     from automl.spec import StudySpec
     from automl.study.folder import StudyFolder
-    from automl.study.pool import Pool, PoolEntry
-    from automl.study.setup import Facts, digest, store_facts
-    from automl.study.study import freeze
-    from automl.study.worker import Stop, work
+    from automl.study.pool import MemoryNeed, Pool, PoolEntry
+    from automl.study.setup import StudySetup, create_study
+    from automl.study.trial import Stop
+    from automl.study.worker import run_worker
     from automl.training.precision import Timing
 
     values = {"data": {}, "budget": {"trials": trials}, "sampler": "random", "pruner": "none", "seed": seed}
     spec = StudySpec.from_mapping(values)
     dataset = open_dataset(spec.data, spec.seed)
     timing = Timing("fp32", "contiguous", 0.001, 0.0003, 32)
-    entry = PoolEntry("test_vit.r160_in1k", "test", 0.0, 0.4, None, None, peak_bytes=0, fits_all=True, timing=timing)
-    facts = Facts(
+    entry = PoolEntry("test_vit.r160_in1k", "test", 0.0, 0.4, None, None, MemoryNeed(0, fits_all=True), timing)
+    setup = StudySetup(
         dataset=dataset,
         space=parse_space(SPACE),
         pool=Pool((entry,)),
         metric="auc",
         cache_size=build_cache(dataset, 32).size,
-        memory_bytes=None,
-        trial_seconds=None,
-        samples_digest=digest(dataset),
     )
     folder = StudyFolder(runs / name)
-    folder.create()
-    study = freeze(folder, spec, "maximize", store_facts(facts, folder))
+    study = create_study(folder, spec, setup)
 
     def running() -> int:
         return max(trial.number for trial in study.get_trials(deepcopy=False))
@@ -197,9 +193,9 @@ def train_study(runs: Path, name: str, trials: int, seed: int, faults: bool) -> 
     injector = OutOfMemory(seed, running)
     if faults:
         with injector.hooked():
-            work(study, folder, "cpu", Stop())
+            run_worker(study, folder, "cpu", Stop())
     else:
-        work(study, folder, "cpu", Stop())
+        run_worker(study, folder, "cpu", Stop())
     return study, injector
 
 

@@ -223,11 +223,13 @@ def _count(result: "SearchResult", trials: int, device: str) -> Iterator[str]:
     """Trains more trials of a study here, and says what each asked of the storage."""
     from optuna.trial import Trial
 
-    from automl.study.study import open_study, stored_spec
-    from automl.study.worker import Stop, work
+    from automl.study.storage import open_study
+    from automl.study.trial import Stop
+    from automl.study.trial_record import read_spec
+    from automl.study.worker import run_worker
     from automl.training.fit import fit
 
-    spec = stored_spec(result.study).model_dump(mode="json")
+    spec = read_spec(result.study).model_dump(mode="json")
     begun = len(result.study.get_trials(deepcopy=False))
     spec["budget"]["trials"] = begun + trials
     result.study.set_user_attr("spec", json.dumps(spec))
@@ -239,10 +241,10 @@ def _count(result: "SearchResult", trials: int, device: str) -> Iterator[str]:
             return fit(*args, **kwargs)
 
     with (
-        mock.patch("automl.study.objective.fit", metered),
+        mock.patch("automl.study.trial.fit", metered),
         mock.patch.object(Trial, "should_prune", lambda trial: should_prune(trial) and False),
     ):
-        work(study, result.folder, device, Stop())
+        run_worker(study, result.folder, device, Stop())
     counted = study.get_trials(deepcopy=False)[begun:]
     reports = sum(len(trial.intermediate_values) for trial in counted) / trials
     yield f"storage, a full trial of {reports:.1f} validations (mean of {trials}): {meter.all.line(trials)}"

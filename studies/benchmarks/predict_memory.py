@@ -43,15 +43,16 @@ def main() -> None:
 
 def write_model(folder: Path) -> None:
     """Writes a model folder with random weights."""
-    from automl.backbones.weights import make_model, preprocessing
-    from automl.models.folder import Input, Labels
+    from automl.backbones.input import InputSpec, read_preprocessing
+    from automl.backbones.weights import make_model
+    from automl.models.folder import Labels
     from automl.models.folder import write_model as write
     from automl.recipe import Recipe
 
     recipe = Recipe(backbone="test_byobnet.r160_in1k", pretrained=False, image_size=64)
     network = make_model(recipe, 2)
-    own = preprocessing(network)
-    inputs = Input(64, 64, own.mean, own.std, own.interpolation)
+    own = read_preprocessing(network)
+    inputs = InputSpec(64, 64, own.mean, own.std, own.interpolation)
     write(folder, network, recipe, inputs, Labels(("0", "1"), 1, (0.5, 0.5)), {}, "")
 
 

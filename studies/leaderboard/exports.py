@@ -63,7 +63,7 @@ def _try_timm(recipe: Any, defaults: dict[str, Any]) -> None:
     import torch
     import yaml
 
-    from automl.backbones.examine import outputs_of
+    from automl.backbones.examine import run_on_meta
     from automl.backbones.timm_model import SkipInitialisation
     from automl.exporters.timm_config import timm_yaml
     from automl.models.folder import Labels
@@ -91,7 +91,7 @@ def _try_timm(recipe: Any, defaults: dict[str, Any]) -> None:
             model.get_classifier().bias.mul_(args.head_init_scale)
     if args.grad_checkpointing:
         model.set_grad_checkpointing(enable=True)
-    outputs_of(model, recipe.image_size)
+    run_on_meta(model, recipe.image_size)
 
 
 def _try_python(recipe: Any, _: dict[str, Any]) -> None:

@@ -44,11 +44,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from automl.backbones.freezing import freeze_backbone
-from automl.backbones.heads import _logit_layers, head_modules
-from automl.backbones.weights import make_model, preprocessing
+from automl.backbones.heads import find_logit_layers, freeze_backbone, head_modules
+from automl.backbones.input import read_preprocessing
+from automl.backbones.weights import make_model
 from automl.memory import trace
-from automl.memory.step import step_of
+from automl.memory.step import describe_step
 from automl.recipe import Recipe
 from automl.recipe.schedule import StepLR
 from automl.training.evaluation import Normalize
@@ -232,7 +232,7 @@ class Trained:
         """The pictures as the network sees them, and as many of noise."""
         generator = torch.Generator().manual_seed(1)
         noise = torch.randint(0, 256, self.data.images.shape, generator=generator, dtype=torch.uint8)
-        normalize = Normalize(preprocessing(self.model), self.recipe.numerics, torch.device("cpu"))
+        normalize = Normalize(read_preprocessing(self.model), self.recipe.numerics, torch.device("cpu"))
         return normalize(torch.cat([self.data.images, noise]))
 
 
@@ -409,7 +409,7 @@ def settle(trained: Trained) -> float:
         logits = model.eval()(images)
         largest = float((logits[:, 1] - logits[:, 0]).abs().max())
         if math.isfinite(largest) and largest > 0:
-            for layer in (layer for head in head_modules(model) for layer in _logit_layers(head, CLASSES)):
+            for layer in (layer for head in head_modules(model) for layer in find_logit_layers(head, CLASSES)):
                 layer.weight.mul_(2 / largest)
                 if layer.bias is not None:
                     layer.bias.mul_(2 / largest)
@@ -419,10 +419,11 @@ def settle(trained: Trained) -> float:
 
 def write_folder(trained: Trained, path: Path) -> Any:
     """Writes the model folder that `automl train` would."""
-    from automl.models.folder import Input, Labels, write_model
+    from automl.backbones.input import InputSpec
+    from automl.models.folder import Labels, write_model
 
-    own, size = preprocessing(trained.model), trained.recipe.image_size
-    inputs = Input(size, size, own.mean, own.std, own.interpolation)
+    own, size = read_preprocessing(trained.model), trained.recipe.image_size
+    inputs = InputSpec(size, size, own.mean, own.std, own.interpolation)
     labels = Labels(("first", "second"), 1, (0.5, 0.5))
     return write_model(path, trained.model, trained.recipe, inputs, labels, {}, "")
 
@@ -509,15 +510,15 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 def memory(recipe: Recipe) -> Found:
     """Whether the predicted peak of live tensors, with the CPU's attention, is the measured one."""
-    step, batch = step_of(recipe, CLASSES, accumulates=False), recipe.batch_size
-    for_cuda = trace.trace_envelope(step).live_at(batch)
+    step, batch = describe_step(recipe, CLASSES, accumulates=False), recipe.batch_size
+    for_cuda = trace.trace_envelope(step).live_bytes(batch)
     with mock.patch.object(trace, "cuda_kernels", cpu_kernels):
         predicted = trace.trace_envelope(step)
     activations = max((a + k * batch, k * batch) for a, k in predicted.lines)[1]
-    found, why = agrees(predicted.live_at(batch), measured_peak(recipe)), ""
+    found, why = agrees(predicted.live_bytes(batch), measured_peak(recipe)), ""
     if not found.ok:  # recurrent layers are unrolled in the trace, and one kernel of oneDNN
         with torch.backends.mkldnn.flags(enabled=False):
-            unrolled = agrees(predicted.live_at(batch), measured_peak(recipe))
+            unrolled = agrees(predicted.live_bytes(batch), measured_peak(recipe))
         why = f"; without oneDNN {unrolled.why or f'within {MEMORY_BOUND:.0%}'}"
     figures = found.figures | {"activations": activations, "predicted_cuda": for_cuda}
     return Found(found.ok, figures, found.why + why)

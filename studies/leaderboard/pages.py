@@ -2,8 +2,7 @@
 
     python studies/leaderboard/pages.py [--out docs/backbones.md]
 
-It reads the table that the package ships (`sweep.py`), `learning.csv` (`learning.py`) and `exports.csv` (`exports.py`),
-and examines nothing itself.
+It reads what `capabilities.py`, `learning.py` and `exports.py` wrote, and examines nothing itself.
 """
 
 import argparse
@@ -69,7 +68,7 @@ def counts(
         "",
         "| | architectures | not |",
         "|---|---|---|",
-        _count("can be built", one_each, lambda row: not row.trouble),
+        _count("can be built", one_each, lambda row: not row.problem),
         _count(
             "run at every size of the shipped search space (128 to 256 px)", one_each, lambda r: wanted <= {*r.runs}
         ),

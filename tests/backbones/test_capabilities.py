@@ -1,9 +1,9 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from automl.backbones import capabilities as module
 from automl.backbones.capabilities import (
     SIZES,
     Capabilities,
@@ -12,19 +12,13 @@ from automl.backbones.capabilities import (
     load_capabilities,
     shipped_capabilities,
     without_unsupported,
-    write_capabilities,
 )
-from automl.backbones.examine import examine, examine_all
+from automl.backbones.examine import examine_backbone, examine_backbones
 from automl.backbones.table import load_table
 from automl.errors import RecipeError, SpecError
+from automl.files import cache_dir
 from automl.recipe import Recipe
 from tests.fixtures.faults import Faults
-
-
-@pytest.fixture
-def no_table(monkeypatch):
-    """As with another version of timm than the table's."""
-    monkeypatch.setattr(module, "_by_name", dict)
 
 
 @pytest.mark.parametrize(
@@ -40,15 +34,15 @@ def no_table(monkeypatch):
     ],
 )
 def test_sizes_that_run_and_those_at_which_weights_load(backbone, tried, runs, loads):
-    found = examine(backbone, tried)
+    found = examine_backbone(backbone, tried)
     assert (found.runs, found.loads) == (runs, loads)
     assert bool(found.why_not) == (set(loads) != {*tried, found.weights_size})
-    assert found.sizes(pretrained=True) == loads
-    assert found.sizes(pretrained=False) == runs
+    assert found.trainable_sizes(pretrained=True) == loads
+    assert found.trainable_sizes(pretrained=False) == runs
 
 
 def test_why_a_size_is_missing_names_the_first_tensor():
-    assert examine("levit_128s", (96,)).why_not.startswith(
+    assert examine_backbone("levit_128s", (96,)).why_not.startswith(
         "96 px: size mismatch for stages.0.blocks.0.attn.attention_bias"
     )
 
@@ -65,7 +59,7 @@ def test_why_a_size_is_missing_names_the_first_tensor():
     ],
 )
 def test_what_else_a_backbone_can_do(backbone, drop_path, checkpointing, takes_size, plain_head):
-    found = examine(backbone, (224,))
+    found = examine_backbone(backbone, (224,))
     assert found.drop_path is drop_path
     assert found.grad_checkpointing is checkpointing
     assert found.takes_size is takes_size
@@ -73,45 +67,37 @@ def test_what_else_a_backbone_can_do(backbone, drop_path, checkpointing, takes_s
     assert found.layer_groups > 1
 
 
-def test_another_timm_is_examined_afresh_and_kept(no_table, monkeypatch):
-    first = find_capabilities("test_vit", (64, 96))
-    monkeypatch.setattr("automl.backbones.examine.examine", lambda *_: pytest.fail("examined again"))
-    assert find_capabilities("test_vit", (64, 96)) == first
+def test_without_the_table_a_backbone_is_examined_and_the_result_kept():
+    first = find_capabilities("test_vit", (64, 96), shipped=False)
     assert first.runs == (64, 96, 160)
+    (kept,) = (cache_dir() / "capabilities").glob("*.json")
+    kept.write_text(kept.read_text().replace('"layer_groups": ', '"layer_groups": 9'))
+    again = find_capabilities("test_vit", (64, 96), shipped=False)
+    assert again == replace(first, layer_groups=int(f"9{first.layer_groups}"))  # read, not examined again
 
 
-def test_a_damaged_cache_is_no_error(no_table):
-    found = find_capabilities("test_vit", (64,))
-    (kept,) = (module.cache_dir() / "capabilities").glob("*.json")
+def test_a_damaged_cache_is_no_error():
+    found = find_capabilities("test_vit", (64,), shipped=False)
+    (kept,) = (cache_dir() / "capabilities").glob("*.json")
     for text in ("", "[]", json.dumps({"backbone": "x"})):
         kept.write_text(text)
-        assert find_capabilities("test_vit", (64,)) == found
+        assert find_capabilities("test_vit", (64,), shipped=False) == found
 
 
-def test_a_lack_of_memory_is_nothing_that_a_backbone_cannot_do(no_table):
+def test_a_lack_of_memory_is_nothing_that_a_backbone_cannot_do():
     with Faults(("aten.native_layer_norm", 1)), pytest.raises(torch.OutOfMemoryError):
-        find_capabilities("test_vit", (64,))
-    assert find_capabilities("test_vit", (64,)).runs == (64, 160)
+        find_capabilities("test_vit", (64,), shipped=False)
+    assert find_capabilities("test_vit", (64,), shipped=False).runs == (64, 160)
 
 
-def test_an_unknown_backbone_is_an_error(no_table):
+def test_an_unknown_backbone_is_an_error():
     with pytest.raises(RecipeError, match="timm has no backbone 'resnet81'"):
-        find_capabilities("resnet81")
+        find_capabilities("resnet81", shipped=False)
 
 
-def test_a_table_is_read_as_it_was_written(tmp_path):
-    rows = [
-        Capabilities(
-            "b.x", 224, runs=SIZES, loads=(224,), takes_size=True, why_not="64 px: a, b", default_weights=False
-        ),
-        Capabilities(
-            "a", 300, runs=tuple(sorted({*SIZES, 300})), loads=(), drop_path=False, layer_groups=3, trouble="no"
-        ),
-    ]
-    write_capabilities(rows, tmp_path / "table.csv")
-    assert load_capabilities(tmp_path / "table.csv") == [rows[1], rows[0]]
+def test_another_file_is_refused_with_the_command_that_makes_the_table(tmp_path):
     (tmp_path / "table.csv").write_text("backbone\nx\n")
-    with pytest.raises(SpecError, match="is not a table of capabilities"):
+    with pytest.raises(SpecError, match=r"is not a table of capabilities .*studies/leaderboard/capabilities\.py"):
         load_capabilities(tmp_path / "table.csv")
 
 
@@ -122,8 +108,8 @@ def test_alike_weights_are_examined_once(monkeypatch):
         examined.append(name)
         return Capabilities(name, 224)
 
-    monkeypatch.setattr("automl.backbones.examine._find_out", find_out)
-    found = examine_all(["resnet50.a1_in1k", "resnet50.a2_in1k", "resnet50.a3_in1k"])
+    monkeypatch.setattr("automl.backbones.examine._examine_all_sizes", find_out)
+    found = examine_backbones(["resnet50.a1_in1k", "resnet50.a2_in1k", "resnet50.a3_in1k"])
     assert [row.backbone for row in found] == ["resnet50.a1_in1k", "resnet50.a2_in1k", "resnet50.a3_in1k"]
     assert [row.default_weights for row in found] == [True, False, False]
     assert len(examined) == 2  # a3 was trained at 160 px
@@ -173,7 +159,7 @@ def test_an_image_size_that_cannot_be_trained_at_names_those_that_can(backbone, 
 def test_the_shipped_table_has_the_whole_leaderboard():
     rows = load_capabilities()
     assert {row.backbone for row in rows} == set(load_table()["model"])
-    assert not [row.backbone for row in rows if row.trouble]
+    assert not [row.backbone for row in rows if row.problem]
     assert all(row.weights_size in row.loads for row in rows)  # every backbone loads its weights at their own size
 
 
@@ -182,7 +168,7 @@ def test_the_shipped_table_says_what_is_found_out_now(backbone):
     shipped = shipped_capabilities(backbone)
     if shipped is None:
         pytest.skip("the table was made with another timm")
-    assert examine(backbone, SIZES) == shipped
+    assert examine_backbone(backbone, SIZES) == shipped
 
 
 def test_an_architecture_alone_stands_for_its_default_weights():

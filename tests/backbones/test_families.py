@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from automl.backbones.capabilities import find_capabilities
-from automl.backbones.examine import outputs_of
-from automl.backbones.freezing import freeze_backbone
-from automl.backbones.heads import head_modules
+from automl.backbones.examine import run_on_meta
+from automl.backbones.heads import freeze_backbone, head_modules
 from automl.backbones.timm_model import build_on_meta
 from automl.recipe import Recipe
 from automl.training.optimizer import make_optimizer
@@ -66,7 +65,7 @@ def test_every_weight_is_in_one_group_and_the_head_alone_is_left_when_frozen(bac
 
 def test_it_runs_and_every_weight_gets_a_gradient(backbone):
     model = build(backbone)
-    assert outputs_of(model, FAMILIES[backbone]).shape == (2, 2)
+    assert run_on_meta(model, FAMILIES[backbone]).shape == (2, 2)
     with torch.device("meta"):
         logits = model(torch.empty(2, 3, FAMILIES[backbone], FAMILIES[backbone]))
         while isinstance(logits, tuple | list):

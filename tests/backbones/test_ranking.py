@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from automl.backbones.ranking import parse_boards, rank, rank_at, siblings, size_slope
+from automl.backbones.ranking import find_siblings, measure_size_slope, parse_boards, rank_at_size, rank_table
 from automl.backbones.table import BOARDS, load_table
 from automl.errors import SpecError
 
@@ -30,7 +30,7 @@ weights = st.dictionaries(st.sampled_from(BOARDS), st.floats(0.1, 10), min_size=
 def test_the_order_of_rows_does_not_matter(table, boards, random):
     order = list(range(len(table)))
     random.shuffle(order)
-    pd.testing.assert_frame_equal(rank(table, boards), rank(table.iloc[order], boards))
+    pd.testing.assert_frame_equal(rank_table(table, boards), rank_table(table.iloc[order], boards))
 
 
 @patient
@@ -38,7 +38,7 @@ def test_the_order_of_rows_does_not_matter(table, boards, random):
 def test_the_scale_of_a_board_does_not_matter(table, boards, factor, offset):
     name = next(iter(boards))
     rescaled = table.assign(**{name: table[name] * factor + offset})
-    scores, others = (rank(rows, boards).set_index("model")["score"].sort_index() for rows in (table, rescaled))
+    scores, others = (rank_table(rows, boards).set_index("model")["score"].sort_index() for rows in (table, rescaled))
     np.testing.assert_allclose(scores, others, atol=1e-6)
 
 
@@ -46,14 +46,14 @@ def test_the_scale_of_a_board_does_not_matter(table, boards, factor, offset):
 @given(tables(), weights, st.floats(0.1, 10))
 def test_only_the_ratio_of_weights_matters(table, boards, factor):
     scaled = {name: weight * factor for name, weight in boards.items()}
-    scores, others = (rank(table, b).set_index("model")["score"].sort_index() for b in (boards, scaled))
+    scores, others = (rank_table(table, b).set_index("model")["score"].sort_index() for b in (boards, scaled))
     np.testing.assert_allclose(scores, others, atol=1e-6)
 
 
 @patient
 @given(tables(), weights)
 def test_a_score_is_missing_exactly_where_a_chosen_board_is_and_stands_last(table, boards):
-    ranked = rank(table, boards)
+    ranked = rank_table(table, boards)
     missing = ranked[list(boards)].isna().any(axis=1)
     assert (ranked["score"].isna() == missing).all()
     assert missing.is_monotonic_increasing
@@ -64,7 +64,7 @@ def test_a_score_is_missing_exactly_where_a_chosen_board_is_and_stands_last(tabl
 @patient
 @given(tables())
 def test_better_on_every_board_is_never_ranked_lower(table):
-    ranked = rank(table).dropna(subset=["a", "r"]).reset_index(drop=True)
+    ranked = rank_table(table).dropna(subset=["a", "r"]).reset_index(drop=True)
     for i, lower in ranked.iterrows():
         above = ranked.iloc[:i]
         assert not ((lower["a"] > above["a"] + 1e-3) & (lower["r"] > above["r"] + 1e-3)).any()
@@ -72,7 +72,7 @@ def test_better_on_every_board_is_never_ranked_lower(table):
 
 def test_the_default_is_a_and_r_alike_on_the_shipped_table():
     table = load_table()
-    ranked = rank(table)
+    ranked = rank_table(table)
     a, r = ((ranked[n] - ranked[n].mean()) / ranked[n].std(ddof=0) for n in ("a", "r"))
     np.testing.assert_allclose(ranked["score"], (a + r) / 2, atol=1e-6)
     np.testing.assert_allclose(ranked["gap_r"], ranked["r_clean"] - ranked["r"], atol=1e-6)
@@ -115,7 +115,7 @@ def test_any_text_is_boards_or_a_spec_error(text):
 
 def test_rank_refuses_no_board():
     with pytest.raises(SpecError, match="no board"):
-        rank(load_table(), {})
+        rank_table(load_table(), {})
 
 
 def table_of(*rows):
@@ -136,20 +136,20 @@ def scores(ranked):
 
 def test_a_score_is_moved_by_what_training_at_another_size_gains():
     table = table_of(*TRAINED_TWICE, ("large.x", 448, 70.0), ("larger.x", 896, 85.0), ("small.x", 224, 50.0))
-    listed = rank(table, A)
-    moved = rank_at(table, 224, A)
+    listed = rank_table(table, A)
+    moved = rank_at_size(table, 224, A)
     points = scores(moved)
     assert points["net_224.x"] == points["net_448.x"] == scores(listed)["net_224.x"]
     assert points["large.x"] == pytest.approx(points["small.x"])  # 70 - 20
     assert points["larger.x"] == pytest.approx((85 - 40 - table["a"].mean()) / table["a"].std(ddof=0))
     assert moved["model"][:2].tolist() == ["large.x", "small.x"]
-    assert scores(rank_at(table, 448, A))["small.x"] == pytest.approx(scores(listed)["large.x"])  # 50 + 20
+    assert scores(rank_at_size(table, 448, A))["small.x"] == pytest.approx(scores(listed)["large.x"])  # 50 + 20
 
 
 def test_the_listed_score_and_its_size_are_kept_and_standardised_over_every_row():
     table = table_of(*TRAINED_TWICE, ("twice.x", 224, 30.0), ("twice.x", 288, 90.0))
-    listed = rank(table, A).set_index(["model", "image_size"])
-    moved = rank_at(table, 224, A).set_index(["model", "score_image_size"])
+    listed = rank_table(table, A).set_index(["model", "image_size"])
+    moved = rank_at_size(table, 224, A).set_index(["model", "score_image_size"])
     assert sorted(moved.index) == [("net_224.x", 224), ("net_448.x", 448), ("twice.x", 224)]
     assert (moved["score_listed"] == listed["score"][moved.index]).all()
     assert moved["score"]["twice.x", 224] == moved["score_listed"]["twice.x", 224]
@@ -170,15 +170,15 @@ def test_the_listed_score_and_its_size_are_kept_and_standardised_over_every_row(
 )
 def test_the_row_nearest_by_ratio_is_scored(sizes, at, nearest):
     table = table_of(*(("net.x", size, 50.0) for size in sizes), *TRAINED_TWICE)
-    ranked = rank_at(table.iloc[::-1], at, A).set_index("model")
+    ranked = rank_at_size(table.iloc[::-1], at, A).set_index("model")
     assert ranked["score_image_size"]["net.x"] == nearest
     assert ranked["score_image_size"].dtype == "int64"
 
 
 def test_the_same_weights_tested_larger_say_nothing_of_training_larger():
     table = table_of(("tested.x", 224, 40.0), ("tested.x", 448, 60.0), ("large.x", 448, 70.0))
-    assert size_slope(rank(table, A)) == 0.0
-    moved = rank_at(table, 224, A)
+    assert measure_size_slope(rank_table(table, A)) == 0.0
+    moved = rank_at_size(table, 224, A)
     assert (moved["score"] == moved["score_listed"]).all()
 
 
@@ -186,12 +186,12 @@ def test_one_odd_pair_does_not_move_the_slope():
     odd = (("odd_224.x", 224, 0.0), ("odd_448.x", 448, 100.0))
     third = (("third_224.x", 224, 50.0), ("third_448.x", 448, 69.0))
     table = table_of(*TRAINED_TWICE, *third, *odd)
-    assert size_slope(rank(table, A)) == pytest.approx(20 / table["a"].std(ddof=0))
+    assert measure_size_slope(rank_table(table, A)) == pytest.approx(20 / table["a"].std(ddof=0))
 
 
 def test_a_row_without_a_score_is_taken_only_where_there_is_no_other():
     table = table_of(*TRAINED_TWICE, ("half.x", 224, math.nan), ("half.x", 288, 50.0), ("none.x", 224, math.nan))
-    ranked = rank_at(table, 224, A).set_index("model")
+    ranked = rank_at_size(table, 224, A).set_index("model")
     assert ranked["score_image_size"]["half.x"] == 288
     assert math.isnan(ranked["score"]["none.x"])
     assert ranked.index[-1] == "none.x"
@@ -212,14 +212,14 @@ def test_a_row_without_a_score_is_taken_only_where_there_is_no_other():
     ],
 )
 def test_siblings_differ_in_nothing_but_the_size(small, large, related):
-    pairs = siblings(rank(table_of((*small, 40.0), (*large, 60.0)), A))
+    pairs = find_siblings(rank_table(table_of((*small, 40.0), (*large, 60.0)), A))
     found = list(zip(pairs["small"], pairs["large"], strict=True))
     assert found == ([(small[0], large[0])] if related else [])
 
 
 def test_a_sibling_counts_at_the_size_it_was_trained_at():
     tested_larger = ("net_224.x", 288, 90.0)
-    pairs = siblings(rank(table_of(*TRAINED_TWICE, tested_larger), A))
+    pairs = find_siblings(rank_table(table_of(*TRAINED_TWICE, tested_larger), A))
     assert pairs["doublings"].tolist() == [1.0]
     assert (pairs["small_score"] + pairs["slope"]).tolist() == pytest.approx(pairs["large_score"].tolist())
 
@@ -227,13 +227,13 @@ def test_a_sibling_counts_at_the_size_it_was_trained_at():
 @pytest.mark.parametrize("size", [0, -224, math.nan, math.inf])
 def test_a_size_that_is_none_is_refused(size):
     with pytest.raises(SpecError, match="positive number of pixels"):
-        rank_at(table_of(*TRAINED_TWICE), size, A)
+        rank_at_size(table_of(*TRAINED_TWICE), size, A)
 
 
 def test_the_order_of_the_shipped_rows_does_not_matter_at_one_size():
     table = load_table()
-    ranked = rank_at(table, 256)
-    pd.testing.assert_frame_equal(ranked, rank_at(table.sample(frac=1, random_state=1), 256))
+    ranked = rank_at_size(table, 256)
+    pd.testing.assert_frame_equal(ranked, rank_at_size(table.sample(frac=1, random_state=1), 256))
     assert ranked["model"].is_unique
     assert set(ranked["model"]) == set(table["model"])
     assert ranked["score"].dropna().is_monotonic_decreasing
@@ -241,7 +241,7 @@ def test_the_order_of_the_shipped_rows_does_not_matter_at_one_size():
 
 @pytest.mark.parametrize("board", ["a,r", "a", "r", "imagenet"])
 def test_the_correction_brings_unseen_families_nearer_to_their_smaller_siblings(board):
-    pairs = siblings(rank(load_table(), parse_boards(board)))
+    pairs = find_siblings(rank_table(load_table(), parse_boards(board)))
     assert len(pairs) > 150
     uncorrected = pairs["large_score"] - pairs["small_score"]
     corrected = uncorrected.copy()

@@ -5,21 +5,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from automl.backbones.ranking import rank
-from automl.backbones.selection import emptied_by, filters, select
+from automl.backbones.ranking import rank_table
+from automl.backbones.selection import build_filters, explain_no_rows, select_rows
 from automl.backbones.table import load_table
 from automl.errors import SpecError
 
 # A busy machine is slow, not wrong.
 patient = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
-TABLE = rank(load_table())
+TABLE = rank_table(load_table())
 
 
 @pytest.mark.parametrize(
     "pattern", ["convnext*", "*.fb_in22k*", "resnet50", "resnet50.a1_in1k", "vit_?ase*", "eva0[12]*"]
 )
 def test_wildcards_match_architecture_or_name(pattern):
-    kept = select(TABLE, [pattern])
+    kept = select_rows(TABLE, [pattern])
     assert not kept.empty
     for model in TABLE["model"]:
         expected = any(fnmatch.fnmatchcase(name, pattern) for name in (model, model.partition(".")[0]))
@@ -27,8 +27,10 @@ def test_wildcards_match_architecture_or_name(pattern):
 
 
 def test_several_wildcards_add_up():
-    both = select(TABLE, ["resnet18", "resnet34"])
-    assert set(both["model"]) == set(select(TABLE, ["resnet18"])["model"]) | set(select(TABLE, ["resnet34"])["model"])
+    both = select_rows(TABLE, ["resnet18", "resnet34"])
+    assert set(both["model"]) == set(select_rows(TABLE, ["resnet18"])["model"]) | set(
+        select_rows(TABLE, ["resnet34"])["model"]
+    )
 
 
 @patient
@@ -39,7 +41,7 @@ def test_several_wildcards_add_up():
     st.sampled_from(["any", "commercial"]),
 )
 def test_every_filter_holds_and_the_order_stays(max_params, image_size, family, licence):
-    kept = select(TABLE, max_params=max_params, image_size=image_size, family=family, licence=licence)
+    kept = select_rows(TABLE, max_params=max_params, image_size=image_size, family=family, licence=licence)
     assert max_params is None or (kept["params_m"] <= max_params).all()
     assert image_size is None or (kept["image_size"] == image_size).all()
     assert family is None or (kept["family"] == family).all()
@@ -48,14 +50,14 @@ def test_every_filter_holds_and_the_order_stays(max_params, image_size, family, 
 
 
 def test_commercial_leaves_out_what_is_not_known_to_be_allowed():
-    licences = set(select(TABLE, licence="commercial")["licence"])
+    licences = set(select_rows(TABLE, licence="commercial")["licence"])
     assert {"apache-2.0", "mit", "bsd-3-clause"} <= licences
     assert not [name for name in licences if "nc" in name or name in {"", "unknown"} or name.endswith("-license")]
 
 
 def test_no_filter_keeps_everything():
-    assert len(select(TABLE)) == len(TABLE)
-    assert filters(TABLE) == {}
+    assert len(select_rows(TABLE)) == len(TABLE)
+    assert build_filters(TABLE) == {}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_no_filter_keeps_everything():
 )
 def test_mistakes_are_named(chosen, says):
     with pytest.raises(SpecError, match=says):
-        select(TABLE, **chosen)
+        select_rows(TABLE, **chosen)
 
 
 @pytest.mark.parametrize(
@@ -83,9 +85,9 @@ def test_mistakes_are_named(chosen, says):
     ],
 )
 def test_the_filter_that_leaves_nothing_is_named(chosen, says):
-    assert re.search(says, emptied_by(TABLE, filters(TABLE, **chosen)))
-    assert select(TABLE, **chosen).empty
+    assert re.search(says, explain_no_rows(TABLE, build_filters(TABLE, **chosen)))
+    assert select_rows(TABLE, **chosen).empty
 
 
 def test_nothing_is_said_while_rows_are_left():
-    assert emptied_by(TABLE, filters(TABLE, ["resnet*"], max_params=30)) is None
+    assert explain_no_rows(TABLE, build_filters(TABLE, ["resnet*"], max_params=30)) is None

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from automl.backbones.timm_model import build_on_meta, create_model, drops_paths, first_mismatch
+from automl.backbones.timm_model import build_on_meta, create_model, has_drop_path, summarize_error
 
 
 def test_arguments_that_an_architecture_refuses_are_left_out_and_named():
     model, refused = create_model("test_resnet", {"img_size": 64, "drop_path_rate": 0.5}, num_classes=3)
     assert refused == {"img_size"}
-    assert drops_paths(model)
+    assert has_drop_path(model)
     assert create_model("vgg11", {"drop_path_rate": 0.0, "img_size": 64})[1] == {"img_size", "drop_path_rate"}
 
 
@@ -27,8 +27,8 @@ def test_the_first_mismatch_is_named_and_the_others_are_counted():
     try:
         torch.nn.Linear(3, 2).load_state_dict({"weight": torch.ones(4, 4), "bias": torch.ones(4)})
     except RuntimeError as exc:
-        line = first_mismatch(exc)
+        line = summarize_error(exc)
     assert line.startswith("size mismatch for weight: copying a param with shape torch.Size([4, 4])")
     assert line.endswith("(and 1 more)")
-    assert first_mismatch(ValueError("plain\nmore")) == "plain"
-    assert first_mismatch(ValueError()) == "ValueError"
+    assert summarize_error(ValueError("plain\nmore")) == "plain"
+    assert summarize_error(ValueError()) == "ValueError"

@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import save_file
 
 from automl.backbones import weights as model_module
-from automl.backbones.timm_model import drops_paths
-from automl.backbones.weights import Weights, find_weights, make_model, preprocessing
+from automl.backbones.input import read_preprocessing
+from automl.backbones.timm_model import has_drop_path
+from automl.backbones.weights import Weights, find_weights, make_model
 from automl.errors import RecipeError, WeightsError
 from automl.recipe import Numerics, Recipe
 
@@ -102,7 +103,7 @@ def test_weights_of_another_backbone_are_refused(tmp_path, other):
 
 @pytest.mark.parametrize(("name", "near"), [("resnet81", "resnet"), ("test_vitt", "test_vit"), ("convnxt", "test_con")])
 def test_an_unknown_backbone_names_the_nearest(name, near):
-    with pytest.raises(RecipeError, match=rf"timm has no backbone '{name}'; did you mean {near}"):
+    with pytest.raises(RecipeError, match=rf"timm has no backbone '{name}'; did you mean '{near}"):
         make_model(recipe_of(name), 2)
     with pytest.raises(RecipeError, match=r"timm has no backbone 'qqqqzzzz'; .automl backbones. lists"):
         make_model(recipe_of("qqqqzzzz"), 2)
@@ -132,7 +133,7 @@ def test_a_new_classifier_does_not_shout():
 
 
 def test_preprocessing_is_the_weights_own():
-    found = preprocessing(make_model(recipe_of("test_vit"), 2))
+    found = read_preprocessing(make_model(recipe_of("test_vit"), 2))
     cfg = timm.get_pretrained_cfg("test_vit")
     assert (found.mean, found.std, found.interpolation) == (cfg.mean, cfg.std, cfg.interpolation)
 
@@ -165,8 +166,8 @@ def test_a_drop_path_that_the_backbone_does_not_have_is_an_error(backbone):
 
 
 def test_a_drop_path_of_zero_is_zero_where_timm_has_another_default():
-    assert drops_paths(timm.create_model("nest_tiny_jx", img_size=64))
-    assert not drops_paths(make_model(recipe_of("nest_tiny_jx", 64), 2))
+    assert has_drop_path(timm.create_model("nest_tiny_jx", img_size=64))
+    assert not has_drop_path(make_model(recipe_of("nest_tiny_jx", 64), 2))
 
 
 def test_weights_of_another_image_size_name_the_first_tensor(tmp_path):

@@ -188,13 +188,13 @@ def make_set(root: Path, sources: list[Path], make, medium: str, count: int, see
 def run(line: list[str], surroundings, expect=(0,)) -> str:
     """Runs a command; fails on a traceback, a signal, a hang or another exit code."""
     words = [sys.executable, "-m", "automl", *map(str, line)]
-    begun = time.monotonic()
+    started = time.monotonic()
     done = subprocess.run(
         words, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS
     )
     assert "Traceback" not in done.stdout, done.stdout[-4000:]
     assert done.returncode in expect, f"exit code {done.returncode}: {done.stdout[-4000:]}"
-    print(f"{line[0]}: exit code {done.returncode} after {time.monotonic() - begun:.0f} s")
+    print(f"{line[0]}: exit code {done.returncode} after {time.monotonic() - started:.0f} s")
     return done.stdout
 
 

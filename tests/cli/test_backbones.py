@@ -11,15 +11,14 @@ from typer.testing import CliRunner
 
 from automl.backbones.capabilities import load_capabilities
 from automl.cli.backbones import backbones
-from automl.cli.leaderboard import leaderboard_app
 from automl.errors import PoolError, SpecError
 
 app = typer.Typer()
 app.command()(backbones)
 
 
-def call(*arguments):
-    result = CliRunner().invoke(app, list(arguments))
+def call(*arguments, **env):
+    result = CliRunner().invoke(app, list(arguments), env=env)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
@@ -49,11 +48,9 @@ def test_piped_output_is_plain_and_whole():
     assert max(map(len, output.splitlines()[1:-1])) < 200
 
 
-def test_a_narrow_terminal_shows_fewer_columns_and_whole_names(monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+def test_a_narrow_terminal_shows_fewer_columns_and_whole_names():
     for columns in (90, 200):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        output = call("--limit", "3").stdout
+        output = call("--limit", "3", FORCE_COLOR="1", COLUMNS=str(columns)).stdout  # rich takes it for a terminal
         assert "eva02_large_patch14_448.mim_m38m_ft_in22k_in1k" in output
         assert ("gmacs" in output) == (columns == 200)
 
@@ -187,20 +184,6 @@ def test_it_costs_little_more_than_importing_pandas_and_never_torch():
     seconds, printed = processor_seconds(TIMED)
     assert printed.splitlines()[-1] == "[]"
     assert seconds < 3 * pandas_seconds
-
-
-def test_leaderboard_refresh_writes_a_table(shared, tmp_path):
-    out = tmp_path / "table.csv"
-    result = CliRunner().invoke(leaderboard_app, ["refresh", str(shared / "timm-results"), "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    assert "1,557 rows, 1,267 models" in result.stdout
-    assert out.read_text().startswith("# source: timm")
-
-
-def test_leaderboard_refresh_without_results_says_what_is_missing(tmp_path):
-    result = CliRunner().invoke(leaderboard_app, ["refresh", str(tmp_path), "--out", str(tmp_path / "table.csv")])
-    assert isinstance(result.exception, SpecError)
-    assert "results-imagenet.csv" in str(result.exception)
 
 
 # --- what a backbone can do ------------------------------------------------------------------------------------------

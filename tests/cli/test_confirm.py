@@ -5,10 +5,9 @@ from typer.testing import CliRunner
 
 from automl.cli.main import app
 from automl.errors import SpecError, StudyError
-from automl.study.confirmation import Candidate, Confirmation, store_confirmation
+from automl.study.confirm import Candidate, Confirmation, store_confirmation
 from automl.training.intervals import Interval
-from tests.fixtures.studies import begun, images  # noqa: F401 - fixtures
-from tests.study.test_confirm import RECIPE, searched, untrained  # noqa: F401 - fixtures
+from tests.fixtures.replicates import RECIPE
 
 
 def run(*arguments):
@@ -52,11 +51,11 @@ def plain(text):
     return re.sub(r" +", " ", text)
 
 
-def test_a_study_is_confirmed_and_shown(searched, untrained):  # noqa: F811
+def test_a_study_is_confirmed_and_shown(searched, untrained):
     folder = searched(0.9, 0.8, 0.7)
     found = run("confirm", "tones", "--top", 2, "--seeds", 2, "--timeout", "1h", "--runs", folder.path.parent)
     assert found.exit_code == 0, found.output
-    assert sorted(untrained) == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    assert sorted((one.trial, one.recipe.seed) for one in untrained) == [(0, 1), (0, 2), (1, 1), (1, 2)]
     for part in ("2 recipes, 2 fresh seeds each", "4 of 4: trial 1", "confirmed: the recipe of trial", "holdout"):
         assert part in found.stdout
     assert f"written: {folder.confirmed}" in found.stdout
@@ -67,7 +66,7 @@ def test_a_study_is_confirmed_and_shown(searched, untrained):  # noqa: F811
     assert again.stdout.count("confirmed: the recipe of trial") == 1
 
 
-def test_what_is_shown_of_a_confirmation(searched):  # noqa: F811
+def test_what_is_shown_of_a_confirmation(searched):
     folder = searched(0.95, 0.95)
     store_confirmation(folder, confirmation())
     found = plain(run("best", "tones", "--runs", folder.path.parent).stdout)
@@ -90,7 +89,7 @@ def test_what_is_shown_of_a_confirmation(searched):  # noqa: F811
     assert "--again" not in found
 
 
-def test_a_better_trial_since_is_named(searched):  # noqa: F811
+def test_a_better_trial_since_is_named(searched):
     folder = searched(0.95, 0.95, 0.99)
     store_confirmation(folder, confirmation())
     found = run("best", "tones", "--runs", folder.path.parent)
@@ -100,20 +99,20 @@ def test_a_better_trial_since_is_named(searched):  # noqa: F811
 @pytest.mark.parametrize(
     ("given", "part"),
     [
-        ({"times_scored": 2}, "the holdout was looked at 2 times: it is no longer unseen"),
+        ({"times_scored": 2}, "the holdout was scored 2 times: it is no longer unseen"),
         (
             {"holdout": None, "optimism": None, "validation_optimism": None, "holdout_note": "holdout: none set aside"},
-            "no holdout: none set aside; validation chose the recipe, so its score flatters",
+            "no holdout: none set aside; validation chose the recipe, so expect a lower score on new data",
         ),
     ],
 )
-def test_what_the_holdout_is_worth_is_said(searched, given, part):  # noqa: F811
+def test_what_the_holdout_is_worth_is_said(searched, given, part):
     folder = searched(0.95, 0.95)
     store_confirmation(folder, confirmation(**given))
     assert part in run("best", "tones", "--runs", folder.path.parent).stdout
 
 
-def test_nothing_is_shown_when_there_is_no_time(searched):  # noqa: F811
+def test_nothing_is_shown_when_there_is_no_time(searched):
     folder = searched(0.9, seconds=100.0)
     found = run("confirm", "--timeout", "10s", "--runs", folder.path.parent)
     assert found.exit_code == 0
@@ -122,7 +121,7 @@ def test_nothing_is_shown_when_there_is_no_time(searched):  # noqa: F811
     assert "next" not in found.stdout
 
 
-def test_mistakes(searched, tmp_path):  # noqa: F811
+def test_mistakes(searched, tmp_path):
     folder = searched(0.9)
     assert run("confirm", "--top", 0).exit_code == 2
     assert run("confirm", "--seeds", "many").exit_code == 2

@@ -6,14 +6,13 @@ from typer.testing import CliRunner
 from automl.cli.main import app
 from automl.errors import WeightsError
 from automl.recipe import Recipe
-from tests.fixtures.models import model  # noqa: F401 - a fixture
 
 
 def run(*arguments):
     return CliRunner().invoke(app, ["export", *(str(argument) for argument in arguments)])
 
 
-def test_text_goes_to_standard_output(model, tmp_path):  # noqa: F811
+def test_text_goes_to_standard_output(model, tmp_path):
     found = run(model.path)
     assert found.exit_code == 0
     (tmp_path / "printed.yaml").write_text(found.stdout)
@@ -21,7 +20,7 @@ def test_text_goes_to_standard_output(model, tmp_path):  # noqa: F811
     assert json.loads(run(model.path, "--format", "json").stdout)["labels"]["positive"] == 1
 
 
-def test_a_file_is_told_with_what_was_compared(model, tmp_path):  # noqa: F811
+def test_a_file_is_told_with_what_was_compared(model, tmp_path):
     found = run(model.path, "--format", "torch", "--out", tmp_path / "out.pt2")
     assert found.exit_code == 0
     wrote, difference = found.stdout.splitlines()
@@ -32,7 +31,7 @@ def test_a_file_is_told_with_what_was_compared(model, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize(("format", "said"), [("timm", "python train.py --config"), ("python", "--samples")])
-def test_training_elsewhere(model, format, said):  # noqa: F811
+def test_training_elsewhere(model, format, said):
     found = run(model.path, "--format", format)
     assert found.exit_code == 0
     assert said in found.stdout

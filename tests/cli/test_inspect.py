@@ -7,9 +7,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from automl.cli import main
 from automl.cli.inspect import inspect
-from automl.views.parameters import Frame
+from automl.cli.main import run
+from automl.views.frame import Frame
 from tests.fixtures.models import write
 from tests.fixtures.view_clips import background, tone, write_clip
 
@@ -56,10 +56,8 @@ def test_what_cannot_be_shown_is_one_line_and_exit_code_2(tmp_path, monkeypatch,
     write_clip(tmp_path / "film.mkv", [background()] * 2)
     for broken in ("broken.mp4", "face.png"):
         (tmp_path / broken).write_text("no clip\n" * 50)
-    monkeypatch.setattr(main, "app", APP)
-    monkeypatch.setattr(sys, "argv", ["automl", name, *options])
     with pytest.raises(SystemExit) as caught:
-        main.run()
+        run(["inspect", name, *options])
     assert caught.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -93,10 +91,8 @@ def test_a_model_that_cannot_be_asked_is_one_line_and_exit_code_2(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     write_clip(tmp_path / "a.mkv", [background()] * 2)
     write(tmp_path / "images")
-    monkeypatch.setattr(main, "app", APP)
-    monkeypatch.setattr(sys, "argv", ["automl", "a.mkv", "--model", model])
     with pytest.raises(SystemExit) as caught:
-        main.run()
+        run(["inspect", "a.mkv", "--model", model])
     assert caught.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"Error: {said}")

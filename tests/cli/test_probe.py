@@ -7,7 +7,6 @@ from automl.errors import PoolError, RecipeError, SpecError
 from automl.gpu import compare as comparison
 from automl.gpu.probe import CannotProbe, Measurement, StepMemory
 from automl.memory.envelope import Envelope
-from automl.study import search as api
 from tests.fixtures.fake_nvml import GB, FakeGpu, FakeNvml
 
 app = typer.Typer()
@@ -26,14 +25,14 @@ def call(*arguments):
 def predicted(monkeypatch):
     """Each step needs 100 MB and 100 MB an image beside the context, at least two images at a time."""
     envelope = Envelope(((GB // 10, GB // 10),), tuple((n, (n + 1) * GB // 10) for n in (2, 1024)), 2)
-    monkeypatch.setattr(comparison, "envelope_of", lambda *_, **__: envelope)
-    monkeypatch.setattr("automl.memory.estimate.envelope_of", lambda *_, **__: envelope)
+    monkeypatch.setattr(comparison, "predict_envelope", lambda *_, **__: envelope)
+    monkeypatch.setattr("automl.memory.estimate.predict_envelope", lambda *_, **__: envelope)
 
 
 @pytest.fixture
 def gpu(monkeypatch):
     """A GPU of 16 GB, and probes that find what they are told to."""
-    monkeypatch.setattr(api, "find_devices", lambda _: ("cuda:0", "cuda:1"))
+    monkeypatch.setattr("automl.devices.find_devices", lambda _: ("cuda:0", "cuda:1"))
     FakeNvml(FakeGpu("Tesla T4")).install(monkeypatch)
     asked = []
 
@@ -56,7 +55,7 @@ def gpu(monkeypatch):
                 accumulation=recipe.batch_size // micro if micro else 0,
             )
 
-        monkeypatch.setattr(comparison, "probe", probe)
+        monkeypatch.setattr(comparison, "probe_backbone", probe)
         return asked
 
     return measured
@@ -120,14 +119,14 @@ def test_a_gpu_on_which_nothing_can_be_measured_is_told(gpu):
 
 def test_a_backbone_that_breaks_ends_only_itself(gpu, monkeypatch):
     gpu()
-    whole = comparison.probe
+    whole = comparison.probe_backbone
 
     def probe(recipe, *arguments, **given):
         if recipe.backbone == "resnet50":
             raise RecipeError("resnet50: killed")
         return whole(recipe, *arguments, **given)
 
-    monkeypatch.setattr(comparison, "probe", probe)
+    monkeypatch.setattr(comparison, "probe_backbone", probe)
     result = call("resnet18", "resnet50")
     assert "left out: resnet50: killed" in result.stderr
     assert len(cells(result.stdout)) == 2
@@ -145,7 +144,7 @@ def test_names_wildcards_and_native_sizes():
 
 
 def test_mistakes_are_told():
-    with pytest.raises(RecipeError, match="no backbone 'resnet5o'; did you mean resnet50"):
+    with pytest.raises(RecipeError, match="no backbone 'resnet5o'; did you mean 'resnet50'"):
         call("resnet5o")
     with pytest.raises(PoolError, match="no backbone matches"):
         call("nothing_like_it*")

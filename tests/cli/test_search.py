@@ -15,17 +15,16 @@ from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from automl.cli.main import app
-from automl.cli.search import _given
 from automl.errors import AutomlError
 from automl.recipe import Recipe
-from tests.fixtures.studies import SPACE, images  # noqa: F401 - a fixture
+from tests.fixtures.studies import SPACE
 
 PATIENCE = 300
 """Seconds for what takes ten on an idle machine."""
 
 
 @pytest.fixture
-def command(tmp_path, images):  # noqa: F811
+def command(tmp_path, images):
     """A search of a tiny network on tiny pictures; longer with `epochs`."""
 
     def build(*more, epochs=2):
@@ -189,7 +188,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_told_before_anything_is_trained(images, tmp_path, monkeypatch, mistake):  # noqa: F811
+def test_a_mistake_is_told_before_anything_is_trained(images, tmp_path, monkeypatch, mistake):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     given, message = MISTAKES[mistake]
@@ -200,7 +199,7 @@ def test_a_mistake_is_told_before_anything_is_trained(images, tmp_path, monkeypa
     assert not list(tmp_path.glob("runs/*/study.db"))
 
 
-def test_a_mistake_in_the_space_file_is_told_with_its_line(images, tmp_path):  # noqa: F811
+def test_a_mistake_in_the_space_file_is_told_with_its_line(images, tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text("epochs: 2\nlearning_rat: 1e-3\n")
     found = CliRunner().invoke(app, ["search", "--data", str(images), "--space", str(path)])
@@ -222,8 +221,3 @@ def test_a_worker_of_an_unknown_study_is_told(tmp_path):
     found = CliRunner().invoke(app, ["worker", "--storage", storage, "--study", "bees", "--runs", str(tmp_path)])
     assert isinstance(found.exception, AutomlError)
     assert "no study 'bees'" in str(found.exception)
-
-
-def test_only_what_was_given_overrides():
-    assert _given({"a": None, "b": {"c": None, "d": {}}, "e": 0, "boards": {"a": 1}}) == {"e": 0, "boards": {"a": 1}}
-    assert _given({"pool": {"boards": {"a": 1.0}, "size": None}}) == {"pool": {"boards": {"a": 1.0}}}

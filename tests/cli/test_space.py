@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from automl.cli.space import space_app
+from automl.cli.space import space
 from automl.errors import SpaceError
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(space_app, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(space, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     return result.output
 

@@ -9,13 +9,12 @@ from automl.cli.main import app
 from automl.errors import StudyError
 from automl.recipe import Recipe
 from automl.study.folder import StudyFolder
-from tests.fixtures.studies import begun, images  # noqa: F401 - fixtures
 
 
 @pytest.fixture
-def study(begun, tmp_path):  # noqa: F811
+def study(new_study, tmp_path):
     """A study of three trials that nobody had to train."""
-    study, folder = begun("faces", trials=5)
+    study, folder = new_study("faces", trials=5)
     for value in (0.8, 0.9):
         trial = study.ask()
         trial.set_user_attr(
@@ -48,7 +47,7 @@ def test_no_studies_say_how_to_begin(tmp_path):
 def test_a_study_that_cannot_be_read_hides_no_other(study):
     for name, note in (("torn", "sqlite:////no/such/folder/x.db"), ("gone", "/no/such/folder/x.log")):
         folder = StudyFolder(study.path.parent / name)
-        folder.create()
+        folder.make_folders()
         folder.storage_note.write_text(note)
     found = run("studies", "--runs", study.path.parent)
     assert found.exit_code == 0
@@ -66,8 +65,8 @@ def test_the_best_recipe_again(study, named):
     assert f"automl best faces --runs {study.path.parent}" in found.stdout
 
 
-def test_a_study_without_a_complete_trial_says_so(begun):  # noqa: F811
-    _, folder = begun("empty")
+def test_a_study_without_a_complete_trial_says_so(new_study):
+    _, folder = new_study("empty")
     found = run("best", "empty", "--runs", folder.path.parent)
     assert found.exit_code == 0
     assert "no trial is complete yet" in found.stdout

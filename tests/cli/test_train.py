@@ -6,7 +6,6 @@ from typer.testing import CliRunner
 from automl.cli.main import app
 from automl.errors import SpecError, StudyError
 from automl.recipe import Recipe
-from tests.fixtures.studies import images  # noqa: F401 - a fixture
 
 
 @pytest.fixture(autouse=True)
@@ -14,7 +13,7 @@ def _offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-def test_every_flag_reaches_the_library(tmp_path, images, monkeypatch):  # noqa: F811
+def test_every_flag_reaches_the_library(tmp_path, images, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values = {"image_size": 32, "batch_size": 8, "epochs": 0.5, "pretrained": False}
     Recipe(backbone="test_vit", **values).save(tmp_path / "r.yaml")

@@ -78,7 +78,7 @@ def test_sources_and_licences_are_written(small):
 def test_made_once(tiny, tmp_path, monkeypatch):
     folder = demo_dataset(tmp_path)
     before = digest(folder)
-    monkeypatch.setattr(demo, "_make", None)  # making it again would fail
+    monkeypatch.setattr(demo, "_write_patches", None)  # making it again would fail
     assert demo_dataset(tmp_path) == folder == tmp_path / "demo-v1"
     assert digest(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["demo-v1"]
@@ -105,14 +105,14 @@ def test_a_killed_making_is_made_again(tiny, tmp_path, monkeypatch):
 
 
 def test_two_at_once_make_one(tiny, tmp_path, monkeypatch):
-    make = demo._make
+    make = demo._write_patches
 
     def slower(folder):
         make(folder)
-        monkeypatch.setattr(demo, "_make", make)
+        monkeypatch.setattr(demo, "_write_patches", make)
         demo_dataset(tmp_path)  # another process was faster
 
-    monkeypatch.setattr(demo, "_make", slower)
+    monkeypatch.setattr(demo, "_write_patches", slower)
     assert len(pd.read_csv(demo_dataset(tmp_path) / "labels.csv")) == 12
 
 
@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_made_says_what_to_do(tiny, tmp_path):
 
 
 def test_generated_patches_carry_a_periodic_trace():
-    photo = PHOTOS[0].read()
+    photo = PHOTOS[0].read_image()
 
     def unevenness(kind):
         """Relative spread of the mean step between neighbours over the four positions of a 4 px grid."""

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from automl.backbones.weights import Preprocessing, make_model
+from automl.backbones.input import Preprocessing
+from automl.backbones.weights import make_model
 from automl.data.cache import build_cache
 from automl.data.dataset import Dataset
 from automl.data.loader import ImageData
@@ -13,7 +14,7 @@ from automl.errors import DataError
 from automl.recipe import Recipe
 from automl.recipe.augmentation import Augmentation
 from automl.training.evaluation import split_probabilities
-from automl.views.parameters import Frame
+from automl.views.frame import Frame
 from tests.fixtures.view_clips import tone, write_clip
 
 SIZE = 16

@@ -10,7 +10,7 @@ from PIL import Image
 
 from automl.data import near_duplicates as copies
 from automl.data.dataset import Dataset
-from automl.data.near_duplicates import NearCopy, count_ones, near_copies, perceptual_hashes, shortcut
+from automl.data.near_duplicates import NearCopy, count_ones, describe_shortcut, near_copies, perceptual_hashes
 from automl.errors import AutomlError
 from tests.fixtures.view_clips import RATE, SOUND_RATE, write_clip
 
@@ -224,7 +224,7 @@ def test_images_are_not_compared(tmp_path):
     files = sorted(tmp_path.glob("*.png"))
     data = dataset_of("image", train=files[:2], validation=files[2:])
     assert near_copies(data) == ()
-    assert shortcut(data) is None
+    assert describe_shortcut(data) is None
 
 
 # --- sounds -----------------------------------------------------------------------------------------------------------
@@ -247,9 +247,9 @@ def test_silence_is_no_copy_of_silence(sounds, tmp_path):
 
 def test_of_very_many_clips_the_middle_images_are_compared(videos, tmp_path, monkeypatch):
     data = dataset_of(train=videos, validation=[write_copy(tmp_path / "copy.mp4", scene(4))])
-    assert shortcut(data) is None
+    assert describe_shortcut(data) is None
     monkeypatch.setattr(copies, "_MOST_PAIRS", 6 * 64 - 1)
-    assert shortcut(data) == "with 7 clips, only the middle image of each was compared to find near copies"
+    assert describe_shortcut(data) == "with 7 clips, only the middle image of each was compared to find near copies"
     (found,) = near_copies(data)
     assert found.names == ("4.mkv", "copy.mp4")
 
@@ -272,7 +272,7 @@ def test_candidates_are_those_most_of_whose_images_are_near(seed):
     left = np.arange(40) < 17
     found = [
         tuple(pair)
-        for pairs in copies._candidates(images.of(left), images.of(~left), 3, copies._Groups(40))
+        for pairs in copies._find_candidates(images.select_rows(left), images.select_rows(~left), 3, copies._Groups(40))
         for pair in pairs.tolist()
     ]
     expected = []

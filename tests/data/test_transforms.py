@@ -1,5 +1,6 @@
 import pickle
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -364,3 +365,15 @@ def test_what_is_beyond_1_to_2_does_not_change_the_crops_that_cut(crop):
         whole = [transform(image) for _ in range(4)]
         torch.manual_seed(1)
         assert all(map(torch.equal, whole, [transform(image[100:200]) for _ in range(4)]))
+
+
+def test_every_field_of_a_recipe_has_a_step():
+    fields = {name for name in Augmentation.model_fields if name not in augment.NOT_STEPS}
+    assert fields == set(augment._STEPS)
+
+
+@pytest.mark.parametrize("field", ["crop", "affine", "color", "policy"])
+def test_an_unknown_branch_is_refused_by_name(field):
+    unknown = augmentation().model_copy(update={field: SimpleNamespace(name="swirl")})
+    with pytest.raises(RecipeError, match=rf"augmentation.{field}: 'swirl' has no step"):
+        train_transform(unknown, 32)

@@ -36,31 +36,31 @@ def install(monkeypatch, *gpus, **values):
     return FakeNvml(*gpus, **values).install(monkeypatch)
 
 
-def told(torch):
-    """Findings by name, and the troubles, none of which stops a search."""
-    checkup = examine_gpus(torch)
-    assert checkup.can_search
-    return {finding.what: finding.said for finding in checkup.findings}, [t.said for t in checkup.troubles]
+def examined(torch):
+    """The findings by name, and the problems, none of which stops a search."""
+    report = examine_gpus(torch)
+    assert report.can_search
+    return {fact.name: fact.text for fact in report.findings}, [problem.text for problem in report.problems]
 
 
-def test_a_gpu_without_trouble(monkeypatch):
+def test_a_gpu_without_problem(monkeypatch):
     install(monkeypatch, FakeGpu("NVIDIA L4", 24 * GB, [FakeProcess(7, "Xorg", GB, draws=True)], capability=(8, 9)))
-    findings, troubles = told(torch_with())
+    findings, problems = examined(torch_with())
     assert findings == {
         "driver": "NVIDIA 550.54.14, runs CUDA 12.4 and older",
         "GPU 0": "NVIDIA L4; 24GB in all, 23GB free, 1GB used; by Xorg (pid 7) 1GB; "
         "compute capability 8.9, bf16 native; cuda:0",
     }
-    assert troubles == []
+    assert problems == []
 
 
-def test_gpus_that_torch_does_not_see_are_shown_and_have_no_troubles(monkeypatch):
+def test_gpus_that_torch_does_not_see_are_shown_and_have_no_problems(monkeypatch):
     install(monkeypatch, FakeGpu("Tesla T4"), FakeGpu("Tesla T4", unlisted_bytes=8 * GB))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    findings, troubles = told(torch_with())
+    findings, problems = examined(torch_with())
     assert findings["GPU 0"].endswith("compute capability 7.5, bf16 not native; cuda:0")
     assert findings["GPU 1"].endswith("not used by torch")
-    assert troubles == []
+    assert problems == []
 
 
 # --- no GPU, or none that can be used ------------------------------------------------------------------------------
@@ -78,16 +78,16 @@ def test_gpus_that_torch_does_not_see_are_shown_and_have_no_troubles(monkeypatch
 @pytest.mark.parametrize("torch", [None, torch_with(0), torch_with(0, build=None)], ids=["none", "cuda", "cpu"])
 def test_without_a_gpu_one_sentence_says_why_and_what_to_do(monkeypatch, error, words, torch):
     install(monkeypatch, FakeGpu(), init_error=getattr(pynvml, f"NVML_ERROR_{error}"))
-    findings, (trouble,) = told(torch)
+    findings, (problem,) = examined(torch)
     assert findings == {"driver": "none found", "GPU": "none"}
-    assert all(word in trouble for word in ("training runs on the CPU", *words))
+    assert all(word in problem for word in ("training runs on the CPU", *words))
 
 
 def test_a_driver_without_a_gpu(monkeypatch):
     install(monkeypatch)
-    findings, (trouble,) = told(torch_with(0))
+    findings, (problem,) = examined(torch_with(0))
     assert findings["driver"].startswith("NVIDIA 550")
-    assert "the NVIDIA driver finds no GPU" in trouble
+    assert "the NVIDIA driver finds no GPU" in problem
 
 
 @pytest.mark.parametrize(
@@ -111,16 +111,16 @@ def test_a_driver_without_a_gpu(monkeypatch):
 )
 def test_a_gpu_that_torch_cannot_use_has_a_reason(monkeypatch, torch, values, words):
     install(monkeypatch, FakeGpu(), **values)
-    findings, (trouble,) = told(torch)
+    findings, (problem,) = examined(torch)
     assert findings["GPU 0"].endswith("not used by torch")
-    assert all(word in trouble for word in words)
+    assert all(word in problem for word in words)
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "3"])
 def test_gpus_that_the_environment_hides(monkeypatch, visible):
     install(monkeypatch, FakeGpu())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert told(torch_with(0))[1] == [
+    assert examined(torch_with(0))[1] == [
         f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset it, or name one that is there, such as 0"
     ]
 
@@ -135,9 +135,9 @@ def test_gpus_that_the_environment_hides(monkeypatch, visible):
 )
 def test_a_torch_without_kernels_for_the_gpu(monkeypatch, capability, architectures, words):
     install(monkeypatch, FakeGpu("Some GPU", capability=capability))
-    (trouble,) = told(torch_with(architectures=architectures))[1]
-    assert f"torch 2.6.0 cannot compute on GPU 0 (Some GPU), compute capability {capability[0]}" in trouble
-    assert words in trouble
+    (problem,) = examined(torch_with(architectures=architectures))[1]
+    assert f"torch 2.6.0 cannot compute on GPU 0 (Some GPU), compute capability {capability[0]}" in problem
+    assert words in problem
 
 
 @pytest.mark.parametrize(
@@ -146,65 +146,65 @@ def test_a_torch_without_kernels_for_the_gpu(monkeypatch, capability, architectu
 )
 def test_kernels_of_the_same_generation_or_compiled_on_the_spot_will_do(monkeypatch, capability, architectures):
     install(monkeypatch, FakeGpu(capability=capability))
-    assert told(torch_with(architectures=architectures))[1] == []
+    assert examined(torch_with(architectures=architectures))[1] == []
 
 
-# --- neighbours, and what NVML does not tell -----------------------------------------------------------------------
+# --- neighbours, and what NVML does not show -----------------------------------------------------------------------
 
 
 def test_a_neighbour_that_holds_much_is_named(monkeypatch):
     install(monkeypatch, FakeGpu("Tesla P100", processes=[FakeProcess(4711, "/usr/bin/python", 6 * GB)]))
-    (trouble,) = told(torch_with())[1]
-    assert trouble.startswith("python (pid 4711) holds 6GB of GPU 0 (Tesla P100): end what is not needed")
-    assert "--gpu-mem auto" in trouble
+    (problem,) = examined(torch_with())[1]
+    assert problem.startswith("python (pid 4711) holds 6GB of GPU 0 (Tesla P100): end what is not needed")
+    assert "--gpu-mem auto" in problem
 
 
-def test_one_that_holds_little_is_no_trouble(monkeypatch):
+def test_one_that_holds_little_is_no_problem(monkeypatch):
     install(monkeypatch, FakeGpu(processes=[FakeProcess(4711, "python", GB)]))
-    assert told(torch_with())[1] == []
+    assert examined(torch_with())[1] == []
 
 
-def test_hidden_neighbours_are_told(monkeypatch):
+def test_hidden_neighbours_are_examined(monkeypatch):
     install(monkeypatch, FakeGpu(processes=[FakeProcess(1, "python", 6 * GB)], hides_processes=True))
-    findings, troubles = told(torch_with())
+    findings, problems = examined(torch_with())
     assert "used; by processes that are hidden from here;" in findings["GPU 0"]
-    assert troubles[0].startswith("processes that are hidden from here hold 6GB of GPU 0")
-    assert "the prediction is used" in troubles[1]
+    assert problems[0].startswith("processes that are hidden from here hold 6GB of GPU 0")
+    assert "the prediction is used" in problems[1]
 
 
 def test_nvml_that_lists_no_processes(monkeypatch):
     install(monkeypatch, FakeGpu(errors={"nvmlDeviceGetComputeRunningProcesses": pynvml.NVML_ERROR_NO_PERMISSION}))
-    (trouble,) = told(torch_with())[1]
-    assert "does not show the processes on GPU 0 (Tesla T4)" in trouble
-    assert "the prediction is used" in trouble
+    (problem,) = examined(torch_with())[1]
+    assert "does not show the processes on GPU 0 (Tesla T4)" in problem
+    assert "the prediction is used" in problem
 
 
 def test_a_mig_instance(monkeypatch):
     part = FakeGpu("NVIDIA A100 MIG 1g.5gb", 5 * GB, capability=(8, 0))
     install(monkeypatch, FakeGpu("NVIDIA A100", 40 * GB, capability=(8, 0), mig=[part]))
-    findings, (trouble,) = told(torch_with())
+    findings, (problem,) = examined(torch_with())
     assert "5GB in all" in findings["GPU 0"]
     assert "MIG instance" in findings["GPU 0"]
-    assert "the prediction is used" in trouble
+    assert "the prediction is used" in problem
 
 
 def test_mig_mode_without_an_instance(monkeypatch):
     install(monkeypatch, FakeGpu("NVIDIA A100", capability=(8, 0), mig=[]))
-    (trouble,) = told(torch_with(0))[1]
-    assert "has no instance" in trouble
-    assert "nvidia-smi mig -i 0 -cgi 0 -C" in trouble
+    (problem,) = examined(torch_with(0))[1]
+    assert "has no instance" in problem
+    assert "nvidia-smi mig -i 0 -cgi 0 -C" in problem
 
 
 def test_torch_may_see_a_gpu_that_nvml_does_not(monkeypatch):
     install(monkeypatch, init_error=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-    findings, (trouble,) = told(torch_with(architectures=("sm_87",)))
-    assert findings["driver"] == "version not told"
+    findings, (problem,) = examined(torch_with(architectures=("sm_87",)))
+    assert findings["driver"] == "version not known"
     assert findings["GPU 0"] == "NVIDIA Orin; 32GB in all; compute capability 8.7, bf16 native; cuda:0"
-    assert "the prediction is used" in trouble
+    assert "the prediction is used" in problem
 
 
 def test_a_gpu_that_nvml_cannot_read_beside_one_that_it_can(monkeypatch):
     lost = {"nvmlDeviceGetHandleByIndex": pynvml.NVML_ERROR_GPU_IS_LOST}
     install(monkeypatch, FakeGpu(), FakeGpu(errors=lost))
-    (trouble,) = told(torch_with())[1]
-    assert trouble == "GPU 1 cannot be read by NVML: GPU is lost; the prediction of memory is used there"
+    (problem,) = examined(torch_with())[1]
+    assert problem == "GPU 1 cannot be read by NVML: GPU is lost; the prediction of memory is used there"

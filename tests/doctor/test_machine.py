@@ -1,11 +1,25 @@
-from collections import namedtuple
+import os
+import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from automl.doctor import machine
-from automl.doctor.machine import cpu_limit, disk, folder_bytes, ram, shared_memory
+from automl.doctor.machine import (
+    Disk,
+    check_cache,
+    check_cores,
+    check_disks,
+    check_memory,
+    check_shared_memory,
+    find_disk,
+    folder_bytes,
+    read_memory,
+)
+from automl.doctor.report import Options, Report
 
-GIB = 2**30
+GB, GIB = 10**9, 2**30
 MEMINFO = f"MemTotal: {16 * 2**20} kB\nMemFree: 1 kB\nMemAvailable: {8 * 2**20} kB\n"
 
 
@@ -13,7 +27,6 @@ MEMINFO = f"MemTotal: {16 * 2**20} kB\nMemFree: 1 kB\nMemAvailable: {8 * 2**20} 
 def root(tmp_path, monkeypatch):
     """A machine of files: `root({"proc/meminfo": "…"})`."""
     monkeypatch.setattr(machine, "_ROOT", tmp_path)
-    monkeypatch.setattr(machine, "cpu_threads", lambda: 8)
 
     def write(files):
         for name, text in files.items():
@@ -24,37 +37,22 @@ def root(tmp_path, monkeypatch):
     return write
 
 
-V2, V1 = {"proc/self/cgroup": "0::/a/b\n"}, {"proc/self/cgroup": "4:memory:/x\n1:cpu,cpuacct:/x\n0::/\n"}
+V2, V1 = {"proc/self/cgroup": "0::/a/b\n"}, {"proc/self/cgroup": "4:memory:/x\n1:cpu,cpuacct:/y\n0::/\n"}
 TOP = "sys/fs/cgroup"
-
-
-@pytest.mark.parametrize(
-    ("files", "limit"),
-    [
-        ({}, float("inf")),
-        (V2 | {f"{TOP}/a/b/cpu.max": "max 100000\n"}, float("inf")),
-        (V2 | {f"{TOP}/a/b/cpu.max": "150000 100000"}, 1.5),
-        (V2 | {f"{TOP}/a/b/cpu.max": "400000 100000", f"{TOP}/a/cpu.max": "200000 100000"}, 2),
-        ({"proc/self/cgroup": "0::/../gone\n"} | {f"{TOP}/cpu.max": "300000 100000"}, 3),
-        (
-            V1 | {f"{TOP}/cpu,cpuacct/cpu.cfs_quota_us": "-1", f"{TOP}/cpu,cpuacct/cpu.cfs_period_us": "100000"},
-            float("inf"),
-        ),
-        (
-            V1 | {f"{TOP}/cpu,cpuacct/x/cpu.cfs_quota_us": "50000", f"{TOP}/cpu,cpuacct/x/cpu.cfs_period_us": "100000"},
-            0.5,
-        ),
-    ],
-)
-def test_the_least_cpu_time_of_all_groups_counts(root, files, limit):
-    root(files)
-    assert cpu_limit() == (8, limit)
 
 
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
         ({}, (16 * GIB, 8 * GIB)),
+        (
+            V2 | {f"{TOP}/a/memory.max": f"{2 * GIB}", f"{TOP}/a/memory.current": f"{GIB}"},  # of the group above
+            (2 * GIB, GIB),
+        ),
+        (
+            {"proc/self/cgroup": "0::/../gone\n"} | {f"{TOP}/memory.max": f"{GIB}", f"{TOP}/memory.current": "0"},
+            (GIB, GIB),
+        ),
         (V2 | {f"{TOP}/a/b/memory.max": "max", f"{TOP}/a/b/memory.current": "5"}, (16 * GIB, 8 * GIB)),
         (V2 | {f"{TOP}/a/b/memory.max": f"{4 * GIB}", f"{TOP}/a/b/memory.current": f"{GIB}"}, (4 * GIB, 3 * GIB)),
         (
@@ -69,25 +67,109 @@ def test_the_least_cpu_time_of_all_groups_counts(root, files, limit):
 )
 def test_the_least_memory_of_all_groups_counts(root, files, expected):
     root(files | {"proc/meminfo": MEMINFO})
-    assert ram() == expected
+    assert read_memory() == expected
 
 
-def test_what_the_system_does_not_tell_is_no_error(root):
-    assert ram() == (0, 0)
-    assert shared_memory() is None
+def test_what_the_system_does_not_show_is_no_error(root, tmp_path):
+    assert read_memory() == (0, 0)
+    assert check_memory(Options(tmp_path)) == check_shared_memory(Options(tmp_path)) == Report()
 
 
-def test_shared_memory_is_a_folder(root, monkeypatch, tmp_path):
+def test_little_memory(root, tmp_path):
+    root({"proc/meminfo": MEMINFO})
+    report = check_memory(Options(tmp_path))
+    assert report.findings[0].text == "17.2GB, 8.59GB available"
+    assert not report.problems
+    root({"proc/meminfo": MEMINFO.replace(f"{8 * 2**20}", f"{2 * 2**20}")})
+    assert "only 2.15GB of memory is available" in check_memory(Options(tmp_path)).problems[0].text
+
+
+def test_docker_s_little_shared_memory(root, monkeypatch, tmp_path):
     (tmp_path / "dev/shm").mkdir(parents=True)
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage(64 * 2**20, 0, 0))
-    assert shared_memory() == 64 * 2**20
+    size = SimpleNamespace(total=64 * 2**20)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: size)
+    report = check_shared_memory(Options(tmp_path))
+    assert report.findings[0].text == "67.1MB"
+    assert "(/dev/shm) has only 67.1MB" in report.problems[0].text
+    assert "--shm-size=8g" in report.problems[0].text
+    size.total = 16 * GB
+    assert not check_shared_memory(Options(tmp_path)).problems
+
+
+# --- cores ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("total", "allowed", "usable", "text", "advice"),
+    [
+        (8, 8, 8, "8", None),
+        (8, 4, 4, "4 of 8", None),
+        (8, 8, 3, "8, with the time of 3", "time of 3 of 8 cores, .* OMP_NUM_THREADS=3"),
+    ],
+    ids=["all", "affinity", "container"],
+)
+def test_cores(monkeypatch, tmp_path, total, allowed, usable, text, advice):
+    monkeypatch.setattr(os, "cpu_count", lambda: total)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)), raising=False)
+    monkeypatch.setattr(machine, "cpu_threads", lambda: usable)
+    report = check_cores(Options(tmp_path))
+    assert report.findings[0].text == text
+    assert [bool(re.search(advice, problem.text)) for problem in report.problems] == ([True] if advice else [])
+
+
+# --- disk ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_cache_is_listed_by_kind(tmp_path):
+    assert check_cache(Options(tmp_path)).findings[0].text == f"{tmp_path / 'cache'}: empty"
+    for name, size in (("images/a/images.bin", 3000), ("memory/x.json", 20), (".half/y", 9)):
+        path = tmp_path / "cache" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(size))
+    assert check_cache(Options(tmp_path)).findings[0].text.endswith("cache: images 3kB, memory 20B")
+
+
+RUNS = Path("runs")
+
+
+@pytest.fixture
+def disks(monkeypatch):
+    """Checks the disks of the cache and of studies, where `find` gives a folder's disk."""
+
+    def check(find):
+        monkeypatch.setattr(machine, "find_disk", find)
+        return check_disks(Options(RUNS))
+
+    return check
+
+
+@pytest.mark.parametrize(("free", "fatal"), [(5 * GB, False), (GB // 10, True)])
+def test_little_disk_is_reported_once_for_one_disk(disks, free, fatal):
+    report = disks(lambda _: Disk(1, free, True))
+    (problem,) = report.problems
+    assert "of disk is free at" in problem.text
+    assert "AUTOML_CACHE=FOLDER" in problem.text
+    assert report.can_search is not fatal
+
+
+def test_the_disk_for_studies_may_be_another(disks):
+    report = disks(lambda folder: Disk(*((2, GB, True) if folder == RUNS else (1, 99 * GB, True))))
+    assert (report.findings[1].name, report.findings[1].text) == ("disk for studies", "1GB free at runs")
+    assert "--runs" in report.problems[0].text
+
+
+@pytest.mark.parametrize("content", ["cache", "studies"])
+def test_a_folder_that_cannot_be_written_stops_every_search(disks, content):
+    report = disks(lambda folder: Disk(1, 99 * GB, (folder == RUNS) is (content == "cache")))
+    (problem,) = report.problems
+    assert problem.fatal
+    assert f"cannot be written, and the {content} would go there" in problem.text
 
 
 def test_a_folder_that_is_not_there_yet_has_the_disk_of_the_one_above(tmp_path):
-    there, later = disk(tmp_path), disk(tmp_path / "not" / "yet")
-    assert (there.device, there.writable) == (later.device, later.writable) == (tmp_path.stat().st_dev, True)
-    assert later.free_bytes > 0
+    near, far = find_disk(tmp_path), find_disk(tmp_path / "not" / "yet")
+    assert (near.device, near.writable) == (far.device, far.writable) == (tmp_path.stat().st_dev, True)
+    assert far.free_bytes > 0
 
 
 def test_files_are_counted_and_links_are_not_followed(tmp_path):

@@ -6,14 +6,15 @@ import pytest
 import yaml
 
 from automl.errors import AutomlError, RecipeError, SpecError, StudyError, WeightsError
-from automl.exporters.export import export, find_source
+from automl.exporters.export import export
+from automl.exporters.source import find_source
 from automl.models.folder import write_ensemble
 from automl.recipe import Numerics, Recipe
 from automl.recipe.augmentation import Augmentation
 from automl.recipe.mixing import Mixup
 from automl.recipe.optimizer import Sgd
 from tests.fixtures.models import write
-from tests.fixtures.studies import begun, entry, images  # noqa: F401 - fixtures
+from tests.fixtures.studies import entry
 
 RECIPE = Recipe(
     backbone="test_byobnet.r160_in1k",
@@ -28,10 +29,10 @@ RECIPE = Recipe(
 
 
 @pytest.fixture
-def study(begun, tmp_path):  # noqa: F811
+def study(new_study, tmp_path):
     """A study with a best recipe that nobody had to search."""
     weights = {"weights": "file", "weights_path": str(tmp_path / "weights.safetensors")}
-    _, folder = begun("faces", pool=[entry(**weights)])
+    _, folder = new_study("faces", pool=[entry(**weights)])
     RECIPE.save(folder.best, "Study faces, trial 3: validation auc 0.9")
     return folder
 
@@ -43,7 +44,7 @@ def loaded(text, path):
 
 @pytest.mark.parametrize("name", ["out.yaml", "out.json"])
 def test_what_is_exported_is_read_back_equal(study, tmp_path, name):
-    found = export("faces", name[4:], tmp_path / name, runs=study.path.parent)
+    found = export("faces", format=name[4:], out=tmp_path / name, runs=study.path.parent)
     assert found.path == tmp_path / name
     assert Recipe.load(found.path) == RECIPE
 
@@ -54,15 +55,15 @@ def test_yaml_keeps_what_stood_above_the_recipe(study):
 
 
 def test_json_says_what_input_and_outputs_are(model, study, tmp_path):
-    document = json.loads(export(model.path, "json").text)
+    document = json.loads(export(model.path, format="json").text)
     assert document["labels"]["classes"] == ["real", "fake"]
     assert (document["input"]["image_size"], document["input"]["decode_size"]) == (32, 40)
-    of_study = json.loads(export("faces", "json", runs=study.path.parent).text)
+    of_study = json.loads(export("faces", format="json", runs=study.path.parent).text)
     assert of_study["labels"]["classes"] == ["dark", "light"]
     assert sum(of_study["labels"]["prior"]) == pytest.approx(1)
     assert of_study["input"]["mean"] == document["input"]["mean"]
     RECIPE.save(tmp_path / "alone.yaml")
-    assert json.loads(export(tmp_path / "alone.yaml", "json").text).keys() == {"recipe"}
+    assert json.loads(export(tmp_path / "alone.yaml", format="json").text).keys() == {"recipe"}
 
 
 def test_a_confirmed_recipe_goes_before_the_best(study):
@@ -86,11 +87,11 @@ def test_a_study_that_is_damaged_still_gives_its_recipe(study):
     study.samples.unlink()
     assert export("faces", runs=study.path.parent).text
     with pytest.raises(StudyError, match=r"samples\.csv"):
-        export("faces", "json", runs=study.path.parent)
+        export("faces", format="json", runs=study.path.parent)
 
 
 def test_the_script_holds_what_is_known(study, tmp_path):
-    text = export("faces", "python", runs=study.path.parent).text
+    text = export("faces", format="python", runs=study.path.parent).text
     ast.parse(text)
     assert str(study.samples) in text
     assert "weights.safetensors" in text
@@ -100,7 +101,7 @@ def test_the_script_holds_what_is_known(study, tmp_path):
 
 def test_the_script_of_a_lone_recipe_says_what_nobody_told_it(tmp_path):
     RECIPE.save(tmp_path / "alone.yaml")
-    text = export(tmp_path / "alone.yaml", "python").text
+    text = export(tmp_path / "alone.yaml", format="python").text
     ast.parse(text)
     head = text.partition('"""')[0]
     assert all(part in head for part in ("--samples", "placeholders", "no image is self-blended", "hub"))
@@ -109,14 +110,14 @@ def test_the_script_of_a_lone_recipe_says_what_nobody_told_it(tmp_path):
 @pytest.mark.parametrize("real_class", [0, 1, None])
 def test_the_script_of_a_model_folder_forges_the_class_that_training_forged(tmp_path, real_class):
     model = write(tmp_path / "m", augmentation=RECIPE.augmentation, real_class=real_class)
-    head, _, script = export(model.path, "python").text.partition('"""')
+    head, _, script = export(model.path, format="python").text.partition('"""')
     assert (f"REAL = {real_class} " in script) == (real_class is not None)
     assert ("no image is self-blended" in head) == (real_class is None)
     assert "placeholders" not in head
 
 
 def test_timms_options_name_the_weights_and_the_classes(study, tmp_path):
-    options = yaml.safe_load(export("faces", "timm", runs=study.path.parent).text)
+    options = yaml.safe_load(export("faces", format="timm", runs=study.path.parent).text)
     assert options["model"] == RECIPE.backbone
     assert options["num_classes"] == 2
     assert options["pretrained_path"] == str(tmp_path / "weights.safetensors")
@@ -124,18 +125,20 @@ def test_timms_options_name_the_weights_and_the_classes(study, tmp_path):
 
 
 @pytest.mark.parametrize(("split", "named"), [("val", True), ("test", False)])
-def test_timms_options_name_a_folder_only_if_it_is_split_as_train_py_wants_it(begun, images, tmp_path, split, named):  # noqa: F811
+def test_timms_options_name_a_folder_only_if_it_is_split_as_train_py_wants_it(
+    new_study, images, tmp_path, split, named
+):
     for name in ("train", split):
         shutil.copytree(images, tmp_path / "data" / name)
-    _, folder = begun("split", data={"path": tmp_path / "data"})
+    _, folder = new_study("split", data={"path": tmp_path / "data"})
     RECIPE.save(folder.best)
-    options = yaml.safe_load(export("split", "timm", runs=folder.path.parent).text)
+    options = yaml.safe_load(export("split", format="timm", runs=folder.path.parent).text)
     assert options.get("data_dir") == (str(tmp_path / "data") if named else None)
 
 
 @pytest.mark.parametrize(("format", "name"), [("onnx", "model.onnx"), ("torch", "model.pt2")])
 def test_a_network_goes_into_its_folder_or_where_it_is_told(model, tmp_path, format, name):
-    found = export(model.path, format)
+    found = export(model.path, format=format)
     assert found.path == model.path / name
     assert found.path.is_file()
     assert found.text is None
@@ -146,21 +149,21 @@ def test_a_network_goes_into_its_folder_or_where_it_is_told(model, tmp_path, for
 @pytest.mark.parametrize("format", ["onnx", "torch"])
 def test_a_recipe_is_no_network(study, format):
     with pytest.raises(WeightsError, match=r"needs a trained model.*automl train"):
-        export("faces", format, runs=study.path.parent)
+        export("faces", format=format, runs=study.path.parent)
 
 
 def test_an_ensemble_is_exported_member_by_member(tmp_path):
     write(tmp_path / "both" / "one")
     write_ensemble(tmp_path / "both", {"one": 1.0})
     with pytest.raises(WeightsError, match=r"is an ensemble.*export each member: .*one"):
-        export(tmp_path / "both", "onnx")
+        export(tmp_path / "both", format="onnx")
 
 
 def test_an_existing_file_is_replaced_whole_and_folders_are_made(model, tmp_path):
     out = tmp_path / "new" / "recipe.yaml"
-    export(model.path, "yaml", out)
+    export(model.path, format="yaml", out=out)
     out.write_text("x" * 100_000)
-    export(model.path, "yaml", out)
+    export(model.path, format="yaml", out=out)
     assert Recipe.load(out) == model.recipe
     assert [path.name for path in out.parent.iterdir()] == ["recipe.yaml"]
 
@@ -168,10 +171,10 @@ def test_an_existing_file_is_replaced_whole_and_folders_are_made(model, tmp_path
 @pytest.mark.parametrize("format", ["yaml", "torch"])
 def test_what_cannot_be_written(model, tmp_path, format):
     with pytest.raises(AutomlError, match=r"cannot write .*--out"):
-        export(model.path, format, model.path)
+        export(model.path, format=format, out=model.path)
     (tmp_path / "file").write_text("")
     with pytest.raises(AutomlError, match=r"cannot write .*--out"):
-        export(model.path, format, tmp_path / "file" / "out")
+        export(model.path, format=format, out=tmp_path / "file" / "out")
 
 
 def test_nothing_of_that_name(study, tmp_path):
@@ -201,6 +204,6 @@ def test_files_that_are_no_recipe(tmp_path):
 
 def test_formats_and_flags_that_do_not_fit(model, tmp_path):
     with pytest.raises(SpecError, match="onnx"):
-        export(model.path, "onx")
+        export(model.path, format="onx")
     with pytest.raises(AutomlError, match=r"--check-data.*leave it out"):
-        export(model.path, "yaml", check_data=tmp_path)
+        export(model.path, format="yaml", check_data=tmp_path)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from automl.errors import AutomlError, DataError, WeightsError
-from automl.exporters.graph import TOLERANCE, _real, constants, export_onnx, export_torch
+from automl.exporters.graph import TOLERANCE, export_onnx, export_torch, list_constants, read_check_images
 from automl.recipe.augmentation import Augmentation, NativeCrop, SquashCrop
 from tests.fixtures.models import SIZE, write
 
@@ -68,20 +68,19 @@ def test_torch_gives_the_models_probabilities_at_any_batch_size(model, tmp_path)
     assert found.difference < TOLERANCE
     extra = {"preprocessing.json": ""}
     program = torch.export.load(found.path, extra_files=extra).module()
-    assert json.loads(extra["preprocessing.json"]) == constants_as_json(model)
+    assert json.loads(extra["preprocessing.json"]) == constants_of(model)
     for count in (1, 5):
         assert torch.allclose(program(images(count)), expected(model, images(count)), atol=TOLERANCE)
 
 
-def constants_as_json(model):
-    return json.loads(json.dumps(constants(model)))
+def constants_of(model):
+    return json.loads(json.dumps(list_constants(model)))
 
 
 def test_the_constants_go_along(written):
     model, found = written
     inside = {prop.key: json.loads(prop.value) for prop in onnx.load(found.path).metadata_props}
-    assert inside == json.loads(found.constants.read_text()) == constants_as_json(model)
-    assert found.constants == found.path.with_name("out.onnx.json")
+    assert inside == json.loads(found.path.with_name("out.onnx.json").read_text()) == constants_of(model)
     assert inside["classes"] == ["real", "fake"]
     assert (inside["positive"], inside["image_size"], inside["decode_size"]) == (1, SIZE, 40)
     assert (inside["input"], inside["output"], inside["crop"]) == ("images", "probabilities", "square")
@@ -91,7 +90,7 @@ def test_the_constants_go_along(written):
 
 def test_of_many_classes_none_is_positive_and_a_native_crop_is_told(tmp_path):
     model = write(tmp_path / "m", classes=("a", "b", "c"), augmentation=Augmentation(crop=NativeCrop()))
-    assert (constants(model)["positive"], constants(model)["crop"]) == (None, "native")
+    assert (list_constants(model)["positive"], list_constants(model)["crop"]) == (None, "native")
 
 
 def test_compared_on_real_images(model, tmp_path, pictures):
@@ -162,8 +161,9 @@ def test_squashed_images_are_told_and_compared_whole(tmp_path):
     marked[:80] = 255
     Image.fromarray(marked).save(tmp_path / "pictures/x.png")
     model = write(tmp_path / "m", augmentation=Augmentation(crop=SquashCrop()))
-    assert constants(model)["crop"] == "squash"
-    assert json.loads(export_torch(model, tmp_path / "x.pt2").constants.read_text())["crop"] == "squash"
-    (batch,) = _real(model, tmp_path / "pictures")
+    assert list_constants(model)["crop"] == "squash"
+    export_torch(model, tmp_path / "x.pt2")
+    assert json.loads((tmp_path / "x.pt2.json").read_text())["crop"] == "squash"
+    (batch,) = read_check_images(model, tmp_path / "pictures")
     mean, std = (torch.tensor(values)[:, None] for values in (model.input.mean, model.input.std))
     assert torch.allclose(batch[0, :, 0], ((1 - mean) / std).expand(3, SIZE), atol=0.01)

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
-from automl.backbones.freezing import freeze_backbone
+from automl.backbones.heads import freeze_backbone
 from automl.backbones.weights import make_model
 from automl.data.cache import build_cache
 from automl.data.dataset import Dataset
@@ -47,10 +47,10 @@ from automl.recipe.mixing import CutMix, Mixup
 from automl.recipe.optimizer import Sgd
 from automl.recipe.schedule import Cosine, OneCycle, StepLR, Wsd
 from automl.training.fit import fit
-from automl.training.metrics import compute
+from automl.training.metrics import compute_metric
 from automl.training.optimizer import make_optimizer
-from automl.training.schedule import lr_factor
-from tests.recipe.test_recipe import IMAGE_RECIPES
+from automl.training.schedule import lr_factor, schedule_function
+from tests.fixtures.recipes import IMAGE_RECIPES
 
 CLASSES = ("real", "fake")
 FULL = Augmentation(
@@ -93,8 +93,8 @@ BALANCED = PLAIN.model_copy(
     }
 )
 WHOLE = PLAIN.model_copy(update={"augmentation": Augmentation(crop=SquashCrop())})
-IMPORTS = {"argparse", "concurrent", "csv", "io", "math", "pathlib", "typing", "numpy", "timm", "torch", "torchvision"}
-IMPORTS |= {"PIL", "safetensors"}
+IMPORTS = {"argparse", "concurrent", "contextlib", "csv", "functools", "io", "math", "pathlib", "warnings"}
+IMPORTS |= {"numpy", "PIL", "safetensors", "timm", "torch", "torchvision"}
 RECIPES = st.builds(lambda recipe: recipe.model_copy(update={"backbone": "test_vit"}), IMAGE_RECIPES)
 
 
@@ -162,28 +162,27 @@ def test_only_what_the_recipe_uses_is_in_the_script():
         "MixUp",
         "CutMix",
         "ema",
-        "FOCAL",
+        "Focal",
         "autocast",
         "scaler",
         "clip_grad",
         "freeze",
         "jpeg",
-        "HEAD_LR_FACTOR",
         "checkpointing",
     ):
         assert word not in plain, word
     for word in (
         "CutMix",
         "ModelEmaV3",
-        "FOCAL_ALPHA",
+        "class FocalLoss",
         "clip_grad_norm_",
-        "freeze(",
+        "freeze_backbone(model, step",
         "jpeg",
         "HEAD_LR_FACTOR = 3",
         "checkpointing(True)",
     ):
         assert word in rich, word
-    assert len(plain.splitlines()) < 400
+    assert len(plain.splitlines()) < 480
 
 
 def test_odd_names_and_paths_are_quoted(tmp_path):
@@ -217,7 +216,7 @@ def test_auc_is_scikit_learns(tmp_path, data):
     assert module.auc(labels == 1, scores) == pytest.approx(roc_auc_score(labels == 1, scores))
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), count)
     three = module_of(text_of(PLAIN, classes=("a", "b", "c")), tmp_path)
-    assert three.mean_auc(labels, probabilities) == pytest.approx(compute("auc", labels, probabilities))
+    assert three.mean_auc(labels, probabilities) == pytest.approx(compute_metric("auc", labels, probabilities))
 
 
 @pytest.mark.parametrize("kind", [Cosine(), OneCycle(), StepLR(), Wsd()], ids=lambda k: k.name)
@@ -225,9 +224,10 @@ def test_auc_is_scikit_learns(tmp_path, data):
 def test_the_schedule_is_automls(tmp_path, kind, warmup):
     schedule = kind.model_copy(update={"warmup": warmup})
     module = module_of(text_of(PLAIN.model_copy(update={"schedule": schedule})), tmp_path)
+    factor = getattr(module, schedule_function(schedule).__name__)
     for steps in (1, 2, 7, 100):
         for step in range(steps):
-            assert module.lr_factor(step, steps) == pytest.approx(lr_factor(schedule, step, steps)), (step, steps)
+            assert factor(step, steps, **module.SCHEDULE) == lr_factor(schedule, step, steps), (step, steps)
 
 
 POLICIES = [NoPolicy(), AutoAugment(), RandAugment(), TrivialAugment(), AugMix()]
@@ -298,13 +298,13 @@ def test_what_is_frozen_and_learns_faster_is_what_is_in_automl(tmp_path, backbon
     module = module_of(text_of(recipe), tmp_path)
     ours, theirs = make_model(recipe, 2), module.make_model(None)
     freeze_backbone(ours, True)
-    module.freeze(theirs, [parameter for parameter in theirs.parameters() if parameter.requires_grad], True)
+    module.freeze_backbone(theirs, True)
     learning = [{name for name, p in model.named_parameters() if p.requires_grad} for model in (ours, theirs)]
     assert learning[0] == learning[1]
     if backbone == "volo_d1_224":
         assert {"head.weight", "aux_head.weight"} <= learning[0]
     freeze_backbone(ours, False)
-    module.freeze(theirs, list(theirs.parameters()), False)
+    module.freeze_backbone(theirs, False)
     assert rates(theirs, module.make_optimizer(theirs)) == rates(ours, make_optimizer(recipe, ours))
 
 

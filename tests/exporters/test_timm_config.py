@@ -24,11 +24,10 @@ from timm.data.readers.reader_image_folder import find_images_and_targets
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 
-from automl.backbones.examine import outputs_of
+from automl.backbones.examine import run_on_meta
 from automl.backbones.timm_model import SkipInitialisation, build_on_meta
 from automl.errors import RecipeError
-from automl.exporters.timm_config import timm_yaml
-from automl.exporters.timm_options import OPTIONS, leaves
+from automl.exporters.timm_config import flatten_values, timm_yaml
 from automl.models.folder import Labels
 from automl.recipe import Numerics, Recipe
 from automl.recipe.augmentation import (
@@ -46,12 +45,23 @@ from automl.recipe.optimizer import Lion, Sgd
 from automl.recipe.schedule import Cosine, OneCycle, StepLR, Wsd
 from automl.space.space import load_space
 from automl.training.schedule import lr_factor
-from tests.recipe.test_recipe import IMAGE_RECIPES
+from tests.fixtures.recipes import IMAGE_RECIPES
 
 LABELS = Labels(("real", "fake: #2"), 1, (0.5, 0.5))
 BACKBONES = ("test_vit", "test_byobnet.r160_in1k", "deit_tiny_distilled_patch16_224")
 TRAIN_PY = os.environ.get("TIMM_TRAIN_PY", "")
 """A checkout's train.py, of timm 1.0.31: its own parser is then asked."""
+
+NAMES = """
+    aa amp amp_dtype batch_size channels_last clip_grad clip_mode color_jitter color_jitter_prob cooldown_epochs
+    crop_pct cutmix data_dir decay_epochs decay_rate drop drop_path epochs gaussian_blur_prob grad_accum_steps
+    grad_checkpointing grayscale_prob head_init_scale hflip img_size layer_decay lr lr_decay_fn min_lr mixup mixup_mode
+    mixup_prob model model_ema model_ema_decay model_ema_warmup model_kwargs momentum num_classes opt opt_betas
+    pretrained pretrained_path ratio recount remode reprob scale sched sched_on_updates seed smoothing train_crop_mode
+    train_interpolation vflip warmup_epochs warmup_lr warmup_prefix weight_decay
+"""
+OPTIONS = frozenset(NAMES.split())
+"""Options of timm 1.0.31's train.py, by argparse's `dest`."""
 
 RECIPES = st.builds(
     lambda recipe, backbone, epochs: recipe.model_copy(update={"backbone": backbone, "epochs": epochs}),
@@ -66,8 +76,8 @@ def recipe_of(**values):
     return Recipe(backbone="test_vit", image_size=160, **values)
 
 
-def options(recipe, *args):
-    return yaml.safe_load(timm_yaml(recipe, *args))
+def options(recipe, *args, **values):
+    return yaml.safe_load(timm_yaml(recipe, *args, **values))
 
 
 def not_carried_over(text):
@@ -82,7 +92,7 @@ def test_every_option_is_train_pys_and_every_value_of_the_recipe_is_named(recipe
     text = timm_yaml(recipe, LABELS)
     assert yaml.safe_load(text).keys() <= OPTIONS
     comments = "\n".join(line.partition("#")[2] for line in text.splitlines())
-    for name in leaves(recipe.model_dump()):
+    for name in flatten_values(recipe.model_dump()):
         assert name in comments, name
 
 
@@ -219,7 +229,7 @@ def test_classes_in_train_pys_own_order(tmp_path):
 @pytest.mark.parametrize(
     ("names", "warned"),
     [
-        (("a", "B", "b"), r"orders them by chance: B, b #"),
+        (("a", "B", "b"), r"It takes these names for equal and orders them by chance: B, b #"),
         (("²", "a"), r"cannot order these names .* 0: \"\\xB2\", 1: a"),
     ],
 )
@@ -244,17 +254,15 @@ def numbered(names):
     ("backbone", "warned"), [("vit_tiny_patch16_224.augreg_in21k_ft_in1k", True), ("resnet18.a1_in1k", False)]
 )
 def test_a_file_of_weights_that_older_timms_misread(backbone, warned):
-    text = timm_yaml(Recipe(backbone=backbone), None, {"pretrained_path": "weights.safetensors"})
+    text = timm_yaml(Recipe(backbone=backbone), pretrained_path=Path("weights.safetensors"))
     assert yaml.safe_load(text)["pretrained_path"] == "weights.safetensors"
     assert ("1.0.30 takes this backbone's file for one of NumPy's" in text) == warned
 
 
 def test_classes_and_data(tmp_path):
-    found = options(recipe_of(), LABELS, {"data_dir": str(tmp_path / "a b: #c"), "workers": 2})
-    assert (found["num_classes"], found["data_dir"], found["workers"]) == (2, str(tmp_path / "a b: #c"), 2)
+    found = options(recipe_of(), LABELS, data_dir=tmp_path / "a b: #c")
+    assert (found["num_classes"], found["data_dir"]) == (2, str(tmp_path / "a b: #c"))
     assert "num_classes" not in options(recipe_of())
-    with pytest.raises(RecipeError, match="'learning_rate' is no data option"):
-        timm_yaml(recipe_of(), None, {"learning_rate": 1})
     with pytest.raises(RecipeError, match="timm has no backbone"):
         timm_yaml(Recipe(backbone="resnet19"))
 
@@ -337,7 +345,7 @@ def test_train_py_builds_the_network_that_automl_builds(backbone, drop_path):
     wanted = {"drop_path": drop_path, "numerics": Numerics(grad_checkpointing=True)}
     recipe = Recipe(backbone=backbone, image_size=size, **wanted)
     theirs = as_train_py(options(recipe, LABELS))
-    assert outputs_of(theirs, size).shape == (2, 2)
+    assert run_on_meta(theirs, size).shape == (2, 2)
     ours, _ = build_on_meta(backbone, {"img_size": size, "drop_path_rate": drop_path}, num_classes=2)
     assert dropped(theirs) == dropped(ours)
     shapes = ({name: weight.shape for name, weight in model.state_dict().items()} for model in (theirs, ours))
@@ -466,7 +474,7 @@ def test_the_real_parser_knows_every_key(recipe, tmp_path):
     train = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(train)
     path = Path(tmp_path, "recipe.yaml")
-    path.write_text(timm_yaml(recipe, LABELS, {"data_dir": "data"}))
+    path.write_text(timm_yaml(recipe, LABELS, data_dir=Path("data")))
     known = {action.dest for action in train.parser._actions}
     wanted = yaml.safe_load(path.read_text())
     assert wanted.keys() <= known
@@ -484,9 +492,9 @@ def test_the_real_script_trains_and_evaluates(backbone, tmp_path):
         Image.effect_noise((70, 70), 60).convert("RGB").save(folder / f"{number}.png")
     values = {"epochs": 1, "batch_size": 4, "drop_path": 0.1, "numerics": Numerics(grad_checkpointing=True)}
     recipe = Recipe(backbone=backbone, image_size=64, pretrained=False, **values)
-    data = {"data_dir": str(tmp_path / "data"), "device": "cpu", "workers": 0, "output": str(tmp_path / "output")}
-    (tmp_path / "recipe.yaml").write_text(timm_yaml(recipe, LABELS, data))
-    command = [sys.executable, TRAIN_PY, "--config", "recipe.yaml"]
+    (tmp_path / "recipe.yaml").write_text(timm_yaml(recipe, LABELS, data_dir=tmp_path / "data"))
+    command = [sys.executable, TRAIN_PY, "--config", "recipe.yaml", "--device", "cpu", "--workers", "0"]
+    command += ["--output", str(tmp_path / "output")]
     ran = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
     assert ran.returncode == 0, textwrap.shorten(ran.stderr[-3000:], 3000)
     assert '"validation"' in ran.stdout.partition("--result")[2]
@@ -495,8 +503,8 @@ def test_the_real_script_trains_and_evaluates(backbone, tmp_path):
 @pytest.mark.parametrize("seed", range(30))
 def test_recipes_of_the_shipped_space(seed):
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed)).ask()
-    values = load_space("image").suggest(trial, backbones=3, self_blend=True)
+    values = load_space("image").suggest_recipe(trial, backbones=3, self_blend=True)
     recipe = Recipe.from_mapping({**values, "backbone": BACKBONES[values["backbone"]]})
     text = timm_yaml(recipe, LABELS)
     assert yaml.safe_load(text)["lr"] == recipe.learning_rate
-    assert all(name in text for name in leaves(recipe.model_dump()))
+    assert all(name in text for name in flatten_values(recipe.model_dump()))

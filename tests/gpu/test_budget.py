@@ -6,7 +6,7 @@ import pynvml
 import pytest
 
 from automl.errors import SpecError
-from automl.gpu.budget import budget_bytes, who_uses
+from automl.gpu.budget import decide_budget, describe_users
 from automl.gpu.nvml import read_nvml
 from automl.units import Share
 from tests.fixtures.fake_nvml import GB, FakeGpu, FakeNvml, FakeProcess
@@ -23,25 +23,25 @@ def p100(*processes, **values):
 
 
 def decided(wanted, devices=("cuda:0",)):
-    budget = budget_bytes(wanted, devices)
-    return budget.bytes, list(budget.said)
+    budget = decide_budget(wanted, devices)
+    return budget.bytes, list(budget.notes)
 
 
 @pytest.mark.parametrize(
     ("wanted", "size", "said"),
     [
-        ("auto", 14_200_000_000, "auto is 14.2GB: 15.8GB of Tesla P100, less 1.6GB that python (pid 4711) uses"),
-        (None, 14_200_000_000, "14.2GB: 15.8GB of Tesla P100, less 1.6GB that python (pid 4711) uses"),
+        ("auto", 14_200_000_000, "auto is 14.2GB: 15.8GB of Tesla P100, less 1.6GB used by python (pid 4711)"),
+        (None, 14_200_000_000, "14.2GB: 15.8GB of Tesla P100, less 1.6GB used by python (pid 4711)"),
         (
             Share(50),
             7_100_000_000,
-            "50% is 7.1GB, of 14.2GB that is free: 15.8GB of Tesla P100, less 1.6GB that python (pid 4711) uses",
+            "50% is 7.1GB, of 14.2GB that is free: 15.8GB of Tesla P100, less 1.6GB used by python (pid 4711)",
         ),
         (
             24 * GB,
             14_200_000_000,
-            "24GB is more than there is; the budget is 14.2GB: 15.8GB of Tesla P100, less 1.6GB that python (pid 4711) "
-            "uses",
+            "24GB is more than there is; the budget is 14.2GB: 15.8GB of Tesla P100, less 1.6GB used by python "
+            "(pid 4711)",
         ),
     ],
 )
@@ -60,8 +60,8 @@ def test_a_size_that_others_use_now_is_kept_with_a_warning(monkeypatch):
     size, (line,) = decided(8 * GB)
     assert size == 8 * GB
     assert line == (
-        "warning: GPU memory: 8GB is given, but only 5.8GB is free: 15.8GB of Tesla P100, less 10GB that python "
-        "(pid 4711) uses; end what uses it, or give --gpu-mem auto"
+        "warning: GPU memory: 8GB is given, but only 5.8GB is free: 15.8GB of Tesla P100, less 10GB used by python "
+        "(pid 4711); end what uses it, or give --gpu-mem auto"
     )
 
 
@@ -75,29 +75,29 @@ def test_what_the_driver_keeps_for_itself_is_not_in_the_budget(monkeypatch):
 
 def test_an_old_driver_names_its_reserve(monkeypatch):
     install(monkeypatch, FakeGpu("Tesla T4", 16 * GB, reserved_bytes=GB // 2), counts_reserve_apart=False)
-    assert decided("auto")[1] == ["GPU memory: auto is 15.5GB: 16GB of Tesla T4, less 500MB that the driver keeps"]
+    assert decided("auto")[1] == ["GPU memory: auto is 15.5GB: 16GB of Tesla T4, less 500MB used by the driver"]
 
 
 def test_hidden_processes_are_subtracted_too(monkeypatch):
     install(monkeypatch, p100(PYTHON, hides_processes=True))
     size, (line,) = decided("auto")
     assert size == 14_200_000_000
-    assert line.endswith("less 1.6GB that processes that are hidden from here use")
+    assert line.endswith("less 1.6GB used by processes that are hidden from here")
 
 
 @pytest.mark.parametrize(
     ("pids", "said"),
     [
         ([1], "a (pid 1)"),
-        ([1, 2], "a (pid 1) and a (pid 2)"),
-        ([1, 2, 3], "a (pid 1), a (pid 2) and a (pid 3)"),
-        ([1, 2, 3, 4], "a (pid 1), a (pid 2) and 2 more processes"),
+        ([1, 2], "a (pid 1), a (pid 2)"),
+        ([1, 2, 3], "a (pid 1), a (pid 2), a (pid 3)"),
+        ([1, 2, 3, 4, 5], "a (pid 1), a (pid 2), a (pid 3) and 2 more"),
         ([os.getpid()], "this process"),
     ],
 )
 def test_processes_are_named_as_in_a_sentence(monkeypatch, pids, said):
     install(monkeypatch, p100(*(FakeProcess(pid, "a", GB) for pid in pids)))
-    assert who_uses(read_nvml().gpus[0]) == said
+    assert describe_users(read_nvml().gpus[0]) == said
 
 
 # --- several GPUs --------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_the_gpu_with_the_least_decides(monkeypatch, wanted):
     install(monkeypatch, FakeGpu("NVIDIA L4", 24 * GB), p100(PYTHON))
     size, (_, line) = decided(wanted, ("cuda:0", "cuda:1"))
     assert size == (7_100_000_000 if isinstance(wanted, Share) else 14_200_000_000)
-    assert "cuda:1 has the least and decides for all: cuda:0" in line
+    assert "the budget of cuda:1, the smallest, is used on all: cuda:0" in line
 
 
 def test_equal_gpus_need_no_explanation(monkeypatch):
@@ -141,8 +141,8 @@ def test_without_a_gpu_a_size_is_taken_as_it_is(wanted, size):
 
 @pytest.mark.parametrize("wanted", ["auto", Share(90)])
 def test_without_a_gpu_nothing_is_free(wanted):
-    with pytest.raises(SpecError, match=rf"--gpu-mem {wanted} .* is a GPU; give a size like 16GB"):
-        budget_bytes(wanted, ("cpu",))
+    with pytest.raises(SpecError, match=rf"--gpu-mem {wanted} .* there is no GPU here; give a size like 16GB"):
+        decide_budget(wanted, ("cpu",))
 
 
 @pytest.fixture
@@ -172,8 +172,8 @@ def test_where_nothing_tells_what_is_free_a_size_is_needed(no_nvml, error):
     no_nvml.error = error
     assert decided(16 * GB) == (16 * GB, [])
     assert decided(None) == (None, [])
-    with pytest.raises(SpecError, match="nothing here tells how much is free; give a size like 16GB"):
-        budget_bytes("auto", ("cuda:0",))
+    with pytest.raises(SpecError, match="what is free cannot be read here; give a size like 16GB"):
+        decide_budget("auto", ("cuda:0",))
 
 
 @pytest.mark.gpu

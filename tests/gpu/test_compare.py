@@ -3,10 +3,11 @@
 import pytest
 
 from automl.gpu import compare as comparison_module
-from automl.gpu.compare import compare
+from automl.gpu.compare import compare_memory
 from automl.gpu.probe import CannotProbe, Measurement, StepMemory
 from automl.memory.envelope import Envelope
 from automl.memory.estimate import CONTEXT_BYTES
+from automl.memory.step import describe_step, save_envelope
 from automl.recipe import Recipe
 
 RECIPE = Recipe(backbone="resnet18", image_size=64, batch_size=8)
@@ -30,7 +31,7 @@ MEASUREMENT = Measurement(
 @pytest.fixture
 def probed(monkeypatch):
     """Sets what the probe answers or raises."""
-    monkeypatch.setattr(comparison_module, "envelope_of", lambda *_, **__: ENVELOPE)
+    save_envelope(describe_step(RECIPE, 2, accumulates=False), ENVELOPE)
 
     def set_to(answer):
         def probe(*_, **__):
@@ -38,14 +39,14 @@ def probed(monkeypatch):
                 raise answer
             return answer
 
-        monkeypatch.setattr(comparison_module, "probe", probe)
+        monkeypatch.setattr(comparison_module, "probe_backbone", probe)
 
     return set_to
 
 
 def test_what_libraries_keep_is_counted_once_on_either_side(probed):
     probed(MEASUREMENT)
-    found = compare(RECIPE, 2, "cuda", 20_000)
+    found = compare_memory(RECIPE, 2, "cuda", 20_000)
     assert found.peak_bytes == 400 + 8060  # of which 60 are the libraries'
     assert found.predicted_bytes == 400 + 60 + 8000
     assert found.error_percent == 0
@@ -54,12 +55,11 @@ def test_what_libraries_keep_is_counted_once_on_either_side(probed):
     assert found.context_bytes + found.step.reserved == 9400
 
 
-def test_where_nothing_was_measured_the_assumed_context_covers_the_libraries(probed, monkeypatch):
+def test_where_nothing_was_measured_the_assumed_context_covers_the_libraries(probed):
     probed(CannotProbe("no process can be started"))
-    monkeypatch.setattr(comparison_module, "largest_micro_batch", lambda *_, context_bytes: context_bytes // 2**28)
-    found = compare(RECIPE, 2, "cuda", 20_000)
+    found = compare_memory(RECIPE, 2, "cuda", CONTEXT_BYTES + 8800)
     assert found.context_bytes == CONTEXT_BYTES
     assert found.micro_batch == 8
     assert found.peak_bytes == found.predicted_bytes == CONTEXT_BYTES + 8800
     assert found.why_predicted == "no process can be started"
-    assert compare(RECIPE, 2, "cpu", None).why_predicted == "there is no GPU here"
+    assert compare_memory(RECIPE, 2, "cpu", None).why_predicted == "there is no GPU here"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from automl.gpu.nvml import Reading, find_gpu, read_nvml
+from automl.gpu.nvml import NvmlSnapshot, find_gpu, read_nvml
 from tests.fixtures.fake_nvml import GB, FakeGpu, FakeNvml, FakeProcess
 
 A100 = {"name": "NVIDIA A100-SXM4-40GB", "total_bytes": 40 * GB, "capability": (8, 0)}
@@ -22,7 +22,7 @@ def test_a_gpu_is_read_whole_and_nvml_is_closed(monkeypatch):
     )
     reading = read_nvml()
     (gpu,) = reading.gpus
-    assert (reading.driver, reading.trouble, reading.cuda) == ("550.54.14", None, (12, 4))
+    assert (reading.driver, reading.problem, reading.cuda) == ("550.54.14", None, (12, 4))
     assert (gpu.index, gpu.name, gpu.uuid, gpu.mig, gpu.capability) == (0, "Tesla T4", "GPU-a", False, (7, 5))
     assert (gpu.total_bytes, gpu.used_bytes, gpu.free_bytes) == (16 * GB, GB, 14_500_000_000)
     assert [(p.pid, p.name, p.used_bytes) for p in gpu.processes] == [(4711, "python3", GB)]
@@ -43,18 +43,18 @@ def test_where_nvml_does_not_start_a_sentence_says_why(monkeypatch, error, words
     install(monkeypatch, FakeGpu(), init_error=getattr(pynvml, f"NVML_ERROR_{error}"))
     reading = read_nvml()
     assert (reading.gpus, reading.driver) == ((), None)
-    assert words in reading.trouble
+    assert words in reading.problem
     assert find_gpu("cuda:0", reading) is None
 
 
 def test_without_the_package_a_sentence_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert "nvidia-ml-py" in read_nvml().trouble
+    assert "nvidia-ml-py" in read_nvml().problem
 
 
 def test_nvml_that_stops_answering_is_told_and_closed(monkeypatch):
     nvml = install(monkeypatch, FakeGpu(), errors={"nvmlDeviceGetCount": pynvml.NVML_ERROR_GPU_IS_LOST})
-    assert "GPU is lost" in read_nvml().trouble
+    assert "GPU is lost" in read_nvml().problem
     assert nvml.open == 0
 
 
@@ -63,8 +63,8 @@ def test_a_gpu_that_cannot_be_read_hides_no_other(monkeypatch, function):
     install(monkeypatch, FakeGpu(errors={function: pynvml.NVML_ERROR_NOT_SUPPORTED}), FakeGpu("NVIDIA L4"))
     reading = read_nvml()
     assert [(gpu.index, gpu.name) for gpu in reading.gpus] == [(1, "NVIDIA L4")]
-    assert reading.trouble == "GPU 0 cannot be read by NVML: Not Supported"
-    assert find_gpu("cuda:0", Reading(reading.gpus, None, None)).index == 1
+    assert reading.problem == "GPU 0 cannot be read by NVML: Not Supported"
+    assert find_gpu("cuda:0", NvmlSnapshot(reading.gpus, None, None)).index == 1
 
 
 def test_figures_that_are_not_supported_are_missing_and_no_error(monkeypatch):

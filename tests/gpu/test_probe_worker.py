@@ -11,12 +11,13 @@ import torch
 
 from automl.errors import RecipeError
 from automl.gpu import probe_worker as measure_module
-from automl.gpu.counters import _of_this_process
+from automl.gpu.counters import _read_process
 from automl.gpu.nvml import find_gpu
 from automl.gpu.probe import Measurement, Request
-from automl.gpu.probe_worker import largest_fitting, measure, measure_step
+from automl.gpu.probe_worker import find_largest_fitting, measure_request, measure_step
 from automl.memory.envelope import Envelope
 from automl.memory.estimate import CONTEXT_BYTES as ASSUMED_CONTEXT_BYTES
+from automl.memory.step import describe_step, save_envelope
 from automl.recipe import Recipe
 from automl.recipe.optimizer import Sgd
 from automl.training.precision import Timing
@@ -31,8 +32,8 @@ CONTEXT_BYTES = 5_000_000
 PLENTY = 10**12
 
 
-class CpuMemory:
-    """A `Memory` of the CPU's, within a `LimitedMemory`."""
+class CpuCounters:
+    """`CudaCounters` of the CPU's memory, within a `LimitedMemory`."""
 
     name = "a CPU"
 
@@ -40,55 +41,57 @@ class CpuMemory:
         self.limited, self.contexts, self.free, self.budgets = limited, list(context), free, []
         self.workspaces = list(workspace)
 
-    def context_bytes(self):
+    def read_context(self):
         return self.contexts.pop(0) if len(self.contexts) > 1 else self.contexts[0]
 
-    def workspace_bytes(self):
+    def read_workspace(self):
         return self.workspaces.pop(0) if len(self.workspaces) > 1 else self.workspaces[0]
 
-    def limit(self, budget_bytes, context_bytes):
+    def limit_memory(self, budget_bytes, context_bytes):
         self.budgets.append(budget_bytes - context_bytes)
         self.limited.limit_bytes = budget_bytes - context_bytes
 
-    def free_bytes(self):
+    def read_free(self):
         return self.free
 
     def reset_peaks(self):
         self.limited.peak_bytes = self.limited.live_bytes
 
-    def allocated(self):
+    def read_allocated(self):
         return self.limited.peak_bytes
 
-    def reserved(self):
+    def read_reserved(self):
         return self.limited.peak_bytes
 
-    def process_bytes(self):
+    def read_process(self):
         return None
 
-    def synchronize(self):
+    def wait_for_device(self):
         pass
 
-    def release(self):
+    def release_memory(self):
         gc.collect()
 
 
 @pytest.fixture
-def predicted(monkeypatch):
-    """Sets what the prediction, which is made for a GPU, says of this CPU."""
+def predicted():
+    """Stores predictions, which are made for a GPU, by which so many images fit any budget on this CPU."""
 
     def set_to(micro):
-        monkeypatch.setattr(measure_module, "largest_micro_batch", lambda *_, **__: micro)
+        envelope = Envelope(((0, 1),), ((micro, 1), (micro + 1, 10**15)), smallest_batch=2)
+        for memory_format in ("contiguous", "channels_last"):
+            for accumulates in (False, True):
+                recipe = RECIPE.with_numerics(memory_format=memory_format)
+                save_envelope(describe_step(recipe, 2, accumulates), envelope)
 
-    envelope = Envelope(((0, 1),), ((1, 1),), smallest_batch=2)
-    monkeypatch.setattr(measure_module, "envelope_of", lambda *_: envelope)
     set_to(12)
     return set_to
 
 
 def measured(budget, recipe=RECIPE, **given):
     with LimitedMemory(PLENTY) as limited:
-        memory = CpuMemory(limited, **given)
-        return measure(Request(recipe, 2, "cpu", budget), memory), memory
+        memory = CpuCounters(limited, **given)
+        return measure_request(Request(recipe, 2, "cpu", budget), memory), memory
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def peaks():
     found = {}
     for batch in (2, 3, 4, 6, 12):
         with LimitedMemory(PLENTY) as limited:
-            found[batch] = measure_step(RECIPE, batch, 2, "cpu", CpuMemory(limited)).allocated
+            found[batch] = measure_step(RECIPE, batch, 2, "cpu", CpuCounters(limited)).allocated
         gc.collect()
     return found
 
@@ -187,7 +190,7 @@ def test_numerics_are_chosen_where_they_are_asked_for(predicted, monkeypatch):
 
     monkeypatch.setattr(measure_module, "best_numerics", best)
     with LimitedMemory(PLENTY) as limited:
-        found = measure(Request(SMALL, 2, "cpu", PLENTY, timed_image_size=48), CpuMemory(limited))
+        found = measure_request(Request(SMALL, 2, "cpu", PLENTY, timed_image_size=48), CpuCounters(limited))
     assert asked == [(48, 16), (48, 8), (48, 4)]
     assert found.memory_format == "channels_last"
     assert found.timing.image_size == 48
@@ -198,7 +201,7 @@ def test_the_search_finds_the_largest_from_every_guess(sizes):
     for true in [0, *sizes]:
         for guess in range(sizes[-1] + 2):
             tries = []
-            assert largest_fitting(sizes, guess, lambda size, t=true, a=tries: a.append(size) or size <= t) == true
+            assert find_largest_fitting(sizes, guess, lambda size, t=true, a=tries: a.append(size) or size <= t) == true
             assert len(tries) == len(set(tries))
             if guess == true and true:
                 assert len(tries) <= 2
@@ -209,7 +212,7 @@ def test_the_search_finds_the_largest_from_every_guess(sizes):
 
 def answer(monkeypatch, capfd, memory, recipe=SMALL):
     """What `main` writes, called in this process."""
-    monkeypatch.setattr(measure_module, "CudaMemory", memory)
+    monkeypatch.setattr(measure_module, "CudaCounters", memory)
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(Request(recipe, 2, "cpu", PLENTY).to_json())))
     before = os.dup(1)
     try:
@@ -224,7 +227,7 @@ def answer(monkeypatch, capfd, memory, recipe=SMALL):
 
 def test_the_answer_is_read_back(predicted, monkeypatch, capfd):
     with LimitedMemory(PLENTY) as limited:
-        told = answer(monkeypatch, capfd, lambda _: CpuMemory(limited))
+        told = answer(monkeypatch, capfd, lambda _: CpuCounters(limited))
     found = Measurement.from_json(told["measurement"])
     assert (found.micro_batch, found.image_size, found.precision) == (2, 32, "fp32")
 
@@ -247,7 +250,7 @@ def test_errors_are_told_with_type_and_stage(predicted, monkeypatch, capfd):
 
     monkeypatch.setattr(measure_module, "fit", fit)
     with LimitedMemory(PLENTY) as limited:
-        told = answer(monkeypatch, capfd, lambda _: CpuMemory(limited))["error"]
+        told = answer(monkeypatch, capfd, lambda _: CpuCounters(limited))["error"]
     assert told["stage"] == "step"
     assert told["type"] == "AcceleratorError"
     assert told["message"] == "CUDA error: an illegal memory access was encountered"
@@ -257,7 +260,7 @@ def test_errors_are_told_with_type_and_stage(predicted, monkeypatch, capfd):
 def test_a_size_that_the_backbone_cannot_take_is_told_as_such(monkeypatch, capfd):
     recipe = Recipe(backbone="test_vit.r160_in1k", image_size=33, batch_size=4)
     with LimitedMemory(PLENTY) as limited:
-        told = answer(monkeypatch, capfd, lambda _: CpuMemory(limited), recipe)["error"]
+        told = answer(monkeypatch, capfd, lambda _: CpuCounters(limited), recipe)["error"]
     assert told["type"] == RecipeError.__name__
     assert "33 px" in told["message"]
 
@@ -269,7 +272,7 @@ def test_the_drivers_figure_for_this_process_is_taken(monkeypatch):
     FakeNvml(FakeGpu(processes=[FakeProcess(1, "other", GB), FakeProcess(os.getpid(), "python", 3 * GB)])).install(
         monkeypatch
     )
-    assert _of_this_process(find_gpu("cuda:0"), None) == 3 * GB
+    assert _read_process(find_gpu("cuda:0"), None) == 3 * GB
 
 
 @pytest.mark.parametrize("mig", [False, True])
@@ -278,5 +281,5 @@ def test_where_processes_are_hidden_it_is_what_was_added(monkeypatch, mig):
     FakeNvml(FakeGpu(mig=[gpu], capability=(8, 0)) if mig else gpu).install(monkeypatch)
     before = find_gpu("cuda:0").used_bytes
     gpu.processes.append(FakeProcess(os.getpid(), "python", 2 * GB))
-    assert _of_this_process(find_gpu("cuda:0"), before) == 2 * GB
-    assert _of_this_process(find_gpu("cuda:0"), None) is None
+    assert _read_process(find_gpu("cuda:0"), before) == 2 * GB
+    assert _read_process(find_gpu("cuda:0"), None) is None

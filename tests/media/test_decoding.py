@@ -30,15 +30,15 @@ def _fresh():
     decoding._idle.clear()
 
 
-def decoded(items, ahead=64):
+def decode_packet(items, ahead=64):
     return list(decode_files(behave, items, ahead))
 
 
 def test_results_are_in_the_order_of_the_items():
     items = [f"echo_{k}" for k in range(500)]
     items[3:3] = ["sleep_200"]
-    assert decoded(items) == [item.partition("_")[2] for item in items]
-    assert decoded([]) == []
+    assert decode_packet(items) == [item.partition("_")[2] for item in items]
+    assert decode_packet([]) == []
 
 
 @pytest.mark.parametrize(
@@ -56,50 +56,50 @@ def test_results_are_in_the_order_of_the_items():
     ],
 )
 def test_what_a_file_does_is_one_line_and_the_others_are_decoded(hurry, monkeypatch, item, reason):
-    monkeypatch.setattr(decoding, "_memory_bytes", lambda: 6_000_000_000)
+    monkeypatch.setattr(decoding, "_limit_bytes", lambda: 6_000_000_000)
     others = [f"echo_{k}" for k in range(60)]
-    found = decoded([*others[:40], item, *others[40:]])
+    found = decode_packet([*others[:40], item, *others[40:]])
     assert str(found.pop(40)) == reason
     assert found == [str(k) for k in range(60)]
 
 
 def test_many_files_that_end_their_decoders_cost_each_only_itself():
     items = [f"{'echo' if k % 3 else 'exit'}_{k}" for k in range(9)]
-    found = decoded(items)
+    found = decode_packet(items)
     assert [isinstance(one, DataError) for one in found] == [not k % 3 for k in range(9)]
 
 
 @pytest.mark.usefixtures("_fresh")
 def test_a_file_is_not_blamed_for_what_those_before_it_did():
-    assert decoded(["stuck_1", "stuck_2", "stuck_3"], ahead=1) == ["1", "2", "3"]
+    assert decode_packet(["stuck_1", "stuck_2", "stuck_3"], ahead=1) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(("item", "error"), [("quota", OSError), ("mistake", AutomlError)])
 def test_what_concerns_no_file_is_raised(item, error):
     with pytest.raises(error, match=r"quota|a mistake of the user") as found:
-        decoded(["echo_1", item, "echo_2"])
+        decode_packet(["echo_1", item, "echo_2"])
     assert not isinstance(found.value, DataError)
-    assert decoded(["echo_1"]) == ["1"]
+    assert decode_packet(["echo_1"]) == ["1"]
 
 
 def test_what_libraries_print_is_seen_nowhere(capfd):
-    assert decoded(["print_1", "print_2"]) == ["1", "2"]
+    assert decode_packet(["print_1", "print_2"]) == ["1", "2"]
     assert capfd.readouterr() == ("", "")
 
 
 def test_decoders_live_on_and_import_little():
-    before = set(decoded(["who"] * 3))
-    assert set(decoded(["who"] * 3)) & before
+    before = set(decode_packet(["who"] * 3))
+    assert set(decode_packet(["who"] * 3)) & before
     assert not {"torch", "pandas", "pytest"} & set(decode_one(behave, "modules"))
 
 
 def test_decoders_that_had_nothing_to_do_and_ended_are_missed_by_nobody():
-    decoded(["who"] * 4)
+    decode_packet(["who"] * 4)
     for decoder in decoding._idle:
         decoder.process.terminate()
         decoder.process.wait()
     gone = {decoder.process.pid for decoder in decoding._idle}
-    found = set(decoded(["who"] * 4))
+    found = set(decode_packet(["who"] * 4))
     assert all(isinstance(one, int) for one in found)
     assert not found & gone
 
@@ -133,13 +133,13 @@ def test_who_has_enough_waits_for_nothing():
     assert next(found) == "1"
     found.close()
     assert time.monotonic() - began < 30
-    assert decoded(["echo_2"]) == ["2"]
+    assert decode_packet(["echo_2"]) == ["2"]
 
 
 def test_several_threads_may_decode_at_once():
     found = {}
     threads = [
-        threading.Thread(target=lambda k=k: found.update({k: decoded([f"echo_{k}", "exit", f"sleep_{k}"])}))
+        threading.Thread(target=lambda k=k: found.update({k: decode_packet([f"echo_{k}", "exit", f"sleep_{k}"])}))
         for k in range(3)
     ]
     for thread in threads:
@@ -152,12 +152,12 @@ def test_several_threads_may_decode_at_once():
 
 
 def test_a_forked_process_has_decoders_of_its_own():
-    decoded(["who"] * 4)
+    decode_packet(["who"] * 4)
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
         try:
-            os.write(writer, " ".join(str(one) for one in decoded(["who"] * 2)).encode())
+            os.write(writer, " ".join(str(one) for one in decode_packet(["who"] * 2)).encode())
         finally:
             decoding._end_all()
             os._exit(0)
@@ -166,7 +166,7 @@ def test_a_forked_process_has_decoders_of_its_own():
         theirs = {int(one) for one in answer.read().split()}
     os.waitpid(pid, 0)
     assert theirs
-    assert not theirs & set(decoded(["who"] * 4))
+    assert not theirs & set(decode_packet(["who"] * 4))
 
 
 def test_a_decoder_that_cannot_start_is_told(monkeypatch):
@@ -234,7 +234,7 @@ def test_a_decoder_that_dies_as_it_starts_is_started_again(monkeypatch):
 
     monkeypatch.setattr(decoding, "_Decoder", Dies)
     monkeypatch.setattr(decoding, "_PAUSE_SECONDS", 0)
-    decoding._take(fresh=True).end()
+    decoding._take_decoder(fresh=True).end()
     assert len(started) == 3
 
 

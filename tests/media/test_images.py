@@ -7,7 +7,7 @@ from PIL import Image
 
 from automl.data.transforms import shown_part
 from automl.errors import DataError
-from automl.media.images import LONGEST, image_size, probe_image, read_pixels, read_rgb, shrunk
+from automl.media.images import LONGEST, image_size, probe_image, read_pixels, read_rgb, shrink_size
 from automl.recipe.augmentation import ResizeCrop
 
 GRADIENT = np.tile(np.arange(256, dtype=np.uint8), (32, 1))
@@ -285,7 +285,7 @@ def test_nothing_is_cut_off_and_the_pixels_are_bounded(tmp_path, shape):
     along[:ends], along[-ends:] = (255, 0, 0), (0, 0, 255)
     Image.fromarray(picture).save(tmp_path / "x.png")
     found = read_pixels(tmp_path / "x.png", size)
-    assert found.shape[:2] == shrunk(*shape[::-1], size)[::-1]
+    assert found.shape[:2] == shrink_size(*shape[::-1], size)[::-1]
     assert found.shape[0] * found.shape[1] <= 1.1 * LONGEST * size**2
     assert (found.shape[0] > found.shape[1]) == (shape[0] > shape[1])
     first, last = (found[0], found[-1]) if shape[0] > shape[1] else (found[:, 0], found[:, -1])

@@ -103,7 +103,7 @@ def test_a_folder_and_a_missing_file_are_errors(tmp_path):
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(DataError, match=r"pip install 'automl-timm\[media\]'"):
+    with pytest.raises(DataError, match=r"pip install --force-reinstall av"):
         require("av")
 
 

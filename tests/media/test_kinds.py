@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from automl.media.kinds import ENDINGS, NOT_MEDIA, endings_for, is_media, medium_at, medium_of
+from automl.media.kinds import ENDINGS, NOT_MEDIA, endings_for, find_medium, find_medium_at, is_media
 from automl.media.sound import read_sound
 from automl.media.video import read_frames
 from tests.fixtures.clips import tone, write_sound, write_video
@@ -33,7 +33,7 @@ from tests.fixtures.clips import tone, write_sound, write_video
     ],
 )
 def test_a_name_says_the_kind(name, medium):
-    assert medium_of(name) == medium
+    assert find_medium(name) == medium
     assert is_media(name) == (medium is not None)
 
 
@@ -42,7 +42,7 @@ def test_only_the_kinds_asked_for():
     assert not is_media("a.mp4", ["image", "sound"])
     assert endings_for(["sound"]) == ".wav, .flac, .mp3, .ogg, .m4a, …"
     named = endings_for(tuple(ENDINGS)).removesuffix(", …").split(", ")
-    assert {medium_of(f"x{ending}") for ending in named} == set(ENDINGS)
+    assert {find_medium(f"x{ending}") for ending in named} == set(ENDINGS)
 
 
 def test_an_ending_is_of_one_kind():
@@ -64,8 +64,8 @@ def under_other_names(path):
     for name in ("noending", "x.jpg.1", "x.jpg!d", "image.php", "0001.x", "名前"):
         other = path.with_name(name)
         path.rename(other)
-        found.add(medium_at(other))
-        found.add(medium_at(str(other)))
+        found.add(find_medium_at(other))
+        found.add(find_medium_at(str(other)))
         path = other
     path.unlink()
     return found
@@ -104,14 +104,14 @@ def test_videos_are_known_by_their_content(tmp_path):
     assert under_other_names(write_mpeg(tmp_path / "x.mpg")) == {"video"}
     for ending, codec in {**dict.fromkeys(VIDEOS, "libx264"), **OTHER_VIDEOS}.items():
         path = write_video(tmp_path / f"x.{ending}", codec=codec)
-        assert medium_at(path) == "video"
+        assert find_medium_at(path) == "video"
         assert under_other_names(path) == {"video"}, ending
 
 
 def test_sounds_are_known_by_their_content(tmp_path):
     for ending, codec in {**SOUNDS, **OTHER_SOUNDS}.items():
         path = write_sound(tmp_path / f"x.{ending}", tone(0.5, 48_000), 48_000, codec)
-        assert medium_at(path) == "sound"
+        assert find_medium_at(path) == "sound"
         assert under_other_names(path) == {"sound"}, ending
 
 
@@ -141,14 +141,14 @@ def test_sounds_are_known_by_their_content(tmp_path):
 )
 def test_what_is_no_media_is_none(tmp_path, data):
     (tmp_path / "README").write_bytes(data)
-    assert medium_at(tmp_path / "README") is None
+    assert find_medium_at(tmp_path / "README") is None
 
 
 def test_a_known_ending_is_not_opened(tmp_path):
     for name, medium in {"a.jpg": "image", "a.MP4": "video", "a.csv": None, "a.json": None, "a.zip": None}.items():
-        assert medium_at(tmp_path / name) == medium  # there is no such file
+        assert find_medium_at(tmp_path / name) == medium  # there is no such file
     Image.new("L", (8, 8)).save(tmp_path / "x.csv", "PNG")
-    assert medium_at(tmp_path / "x.csv") is None
+    assert find_medium_at(tmp_path / "x.csv") is None
 
 
 def test_what_cannot_be_opened_is_none(tmp_path):
@@ -156,4 +156,4 @@ def test_what_cannot_be_opened_is_none(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     Image.new("L", (8, 8)).save(tmp_path / ".hidden", "PNG")
     for name in ("pipe", "link", ".hidden", "missing", ".", "a\0b"):
-        assert medium_at(f"{tmp_path}/{name}") is None
+        assert find_medium_at(f"{tmp_path}/{name}") is None

@@ -9,7 +9,7 @@ from automl.errors import DataError
 from automl.media import sound
 from automl.media.info import probe_media
 from automl.media.sound import NoSound, read_sound
-from automl.views.sound_parts import parts
+from automl.views.sound_parts import read_parts
 from tests.fixtures.clips import tone, write_sound, write_video
 
 RATE = 16_000
@@ -256,8 +256,8 @@ def test_clocks_that_are_set_back_go_on(tmp_path):
 
 
 def test_a_rate_that_changes_within_the_file(tmp_path):
-    parts = [write_sound(tmp_path / f"{rate}.aac", tone(2.0, rate), rate, "aac") for rate in (44_100, 22_050)]
-    (tmp_path / "x.aac").write_bytes(b"".join(path.read_bytes() for path in parts))
+    read_parts = [write_sound(tmp_path / f"{rate}.aac", tone(2.0, rate), rate, "aac") for rate in (44_100, 22_050)]
+    (tmp_path / "x.aac").write_bytes(b"".join(path.read_bytes() for path in read_parts))
     samples = read_sound(tmp_path / "x.aac", RATE)
     assert len(samples) == pytest.approx(4 * RATE, abs=0.2 * RATE)
     assert pitch(samples[: RATE * 3 // 2]) == pytest.approx(pitch(samples[-RATE * 3 // 2 :]), abs=2)
@@ -286,7 +286,7 @@ def test_an_estimated_duration_is_not_believed(tmp_path, quiet_first):
         assert abs(container.duration / 1e6 - 16) > 1  # FFmpeg's estimate
     info = probe_media(path)
     assert info.duration_seconds == info.audio.duration_seconds == pytest.approx(16, abs=0.06)
-    found = [np.abs(samples).max() > 0.1 for _, samples in parts(path, RATE, 2.0, 4)]
+    found = [np.abs(samples).max() > 0.1 for _, samples in read_parts(path, RATE, 2.0, 4)]
     assert found == ([False, False, True, True] if quiet_first else [True, True, False, False])
 
 

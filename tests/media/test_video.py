@@ -54,8 +54,8 @@ def test_the_time_of_a_frame_finds_it_again(name, clips, read_whole):
 
 def test_few_frames_of_many_keyframes_are_read_by_seeking(clips, monkeypatch):
     given_out = []
-    decoded = video_module.decoded
-    monkeypatch.setattr(video_module, "decoded", lambda packet: given_out.append(packet) or decoded(packet))
+    decode_packet = video_module.decode_packet
+    monkeypatch.setattr(video_module, "decode_packet", lambda packet: given_out.append(packet) or decode_packet(packet))
     assert numbers_of(read_frames(clips["h264.mp4"], [1.6])) == [16]
     assert len(given_out) <= 6  # of twenty: frames 15 to 17, and what the decoder holds back
     given_out.clear()
@@ -66,8 +66,8 @@ def test_few_frames_of_many_keyframes_are_read_by_seeking(clips, monkeypatch):
 def test_of_a_clip_of_four_hours_only_what_is_wanted_is_decoded(tmp_path, monkeypatch):
     path = write_video(tmp_path / "x.mp4", ticks=range(0, 4 * 3600 * RATE, 4 * 3600 * RATE // FRAMES), gop_size=1)
     given_out = []
-    decoded = video_module.decoded
-    monkeypatch.setattr(video_module, "decoded", lambda packet: given_out.append(packet) or decoded(packet))
+    decode_packet = video_module.decode_packet
+    monkeypatch.setattr(video_module, "decode_packet", lambda packet: given_out.append(packet) or decode_packet(packet))
     frames = read_frames(path, [3600.0, 7200.0, 10800.0])
     assert numbers_of(frames) == [5, 10, 15]
     assert frames.times_seconds == pytest.approx([3600, 7200, 10800])

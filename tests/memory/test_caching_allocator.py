@@ -10,7 +10,7 @@ from automl.memory.caching_allocator import (
     Event,
     needed_bytes,
     peak_live_bytes,
-    replay,
+    replay_events,
     round_up,
 )
 
@@ -43,17 +43,17 @@ def event_lists(draw):
     ],
 )
 def test_segment_sizes_are_those_of_cuda(size, reserved):
-    assert replay([Event(0, size)]).reserved_bytes == reserved
+    assert replay_events([Event(0, size)]).reserved_bytes == reserved
 
 
 def test_small_blocks_share_a_segment():
-    assert replay([Event(i, 512) for i in range(4096)]).reserved_bytes == 2 * MIB
-    assert replay([Event(i, 512) for i in range(4097)]).reserved_bytes == 4 * MIB
+    assert replay_events([Event(i, 512) for i in range(4096)]).reserved_bytes == 2 * MIB
+    assert replay_events([Event(i, 512) for i in range(4097)]).reserved_bytes == 4 * MIB
 
 
 def test_a_freed_block_is_used_again():
     events = [Event(0, 30 * MIB), Event(0, -30 * MIB), Event(1, 20 * MIB), Event(2, 10 * MIB)]
-    assert replay(events).peak_bytes == 30 * MIB
+    assert replay_events(events).peak_bytes == 30 * MIB
 
 
 def test_a_large_block_keeps_a_rest_of_a_mebibyte_or_less():
@@ -72,9 +72,9 @@ def test_the_smallest_fitting_block_is_taken():
 
 def test_unused_segments_are_released_before_memory_runs_out():
     events = [Event(0, 30 * MIB), Event(0, -30 * MIB), Event(1, 40 * MIB)]
-    assert replay(events).peak_bytes == 70 * MIB
-    assert not replay(events, limit_bytes=40 * MIB).out_of_memory
-    assert replay(events, limit_bytes=39 * MIB).out_of_memory
+    assert replay_events(events).peak_bytes == 70 * MIB
+    assert not replay_events(events, limit_bytes=40 * MIB).out_of_memory
+    assert replay_events(events, limit_bytes=39 * MIB).out_of_memory
 
 
 def test_a_block_cannot_be_released_twice():
@@ -96,7 +96,7 @@ def test_rounding_up_reaches_the_next_multiple(size, multiple):
 @settings(deadline=None)
 @given(event_lists())
 def test_reserved_covers_what_is_alive(events):
-    assert replay(events).peak_bytes >= peak_live_bytes(events)
+    assert replay_events(events).peak_bytes >= peak_live_bytes(events)
 
 
 @settings(deadline=None)
@@ -121,14 +121,14 @@ def test_what_was_freed_serves_the_same_sizes_again(wanted):
     births = [Event(number, size) for number, size in enumerate(sorted(wanted, reverse=True))]
     deaths = [Event(number, -size) for number, size in births]
     again = Event(100, births[0].change_bytes)
-    assert replay([births[0], deaths[0], again]).peak_bytes == replay([births[0]]).peak_bytes
-    assert replay(births + deaths).reserved_bytes == replay(births).reserved_bytes
+    assert replay_events([births[0], deaths[0], again]).peak_bytes == replay_events([births[0]]).peak_bytes
+    assert replay_events(births + deaths).reserved_bytes == replay_events(births).reserved_bytes
 
 
 @settings(deadline=None)
 @given(event_lists(), st.integers(0, 200 * MIB))
 def test_memory_runs_out_just_where_the_peak_exceeds_the_limit(events, limit):
-    allocator = replay(events, limit)
+    allocator = replay_events(events, limit)
     assert allocator.out_of_memory == (allocator.peak_bytes > limit)
     assert allocator.peak_bytes >= peak_live_bytes(events)
 

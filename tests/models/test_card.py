@@ -3,15 +3,16 @@ import re
 import pytest
 import yaml
 
-from automl.models.card import model_card, weights_licence
-from automl.models.folder import Input, Labels
+from automl.backbones.input import InputSpec
+from automl.models.card import find_weights_licence, render_model_card
+from automl.models.folder import Labels
 from automl.recipe import Recipe
 from automl.recipe.augmentation import Augmentation
 from automl.recipe.mixing import Mixup
 
 RECIPE = Recipe(backbone="mobilenetv2_100.ra_in1k", learning_rate=0.0025, mixing=Mixup(alpha=0.3))
 LABELS = Labels(("real", "fake"), 1, (0.5, 0.5))
-INPUTS = Input(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
+INPUTS = InputSpec(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
 METRICS = {
     "trained_on": {"train": {"real": 600, "fake": 600}, "validation": 400},
     "metric": "auc",
@@ -31,7 +32,7 @@ DATA = {
 
 
 def card(recipe=RECIPE, labels=LABELS, metrics=METRICS, data=DATA):
-    return model_card(recipe, labels, INPUTS, metrics, data)
+    return render_model_card(recipe, labels, INPUTS, metrics, data)
 
 
 def front(text):
@@ -128,8 +129,8 @@ def test_the_licence_comes_from_the_leaderboard_or_from_the_metrics():
     assert front(card(metrics={}))["license"] == "apache-2.0"
     odd = front(card(metrics={"weights": {"source": "hub", "licence": "cvnets-license"}}))
     assert (odd["license"], odd["license_name"]) == ("other", "cvnets-license")
-    assert weights_licence("mobilenetv2_100") == weights_licence("mobilenetv2_100.ra_in1k") == "apache-2.0"
-    assert weights_licence("no_such.weights") == "unknown"
+    assert find_weights_licence("mobilenetv2_100") == find_weights_licence("mobilenetv2_100.ra_in1k") == "apache-2.0"
+    assert find_weights_licence("no_such.weights") == "unknown"
     assert "user's matter" in section(card(), "Licence")
 
 

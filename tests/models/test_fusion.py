@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from sklearn.metrics import roc_auc_score
 
 from automl.errors import DataError, SpecError
-from automl.models.fusion import Fusion, fit_fusion
+from automl.models.combine import Fusion, fit_fusion
 
 PROBABILITY = st.floats(0, 1)
 WEIGHT = st.floats(0, 3)
@@ -49,7 +49,7 @@ def random_views(seed, clips, views, separation=2.0):
 def test_more_of_a_view_is_never_less_of_the_whole(weight, both, other, neutral):
     low, high = sorted(both)
     one, two = (
-        fusion(face=weight, neutral=neutral).score({"face": of(p), "mel": of(other)})[0, 1] for p in (low, high)
+        fusion(face=weight, neutral=neutral).join_scores({"face": of(p), "mel": of(other)})[0, 1] for p in (low, high)
     )
     assert two >= one
     if weight > 0.1 and low > 0.01 and low + 0.01 < high < 0.99 and 0.01 < one < 0.99:
@@ -59,31 +59,31 @@ def test_more_of_a_view_is_never_less_of_the_whole(weight, both, other, neutral)
 @given(WEIGHT, PROBABILITY, st.floats(-3, 3))
 def test_a_view_that_sees_nothing_or_is_neutral_adds_nothing(weight, other, neutral):
     joined = fusion(face=weight, neutral=neutral)
-    alone = Fusion({"mel": 0.5}, {"mel": 1.0}, {"mel": -0.4}, 0.1).score({"mel": of(other)})
-    assert joined.score({"face": NOTHING, "mel": of(other)}) == pytest.approx(alone)
-    assert joined.score({"face": of(squashed(neutral)), "mel": of(other)}) == pytest.approx(alone)
+    alone = Fusion({"mel": 0.5}, {"mel": 1.0}, {"mel": -0.4}, 0.1).join_scores({"mel": of(other)})
+    assert joined.join_scores({"face": NOTHING, "mel": of(other)}) == pytest.approx(alone)
+    assert joined.join_scores({"face": of(squashed(neutral)), "mel": of(other)}) == pytest.approx(alone)
 
 
 @given(PROBABILITY, PROBABILITY, WEIGHT)
 def test_scores_are_probabilities_of_either_class(face, mel, weight):
     joined = fusion(face=weight)
-    found = joined.score({"mel": of(mel), "face": of(face)})  # the order of the views does not matter
+    found = joined.join_scores({"mel": of(mel), "face": of(face)})  # the order of the views does not matter
     assert found.sum(axis=1) == pytest.approx([1])
     assert ((found >= 0) & (found <= 1)).all()
-    turned = joined.score({"face": of(face)[:, ::-1], "mel": of(mel)[:, ::-1]}, positive=0)
+    turned = joined.join_scores({"face": of(face)[:, ::-1], "mel": of(mel)[:, ::-1]}, positive=0)
     assert turned[:, ::-1] == pytest.approx(found)
 
 
 def test_the_figures():
     """By hand: the log-odds of .8 are log 4, the neutral ones 0, and the weight of a unit of 1.5 is 3."""
-    found = fusion(face=3.0, mel=1.0, intercept=0.0).score({"face": of(0.8), "mel": NOTHING})
+    found = fusion(face=3.0, mel=1.0, intercept=0.0).join_scores({"face": of(0.8), "mel": NOTHING})
     assert found[0, 1] == pytest.approx(16 / 17)
-    assert fusion(intercept=0.3).score({"face": NOTHING, "mel": NOTHING})[0, 1] == pytest.approx(squashed(0.3))
+    assert fusion(intercept=0.3).join_scores({"face": NOTHING, "mel": NOTHING})[0, 1] == pytest.approx(squashed(0.3))
 
 
 def test_shares_sum_to_one():
-    assert fusion(face=3.0, mel=1.0).shares() == {"face": 0.75, "mel": 0.25}
-    assert fusion(face=0.0, mel=0.0).shares() == {"face": 0.5, "mel": 0.5}
+    assert fusion(face=3.0, mel=1.0).weight_shares() == {"face": 0.75, "mel": 0.25}
+    assert fusion(face=0.0, mel=0.0).weight_shares() == {"face": 0.5, "mel": 0.5}
 
 
 @given(WEIGHT, WEIGHT, st.floats(-5, 5), st.floats(-5, 5))
@@ -124,7 +124,7 @@ def test_weights_stay_small_however_few_clips_there_are(seed, clips, views):
     weights = np.array(list(found.weights.values()))
     assert (weights >= 0).all()
     assert np.linalg.norm(weights - 0.5) <= np.sqrt(2 * clips * np.log(2) + views / 4) + 1e-3
-    assert np.isfinite(found.score(scores)).all()
+    assert np.isfinite(found.join_scores(scores)).all()
 
 
 def test_certain_and_perfect_views_do_not_blow_up():
@@ -133,7 +133,7 @@ def test_certain_and_perfect_views_do_not_blow_up():
     found = fit_fusion(scores, labels, {"face": 0.5, "mel": 0.5})
     assert all(0 < weight < 2 for weight in found.weights.values())
     assert found.weights["face"] == pytest.approx(found.weights["mel"], abs=1e-3)
-    assert roc_auc_score(labels, found.score(scores)[:, 1]) == 1
+    assert roc_auc_score(labels, found.join_scores(scores)[:, 1]) == 1
 
 
 def test_a_calibrated_view_alone_stays_as_it_is_and_an_overconfident_one_is_corrected():
@@ -145,7 +145,7 @@ def test_a_calibrated_view_alone_stays_as_it_is_and_an_overconfident_one_is_corr
         found = fit_fusion(scores, labels, {"face": 0.5})
         assert found.weights["face"] / found.scales["face"] == pytest.approx(1 / scale, rel=0.1)
         assert found.intercept == pytest.approx(0, abs=0.1)
-        assert found.score(scores)[:, 1] == pytest.approx(squashed(odds), abs=0.05)
+        assert found.join_scores(scores)[:, 1] == pytest.approx(squashed(odds), abs=0.05)
 
 
 def test_the_better_view_counts_more_and_noise_hardly():
@@ -186,7 +186,9 @@ def test_a_view_that_leans_to_one_side_is_not_held_against_the_clips_that_it_see
     found = fit_fusion(scores, labels, {"straight": 0.5, "leaning": 0.5})
     assert found.neutral["straight"] == pytest.approx(0, abs=0.3)
     assert found.neutral["leaning"] == pytest.approx(2, abs=0.3)
-    assert roc_auc_score(labels, found.score(scores)[:, 1]) == pytest.approx(roc_auc_score(labels, odds), abs=0.005)
+    assert roc_auc_score(labels, found.join_scores(scores)[:, 1]) == pytest.approx(
+        roc_auc_score(labels, odds), abs=0.005
+    )
 
 
 def test_of_few_clips_the_shares_in_training_are_believed():
@@ -215,7 +217,7 @@ def test_a_view_that_is_the_wrong_way_round_does_not_count():
     )
     assert found.weights["mel"] == 0
     assert found.weights["face"] > 1
-    assert found.shares() == {"face": 1, "mel": 0}
+    assert found.weight_shares() == {"face": 1, "mel": 0}
 
 
 @given(st.integers(0, 10**6), st.integers(1, 3))
@@ -226,7 +228,9 @@ def test_the_weights_are_the_most_probable_ones(seed, views):
     found = fit_fusion(scores, labels, priors)
 
     def loss(weights, intercept):
-        given = Fusion(dict(zip(scores, weights, strict=True)), found.scales, found.neutral, intercept).score(scores)
+        given = Fusion(dict(zip(scores, weights, strict=True)), found.scales, found.neutral, intercept).join_scores(
+            scores
+        )
         return -np.log(given[np.arange(20), labels]).sum() + np.square(np.subtract(weights, 0.5)).sum() / 2
 
     weights = np.array(list(found.weights.values()))

@@ -85,7 +85,7 @@ def test_names_of_many_files_take_no_memory(tmp_path):
     assert peak(20_000) < 2 * peak(2_000) + 50_000  # bytes; 20,000 names are 2.4 MB
 
 
-def test_a_full_disk_while_sorting_is_told(tmp_path, monkeypatch):
+def test_a_full_disk_while_sorting_is_an_error(tmp_path, monkeypatch):
     images(tmp_path, ["a.png"])
 
     class Full(sqlite3.Connection):
@@ -130,14 +130,14 @@ def test_a_sample_submission_keeps_its_column(tmp_path, name, header, cells, col
     assert read(file) == (header.split(",")[0], column, ["a.png", "b.png"], ())
 
 
-def test_classes_that_the_model_does_not_know_are_told_once(tmp_path):
+def test_classes_that_the_model_does_not_know_are_named_once(tmp_path):
     images(tmp_path, ["a.png", "b.png", "c.png"])
     file = table(tmp_path, "img_name,target\na.png,cat\nb.png,dog\nc.png,cat\n")
     _, column, _, problems = read(file)
     assert column == "y_pred"
     assert problems == (
         "rows.csv: column target holds 'cat', 'dog', and the model knows the classes '0', '1'; "
-        "what is there does not count for the prediction",
+        "the column is not used for the prediction",
     )
 
 

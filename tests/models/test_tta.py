@@ -4,7 +4,7 @@ import torch
 
 from automl.data.transforms import eval_transform
 from automl.errors import RecipeError, SpecError
-from automl.models.tta import TTA, variants
+from automl.models.tta import TTA, Variants
 from automl.recipe.augmentation import Augmentation, NativeCrop, RandomResizedCrop, ResizeCrop, SquashCrop
 
 CROPS = {"resize": ResizeCrop(), "random_resized": RandomResizedCrop(), "native": NativeCrop()}
@@ -13,7 +13,7 @@ SIZE = 32
 
 
 def made(tta, crop, image):
-    return variants(tta, Augmentation(crop=CROPS[crop]), SIZE, "bicubic")(image)
+    return Variants(tta, CROPS[crop], SIZE, "bicubic")(image)
 
 
 def noise(height, width):
@@ -64,9 +64,9 @@ def test_as_many_images_as_it_says(tta):
 
 def test_mistakes_are_told_before_the_first_image():
     with pytest.raises(SpecError, match="none, flip, 5crop"):
-        variants("10crop", Augmentation(), SIZE, "bicubic")
+        Variants("10crop", ResizeCrop(), SIZE, "bicubic")
     with pytest.raises(RecipeError, match="interpolation"):
-        variants("5crop", Augmentation(), SIZE, "best")
+        Variants("5crop", ResizeCrop(), SIZE, "best")
 
 
 def test_five_squashed_crops_have_seven_eighths_of_each_side():

@@ -1,9 +1,9 @@
 import pytest
 
 from automl.errors import StudyError
-from automl.models.fusion import Fusion
+from automl.models.combine import Fusion
 from automl.models.view_ensemble import Scored, ViewEnsemble, ViewMember
-from automl.refit.join import load_view_ensemble, store_view_ensemble
+from automl.refit.view_ensemble import load_view_ensemble, store_view_ensemble
 from automl.study.folder import StudyFolder
 from automl.training.intervals import Interval
 from tests.fixtures.clips_study import FRAME, MEL, recipe
@@ -69,14 +69,14 @@ def test_rows_for_people():
         ("fused", "", "", "", "", "0.9000", "0.8500", "0.7500 – 0.9000"),
     ]
     assert ensemble().lines() == [
-        "the 20 validation clips taught the weights, so the fused figure flatters; "
-        "the 10 holdout clips taught and chose nothing",
+        "the weights were learned from the 20 validation clips, so the fused validation score is too good",
+        "the 10 holdout clips were used for nothing else",
         "95% percentile bootstrap (some papers)",
     ]
     without = ensemble(holdout=None, holdout_note="holdout: none was set aside")
     assert without.rows()[-1][-2:] == ("–", "–")
-    assert without.lines()[0].endswith("and nothing is honest: no holdout: none was set aside")
-    assert ensemble(times_scored=3).lines()[-1] == "the holdout was looked at 3 times: it is no longer unseen"
+    assert without.lines()[0].endswith("; there is no holdout: none was set aside")
+    assert ensemble(times_scored=3).lines()[1] == "the holdout was scored 3 times: it is no longer unseen"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,3 @@
-from types import NoneType, UnionType
-from typing import Annotated, Literal, Union, get_args, get_origin
-
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -9,59 +6,8 @@ from pydantic import ValidationError
 
 from automl.errors import RecipeError
 from automl.recipe import Recipe
-from automl.recipe.augmentation import Augmentation
-from automl.views.parameters import AudioFeatures, Face, Frame, Mel, Motion, WholeImage
+from tests.fixtures.recipes import RECIPES
 
-
-def values_of(annotation, limits=()):
-    """Values of a recipe's field, by its annotation, which knows every branch and limit."""
-    kind, inner = get_origin(annotation), get_args(annotation)
-    if kind is Annotated:
-        return values_of(inner[0], [limit for field in inner[1:] for limit in getattr(field, "metadata", ())])
-    if kind in (Union, UnionType):
-        return st.one_of([values_of(one) for one in inner])
-    if kind is Literal:
-        return st.sampled_from(inner)
-    if annotation is int or annotation is float:
-        known = {
-            key: getattr(limit, key) for limit in limits for key in ("ge", "gt", "le", "lt") if hasattr(limit, key)
-        }
-        low, high = known.get("ge", known.get("gt", -1000)), known.get("le", known.get("lt", 1000))
-        if annotation is int:
-            return st.integers(low, high)
-        return st.floats(low, high, exclude_min="gt" in known, exclude_max="lt" in known)
-    if annotation in (bool, str, NoneType):
-        return {bool: st.booleans(), str: st.text(min_size=1), NoneType: st.none()}[annotation]
-    return st.builds(annotation, **{n: values_of(f.annotation, f.metadata) for n, f in annotation.model_fields.items()})
-
-
-VIEWS = [
-    WholeImage(),
-    Frame(count=3, placement="scenes"),
-    Face(margin=1.5, when_none="frame"),
-    Motion(of="frame", gain=2),
-    Mel(n_mels=64, fmax_hz=4000),
-    AudioFeatures(n_mfcc=13),
-]
-
-
-@st.composite
-def recipes(draw, views=VIEWS):
-    """Any recipe through one of these views; of what excludes each other, one."""
-    view = draw(st.sampled_from(views))
-    fields = {name: values_of(f.annotation, f.metadata) for name, f in Augmentation.model_fields.items()}
-    for name in ("time_mask", "frequency_mask", "time_shift", "noise", "gain"):
-        if view.media != "sound":
-            del fields[name]
-    if view.media != "video":
-        del fields["codec"]
-    rest = {n: values_of(f.annotation, f.metadata) for n, f in Recipe.model_fields.items() if n not in CHOSEN}
-    return draw(st.builds(Recipe, view=st.just(view), augmentation=st.builds(Augmentation, **fields), **rest))
-
-
-CHOSEN = ("view", "augmentation")
-RECIPES = recipes()
-IMAGE_RECIPES = recipes(VIEWS[:1])
 FIXTURE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 
 

@@ -10,17 +10,225 @@ import pytest
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
-from automl.errors import StudyError, WeightsError
-from automl.models.folder import read_fusion, read_members
+from automl.errors import SpecError, StudyError, WeightsError
+from automl.memory.estimate import estimate_training
+from automl.models.combine import fit_fusion, read_fusion
+from automl.models.folder import read_members
 from automl.models.predict import load, predict
-from automl.refit.join import load_view_ensemble
-from automl.refit.output_folder import Place
-from automl.refit.view_ensemble import ensemble_views
-from automl.study.retraining import Retraining
-from tests.fixtures.clips_study import MUTE
-from tests.fixtures.reporter import Told
-from tests.fixtures.studies import begun, images  # noqa: F401 - fixtures
-from tests.models.test_predict import Ear
+from automl.refit.output_folder import OutputFolder
+from automl.refit.view_ensemble import ensemble, join_views, load_view_ensemble
+from automl.study.confirm import confirm
+from automl.study.folder import StudyFolder, hold_lock
+from automl.study.replicate import Replicate
+from automl.study.search import open_result
+from automl.study.setup import StudyViews
+from automl.study.storage import open_study
+from automl.training.types import Diverged
+from tests.fixtures.clips_study import FRAME, MEL, MUTE, NAME, TRIALS, make_study, recipe, write_clips
+from tests.fixtures.replicates import RECIPE, add_trial
+from tests.fixtures.reporter import RecordingReporter
+from tests.fixtures.studies import entry
+
+
+def join(folder, told=None, **given):
+    return join_views(folder, device="cpu", reporter=told or RecordingReporter(), **given)
+
+
+def write(folder, out, told=None, **given):
+    """Writes the model of a study."""
+    where = {"runs": folder.path.parent, "out": out, "device": "cpu"}
+    return ensemble(folder.name, reporter=told or RecordingReporter(), **(where | given))
+
+
+def pairs(trained):
+    """The view and the seed of each replicate."""
+    return [(one.recipe.view.name, one.recipe.seed) for one in trained]
+
+
+def test_the_best_recipe_of_each_view_is_trained_again_and_scored(joined):
+    found, facts = load_view_ensemble(joined), open_result(joined).setup
+    assert [(member.view, member.trial, member.search_value) for member in found.members] == [
+        ("frame", 1, 0.9),
+        ("mel", 2, 0.8),
+    ]
+    views, scores, holdout = StudyViews(facts, "cpu"), {}, {}
+    for member in found.members:
+        assert member.recipe == TRIALS[member.trial][1].model_copy(update={"seed": 1})  # not the search's own, 0
+        again = Replicate(member.trial, member.recipe, joined.replicate_folder(member.trial, 1))
+        data = views.open_view(member.recipe.view)
+        assert load_file(again.weights)
+        scores[member.view] = again.read_validation(data.labels("validation"))
+        holdout[member.view] = again.predict_split(data, "holdout", "cpu")
+        labels, truth = data.labels("validation"), data.labels("holdout")
+        auc = roc_auc_score(labels, scores[member.view][:, 1])
+        assert member.validation.interval.value == member.validation.metrics["auc"] == pytest.approx(auc)
+        assert member.holdout.interval.value == pytest.approx(roc_auc_score(truth, holdout[member.view][:, 1]))
+        assert member.holdout.interval.low <= member.holdout.interval.value <= member.holdout.interval.high
+    assert [(member.seen, member.train_samples) for member in found.members] == [(24, 8), (21, 8)]
+    assert (found.samples, found.validation_samples, found.holdout_samples) == (24, 8, 8)
+    # the very fusion, of which a view without sound has no part
+    for table, split in ((scores, "validation"), (holdout, "holdout")):
+        table["mel"] = np.where(views.open_view(MEL).counts(split)[:, None] > 0, table["mel"], np.nan)
+    assert np.isnan(holdout["mel"][:, 0]).tolist() == [True, False, False, True] + [False] * 4
+    assert found.fusion == fit_fusion(scores, labels, {"frame": 0.5, "mel": 0.5})
+    assert found.validation.metrics["auc"] == roc_auc_score(labels, found.fusion.join_scores(scores)[:, 1])
+    assert found.holdout.metrics["auc"] == roc_auc_score(truth, found.fusion.join_scores(holdout)[:, 1])
+    assert (found.times_scored, found.holdout_note) == (1, "")
+
+
+def test_what_is_done_is_not_done_again(joined, untrained):
+    told = RecordingReporter()
+    assert join(joined, told) == load_view_ensemble(joined)
+    assert untrained == []
+    assert "joining the views of study clips on cpu: frame, mel; all are trained" in told
+
+
+def test_what_a_confirmation_trained_is_taken_and_what_it_dropped_is_trained_again(fresh, untrained):
+    confirm("clips", runs=fresh.path.parent, top=3, seeds=1, device="cpu", reporter=RecordingReporter())
+    assert pairs(untrained) == [("frame", 1), ("mel", 1), ("mel", 1)]
+    kept = {path.parent.name for path in fresh.path.glob("confirm/*/weights.safetensors")}
+    untrained.clear()
+    join(fresh)
+    assert pairs(untrained) == [
+        (view, 1) for view, name in (("frame", "0001-1"), ("mel", "0002-1")) if name not in kept
+    ]
+    assert len(untrained) == 1 + (kept == {"0003-1"})
+
+
+def test_a_better_trial_since_takes_its_place(fresh, untrained):
+    first = join(fresh)
+    study, told = open_study(fresh), RecordingReporter()
+    trial = add_trial(study, recipe(MEL, epochs=3), 0.99, None)
+    found = join(fresh, told)
+    assert [member.trial for member in found.members] == [trial.number, 1]
+    assert pairs(untrained) == [("frame", 1), ("mel", 1), ("mel", 1)]
+    assert "warning: the holdout was scored before: it is no longer unseen" in told
+    assert (first.times_scored, found.times_scored) == (1, 2)
+    assert "the holdout was scored 2 times: it is no longer unseen" in found.lines()
+
+
+def test_a_smaller_metric_may_be_the_better_one(shared_study, tmp_path, untrained):
+    folder = make_study(tmp_path / "runs" / "loss", shared_study.clips, metric="log_loss")
+    assert [member.trial for member in join(folder).members] == [0, 3]
+
+
+def test_one_view_is_calibrated(searched, untrained):
+    found = join(searched(0.9, 0.8))
+    assert [member.view for member in found.members] == ["image"]
+    assert found.validation.metrics["auc"] == pytest.approx(found.members[0].validation.metrics["auc"])
+    assert found.members[0].seen == found.samples == 48
+
+
+def test_without_a_holdout_it_is_said(shared_study, tmp_path, untrained):
+    clips = shutil.copytree(shared_study.clips, tmp_path / "clips")
+    rows = (clips / "labels.csv").read_text()
+    (clips / "labels.csv").write_text("\n".join(row for row in rows.split() if "holdout" not in row))
+    found = join(make_study(tmp_path / "runs" / "none", clips, holdout_fraction=0))
+    assert found.holdout is None
+    assert all(member.holdout is None for member in found.members)
+    assert found.times_scored == 0
+    assert found.lines() == [
+        "the weights were learned from the 8 validation clips, so the fused validation score is too good; "
+        "there is no holdout: no readable sample was set aside (--holdout-fraction of automl search)"
+    ]
+
+
+def test_a_view_that_sees_nothing_of_a_split(shared_study, tmp_path, untrained):
+    clips = shutil.copytree(shared_study.clips, tmp_path / "clips")
+    rows = (clips / "labels.csv").read_text().split()
+    mute = {"holdout0.mkv", "holdout3.mkv"}
+    (clips / "labels.csv").write_text(
+        "\n".join(row for row in rows if "holdout" not in row or row.split(",")[0] in mute) + "\n"
+    )
+    found = join(make_study(tmp_path / "runs" / "mute", clips))
+    frame, mel = found.members
+    assert (mel.view, mel.holdout.metrics["auc"]) == ("mel", 0.5)  # the shares of the classes, for all
+    assert found.holdout.metrics["auc"] == frame.holdout.metrics["auc"]
+
+
+# --- interruptions and time
+
+
+def test_interrupted_it_goes_on(fresh, shared_study):
+    class Interrupting(RecordingReporter):
+        def show_progress(self, what):
+            def on_step(done, total):
+                if "view mel" in what and done == 2:
+                    os.kill(os.getpid(), signal.SIGINT)
+
+            return nullcontext(on_step)
+
+    told = Interrupting()
+    assert join(fresh, told) is None
+    assert f"stopped before the end; automl ensemble clips --runs {fresh.path.parent} goes on where this" in told
+    assert load_view_ensemble(fresh) is None
+    assert fresh.replicate_folder(2, 1).joinpath("checkpoint.pt").exists()
+    found, whole = join(fresh), load_view_ensemble(StudyFolder(shared_study.runs / NAME))
+    assert found.fusion == whole.fusion
+    assert found.holdout.metrics == whole.holdout.metrics
+
+
+def test_views_there_is_no_time_for_are_left_out(fresh, untrained):
+    told = RecordingReporter()
+    assert join(fresh, told, timeout=50) is None
+    assert "view frame is left out: training it again takes about 1m55s, and " in told
+    assert [member.view for member in join(fresh, told, timeout=200).members] == ["frame"]
+    assert "view mel is left out: training it again takes about 1m55s, and " in told
+    assert f"automl ensemble clips --runs {fresh.path.parent} has no limit" in told
+    assert pairs(untrained) == [("frame", 1)]
+    assert [member.view for member in join(fresh).members] == ["frame", "mel"]
+    assert pairs(untrained) == [("frame", 1), ("mel", 1)]
+    assert len(join(fresh, timeout=1).members) == 2  # both are trained: it takes no time
+
+
+# --- memory
+
+
+def test_members_stay_within_a_memory_budget(shared_study, tmp_path, untrained, limited_to):
+    trials = [(0.9, recipe(batch_size=8)), (0.8, recipe(MEL, batch_size=8))]
+    folder = make_study(tmp_path / "runs" / "eight", shared_study.clips, trials)
+    budget = estimate_training(trials[0][1], 2, batch_size=4)
+    first = join(folder, gpu_mem=budget)
+    assert [one.recipe.numerics.micro_batch_size for one in untrained] == [4, 4]
+    assert [member.recipe.numerics.micro_batch_size for member in first.members] == [4, 4]
+    assert limited_to == [budget, None]
+    assert join(folder) == first  # what was trained within another budget is not trained again
+    assert len(untrained) == 2
+
+
+def test_the_study_s_memory_budget_holds(searched, untrained, limited_to):
+    budget = estimate_training(RECIPE, 2, batch_size=4)
+    join(searched(0.9, recipes=[RECIPE], pool=[entry(fits_all=False)], setup={"memory_bytes": budget}))
+    assert [one.recipe.numerics.micro_batch_size for one in untrained] == [4]
+    assert limited_to == [budget, None]
+
+
+# --- what goes wrong
+
+
+def test_a_recipe_that_diverges_is_left_out(fresh, untrained, monkeypatch):
+    train, told = Replicate.train, RecordingReporter()
+
+    def diverge(self, *arguments):
+        if self.recipe.view == FRAME:
+            raise Diverged("the loss is not finite after 3 steps")
+        train(self, *arguments)
+
+    monkeypatch.setattr(Replicate, "train", diverge)
+    assert [member.view for member in join(fresh, told).members] == ["mel"]
+    assert (
+        "trial 1, view frame, test_vit.r160_in1k, seed 1: the loss is not finite after 3 steps; this recipe is" in told
+    )
+
+
+def test_what_cannot_be_joined(fresh, new_study, shared_study, tmp_path):
+    with pytest.raises(StudyError, match="no complete trial"):
+        join(new_study("empty")[1])
+    with hold_lock(fresh.path / "confirm.lock"), pytest.raises(StudyError, match="by another process"):
+        join(fresh)
+    clips = write_clips(tmp_path / "three", classes=3)
+    with pytest.raises(SpecError, match=r"has 3; automl train many --runs .* --ensemble K joins"):
+        join(make_study(tmp_path / "runs" / "many", clips, trials=(), real_class=None))
 
 
 @pytest.fixture
@@ -34,7 +242,7 @@ def table(shared_study):
 
 def without_sound(fusion, frame):
     """What the fusion makes of the frames' score alone."""
-    return fusion.score({"frame": np.array([[1 - frame, frame]]), "mel": np.full((1, 2), np.nan)})[0, 1]
+    return fusion.join_scores({"frame": np.array([[1 - frame, frame]]), "mel": np.full((1, 2), np.nan)})[0, 1]
 
 
 # --- the folder
@@ -43,20 +251,20 @@ def without_sound(fusion, frame):
 def test_the_folder_holds_a_model_of_each_view_and_what_joins_them(shared_study, joined):
     found, path = load_view_ensemble(joined), shared_study.model
     assert {part.name for part in path.iterdir()} == {"frame", "mel", "ensemble.json", "fusion.json", "README.md"}
-    assert json.loads((path / "ensemble.json").read_text()) == pytest.approx(found.fusion.shares())
+    assert json.loads((path / "ensemble.json").read_text()) == pytest.approx(found.fusion.weight_shares())
     assert read_fusion(path) == found.fusion
     for (folder, share), member in zip(read_members(path), found.members, strict=True):
         assert (folder.path.name, folder.recipe) == (member.view, member.recipe)
-        assert share == pytest.approx(found.fusion.shares()[member.view])
+        assert share == pytest.approx(found.fusion.weight_shares()[member.view])
         assert (folder.labels.prior, folder.labels.file_column) == ((0.5, 0.5), "video_name")
         assert folder.metrics["trained_on"] == {"samples": 8, "splits": "train"}
         assert folder.metrics["holdout"]["value"] == member.holdout.interval.value
         assert folder.metrics["holdout"]["source"] == "this model"
-        weights = load_file(joined.retraining(member.trial, 1) / "weights.safetensors")
+        weights = load_file(joined.replicate_folder(member.trial, 1) / "weights.safetensors")
         written = load_file(folder.path / "model.safetensors")
         assert all((weights[name] == values).all() for name, values in written.items())
     card = (path / "README.md").read_text()
-    assert card.startswith("# frame, mel of data, joined\n")
+    assert "\n# frame, mel of data, joined\n" in card
     assert "The members learned from train.\n" in card
     assert card.count("\n| ") == 5  # header, line, two views, fused
     assert f"| {found.holdout.interval.value:.4f} |" in card
@@ -73,10 +281,10 @@ def test_predictions_are_those_that_were_scored(table, shared_study, joined):
     rows = table[table["split"] == "validation"].sort_index()
     scores = {}
     for member in found.members:
-        with np.load(joined.retraining(member.trial, 1) / "predictions.npz") as file:
+        with np.load(joined.replicate_folder(member.trial, 1) / "predictions.npz") as file:
             scores[member.view] = file["validation"]
     scores["mel"][[name in MUTE for name in rows.index]] = np.nan
-    assert rows["y_pred"].to_numpy() == pytest.approx(found.fusion.score(scores)[:, 1], abs=1e-5)
+    assert rows["y_pred"].to_numpy() == pytest.approx(found.fusion.join_scores(scores)[:, 1], abs=1e-5)
     assert np.ptp(rows["y_pred"]) > 1e-4  # equal numbers mean something
 
 
@@ -90,24 +298,24 @@ def test_a_clip_without_sound_is_scored_by_its_frames(table, shared_study):
 
 
 def test_a_folder_gives_one_row_a_clip_and_what_no_view_sees_the_prior(shared_study, tmp_path):
-    ear, clips = Ear(), tmp_path / "clips"
+    reporter, clips = RecordingReporter(), tmp_path / "clips"
     clips.mkdir()
     for name in ("holdout0.mkv", "holdout1.mkv"):
         shutil.copy(shared_study.clips / name, clips)
     (clips / "broken.mkv").write_text("no clip")
-    done = predict(load(shared_study.model, "cpu"), clips, tmp_path / "out.csv", reporter=ear)
+    done = predict(load(shared_study.model, "cpu"), clips, tmp_path / "out.csv", reporter=reporter)
     rows = pd.read_csv(tmp_path / "out.csv")
     assert rows["video_name"].tolist() == ["broken.mkv", "holdout0.mkv", "holdout1.mkv"]
     assert rows["y_pred"][0] == 0.5
     assert (done.rows, done.unreadable, done.columns) == (3, 1, ("video_name", "y_pred"))
-    assert any("broken.mkv" in warning for warning in ear.warnings)
+    assert any(line.startswith("warning: ") and "broken.mkv" in line for line in reporter.lines)
 
 
 # --- trained on everything
 
 
 def test_final_members_learn_from_everything_and_a_stop_costs_nothing(joined, shared_study, tmp_path):
-    class Stopping(Told):
+    class Stopping(RecordingReporter):
         def show_progress(self, what):
             def on_step(done, total):
                 if what == "training" and any("training test_byobnet" in line for line in self.lines) and done == 2:
@@ -115,12 +323,12 @@ def test_final_members_learn_from_everything_and_a_stop_costs_nothing(joined, sh
 
             return nullcontext(on_step)
 
-    out, told = tmp_path / "model", Told()
+    out, told = tmp_path / "model", RecordingReporter()
     with pytest.raises(KeyboardInterrupt):
-        ensemble_views(joined, out, final=True, device="cpu", reporter=Stopping())
+        write(joined, out, Stopping(), final=True)
     with pytest.raises(WeightsError, match="no model in"):
         load(out)
-    found = ensemble_views(joined, out, final=True, device="cpu", reporter=told)
+    found = write(joined, out, told, final=True)
     assert not any("training test_vit" in line for line in told.lines)  # it was finished
     assert read_fusion(out) == found.fusion == read_fusion(shared_study.model)
     for (folder, _), samples in zip(read_members(out), (24, 21), strict=True):
@@ -135,22 +343,19 @@ def test_final_members_learn_from_everything_and_a_stop_costs_nothing(joined, sh
 # --- what goes wrong
 
 
-def test_an_out_that_is_taken_is_told_before_anything_is_trained(fresh, untrained, tmp_path):
-    def write(out, **given):
-        return ensemble_views(fresh, out, device="cpu", reporter=Told(), **given)
-
+def test_an_out_that_is_taken_is_refused_before_anything_is_trained(fresh, untrained, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").touch()
     for overwrite in (False, True):
         with pytest.raises(WeightsError, match="is not empty and holds no model of automl"):
-            write(tmp_path / "photos", overwrite=overwrite)
+            write(fresh, tmp_path / "photos", overwrite=overwrite)
     (tmp_path / "file").touch()
     with pytest.raises(WeightsError, match=r"cannot write .*file"):
-        write(tmp_path / "file")
+        write(fresh, tmp_path / "file")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "ensemble.json").touch()
     with pytest.raises(WeightsError, match="holds a finished model; choose another --out, or --overwrite it"):
-        write(tmp_path / "model")
+        write(fresh, tmp_path / "model")
     assert untrained == []
     assert (tmp_path / "model" / "ensemble.json").exists()
 
@@ -159,22 +364,22 @@ def test_overwriting_leaves_nothing_of_the_old_one(joined, shared_study, tmp_pat
     out = shutil.copytree(shared_study.model, tmp_path / "model")
     (out / "mel" / "metrics.json").write_text("old")
     with pytest.raises(WeightsError, match="holds a finished model"):
-        ensemble_views(joined, out, device="cpu", reporter=Told())
-    ensemble_views(joined, out, overwrite=True, device="cpu", reporter=Told())
+        write(joined, out)
+    write(joined, out, overwrite=True)
     assert read_members(out)[1][0].metrics["metric"] == "auc"
     # and another model that takes its place is not joined by it
-    assert not Place(out).begin({}, overwrite=True)
+    assert not OutputFolder(out).start_training({}, overwrite=True)
     assert [part.name for part in out.iterdir()] == ["training.json"]
 
 
 def test_nothing_is_written_when_nothing_was_joined(fresh, untrained, tmp_path):
-    assert ensemble_views(fresh, tmp_path / "model", timeout=1, device="cpu", reporter=Told()) is None
+    assert write(fresh, tmp_path / "model", timeout=1) is None
     assert not (tmp_path / "model").exists()
 
 
-def test_a_study_without_a_complete_trial(begun, tmp_path):  # noqa: F811
-    with pytest.raises(StudyError, match="no complete trial to join"):
-        ensemble_views(begun("empty")[1], tmp_path / "model", device="cpu", reporter=Told())
+def test_a_study_without_a_complete_trial(new_study, tmp_path):
+    with pytest.raises(StudyError, match="no complete trial"):
+        write(new_study("empty")[1], tmp_path / "model")
 
 
 @pytest.mark.parametrize(
@@ -196,13 +401,13 @@ def test_a_fusion_that_is_damaged_or_of_other_members(shared_study, tmp_path, co
 
 
 def test_weights_that_were_lost_are_trained_again(joined, untrained, tmp_path, monkeypatch):
-    (joined.retraining(2, 1) / "weights.safetensors").unlink()
+    (joined.replicate_folder(2, 1) / "weights.safetensors").unlink()
 
     def load(self, classes):
         raise WeightsError("stop here")
 
-    monkeypatch.setattr(Retraining, "load", load)
+    monkeypatch.setattr(Replicate, "load_network", load)
     with pytest.raises(WeightsError, match="stop here"):
-        ensemble_views(joined, tmp_path / "model", device="cpu", reporter=Told())
-    assert untrained == [("mel", 1)]
+        write(joined, tmp_path / "model")
+    assert pairs(untrained) == [("mel", 1)]
     assert load_view_ensemble(joined).times_scored == 2

@@ -19,7 +19,7 @@ from automl.files import shipped
 from automl.recipe import Recipe
 from automl.space.json_schema import json_schema
 from automl.space.restriction import Restriction
-from automl.space.space import TIERS, WISHES, Space, load_space, parse_space
+from automl.space.space import TIERS, POOL_TIERS, Space, load_space, parse_space
 
 SPACES = sorted(shipped("search_spaces", "image.yaml").parent.glob("*.yaml"))
 IMAGE = shipped("search_spaces", "image.yaml").read_text(encoding="utf-8")
@@ -67,18 +67,18 @@ def test_every_draw_of_the_shipped_space_is_a_recipe_that_can_be_enqueued(
     image: Space, seed: int, self_blend: bool, backbones: int
 ) -> None:
     trial = ask(seed)
-    values = image.suggest(trial, backbones=backbones, self_blend=self_blend)
+    values = image.suggest_recipe(trial, backbones=backbones, self_blend=self_blend)
     assert 0 <= values["backbone"] < backbones
     Recipe.from_mapping({**values, "backbone": "resnet18"})
-    assert {**image.params_of(values), **trial.params} == image.params_of(values)
-    again = image.suggest(optuna.trial.FixedTrial(trial.params), backbones=backbones, self_blend=self_blend)
+    assert {**image.find_params(values), **trial.params} == image.find_params(values)
+    again = image.suggest_recipe(optuna.trial.FixedTrial(trial.params), backbones=backbones, self_blend=self_blend)
     assert again == values
 
 
 def test_names_are_branch_qualified_and_only_the_taken_branch_exists(small: Space) -> None:
     for seed in range(20):
         trial = ask(seed)
-        taken = small.suggest(trial, backbones=3, self_blend=True)["optimizer"]["name"]
+        taken = small.suggest_recipe(trial, backbones=3, self_blend=True)["optimizer"]["name"]
         other = ({"adamw", "sgd"} - {taken}).pop()
         assert any(name.startswith(f"optimizer.{taken}.") for name in trial.params)
         assert not any(name.startswith(f"optimizer.{other}") for name in trial.params)
@@ -90,7 +90,7 @@ def test_a_branch_lifts_a_top_level_field_instead_of_the_top_levels_own(small: S
     common = {"backbone": 1, "image_size": 1, "epochs": 6, "augmentation.self_blend": 0.2}
     for params, rate in ((sgd, 0.05), (adamw, 1e-4)):
         trial = optuna.trial.FixedTrial(common | params)
-        values = small.suggest(trial, backbones=3, self_blend=True)
+        values = small.suggest_recipe(trial, backbones=3, self_blend=True)
         assert values["learning_rate"] == rate
         assert "learning_rate" not in values["optimizer"]
         assert trial.params == common | params
@@ -99,7 +99,7 @@ def test_a_branch_lifts_a_top_level_field_instead_of_the_top_levels_own(small: S
 def test_self_blending_is_neither_drawn_nor_on_without_a_real_class(image: Space) -> None:
     for seed in range(10):
         trial = ask(seed)
-        assert image.suggest(trial, backbones=1, self_blend=False)["augmentation"]["self_blend"] == 0
+        assert image.suggest_recipe(trial, backbones=1, self_blend=False)["augmentation"]["self_blend"] == 0
         assert "augmentation.self_blend" not in trial.params
 
 
@@ -108,7 +108,7 @@ def test_self_blending_is_neither_drawn_nor_on_without_a_real_class(image: Space
 def test_what_a_backbone_cannot_do_is_not_drawn_for_it(image: Space, seed: int) -> None:
     can = [Restriction(), Restriction((128, 224)), Restriction((240,), drop_path=False)]
     trial = ask(seed)
-    values = image.suggest(trial, backbones=3, self_blend=False, restriction_of=lambda rank: can[rank])
+    values = image.suggest_recipe(trial, backbones=3, self_blend=False, restriction_of=lambda rank: can[rank])
     sizes = {name for name in trial.params if name.startswith("image_size")}
     match values["backbone"]:
         case 0:
@@ -117,7 +117,7 @@ def test_what_a_backbone_cannot_do_is_not_drawn_for_it(image: Space, seed: int) 
         case 1:
             assert sizes == {"image_size.128_224"}
             assert values["image_size"] in (128, 224)
-            assert image.decode(trial.params)["image_size.128_224"] == values["image_size"]
+            assert image.decode_params(trial.params)["image_size.128_224"] == values["image_size"]
         case 2:  # its only size is none of the space's, and it has no stochastic depth
             assert not sizes
             assert "drop_path" not in trial.params
@@ -126,7 +126,7 @@ def test_what_a_backbone_cannot_do_is_not_drawn_for_it(image: Space, seed: int) 
 
 def test_the_backbone_is_drawn_first_wherever_it_stands() -> None:
     space = parse_space("image_size: {ordered: [64, 96]}\nbackbone: {pool: {}}\n")
-    values = space.suggest(
+    values = space.suggest_recipe(
         ask(0), backbones=1, self_blend=False, restriction_of=lambda rank: Restriction((96,)) if rank == 0 else None
     )
     assert values["image_size"] == 96
@@ -135,7 +135,7 @@ def test_the_backbone_is_drawn_first_wherever_it_stands() -> None:
 def test_an_image_size_that_a_branch_sets_is_restricted_too() -> None:
     space = parse_space("optimizer: {choice: {sgd: {image_size: {ordered: [64, 96, 128]}}}}\n")
     assert space.image_sizes() == (64, 96, 128)
-    values = space.suggest(ask(0), backbones=1, self_blend=False, restriction_of=lambda _: Restriction((96,)))
+    values = space.suggest_recipe(ask(0), backbones=1, self_blend=False, restriction_of=lambda _: Restriction((96,)))
     assert values["image_size"] == 96
 
 
@@ -150,25 +150,25 @@ def test_a_range_of_many_image_sizes_is_tried_at_some() -> None:
 )
 def test_a_known_good_recipe_takes_the_nearest_size_of_its_backbone(image: Space, only, params) -> None:
     can = Restriction(only, drop_path=False)
-    for good in image.enqueued({"best": 0, "fastest": 0, "affordable": 0}, lambda _: can):
+    for good in image.find_known_good_params({"best": 0, "fastest": 0, "affordable": 0}, lambda _: can):
         assert {name: value for name, value in good.items() if name.startswith("image_size")} == params
         assert "drop_path" not in good
         trial = optuna.trial.FixedTrial(good)
-        values = image.suggest(trial, backbones=1, self_blend=False, restriction_of=lambda _: can)
+        values = image.suggest_recipe(trial, backbones=1, self_blend=False, restriction_of=lambda _: can)
         assert values["image_size"] == (256 if len(only) == 2 else only[0] if only else 224)
 
 
 def test_ordered_is_an_index_that_decode_reads(small: Space) -> None:
     trial = ask(0)
-    values = small.suggest(trial, backbones=3, self_blend=True)
+    values = small.suggest_recipe(trial, backbones=3, self_blend=True)
     assert isinstance(trial.distributions["image_size"], optuna.distributions.IntDistribution)
-    decoded = small.decode(trial.params | {"from_elsewhere": 7})
+    decoded = small.decode_params(trial.params | {"from_elsewhere": 7})
     assert decoded["image_size"] == values["image_size"] in (128, 192, 256)
     assert decoded["from_elsewhere"] == 7
 
 
 def test_what_is_left_out_stays_at_the_recipes_default() -> None:
-    values = parse_space("backbone: resnet18\n").suggest(optuna.trial.FixedTrial({}), backbones=1, self_blend=True)
+    values = parse_space("backbone: resnet18\n").suggest_recipe(optuna.trial.FixedTrial({}), backbones=1, self_blend=True)
     assert Recipe.from_mapping(values) == Recipe(backbone="resnet18")
 
 
@@ -178,8 +178,8 @@ def test_what_is_left_out_stays_at_the_recipes_default() -> None:
 )
 def test_a_single_branch_is_fixed_and_no_parameter(text: str) -> None:
     space = parse_space(f"backbone: resnet18\n{text}\n")
-    assert list(space.parameters()) == []
-    values = space.suggest(optuna.trial.FixedTrial({}), backbones=1, self_blend=True)
+    assert list(space.iterate_parameters()) == []
+    values = space.suggest_recipe(optuna.trial.FixedTrial({}), backbones=1, self_blend=True)
     assert values["optimizer"] == {"name": "sgd", "momentum": 0.9, "nesterov": True}
 
 
@@ -187,14 +187,14 @@ def test_parameters_are_all_that_trials_meet(small: Space) -> None:
     met = set()
     for seed in range(30):
         trial = ask(seed)
-        small.suggest(trial, backbones=3, self_blend=True)
+        small.suggest_recipe(trial, backbones=3, self_blend=True)
         met |= trial.params.keys()
-    assert met == {name for name, _ in small.parameters()}
+    assert met == {name for name, _ in small.iterate_parameters()}
 
 
 def test_backbones_may_be_a_few_names() -> None:
     space = parse_space("backbone: {choice: [resnet18, resnet50]}")
-    assert space.suggest(ask(0), backbones=9, self_blend=False)["backbone"] in ("resnet18", "resnet50")
+    assert space.suggest_recipe(ask(0), backbones=9, self_blend=False)["backbone"] in ("resnet18", "resnet50")
     assert "2 to 8" in fails(f"backbone: {{choice: [{', '.join(f'm{i}' for i in range(9))}]}}")[0]
 
 
@@ -204,8 +204,8 @@ def test_backbones_may_be_a_few_names() -> None:
 def test_params_of_a_partial_recipe(small: Space) -> None:
     values = {"backbone": 2, "image_size": 256, "optimizer": {"name": "sgd"}, "learning_rate": 0.01, "seed": 4}
     params = {"backbone": 2, "image_size": 2, "optimizer": "sgd", "optimizer.sgd.learning_rate": 0.01}
-    assert small.params_of(values) == params
-    assert small.params_of({"weight_decay": 0.01, "mixing": "none"}) == {}  # what the space fixes, as it fixes it
+    assert small.find_params(values) == params
+    assert small.find_params({"weight_decay": 0.01, "mixing": "none"}) == {}  # what the space fixes, as it fixes it
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_params_of_names_what_the_space_cannot_draw(
     small: Space, values: dict[str, Any], names: str, says: str
 ) -> None:
     with pytest.raises(SpaceError) as caught:
-        small.params_of(values)
+        small.find_params(values)
     assert str(caught.value).startswith(f"space: {names}: ")
     assert says in str(caught.value)
 
@@ -240,19 +240,19 @@ def test_params_of_names_what_the_space_cannot_draw(
 
 def test_shipped_known_good_recipes_cover_the_tiers_and_resolve_fully(image: Space) -> None:
     assert [good["tier"] for good in image.known_good] == list(TIERS)
-    assert {good["backbone"] for good in image.known_good} == set(WISHES)
+    assert {good["backbone"] for good in image.known_good} == set(POOL_TIERS)
     ranks = {"best": 0, "fastest": 3, "affordable": 1}
-    assert [params["backbone"] for params in image.enqueued(ranks)] == [3, 1, 0]
-    for params in image.enqueued(ranks):
-        values = image.suggest(optuna.trial.FixedTrial(params), backbones=4, self_blend=True)  # nothing is missing
+    assert [params["backbone"] for params in image.find_known_good_params(ranks)] == [3, 1, 0]
+    for params in image.find_known_good_params(ranks):
+        values = image.suggest_recipe(optuna.trial.FixedTrial(params), backbones=4, self_blend=True)  # nothing is missing
         Recipe.from_mapping({**values, "backbone": "resnet18"})
 
 
 def test_known_good_is_drawn_by_an_enqueued_trial(image: Space) -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for params in image.enqueued({"best": 0}):
+    for params in image.find_known_good_params({"best": 0}):
         study.enqueue_trial(params)
-    drawn = [image.suggest(study.ask(), backbones=4, self_blend=False) for _ in image.known_good]
+    drawn = [image.suggest_recipe(study.ask(), backbones=4, self_blend=False) for _ in image.known_good]
     assert [values["learning_rate"] for values in drawn] == [good["learning_rate"] for good in image.known_good]
 
 
@@ -271,7 +271,7 @@ def test_known_good_mistakes_have_a_line() -> None:
 
 def test_wishes_are_dropped_where_the_space_names_the_backbone() -> None:
     space = parse_space("backbone: resnet18\nknown_good: [{tier: quick, backbone: best}]")
-    assert space.enqueued({"best": 0}) == [{}]
+    assert space.find_known_good_params({"best": 0}) == [{}]
 
 
 # --- mistakes ---
@@ -365,7 +365,7 @@ def test_mistakes_say_what_to_do(text: str, says: str) -> None:
 
 def test_numbers_that_yaml_reads_as_strings_are_numbers() -> None:
     space = parse_space("learning_rate: 1e-3\nweight_decay: {choice: [1e-4, 1e-2]}\nepochs: {int: [1e0, 1e1]}")
-    values = space.suggest(ask(0), backbones=1, self_blend=False)
+    values = space.suggest_recipe(ask(0), backbones=1, self_blend=False)
     assert values["learning_rate"] == 1e-3
     assert values["weight_decay"] in (1e-4, 1e-2)
     assert 1 <= values["epochs"] <= 10
@@ -379,7 +379,7 @@ def test_anchors_and_merges_work_in_the_tree() -> None:
     rates = {"adam": 1e-4, "adamw": 1e-3, "nadamw": 1e-4, "lion": 1e-4}
     for name, rate in rates.items():
         trial = optuna.trial.FixedTrial({"backbone": 0, "optimizer": name})
-        values = space.suggest(trial, backbones=1, self_blend=False)
+        values = space.suggest_recipe(trial, backbones=1, self_blend=False)
         assert (values["learning_rate"], values["optimizer"]["beta2"]) == (rate, 0.9)
 
 
@@ -423,7 +423,7 @@ def test_a_damaged_space_draws_recipes_or_is_refused(seed: int) -> None:
     except SpaceError:
         return
     for draw in range(3):
-        values = space.suggest(ask(draw), backbones=2, self_blend=True)
+        values = space.suggest_recipe(ask(draw), backbones=2, self_blend=True)
         Recipe.from_mapping({**values, "backbone": "resnet18"})
 
 
@@ -493,23 +493,23 @@ augmentation: {blur: {ordered: [0.0, 0.5]}}
 def test_a_branch_may_set_the_augmentation_in_the_stead_of_the_top_level():
     space = parse_space(VIEWS)
     face = optuna.trial.FixedTrial({"backbone": 0, "view": "face", "augmentation.blur": 1})
-    values = space.suggest(face, backbones=2, self_blend=False)
+    values = space.suggest_recipe(face, backbones=2, self_blend=False)
     assert (values["view"]["name"], values["augmentation"]["blur"], values["augmentation"]["time_mask"]) == (
         "face",
         0.5,
         0,
     )
     params = {"view.mel.augmentation.time_mask": 1, "view.mel.augmentation.crop": "native"}
-    values = space.suggest(
+    values = space.suggest_recipe(
         optuna.trial.FixedTrial({"backbone": 0, "view": "mel", **params}), backbones=2, self_blend=False
     )
     assert (values["augmentation"]["time_mask"], values["augmentation"]["crop"]) == (0.2, {"name": "native"})
     assert values["augmentation"]["horizontal_flip"] == 0
     Recipe.from_mapping({**values, "backbone": "resnet18"})
     wanted = {"view": "mel", "augmentation": {"time_mask": 0.2, "crop": "native"}}
-    assert space.params_of(wanted) == {"view": "mel", **params}
+    assert space.find_params(wanted) == {"view": "mel", **params}
     with pytest.raises(SpaceError, match="blur"):
-        space.params_of({"view": "mel", "augmentation": {"blur": 0.5}})
+        space.find_params({"view": "mel", "augmentation": {"blur": 0.5}})
 
 
 def test_what_a_branch_lifts_does_not_lift_again():

@@ -1,30 +1,19 @@
 """The check of the exports accepts what is right, and refuses what is not."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
-FILE = Path(__file__).parents[2] / "studies" / "leaderboard" / "exports.py"
+from tests.fixtures.scripts import load_script
 
-
-@pytest.fixture(scope="module")
-def exports():
-    spec = importlib.util.spec_from_file_location("leaderboard_exports", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+exports = load_script("leaderboard/exports.py")
 
 
 @pytest.mark.parametrize("arch", ["test_vit", "repghostnet_050", "crossvit_9_240"])
-def test_exports_are_accepted(exports, arch):
+def test_exports_are_accepted(arch):
     row = exports.check(arch, exports.DEFAULTS)
     assert (row["timm"], row["python"], row["why"]) == ("yes", "yes", "")
 
 
-def test_an_option_that_train_py_stops_on_is_seen(exports, monkeypatch):
+def test_an_option_that_train_py_stops_on_is_seen(monkeypatch):
     """As it was written for networks without stochastic depth."""
     from automl.exporters import timm_config as module
 
@@ -36,7 +25,7 @@ def test_an_option_that_train_py_stops_on_is_seen(exports, monkeypatch):
     assert "'drop_path_rate'" in row["why"]
 
 
-def test_the_table_is_written(exports, tmp_path, capsys):
+def test_the_table_is_written(tmp_path, capsys):
     exports.main(["test_vit", "--out", str(tmp_path / "exports.csv"), "--jobs", "1"])
     assert (tmp_path / "exports.csv").read_text() == "arch,image_size,timm,python,why\ntest_vit,160,yes,yes,\n"
     assert "1 architectures, 0 with an export refused" in capsys.readouterr().out

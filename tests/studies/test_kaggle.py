@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell
 from PIL import Image
 
 from automl import StudySpec
@@ -39,7 +40,7 @@ def settings_of(notebook):
 def write_ffdi(folder):
     """Patches of photographs in the FFDI layout: every other one is forged."""
     rng = np.random.default_rng(0)
-    photos = [photo.read() for photo in PHOTOS[:3]]
+    photos = [photo.read_image() for photo in PHOTOS[:3]]
     for name, count in SETS.items():
         (folder / name).mkdir(parents=True)
         rows = ["img_name,target"]
@@ -65,9 +66,9 @@ def small_settings(folder):
         "GPU_MEM": "15GB",
         "IMAGES": 20,
         "TRIALS": 2,
-        "SEARCH_TIME": "3m",
-        "TRIAL_TIME": "10s",
-        "CONFIRM_TIME": "1m",
+        "SEARCH_TIME": "20m",
+        "TRIAL_TIME": "1m",
+        "CONFIRM_TIME": "20m",
         "TTA": "flip",
         "SEARCH_FLAGS": SCRATCH_SEARCH,
         "CONFIRM_FLAGS": ["--top", "1", "--seeds", "1"],
@@ -91,31 +92,39 @@ def jupyter(tmp_path_factory):
         yield
 
 
+def cell_of(notebook, name):
+    (cell,) = [cell for cell in notebook.cells if cell.id == name]
+    return cell
+
+
 @pytest.fixture(scope="module")
 def executed(jupyter, tmp_path_factory):
-    """The notebook, executed; the folder it worked in; and what a command that fails raised after it."""
+    """The notebook, executed, and the folder it worked in; at its end, another session whose settings differ."""
     folder = tmp_path_factory.mktemp("kaggle")
     write_ffdi(folder / "ffdi")
     (folder / "work").mkdir()
+    (folder / "later").mkdir()
     notebook = with_settings(small_settings(folder))
-    notebook.cells.append(nbformat.v4.new_code_cell('automl("best", "none")'))
-    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
-    with pytest.raises(CellExecutionError) as failure:
+    later = f"EARLIER, WORK, SEARCH_FLAGS = WORK, {str(folder / 'later')!r}, [*SEARCH_FLAGS, '--seed', '1']"
+    notebook.cells.append(new_code_cell(f"{later}\n{cell_of(notebook, 'search').source}", id="later"))
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}})
+    with pytest.raises(CellExecutionError):
         client.execute()
-    failed = notebook.cells.pop()
-    assert failed.execution_count, str(failure.value)  # no cell before it failed
-    return notebook, folder, failed
+    (failed,) = [
+        cell.id for cell in notebook.cells if any(out.output_type == "error" for out in cell.get("outputs", []))
+    ]
+    assert failed == "later", printed(notebook, failed)
+    return notebook, folder
 
 
-def printed(notebook, name, stream="stdout"):
-    (cell,) = [cell for cell in notebook.cells if cell.id == name]
-    return "".join(output.text for output in cell.outputs if output.output_type == "stream" and output.name == stream)
+def printed(notebook, name):
+    outputs = cell_of(notebook, name).outputs
+    return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
 
 
 def shown(notebook, name, kind):
     """What a cell displays of one kind."""
-    (cell,) = [cell for cell in notebook.cells if cell.id == name]
-    return [output.data[kind] for output in cell.outputs if kind in output.get("data", {})]
+    return [output.data[kind] for output in cell_of(notebook, name).outputs if kind in output.get("data", {})]
 
 
 def test_committed_notebook_is_clean():
@@ -142,7 +151,7 @@ def test_settings_fit_two_t4_and_a_session():
 
 
 def test_submission_has_a_probability_for_each_test_image(executed):
-    _, folder, _ = executed
+    _, folder = executed
     submission = pd.read_csv(folder / "work" / "submission.csv")
     assert list(submission.columns) == ["img_name", "y_pred"]
     assert submission["img_name"].tolist() == [f"{number:03d}.png" for number in range(SETS["testset"])]
@@ -151,27 +160,31 @@ def test_submission_has_a_probability_for_each_test_image(executed):
 
 
 def test_every_step_did_its_work(executed):
-    notebook, folder, _ = executed
+    notebook, folder = executed
     work = folder / "work"
-    assert "train: 18 samples" in printed(notebook, "data")  # of 20, less the holdout
-    assert "2 complete" in printed(notebook, "search")
-    assert (work / "runs" / "ffdi" / "confirmed.yaml").is_file()
-    assert "confirmed: the recipe of trial" in printed(notebook, "confirm")
+    study = work / "runs" / "ffdi"
+    assert pd.read_csv(study / "samples.csv")["split"].value_counts().to_dict() == {
+        "train": 18,  # of 20 (IMAGES), less the holdout
+        "validation": 4,
+        "holdout": 2,
+    }
+    assert pd.read_csv(study / "trials.csv")["state"].tolist() == ["complete"] * 2
+    assert (study / "confirmed.yaml").is_file()
     assert (work / "models" / "ffdi" / "model.safetensors").is_file()
     assert f"submission.csv is fine: {SETS['testset']} rows" in printed(notebook, "check")
     assert printed(notebook, "extremes").split("\n") == ["most real", "most doubtful", "most fake", ""]
 
 
 def test_progress_is_readable_in_a_notebook(executed):
-    notebook, _, _ = executed
+    notebook, _ = executed
     progress = printed(notebook, "search")
-    assert "trial 1 complete: auc" in progress
+    assert "trial 1 complete" in progress
     assert "\x1b" not in progress  # no control characters of a live table
     assert "\r" not in progress
 
 
 def test_pictures_and_figures_are_shown(executed):
-    notebook, _, _ = executed
+    notebook, _ = executed
     assert len(shown(notebook, "images", "image/png")) == 2
     assert len(shown(notebook, "extremes", "image/png")) == 3
     (figure,) = shown(notebook, "figure", "application/vnd.plotly.v1+json")
@@ -181,20 +194,10 @@ def test_pictures_and_figures_are_shown(executed):
     assert histogram["data"][0]["type"] == "histogram"
 
 
-def test_a_command_that_fails_stops_the_notebook(executed):
-    _, _, failed = executed
-    *lines, error = failed.outputs
-    assert "Error: no study" in "".join(line.text for line in lines)
-    assert (error.ename, error.evalue.startswith("automl best ended with code 2")) == ("RuntimeError", True)
-
-
-def test_an_earlier_run_is_continued(executed, tmp_path):
-    _, folder, _ = executed
-    work = tmp_path / "work"
-    work.mkdir()
-    notebook = with_settings(small_settings(folder) | {"WORK": str(work), "EARLIER": str(folder / "work")})
-    names = [cell.id for cell in notebook.cells]
-    notebook.cells = notebook.cells[: names.index("search") + 1]
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
-    assert "continuing study ffdi: 2 of 2 trials are done" in printed(notebook, "search")
-    assert (work / "runs" / "ffdi" / "confirmed.yaml").is_file()
+def test_another_session_finds_the_study_and_an_error_stops_the_notebook(executed):
+    notebook, folder = executed
+    assert (folder / "later" / "runs" / "ffdi" / "best.yaml").is_file()
+    assert "seed" in printed(notebook, "later").partition("Error: ")[2]
+    error = cell_of(notebook, "later").outputs[-1]
+    assert error.ename == "RuntimeError"
+    assert error.evalue == "automl search ended with code 2; its last lines say why"

@@ -1,11 +1,8 @@
 """The script that trains one architecture of each family says yes where all is well, and no where it is not."""
 
 import copy
-import importlib.util
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,21 +12,13 @@ from torch import nn
 from automl.backbones.table import load_table
 from automl.training import fit as fit_module
 from automl.training.optimizer import make_optimizer
+from tests.fixtures.scripts import load_script
 
-SCRIPT = Path(__file__).parents[2] / "studies" / "leaderboard" / "learning.py"
 TINY = ("test_resnet", "test_vit", "test_byobnet", "test_convnext")
 SIZE = 32
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("studies_learning", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-learning = load()
+learning = load_script("leaderboard/learning.py")
 
 
 @pytest.fixture(scope="module")

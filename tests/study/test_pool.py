@@ -7,15 +7,15 @@ import pytest
 from automl.backbones.capabilities import Capabilities
 from automl.backbones.weights import Weights, hub_reachable
 from automl.errors import PoolError, RecipeError, WeightsError
+from automl.gpu.probe import CannotProbe, Measurement, StepMemory
 from automl.memory.estimate import CONTEXT_BYTES
 from automl.spec import StudySpec
 from automl.study import pool as pool_module
-from automl.study.need import Limits
-from automl.study.pool import Pool, build_pool
+from automl.study.pool import Pool, PoolLimits, build_pool, measure_need
 from automl.training.precision import Timing
 
 GB = 10**9
-LIMITS = Limits(
+LIMITS = PoolLimits(
     memory_bytes=None,
     trial_seconds=None,
     min_epochs=1,
@@ -48,13 +48,13 @@ def capabilities_are(monkeypatch, **given):
 def leaderboard(monkeypatch):
     """Five made-up backbones, best first, with known needs; the names whose weights are within reach can be set."""
     rows = [
-        {"model": name, "image_size": 64, "a": 50.0 - k, "r": 50.0 - k, "family": family, "params_m": params}
-        | {"gmacs": float("nan"), "licence": "apache-2.0"}
+        {"model": name, "image_size": 64, "a": 50.0 - k, "r": 50.0 - k, "a_clean": 60.0, "r_clean": 60.0}
+        | {"family": family, "params_m": params, "gmacs": float("nan"), "licence": "apache-2.0"}
         for k, (name, (family, params, *_)) in enumerate(BACKBONES.items())
     ]
     reach = set(BACKBONES)
 
-    def estimate(recipe, classes, *, batch_size=None):
+    def estimate_training(recipe, classes, *, batch_size=None):
         _, _, largest, smallest, _ = BACKBONES[recipe.backbone]
         return largest if recipe.batch_size == LIMITS.max_batch_size else smallest
 
@@ -62,21 +62,10 @@ def leaderboard(monkeypatch):
         seconds = BACKBONES[recipe.backbone][4]
         return Timing("fp32", "contiguous", seconds, seconds / 3, recipe.image_size)
 
-    def rank_at(table, image_size, boards):
-        assert image_size == LIMITS.reference_image_size
-        return table.assign(score=[2.0 - k for k in range(len(table))])
-
-    def select(table, names, max_params, licence):
-        kept = table[table["params_m"] <= (max_params or 1e9)]
-        return kept if names == ("*",) else kept[kept["model"].isin(names)]
-
     monkeypatch.setattr(pool_module, "load_table", lambda: pd.DataFrame(rows))
-    monkeypatch.setattr(pool_module, "rank_at", rank_at)
     monkeypatch.setattr(pool_module, "find_capabilities", lambda name, _: can(name))
-    monkeypatch.setattr(pool_module, "select", select)
-    monkeypatch.setattr(pool_module, "estimate", estimate)
+    monkeypatch.setattr(pool_module, "estimate_training", estimate_training)
     monkeypatch.setattr(pool_module, "best_numerics", time)
-    monkeypatch.setattr(pool_module, "keep_freed_memory", lambda: True)
     monkeypatch.setattr(pool_module, "hub_reachable", lambda: True)
     monkeypatch.setattr(
         pool_module, "find_weights", lambda name, _, *, hub: Weights("hub") if name in reach and hub else None
@@ -90,7 +79,7 @@ def spec_of(**values):
 
 
 def build(spec=None, **limits):
-    return build_pool(spec or spec_of(), Limits(**(vars(LIMITS) | limits)), 2, "cpu")
+    return build_pool(spec or spec_of(), PoolLimits(**(vars(LIMITS) | limits)), 2, "cpu")
 
 
 def names(pool):
@@ -100,24 +89,25 @@ def names(pool):
 def test_without_limits_all_are_in_best_first():
     pool = build()
     assert names(pool) == list(BACKBONES)
-    assert [entry.score for entry in pool.entries] == [2, 1, 0, -1, -2]
-    assert all(entry.fits_all for entry in pool.entries)
+    scores = [entry.score for entry in pool.entries]
+    assert scores == sorted(scores, reverse=True)
+    assert all(entry.memory.fits_all for entry in pool.entries)
     assert not pool.notes
-    assert pool.fastest() == 4
+    assert pool.fastest_rank() == 4
 
 
 def test_memory_leaves_out_what_does_not_fit_even_in_small_steps():
     pool = build(memory_bytes=4 * GB)
     assert names(pool) == ["wide.a", "deep.a", "small.a", "tiny.a"]
-    assert [entry.fits_all for entry in pool.entries] == [False, False, True, True]
-    assert [entry.peak_bytes for entry in pool.entries] == [3 * GB, 2 * GB, 3 * GB, 2 * GB]
+    assert [entry.memory.fits_all for entry in pool.entries] == [False, False, True, True]
+    assert [entry.memory.peak_bytes for entry in pool.entries] == [3 * GB, 2 * GB, 3 * GB, 2 * GB]
     assert pool.notes == ("left out, need more GPU memory: big.a (8GB)",)
 
 
 def test_a_need_that_the_parameters_alone_give_away_is_not_traced(monkeypatch):
     traced = []
-    before = pool_module.estimate
-    monkeypatch.setattr(pool_module, "estimate", lambda r, c: traced.append(r.backbone) or before(r, c))
+    before = pool_module.estimate_training
+    monkeypatch.setattr(pool_module, "estimate_training", lambda r, c: traced.append(r.backbone) or before(r, c))
     build(memory_bytes=CONTEXT_BYTES + 700_000_000)
     assert "big.a" not in traced
     assert "tiny.a" in traced
@@ -160,7 +150,7 @@ def test_only_backbones_with_weights_in_reach(leaderboard):
     leaderboard.add("small.a")
     pool = build()
     assert names(pool) == ["small.a"]
-    assert pool.entries[0].find() == Weights("hub")
+    assert pool.entries[0].locate_weights() == Weights("hub")
     assert pool.notes == ("4 backbones left out: their weights are out of reach",)
     assert names(build(spec_of(pretrained="require"))) == ["small.a"]
 
@@ -169,7 +159,7 @@ def test_without_any_weights_small_ones_train_from_scratch_and_it_is_said_loudly
     monkeypatch.setattr(pool_module, "hub_reachable", lambda: False)
     pool = build()
     assert names(pool) == ["deep.a", "small.a", "tiny.a"]
-    assert all(entry.find() is None for entry in pool.entries)
+    assert all(entry.locate_weights() is None for entry in pool.entries)
     assert "NO PRETRAINED WEIGHTS" in pool.notes[0]
     assert "--weights-dir" in pool.notes[0]
     with pytest.raises(PoolError, match="no backbone has weights in the hub's cache or the hub; give --weights-dir"):
@@ -194,7 +184,7 @@ def test_a_folder_of_weights_that_is_not_there_is_told(tmp_path):
 
 
 def test_a_broken_backbone_is_left_out_by_name(monkeypatch):
-    before = pool_module.estimate
+    before = pool_module.estimate_training
 
     def broken(recipe, classes):
         if recipe.backbone == "big.a":
@@ -203,7 +193,7 @@ def test_a_broken_backbone_is_left_out_by_name(monkeypatch):
             raise WeightsError("wide.a has none")
         return before(recipe, classes)
 
-    monkeypatch.setattr(pool_module, "estimate", broken)
+    monkeypatch.setattr(pool_module, "estimate_training", broken)
     pool = build()
     assert names(pool) == ["deep.a", "small.a", "tiny.a"]
     assert pool.notes == ("left out, broken: cannot build big.a at 128 px, wide.a has none",)
@@ -239,7 +229,7 @@ def test_a_backbone_of_a_larger_size_alone_is_left_out_unless_it_is_all_that_was
 
 def test_a_backbone_that_runs_at_no_size_says_why(monkeypatch):
     capabilities_are(
-        monkeypatch, big={"runs": (), "trouble": "it needs a chip"}, wide={"runs": (), "why_not": "64 px: no"}
+        monkeypatch, big={"runs": (), "problem": "it needs a chip"}, wide={"runs": (), "why_not": "64 px: no"}
     )
     pool = build()
     assert names(pool) == ["deep.a", "small.a", "tiny.a"]
@@ -249,20 +239,8 @@ def test_a_backbone_that_runs_at_no_size_says_why(monkeypatch):
 def test_weights_of_named_backbones_that_are_out_of_reach_say_what_to_put_where(leaderboard, monkeypatch):
     leaderboard.clear()
     named = ["resnet50.a1_in1k", "vit_base_patch16_224.augreg_in21k"]
-    rows = [
-        {
-            "model": name,
-            "image_size": 224,
-            "a": 1.0,
-            "r": 1.0,
-            "family": "f",
-            "params_m": 25.0,
-            "gmacs": 1.0,
-            "licence": "",
-        }
-        for name in named
-    ]
-    monkeypatch.setattr(pool_module, "load_table", lambda: pd.DataFrame(rows))
+    rows = pool_module.load_table().iloc[:2].assign(model=named, image_size=224, params_m=25.0)
+    monkeypatch.setattr(pool_module, "load_table", lambda: rows)
     with pytest.raises(PoolError) as caught:
         build(spec_of(pool={"names": named}))
     assert str(caught.value).splitlines() == [
@@ -280,7 +258,7 @@ def test_a_recipe_of_a_known_good_size_takes_the_nearest_size_of_a_backbone(monk
     capabilities_are(monkeypatch, tiny={"loads": (64,)})
     pool = build()
     # at 128 px it would need four times as long
-    assert pool.affordable(128, 1000, limit_seconds=1.3) == 4
+    assert pool.affordable_rank(128, 1000, limit_seconds=1.3) == 4
 
 
 def test_names_that_match_nothing():
@@ -301,13 +279,13 @@ def test_a_pool_survives_being_stored(tmp_path, monkeypatch):
     pool = build(memory_bytes=4 * GB)
     again = Pool.from_json(json.loads(json.dumps(pool.to_json())))
     assert again.entries == pool.entries
-    assert again.entries[0].find() == Weights("file", tmp_path / "wide.a.safetensors")
+    assert again.entries[0].locate_weights() == Weights("file", tmp_path / "wide.a.safetensors")
 
 
 def test_an_entry_is_found_with_and_without_its_tag():
     pool = build()
-    assert pool.named("deep.a") is pool.named("deep") is pool.entries[2]
-    assert pool.named("dee") is None
+    assert pool.find_entry("deep.a") is pool.find_entry("deep") is pool.entries[2]
+    assert pool.find_entry("dee") is None
 
 
 @pytest.mark.parametrize("value", ["1", "true", "YES"])
@@ -322,3 +300,161 @@ def test_only_web_addresses_are_asked(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "file:///etc")
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("asked"))
     assert not hub_reachable()
+
+
+# --- measured on a GPU; the probe is made up ------------------------------------------------------------------------
+
+TIMING = Timing("bf16", "channels_last", 0.002, 0.001, 96)
+MEASURED = ("deep.a", "small.a", "tiny.a")
+
+
+def measured(micro, batch=64, **given):
+    steps = (StepMemory(micro, 2 * GB, 3 * GB, None, 0.001),) if micro else ()
+    values = {"device_name": "Tesla T4", "context_bytes": GB // 2, "budget_bytes": 8 * GB, "shared": False}
+    values |= {"workspace_bytes": GB // 10}  # of the 2 GB
+    values |= {"image_size": 128, "precision": "bf16", "memory_format": "channels_last", "timing": TIMING}
+    accumulation = batch // micro if micro else 0
+    return Measurement(**(values | given), steps=steps, micro_batch=micro, accumulation=accumulation)
+
+
+@pytest.fixture
+def probed(monkeypatch):
+    """Sets what probes answer, in their order; notes what they were asked."""
+    asked = []
+    monkeypatch.setattr(pool_module, "memory_factor", lambda *_: 1.25)
+
+    def set_to(*answers):
+        left = list(answers)
+
+        def probe(recipe, classes, device, budget, *, timed_image_size=None):
+            asked.append((recipe, budget, timed_image_size))
+            answer = left.pop(0) if len(left) > 1 else left[0]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(pool_module, "probe_backbone", probe)
+        return asked
+
+    return set_to
+
+
+def build_measured(device="cuda:0", **limits):
+    limits = PoolLimits(**(vars(LIMITS) | {"memory_bytes": 8 * GB} | limits))
+    return build_pool(spec_of(pool={"names": MEASURED}), limits, 2, device)
+
+
+def test_the_largest_step_is_measured(probed):
+    asked = probed(measured(64))
+    need, timing = measure_need("wide.a", LIMITS, 8 * GB, 2, "cuda:0")
+    (recipe, budget, timed), *more = asked
+    assert not more
+    assert (recipe.image_size, recipe.batch_size, recipe.ema_decay > 0, budget, timed) == (128, 64, True, 8 * GB, 64)
+    assert (need.fits_all, need.micro_batch, need.measured, timing) == (True, 64, True, TIMING)
+    assert need.peak_bytes == 2 * GB + GB // 2  # live tensors and the measured context
+    assert need.predicted_bytes == 12 * GB
+    assert need.memory_factor == 1.25
+    assert need.context_bytes == GB // 2 + GB // 10  # what is there beside tensors
+
+
+def test_a_part_of_the_largest_step_fits(probed):
+    probed(measured(16))
+    need, _ = measure_need("wide.a", LIMITS, 8 * GB, 2, "cuda:0")
+    assert (need.fits_all, need.micro_batch, need.accumulation) == (False, 16, 4)
+    # the smallest step's prediction, corrected, and what is there beside tensors
+    assert need.peak_bytes == GB // 2 + GB // 10 + int(1.25 * (3 * GB - CONTEXT_BYTES))
+
+
+def test_where_nothing_of_the_largest_fits_the_smallest_is_tried(probed):
+    asked = probed(measured(0), measured(2, 2, image_size=64, timing=None))
+    need, timing = measure_need("wide.a", LIMITS, 8 * GB, 2, "cuda:0")
+    recipe, _, timed = asked[1]
+    assert (recipe.image_size, recipe.batch_size, recipe.numerics.precision, timed) == (64, 2, "bf16", None)
+    assert (need.fits_all, need.micro_batch, need.peak_bytes) == (False, 0, 2 * GB + GB // 2)
+    assert timing == TIMING
+    probed(measured(0), measured(0))
+    assert measure_need("wide.a", LIMITS, 8 * GB, 2, "cuda:0") is None
+
+
+def test_an_entry_carries_what_was_measured(probed):
+    probed(measured(64), measured(16), measured(64))
+    pool = build_measured()
+    assert [entry.memory.fits_all for entry in pool.entries] == [True, False, True]
+    assert [entry.memory.micro_batch for entry in pool.entries] == [64, 16, 64]
+    assert all(entry.memory.measured and entry.timing == TIMING for entry in pool.entries)
+    assert not pool.notes
+    again = Pool.from_json(json.loads(json.dumps(pool.to_json())))
+    assert again.entries == pool.entries
+    assert pool.entries[0].memory.describe(8 * GB) == (
+        "needs at most 2.5GB (measured; 5GB predicted; 5.5GB of 8GB left; its largest step 64 × 1 images)"
+    )
+
+
+def test_a_stored_pool_is_one_flat_row_an_entry(probed):
+    probed(measured(64))
+    row = build_measured().to_json()[0]
+    assert set(row) == {
+        *("backbone", "family", "score", "params_m", "weights", "weights_path", "peak_bytes", "fits_all", "timing"),
+        *("measured", "predicted_bytes", "micro_batch", "accumulation", "memory_factor", "context_bytes"),
+        *("image_sizes", "drop_path"),
+    }
+
+
+def test_a_pool_stored_before_there_were_probes_is_read(probed):
+    probed(measured(64))
+    rows = build_measured().to_json()
+    later = ("measured", "predicted_bytes", "micro_batch", "accumulation", "memory_factor", "context_bytes")
+    for row in rows:
+        for name in (*later, "image_sizes", "drop_path"):
+            del row[name]
+    memory = Pool.from_json(rows).entries[0].memory
+    assert not memory.measured
+    assert memory.prediction_limit(8 * GB) == 8 * GB
+    assert memory.describe(8 * GB) == "needs at most 2.5GB"
+
+
+def test_the_limit_for_predictions_is_corrected_by_what_was_measured(probed):
+    probed(measured(64))
+    limit = build_measured().entries[0].memory.prediction_limit(8 * GB)
+    assert limit - CONTEXT_BYTES == int((8 * GB - GB // 2 - GB // 10) / 1.25)
+
+
+def test_what_does_not_fit_and_what_is_broken_is_left_out_with_its_reason(probed):
+    probed(measured(0), measured(0), RecipeError("small.a: killed by signal 9"), measured(64))
+    pool = build_measured()
+    assert names(pool) == ["tiny.a"]
+    assert pool.notes == (
+        "left out, out of GPU memory when tried: deep.a",
+        "left out, broken: small.a: killed by signal 9",
+    )
+    probed(measured(0))
+    with pytest.raises(PoolError, match=r"out of memory within 8GB when tried: deep\.a, small\.a, tiny\.a"):
+        build_measured()
+
+
+def test_too_slow_is_judged_by_the_probes_timing(probed):
+    probed(measured(64))
+    with pytest.raises(PoolError, match="no backbone is fast enough"):
+        build_measured(trial_seconds=0.5)
+
+
+def test_where_nothing_can_be_measured_the_prediction_stays_and_the_note_is_made_once(probed):
+    asked = probed(CannotProbe("no process can be started"))
+    pool = build_measured()
+    assert len(asked) == 1
+    assert [entry.memory.peak_bytes for entry in pool.entries] == [5 * GB, 3 * GB, 2 * GB]
+    assert not any(entry.memory.measured for entry in pool.entries)
+    assert pool.notes == ("memory is predicted, not measured: no process can be started",)
+
+
+def test_without_a_budget_there_is_nothing_to_measure_against(probed):
+    asked = probed(measured(64))
+    assert "give --gpu-mem" in build_measured(memory_bytes=None).notes[0]
+    assert not asked
+
+
+def test_on_a_cpu_nothing_is_probed(probed):
+    probed(AssertionError("probed"))
+    pool = build_measured("cpu")
+    assert len(pool.entries) == 3
+    assert not any(entry.memory.measured for entry in pool.entries)

@@ -16,9 +16,10 @@ from automl.refit.train import train
 from automl.spec import DataSpec
 from automl.study.folder import StudyFolder
 from automl.study.search import open_result
-from automl.views.parameters import Frame, Mel
+from automl.views.frame import Frame
+from automl.views.mel import Mel
 from tests.fixtures import clips as media
-from tests.fixtures.reporter import Told
+from tests.fixtures.reporter import RecordingReporter
 from tests.fixtures.view_clips import tone, write_clip
 
 SPACE = """
@@ -73,7 +74,7 @@ def searched(folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("AUTOML_CACHE", str(place / "cache"))
-        told = Told()
+        reporter = RecordingReporter()
         result = automl.search(
             folder,
             trials=2,
@@ -82,29 +83,29 @@ def searched(folder, tmp_path_factory):
             pool={"names": ["test_byobnet*"], "size": 1},
             pretrained="never",
             confirm=0,
-            reporter=told,
+            reporter=reporter,
         )
-        yield result, told, place
+        yield result, reporter, place
 
 
 def test_each_view_is_tried_and_every_bad_file_is_one_line(searched):
-    result, told, _ = searched
+    result, reporter, _ = searched
     assert result.trials["state"].tolist() == ["complete", "complete"]
     assert result.trials["view"].tolist() == ["frame", "mel"]
-    assert result.facts.dataset.media == "video"
+    assert result.setup.dataset.media == "video"
     for name, reason in BAD.items():
-        lines = [line for line in told.lines if name in line]
+        lines = [line for line in reporter.lines if name in line]
         assert len(lines) <= 2, "one a view"
         assert any(reason in line and "view frame" in line for line in lines)
     count = len(BAD) + len(MUTE)
-    assert f"view mel: {count} clips show it nothing, and are scored by the classes' shares" in told
+    assert f"view mel: {count} clips give no image; their scores are the shares of the classes" in reporter
     for name in STRANGE:
-        assert not any(name in line and "view frame" in line for line in told.lines)
+        assert not any(name in line and "view frame" in line for line in reporter.lines)
 
 
 def test_all_views_score_the_same_clips(searched):
     result, _, place = searched
-    dataset = result.facts.dataset
+    dataset = result.setup.dataset
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTOML_CACHE", str(place / "cache"))
         frame = build_cache(dataset, 32, lambda *_: pytest.fail("decoded twice"), Frame(count=2))
@@ -117,7 +118,7 @@ def test_all_views_score_the_same_clips(searched):
 def test_the_study_opens_again_with_its_kind_of_files(searched):
     result, _, _ = searched
     again = open_result(StudyFolder(result.folder.path))
-    assert again.facts.dataset.media == "video"
+    assert again.setup.dataset.media == "video"
     assert again.best == result.best
     assert again.best.view.name in ("frame", "mel")
 
@@ -129,14 +130,14 @@ def test_a_model_of_clips_predicts_one_row_a_clip(searched, folder, tmp_path, vi
     row = result.trials[result.trials["view"] == view].iloc[0]
     recipe = Recipe.model_validate_json(result.study.trials[int(row["number"])].user_attrs["recipe"])
     recipe.save(tmp_path / "recipe.yaml")
-    told = Told()
-    train(recipe=tmp_path / "recipe.yaml", data=folder, out=tmp_path / "model", reporter=told)
+    reporter = RecordingReporter()
+    train(recipe=tmp_path / "recipe.yaml", data=folder, out=tmp_path / "model", reporter=reporter)
     model = load(tmp_path / "model")
     assert model.media == (("video",) if view == "frame" else ("sound", "video"))
     if view == "mel":
-        mean = model._members[0].folder.input.mean
+        mean = model.members[0].folder.input.mean
         assert mean[0] == mean[1] == mean[2] != 0.5, "channels are normalised by the training pictures"
-    done = predict(model, folder, tmp_path / "out.csv", reporter=told)
+    done = predict(model, folder, tmp_path / "out.csv", reporter=reporter)
     with (tmp_path / "out.csv").open(newline="") as handle:
         rows = {row["file_name"]: float(row["y_pred"]) for row in csv.DictReader(handle)}
     assert len(rows) == done.rows == 30
@@ -147,14 +148,14 @@ def test_a_model_of_clips_predicts_one_row_a_clip(searched, folder, tmp_path, vi
         name.rpartition("/")[2] for name, score in rows.items() if score == pytest.approx(prior, abs=1e-9)
     } >= unseen
     for format in ("python", "timm"):
-        with pytest.raises(RecipeError, match=f"trains on image files, and this recipe looks at clips .* {view}"):
-            export(tmp_path / "model", format)
-    assert f"view:\n  name: {view}" in export(tmp_path / "model", "yaml").text
+        with pytest.raises(RecipeError, match=f"--format {format} does not know view '{view}'"):
+            export(tmp_path / "model", format=format)
+    assert f"view:\n  name: {view}" in export(tmp_path / "model", format="yaml").text
 
 
 def test_a_space_for_other_files_is_refused(folder, tmp_path):
     with pytest.raises(SpaceError, match="view image looks at images, and the data are videos; give --space video"):
-        automl.search(folder, space="image", runs=tmp_path, reporter=Told())
+        automl.search(folder, space="image", runs=tmp_path, reporter=RecordingReporter())
 
 
 def test_sounds_of_any_rate(tmp_path, monkeypatch):

@@ -20,12 +20,23 @@ from automl.spec import StudySpec
 from automl.study import search as api
 from automl.study import storage as storage_module
 from automl.study import worker
-from automl.study.folder import StudyFolder
-from automl.study.objective import Outcome
-from automl.study.storage import Patience, StorageLost, absolute, open_storage, patience_of
-from automl.study.study import freeze, open_study, stored_spec, stored_storage, studies
-from automl.study.worker import Stop, work
-from tests.study.test_study import FACTS, folder_of, spec_of
+from automl.study.folder import StudyFolder, list_studies
+from automl.study.setup import create_study
+from automl.study.storage import (
+    Patience,
+    StorageLost,
+    absolute_storage,
+    open_storage,
+    open_study,
+    patience_of,
+    read_storage_url,
+)
+from automl.study.trial import Stop, TrialResult
+from automl.study.trial_record import read_spec
+from automl.study.worker import run_worker
+from tests.fixtures.studies import folder_of, setup_without_files, spec_without_files
+
+SETUP = setup_without_files()
 
 ODD = "50%?#x {a} [b] 'c\" ü~"
 """A folder's name that a URL, a shell, a glob, a format string and a config file each read in their own way."""
@@ -48,23 +59,23 @@ def test_runs_may_lie_in_a_folder_of_any_name(tmp_path, monkeypatch, journal):
     (tmp_path / ODD).mkdir()
     monkeypatch.chdir(tmp_path / ODD)
     folder = StudyFolder(Path("runs") / "tones")
-    freeze(folder, spec_of(storage="study.log" if journal else None), "maximize", FACTS).ask()
+    create_study(folder, spec_without_files(storage="study.log" if journal else None), SETUP).ask()
     made = tmp_path / ODD / ("study.log" if journal else "runs/tones/study.db")
     assert made.stat().st_size > 0
     assert [path.name for path in tmp_path.iterdir()] == [ODD]
     monkeypatch.chdir(tmp_path)
-    (found,) = studies(Path(ODD) / "runs")
+    (found,) = list_studies(Path(ODD) / "runs")
     assert len(open_study(found).trials) == 1
-    assert len(open_study(StudyFolder(tmp_path / ODD / "runs" / "tones"), stored_storage(found)).trials) == 1
-    assert shlex.split(found.command("best")) == ["automl", "best", "tones", "--runs", f"{ODD}/runs"]
+    assert len(open_study(StudyFolder(tmp_path / ODD / "runs" / "tones"), read_storage_url(found)).trials) == 1
+    assert shlex.split(found.command_line("best")) == ["automl", "best", "tones", "--runs", f"{ODD}/runs"]
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    freeze(StudyFolder(Path("~/runs/tones")), spec_of(), "maximize", FACTS)
+    create_study(StudyFolder(Path("~/runs/tones")), spec_without_files(), SETUP)
     assert (tmp_path / "runs" / "tones" / "study.db").exists()
-    assert [folder.name for folder in studies(Path("~/runs"))] == ["tones"]
-    assert absolute("~/study.log") == str(tmp_path / "study.log")
+    assert [folder.name for folder in list_studies(Path("~/runs"))] == ["tones"]
+    assert absolute_storage("~/study.log") == str(tmp_path / "study.log")
 
 
 @pytest.mark.parametrize("url", ["study.log", "sqlite:///study.db"])
@@ -73,19 +84,19 @@ def test_a_storage_is_the_same_file_from_any_folder(tmp_path, monkeypatch, url):
         (tmp_path / name).mkdir()
     folder = folder_of(tmp_path)
     monkeypatch.chdir(tmp_path / "here")
-    study = freeze(folder, spec_of(storage=url), "maximize", FACTS)
+    study = create_study(folder, spec_without_files(storage=url), SETUP)
     monkeypatch.chdir(tmp_path / "there")
-    study.set_user_attr("told", "from elsewhere")
-    assert open_study(folder).user_attrs["told"] == "from elsewhere"
+    study.set_user_attr("note", "from elsewhere")
+    assert open_study(folder).user_attrs["note"] == "from elsewhere"
     monkeypatch.chdir(tmp_path / "here")
-    by_its_whole_path = spec_of(storage=absolute(url))
-    assert freeze(folder, by_its_whole_path, "maximize", FACTS).user_attrs["told"] == "from elsewhere"
+    by_its_whole_path = spec_without_files(storage=absolute_storage(url))
+    assert create_study(folder, by_its_whole_path, SETUP).user_attrs["note"] == "from elsewhere"
     assert not list((tmp_path / "there").iterdir())
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?uri=true", "postgresql://h/db"])
 def test_what_is_no_file_stays_as_it_is(url):
-    assert absolute(url) == url
+    assert absolute_storage(url) == url
 
 
 def test_a_password_is_not_told():
@@ -99,15 +110,15 @@ def test_a_study_goes_on_from_any_folder(tmp_path, monkeypatch):
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path)
     spec = StudySpec.from_mapping({"data": given, "weights_dir": "weights"})
-    freeze(StudyFolder(Path("runs/tones")), spec, "maximize", FACTS)
+    create_study(StudyFolder(Path("runs/tones")), spec, SETUP)
     monkeypatch.chdir(tmp_path / "there")
     given = {"path": "../there/../tones", "groups": tmp_path / "groups.csv"}
     spec = StudySpec.from_mapping({"data": given, "weights_dir": "../weights"})
-    study = freeze(StudyFolder(Path("../runs/tones")), spec, "maximize", FACTS)
-    assert stored_spec(study).data.path == tmp_path / "tones"
+    study = create_study(StudyFolder(Path("../runs/tones")), spec, SETUP)
+    assert read_spec(study).data.path == tmp_path / "tones"
     other = StudySpec.from_mapping({"data": {"path": "tones"}})
     with pytest.raises(StudyError, match=f"data.path was {tmp_path}/tones, is {tmp_path}/there/tones"):
-        freeze(StudyFolder(Path("../runs/tones")), other, "maximize", FACTS)
+        create_study(StudyFolder(Path("../runs/tones")), other, SETUP)
 
 
 # --- journals that were cut short ---------------------------------------------------------------------------------
@@ -161,12 +172,12 @@ def test_a_line_that_cannot_be_mended_is_named_and_nothing_is_changed(tmp_path, 
     path = tmp_path / "bad journal.log"
     broken = b"".join([*lines[:2], damage, *lines[2:]])
     path.write_bytes(broken)
-    with pytest.raises(StudyError, match=r"bad journal\.log is damaged in line 3, which holds no entry;") as told:
+    with pytest.raises(StudyError, match=r"bad journal\.log is damaged in line 3, which holds no entry;") as caught:
         open_storage(str(path))
     assert path.read_bytes() == broken
     assert not list(tmp_path.glob("*.lock"))
     assert not list(tmp_path.glob("*.damaged"))
-    _, _, command = str(told.value).partition("keep what is above: ")
+    _, _, command = str(caught.value).partition("keep what is above: ")
     subprocess.run(["sh", "-c", command], check=True)  # what it says to do helps
     assert path.read_bytes() == b"".join(lines[:2])
     assert study_at(path).study_name == "tones"
@@ -193,7 +204,7 @@ def test_a_full_disk_is_waited_for(tmp_path, monkeypatch):
         if not failures:
             return append(self, logs)
         failures.pop()
-        with storage_module._held(self._lock), path.open("ab") as journal:
+        with storage_module._hold(self._lock), path.open("ab") as journal:
             journal.write(json.dumps(logs[0]).encode()[:20])
             raise OSError(28, "No space left on device")
 
@@ -266,7 +277,7 @@ def database(tmp_path, monkeypatch):
     monkeypatch.setattr(storage_module, "_PAUSES", (0.001, 0.01))
     monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda _: None)
     folder, told = folder_of(tmp_path), []
-    study = freeze(folder, spec_of(sampler="random", pruner="none", budget={"trials": 200}), "maximize", FACTS)
+    study = create_study(folder, spec_without_files(sampler="random", pruner="none", budget={"trials": 200}), SETUP)
     patience_of(study).print_line = told.append
     return study, folder, Outage(study._storage), told
 
@@ -277,7 +288,7 @@ def one_trial(study, folder):
         trial.suggest_float("x", 0, 1)
         trial.report(0.4, 1)
         trial.set_user_attr("epochs_done", 1)
-        worker._tell(study, folder, trial, Outcome(TrialState.COMPLETE, 0.5))
+        worker._end_trial(study, folder, trial, TrialResult(TrialState.COMPLETE, 0.5))
     worker._check_failures(study)
 
 
@@ -384,8 +395,8 @@ def test_a_storage_that_is_known_is_waited_for_when_it_is_opened(tmp_path, monke
 
 
 @pytest.mark.parametrize("asked_to_stop", [False, True])
-def test_a_worker_whose_storage_is_gone_leaves_its_trial_to_the_next(begun, tmp_path, asked_to_stop):
-    study, folder = begun(trials=1, storage=None)
+def test_a_worker_whose_storage_is_gone_leaves_its_trial_to_the_next(new_study, tmp_path, asked_to_stop):
+    study, folder = new_study(trials=1, storage=None)
     outage, stop = Outage(study._storage), Stop()
     patience_of(study).seconds = 0.3
 
@@ -402,14 +413,14 @@ def test_a_worker_whose_storage_is_gone_leaves_its_trial_to_the_next(begun, tmp_
 
     study._storage.set_trial_intermediate_value = goes_away
     if asked_to_stop:
-        work(study, folder, "cpu", stop)
+        run_worker(study, folder, "cpu", stop)
     else:
         with pytest.raises(StorageLost, match="has not answered"):
-            work(study, folder, "cpu", stop)
+            run_worker(study, folder, "cpu", stop)
     (trial,) = open_study(folder).trials
     assert trial.state == TrialState.RUNNING
-    assert not (folder.trial(0) / "error.txt").exists()
-    work(open_study(folder), folder, "cpu", Stop())
+    assert not (folder.trial_folder(0) / "error.txt").exists()
+    run_worker(open_study(folder), folder, "cpu", Stop())
     (trial,) = open_study(folder).trials
     assert (trial.state, trial.user_attrs["taken_up"]) == (TrialState.COMPLETE, 1)
     assert sorted(trial.intermediate_values)[-1] == 8
@@ -420,8 +431,8 @@ def test_a_search_that_is_stopping_needs_no_storage_to_come_to_its_end(tmp_path)
         raise StorageLost("gone")
 
     reporter = SimpleNamespace(show_study=gone)
-    search = api._Search(spec_of(), tmp_path, reporter, 0.0, 0)
-    tick = search._ticker(None, None)
+    search = api._Search(spec_without_files(), tmp_path, reporter, 0.0, 0)
+    tick = search._make_ticker(None, None)
     with pytest.raises(StorageLost):
         tick()
     search.stopping = True

@@ -17,17 +17,17 @@ def supervised(tmp_path, monkeypatch):
 
     def make(*scripts, **values):
         folder = StudyFolder(tmp_path / "runs" / "tones")
-        folder.create()
+        folder.make_folders()
         left = list(scripts)
 
         def start(self, device):
             script = left.pop(0) if len(left) > 1 else left[0]
-            with folder.log(device).open("ab") as log:
+            with folder.log_file(device).open("ab") as log:
                 return subprocess.Popen(
                     ["sh", "-c", script], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
                 )
 
-        monkeypatch.setattr(Supervisor, "_start", start)
+        monkeypatch.setattr(Supervisor, "_start_process", start)
         return Supervisor(folder, "sqlite://", ("cpu",), **values)
 
     return make
@@ -41,7 +41,7 @@ def watch(supervisor, at_tick=lambda _: None):
         at_tick(len(ticks))
         assert len(ticks) < 2000, "the study does not end"
 
-    supervisor.watch(tick, period_seconds=0.01)
+    supervisor.watch_workers(tick, period_seconds=0.01)
     return len(ticks)
 
 
@@ -75,7 +75,7 @@ def test_a_worker_that_asks_for_a_fresh_one_has_not_died(supervised, code):
 
 def test_progress_forgives_earlier_deaths(supervised):
     supervisor = supervised()
-    progress = supervisor.folder.progress("cpu")
+    progress = supervisor.folder.progress_file("cpu")
     death = f"sleep 0.02; touch {progress}; kill -9 $$"
     supervisor = supervised(*[death] * 8, "exit 0")
     watch(supervisor)
@@ -130,10 +130,10 @@ def test_the_worker_is_this_program_in_a_session_of_its_own(tmp_path, monkeypatc
     seen = {}
     monkeypatch.setattr(supervisor_module.subprocess, "Popen", lambda command, **how: seen.update(how, command=command))
     folder = StudyFolder(tmp_path / "runs" / "tones")
-    folder.create()
-    Supervisor(folder, "sqlite:///x.db", ("cuda:1",), 5.0)._start("cuda:1")
+    folder.make_folders()
+    Supervisor(folder, "sqlite:///x.db", ("cuda:1",), 5.0)._start_process("cuda:1")
     assert seen["command"][:4] == [sys.executable, "-m", "automl", "worker"]
     assert "--supervised" in seen["command"]
     assert seen["command"][seen["command"].index("--deadline") + 1] == "5.0"
     assert seen["start_new_session"]
-    assert folder.log("cuda:1").exists()
+    assert folder.log_file("cuda:1").exists()

@@ -9,14 +9,16 @@ from safetensors.torch import save_file
 
 from automl.errors import StudyError
 from automl.recipe import Recipe
-from automl.study import objective, worker
-from automl.study.setup import load_facts
-from automl.study.study import open_study, recipe_of
-from automl.study.worker import Stop, work
+from automl.study import pool, worker
+from automl.study.setup import load_setup
+from automl.study.storage import open_study
+from automl.study.trial import Stop
+from automl.study.trial_record import recipe_of
+from automl.study.worker import run_worker
 from tests.fixtures.studies import SPACE, entry
 
 
-def told(study):
+def results_of(study):
     """What a trial must be the same in, each time it is trained."""
     return [
         (t.number, t.state, t.value, t.params, t.intermediate_values, t.user_attrs.get("metrics")) for t in study.trials
@@ -29,18 +31,18 @@ def whole():
     return {}
 
 
-def undisturbed(begun, whole):
+def undisturbed(new_study, whole):
     if "told" not in whole:
-        study, folder = begun("whole", trials=2, seed=3)
-        work(study, folder, "cpu", Stop())
-        whole["told"] = told(study)
+        study, folder = new_study("whole", trials=2, seed=3)
+        run_worker(study, folder, "cpu", Stop())
+        whole["told"] = results_of(study)
     return whole["told"]
 
 
-def test_a_study_is_trained_to_its_budget(begun):
-    study, folder = begun(trials=3)
-    work(study, folder, "cpu", Stop())
-    work(open_study(folder), folder, "cpu", Stop())  # there is nothing left to do
+def test_a_study_is_trained_to_its_budget(new_study):
+    study, folder = new_study(trials=3)
+    run_worker(study, folder, "cpu", Stop())
+    run_worker(open_study(folder), folder, "cpu", Stop())  # there is nothing left to do
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
     for trial in study.trials:
         recipe = recipe_of(trial)
@@ -50,22 +52,22 @@ def test_a_study_is_trained_to_its_budget(begun):
         assert trial.user_attrs["spent"]["epochs_done"] == 2
     assert max(trial.value for trial in study.trials) > 0.9
     assert not list((folder.path / "trials").iterdir())
-    assert not folder.progress("cpu").exists()
+    assert not folder.progress_file("cpu").exists()
 
 
-def test_the_same_seed_gives_the_same_study(begun, whole):
-    first = undisturbed(begun, whole)
-    study, folder = begun("again", trials=2, seed=3)
-    work(study, folder, "cpu", Stop())
-    assert told(study) == first
+def test_the_same_seed_gives_the_same_study(new_study, whole):
+    first = undisturbed(new_study, whole)
+    study, folder = new_study("again", trials=2, seed=3)
+    run_worker(study, folder, "cpu", Stop())
+    assert results_of(study) == first
 
 
-def test_a_wish_to_stop_parks_the_trial_and_it_goes_on_later(begun, whole):
-    first = undisturbed(begun, whole)
-    study, folder = begun("parked", trials=2, seed=3)
+def test_a_wish_to_stop_parks_the_trial_and_it_goes_on_later(new_study, whole):
+    first = undisturbed(new_study, whole)
+    study, folder = new_study("parked", trials=2, seed=3)
     stop = Stop()
     stop.soon.set()
-    work(study, folder, "cpu", stop)
+    run_worker(study, folder, "cpu", stop)
     assert not study.trials  # before a trial there is nothing to park
 
     class Soon(Stop):
@@ -73,86 +75,86 @@ def test_a_wish_to_stop_parks_the_trial_and_it_goes_on_later(begun, whole):
             self.soon.set()
             return bool(study.trials) and super().__call__(at_checkpoint)
 
-    work(study, folder, "cpu", Soon())
+    run_worker(study, folder, "cpu", Soon())
     (parked,) = study.trials
     assert parked.state == TrialState.RUNNING
-    assert (folder.trial(0) / "checkpoint.pt").exists()
-    work(open_study(folder), folder, "cpu", Stop())
-    assert told(study) == first
+    assert (folder.trial_folder(0) / "checkpoint.pt").exists()
+    run_worker(open_study(folder), folder, "cpu", Stop())
+    assert results_of(study) == first
     assert study.trials[0].user_attrs["taken_up"] == 1
 
 
 @pytest.mark.parametrize("when", [1, 6], ids=["before a checkpoint", "after one"])
-def test_a_worker_that_dies_loses_no_trial(begun, whole, monkeypatch, when):
-    first = undisturbed(begun, whole)
-    study, folder = begun("killed", trials=2, seed=3)
+def test_a_worker_that_dies_loses_no_trial(new_study, whole, monkeypatch, when):
+    first = undisturbed(new_study, whole)
+    study, folder = new_study("killed", trials=2, seed=3)
 
     def die(progress):
         if progress["step"] == when:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(worker, "_Progress", lambda _: die)
+        patched.setattr(worker, "_ProgressFile", lambda _: die)
         with pytest.raises(KeyboardInterrupt):
-            work(study, folder, "cpu", Stop())
+            run_worker(study, folder, "cpu", Stop())
     assert study.trials[0].state == TrialState.RUNNING
-    work(open_study(folder), folder, "cpu", Stop())
-    assert told(study) == first
+    run_worker(open_study(folder), folder, "cpu", Stop())
+    assert results_of(study) == first
 
 
-def test_a_deadline_that_has_passed_starts_nothing(begun):
-    study, folder = begun()
-    work(study, folder, "cpu", Stop(time.time() - 1))
+def test_a_deadline_that_has_passed_starts_nothing(new_study):
+    study, folder = new_study()
+    run_worker(study, folder, "cpu", Stop(time.time() - 1))
     assert not study.trials
 
 
-def test_a_deadline_within_a_trial_parks_it(begun):
-    study, folder = begun()
+def test_a_deadline_within_a_trial_parks_it(new_study):
+    study, folder = new_study()
     stop = Stop(time.time() + 3600)
-    stop.seconds_left = lambda: -1.0 if (folder.trial(0) / "lock").exists() and late.pop(0) else 3600.0
+    stop.seconds_left = lambda: -1.0 if (folder.trial_folder(0) / "lock").exists() and late.pop(0) else 3600.0
     late = [False, False, True, True, True]
-    work(study, folder, "cpu", stop)
+    run_worker(study, folder, "cpu", stop)
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
 
 
-def test_a_failing_trial_keeps_its_message_and_traceback_and_five_end_the_study(begun, tmp_path):
+def test_a_failing_trial_keeps_its_message_and_traceback_and_five_end_the_study(new_study, tmp_path):
     gone = entry(weights="file", weights_path=str(tmp_path / "gone.safetensors"))
-    study, folder = begun(pool=[gone], trials=9)
+    study, folder = new_study(pool=[gone], trials=9)
     with pytest.raises(StudyError, match="5 trials failed in a row; the last one: cannot load weights"):
-        work(study, folder, "cpu", Stop())
+        run_worker(study, folder, "cpu", Stop())
     assert [trial.state for trial in study.trials] == [TrialState.FAIL] * 5
     assert "gone.safetensors" in study.trials[0].user_attrs["error"]
-    assert "Traceback" in (folder.trial(0) / "error.txt").read_text()
+    assert "Traceback" in (folder.trial_folder(0) / "error.txt").read_text()
 
 
-def test_a_trial_that_diverges_is_pruned_and_says_why(begun, tmp_path):
+def test_a_trial_that_diverges_is_pruned_and_says_why(new_study, tmp_path):
     state = timm.create_model("test_byobnet").state_dict()
     path = tmp_path / "test_byobnet.safetensors"
     save_file(
         {name: value * float("nan") if value.is_floating_point() else value for name, value in state.items()}, path
     )
-    study, folder = begun(pool=[entry(weights="file", weights_path=str(path))], trials=1)
-    work(study, folder, "cpu", Stop())
+    study, folder = new_study(pool=[entry(weights="file", weights_path=str(path))], trials=1)
+    run_worker(study, folder, "cpu", Stop())
     assert study.trials[0].state == TrialState.PRUNED
     assert study.trials[0].user_attrs["reason"].startswith("diverged: the ")
 
 
-def test_a_pruned_trial_says_why(begun, monkeypatch):
-    study, folder = begun(trials=1)
+def test_a_pruned_trial_says_why(new_study, monkeypatch):
+    study, folder = new_study(trials=1)
     monkeypatch.setattr("optuna.trial.Trial.should_prune", lambda _: True)
-    work(study, folder, "cpu", Stop())
+    run_worker(study, folder, "cpu", Stop())
     (trial,) = study.trials
     assert trial.state == TrialState.PRUNED
     assert "epochs is behind" in trial.user_attrs["reason"]
     assert len(trial.intermediate_values) == 1
 
 
-def test_a_known_good_recipe_is_spared_for_half_its_length_and_yet_seen_by_the_pruner(begun, monkeypatch):
-    study, folder = begun(trials=1)
+def test_a_known_good_recipe_is_spared_for_half_its_length_and_yet_seen_by_the_pruner(new_study, monkeypatch):
+    study, folder = new_study(trials=1)
     study.enqueue_trial({"learning_rate": 2e-3}, user_attrs={"known_good": "quick"})
     asked = []
     monkeypatch.setattr("optuna.trial.Trial.should_prune", lambda trial: asked.append(trial.number) or True)
-    work(study, folder, "cpu", Stop())
+    run_worker(study, folder, "cpu", Stop())
     (trial,) = study.trials
     assert trial.state == TrialState.PRUNED
     assert max(trial.intermediate_values) >= 4
@@ -160,10 +162,10 @@ def test_a_known_good_recipe_is_spared_for_half_its_length_and_yet_seen_by_the_p
 
 
 @pytest.mark.parametrize(("fits", "micro"), [(0, None), (3, 3), (8, None), (100, None)])
-def test_memory_splits_the_batch_or_prunes(begun, monkeypatch, fits, micro):
-    monkeypatch.setattr(objective, "largest_micro_batch", lambda *_: fits)
-    study, folder = begun(pool=[entry(fits_all=False)], facts={"memory_bytes": 10**9}, trials=1)
-    work(study, folder, "cpu", Stop())
+def test_memory_splits_the_batch_or_prunes(new_study, monkeypatch, fits, micro):
+    monkeypatch.setattr(pool, "largest_micro_batch", lambda *_: fits)
+    study, folder = new_study(pool=[entry(fits_all=False)], setup={"memory_bytes": 10**9}, trials=1)
+    run_worker(study, folder, "cpu", Stop())
     (trial,) = study.trials
     if not fits:
         assert trial.state == TrialState.PRUNED
@@ -173,35 +175,35 @@ def test_memory_splits_the_batch_or_prunes(begun, monkeypatch, fits, micro):
     assert recipe_of(trial).numerics.micro_batch_size == micro
 
 
-def test_a_recipe_too_long_for_a_trial_is_shortened(begun):
-    study, folder = begun(facts={"trial_seconds": 10.0}, trials=1, pool=[entry(train_seconds=0.3)])
-    work(study, folder, "cpu", Stop())
+def test_a_recipe_too_long_for_a_trial_is_shortened(new_study):
+    study, folder = new_study(setup={"trial_seconds": 10.0}, trials=1, pool=[entry(train_seconds=0.3)])
+    run_worker(study, folder, "cpu", Stop())
     recipe = recipe_of(study.trials[0])
-    images = len(load_facts(study, folder).dataset.samples.query("split == 'train'"))
+    images = len(load_setup(study, folder).dataset.samples.query("split == 'train'"))
     assert 0.05 <= recipe.epochs < 2
     assert recipe.epochs * images * 0.3 <= 10.5
 
 
-def test_a_space_may_name_the_backbone(begun):
+def test_a_space_may_name_the_backbone(new_study):
     space = SPACE.replace("{pool: {}}", "test_byobnet")
-    study, folder = begun(space=space, trials=1, pool=[entry("test_vit.r160_in1k"), entry()])
-    work(study, folder, "cpu", Stop())
+    study, folder = new_study(space=space, trials=1, pool=[entry("test_vit.r160_in1k"), entry()])
+    run_worker(study, folder, "cpu", Stop())
     assert study.trials[0].user_attrs["backbone"] == "test_byobnet.r160_in1k"
 
 
-def test_samples_that_were_changed_stop_the_worker(begun):
-    study, folder = begun()
+def test_samples_that_were_changed_stop_the_worker(new_study):
+    study, folder = new_study()
     folder.samples.write_text(folder.samples.read_text().replace("holdout", "train"))
     with pytest.raises(StudyError, match=r"samples\.csv was changed since the study began"):
-        work(study, folder, "cpu", Stop())
+        run_worker(study, folder, "cpu", Stop())
     folder.samples.unlink()
     with pytest.raises(StudyError, match=r"cannot read .*samples\.csv"):
-        work(study, folder, "cpu", Stop())
+        run_worker(study, folder, "cpu", Stop())
 
 
-def test_the_recipe_of_a_trial_trains_alone(begun):
-    study, folder = begun(trials=1)
-    work(study, folder, "cpu", Stop())
+def test_the_recipe_of_a_trial_trains_alone(new_study):
+    study, folder = new_study(trials=1)
+    run_worker(study, folder, "cpu", Stop())
     recipe = recipe_of(study.trials[0])
     again = Recipe.from_mapping(json.loads(recipe.model_dump_json()))
     assert again == recipe
@@ -210,7 +212,7 @@ def test_the_recipe_of_a_trial_trains_alone(begun):
 def test_a_worker_stops_when_its_supervisor_is_gone():
     stop = Stop()
     assert not stop()
-    stop.watch(io.StringIO(""))
+    stop.watch_stream(io.StringIO(""))
     assert stop.soon.wait(5)
     assert stop(True)
     assert not stop(False)  # not in the middle of an epoch

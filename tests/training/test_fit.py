@@ -1,77 +1,15 @@
-from dataclasses import asdict
-
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from automl.backbones.weights import Weights, make_model
-from automl.recipe import Numerics, Recipe
 from automl.recipe.loss import CrossEntropy, Focal
 from automl.recipe.mixing import CutMix, Mixup
 from automl.recipe.optimizer import Sgd
 from automl.training.fit import fit, total_steps
 from automl.training.types import Diverged, Parked
-
-SIZE = 32
-
-
-class Tones:
-    """Noise, a little brighter for each class; a batch depends on (seed, step) alone, as ImageData's do."""
-
-    positive = 1
-
-    def __init__(self, train=48, validation=16, classes=2, step=25):
-        self.classes = classes
-        self.images, self.numbers = {}, {}
-        random = np.random.default_rng(0)
-        for split, count in (("train", train), ("validation", validation)):
-            labels = np.arange(count) % classes
-            noise = random.integers(0, 120, (count, 3, SIZE, SIZE)) + step * labels[:, None, None, None]
-            self.images[split], self.numbers[split] = torch.tensor(noise, dtype=torch.uint8), labels
-
-    def labels(self, split):
-        return self.numbers[split]
-
-    def counts(self, split):
-        return np.ones(len(self.numbers[split]), dtype=np.int64)
-
-    def batch_size(self, recipe):
-        return min(recipe.batch_size, len(self.labels("train")))
-
-    def steps_per_epoch(self, recipe):
-        return len(self.labels("train")) // self.batch_size(recipe)
-
-    def train_batches(self, recipe, interpolation, first, last):
-        for step in range(first, last):
-            rows = np.random.default_rng([recipe.seed, step]).permutation(len(self.labels("train")))
-            rows = rows[: self.batch_size(recipe)]
-            yield self.images["train"][rows], torch.tensor(self.labels("train")[rows])
-
-    def evaluation_batches(self, recipe, interpolation, split, batch_size):
-        for start in range(0, len(self.labels(split)), batch_size):
-            part = slice(start, start + batch_size)
-            yield self.images[split][part], torch.tensor(self.labels(split)[part])
-
-
-DATA = Tones()
-
-
-def recipe_of(backbone="test_vit", **values):
-    given = {"image_size": SIZE, "batch_size": 12, "epochs": 2, "learning_rate": 2e-3}
-    return Recipe(backbone=backbone, **(given | values))
-
-
-def told(history):
-    """What must be the same each time: everything but the clock."""
-    return [{k: v for k, v in asdict(e).items() if not k.endswith("seconds")} for e in history]
-
-
-def assert_same(one, other):
-    assert told(one.history) == told(other.history)
-    assert (one.probabilities == other.probabilities).all()
-    for name, value in one.model.state_dict().items():
-        assert torch.equal(value, other.model.state_dict()[name]), name
+from tests.fixtures.trainings import DATA, Tones, assert_same, recipe_of, without_clock
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "test_byobnet"])
@@ -100,7 +38,7 @@ def test_the_same_seed_gives_the_same_run_and_another_one_does_not():
 def test_accumulation_changes_nothing_but_the_memory(micro):
     # SGD, whose steps are as large as the gradients; a network without BatchNorm, which sees micro-batches
     recipe = recipe_of(optimizer=Sgd(), learning_rate=0.05, clip_norm=1, loss=CrossEntropy(class_weights="balanced"))
-    split = recipe.model_copy(update={"numerics": Numerics(micro_batch_size=micro)})
+    split = recipe.with_numerics(micro_batch_size=micro)
     whole, parts = fit(recipe, DATA), fit(split, DATA)
     start = make_model(recipe, 2).state_dict()
     torch.testing.assert_close(parts.model.state_dict(), whole.model.state_dict(), rtol=1e-3, atol=1e-5)
@@ -152,7 +90,7 @@ def test_every_mixing_goes_with_every_loss(mixing, loss):
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_bf16_on_a_cpu(layout):
     recipe = recipe_of("test_resnet", epochs=1)
-    low = recipe.model_copy(update={"numerics": Numerics(precision="bf16", memory_format=layout)})
+    low = recipe.with_numerics(precision="bf16", memory_format=layout)
     found, exact = fit(low, DATA), fit(recipe, DATA)
     assert found.probabilities == pytest.approx(exact.probabilities, abs=0.1)
     assert all(value.dtype != torch.bfloat16 for value in found.model.state_dict().values())
@@ -217,13 +155,15 @@ def test_nothing_is_lost_between_checkpoint_and_report(tmp_path):
         fit(recipe, DATA, checkpoint=tmp_path / "run.pt", on_evaluation=die)
     again = []
     result = fit(recipe, DATA, checkpoint=tmp_path / "run.pt", on_evaluation=again.append)
-    assert told(again) == told(result.history)  # what was told before is told again, and nothing is missing
+    assert without_clock(again) == without_clock(
+        result.history
+    )  # what was reported before is reported again, and nothing is missing
     assert [e.step for e in again] == [4, 8]
     assert not reported
     assert_same(result, fit(recipe, DATA))
 
 
-def test_a_wish_to_stop_at_the_end_is_no_reason_to_park(tmp_path):
+def test_a_stop_that_comes_at_the_end_does_not_park(tmp_path):
     recipe = recipe_of(epochs=1)
     steps = []
     stop = lambda _: steps[-1] == 4  # noqa: E731

@@ -9,7 +9,7 @@ from scipy.stats import norm
 from automl.errors import DataError
 from automl.spec import METRICS
 from automl.training.intervals import bootstrap, describe_method, metric_interval
-from automl.training.metrics import compute
+from automl.training.metrics import compute_metric
 
 
 def binormal(n, distance=1.0, seed=0):
@@ -30,7 +30,7 @@ def test_the_interval_holds_the_value(n, seed, name, grouped):
     labels, probabilities = binormal(n, seed=seed)
     groups = np.random.default_rng(seed).integers(0, 5, 2 * n) if grouped else None
     found = metric_interval(name, labels, [probabilities], groups=groups, repeats=20, seed=seed)
-    assert found.value == pytest.approx(compute(name, labels, probabilities), abs=1e-12)
+    assert found.value == pytest.approx(compute_metric(name, labels, probabilities), abs=1e-12)
     assert found.low <= found.value <= found.high
 
 
@@ -41,7 +41,9 @@ def test_the_quick_metrics_are_those_of_scikit_learn(name, classes):
     labels = random.integers(0, classes, 60)
     models = [random.dirichlet(np.ones(classes), 60).round(1) for _ in range(3)]  # rounded: many ties
     found = metric_interval(name, labels, models, positive=0, repeats=2)
-    assert found.value == pytest.approx(np.mean([compute(name, labels, model, 0) for model in models]), abs=1e-12)
+    assert found.value == pytest.approx(
+        np.mean([compute_metric(name, labels, model, 0) for model in models]), abs=1e-12
+    )
 
 
 def test_more_samples_make_it_narrower_and_the_seed_makes_it_the_same():

@@ -6,7 +6,8 @@ from sklearn import metrics as sk
 
 from automl.errors import DataError, SpecError
 from automl.spec import METRICS
-from automl.training.metrics import all_metrics, compute, default_metric, direction
+from automl.training.metrics import METRICS as REGISTRY
+from automl.training.metrics import all_metrics, compute_metric, default_metric, metric_direction, metric_sign
 
 
 def predictions(seed, classes=2, size=60, skill=1.0):
@@ -57,7 +58,7 @@ def test_tpr_at_fpr_is_the_best_threshold_by_counting(seed, classes, limit):
         return max([(own >= t).mean() for t in p[:, k] if (other >= t).mean() <= limit], default=0.0)
 
     expected = by_counting(1) if classes == 2 else np.mean([by_counting(k) for k in range(classes)])
-    assert compute("tpr_at_fpr", labels, p, 1, fpr=limit) == pytest.approx(expected)
+    assert compute_metric("tpr_at_fpr", labels, p, 1, fpr=limit) == pytest.approx(expected)
 
 
 @settings(deadline=None)
@@ -67,49 +68,51 @@ def test_eer_is_where_the_error_rates_cross(seed, skill):
     fpr, tpr, _ = sk.roc_curve(labels, p[:, 1], drop_intermediate=False)
     along = np.linspace(0, len(fpr) - 1, 20_001)  # dense points on the ROC curve, its vertical pieces included
     x, y = (np.interp(along, np.arange(len(fpr)), values) for values in (fpr, tpr))
-    assert compute("eer", labels, p, 1) == pytest.approx(x[np.abs(1 - y - x).argmin()], abs=1e-3)
+    assert compute_metric("eer", labels, p, 1) == pytest.approx(x[np.abs(1 - y - x).argmin()], abs=1e-3)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("name", METRICS)
 def test_perfect_predictions_get_the_best_value(name, classes):
-    best = 1.0 if direction(name) == "maximize" else 0.0
-    assert compute(name, *perfect(classes)) == pytest.approx(best, abs=1e-9)
+    best = 1.0 if metric_direction(name) == "maximize" else 0.0
+    assert compute_metric(name, *perfect(classes)) == pytest.approx(best, abs=1e-9)
 
 
 def test_eer_of_reversed_and_of_constant_scores():
     labels, p = perfect(2)
-    assert compute("eer", labels, 1 - p) == pytest.approx(1.0)
-    assert compute("eer", labels, np.full_like(p, 0.5)) == pytest.approx(0.5)
-    assert compute("tpr_at_fpr", labels, np.full_like(p, 0.5)) == 0
+    assert compute_metric("eer", labels, 1 - p) == pytest.approx(1.0)
+    assert compute_metric("eer", labels, np.full_like(p, 0.5)) == pytest.approx(0.5)
+    assert compute_metric("tpr_at_fpr", labels, np.full_like(p, 0.5)) == 0
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_swapping_the_classes_changes_nothing(name):
     labels, p = predictions(3)
-    assert compute(name, labels, p, 1) == pytest.approx(compute(name, 1 - labels, p[:, ::-1], 0))
+    assert compute_metric(name, labels, p, 1) == pytest.approx(compute_metric(name, 1 - labels, p[:, ::-1], 0))
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_fp16_probabilities_are_close_and_warn_of_nothing(name):
     labels, p = predictions(5, classes=3)
-    assert compute(name, labels, p.astype(np.float16)) == pytest.approx(compute(name, labels, p), abs=0.05)
+    assert compute_metric(name, labels, p.astype(np.float16)) == pytest.approx(
+        compute_metric(name, labels, p), abs=0.05
+    )
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_a_class_missing_from_the_labels_is_left_out(name):
     labels, p = predictions(1, classes=3)
     kept = labels != 2
-    assert np.isfinite(compute(name, labels[kept], p[kept]))
+    assert np.isfinite(compute_metric(name, labels[kept], p[kept]))
     wide = np.column_stack([perfect(2)[1], np.zeros(20)])
-    best = 1.0 if direction(name) == "maximize" else 0.0
-    assert compute(name, perfect(2)[0], wide) == pytest.approx(best, abs=1e-9)
+    best = 1.0 if metric_direction(name) == "maximize" else 0.0
+    assert compute_metric(name, perfect(2)[0], wide) == pytest.approx(best, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["auc", "tpr_at_fpr", "eer"])
 def test_one_class_cannot_be_ranked(name):
     with pytest.raises(DataError, match="all 3 samples are of class 1"):
-        compute(name, np.array([1, 1, 1]), np.full((3, 2), 0.5))
+        compute_metric(name, np.array([1, 1, 1]), np.full((3, 2), 0.5))
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
@@ -118,25 +121,30 @@ def test_broken_probabilities_are_divergence(name, broken):
     labels, p = predictions(0)
     p[7, 1] = broken
     with pytest.raises(FloatingPointError, match="1 of 60 predictions"):
-        compute(name, labels, p)
+        compute_metric(name, labels, p)
 
 
 def test_zero_probability_of_the_truth_is_finite():
-    assert np.isfinite(compute("log_loss", np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 1.0]])))
+    assert np.isfinite(compute_metric("log_loss", np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 1.0]])))
 
 
 def test_bad_arguments_are_named():
     with pytest.raises(SpecError, match=r"'roc'.*balanced_accuracy"):
-        direction("roc")
+        metric_direction("roc")
     with pytest.raises(SpecError, match="'roc'"):
-        compute("roc", *perfect(2))
+        compute_metric("roc", *perfect(2))
     with pytest.raises(DataError, match="no samples"):
-        compute("auc", np.zeros(0, int), np.zeros((0, 2)))
+        compute_metric("auc", np.zeros(0, int), np.zeros((0, 2)))
     with pytest.raises(ValueError, match=r"\(3,\), \(2, 2\)"):
-        compute("auc", np.zeros(3, int), np.zeros((2, 2)))
+        compute_metric("auc", np.zeros(3, int), np.zeros((2, 2)))
+
+
+def test_the_spec_names_every_metric():
+    assert tuple(REGISTRY) == METRICS
 
 
 def test_directions_and_defaults():
-    assert {name for name in METRICS if direction(name) == "minimize"} == {"log_loss", "eer"}
+    assert {name for name in METRICS if metric_direction(name) == "minimize"} == {"log_loss", "eer"}
+    assert {name for name in METRICS if metric_sign(name) == -1} == {"log_loss", "eer"}
     assert default_metric(2) == "auc"
     assert default_metric(3) == "accuracy"

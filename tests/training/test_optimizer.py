@@ -6,8 +6,7 @@ import timm
 import torch
 from torch import nn
 
-from automl.backbones.freezing import freeze_backbone
-from automl.backbones.heads import head_modules
+from automl.backbones.heads import freeze_backbone, head_modules
 from automl.errors import RecipeError
 from automl.recipe import Recipe
 from automl.recipe.optimizer import Adam, AdamW, Lion, NAdamW, Sgd

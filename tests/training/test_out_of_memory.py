@@ -16,11 +16,11 @@ from automl.recipe.loss import CrossEntropy
 from automl.recipe.mixing import Mixup
 from automl.recipe.optimizer import Sgd
 from automl.training.fit import fit
-from automl.training.out_of_memory import Buffers, MicroBatches, OutOfMemory
+from automl.training.out_of_memory import BufferBackup, MicroBatches, OutOfMemory
 from automl.training.types import Parked
 from tests.fixtures.faults import Faults
 from tests.fixtures.limited_memory import LimitedMemory
-from tests.training.test_fit import DATA, assert_same, recipe_of
+from tests.fixtures.trainings import DATA, assert_same, recipe_of
 
 RECIPES = {
     "vit": recipe_of(drop_path=0.3, ema_decay=0.9, mixing=Mixup(), clip_norm=1),
@@ -30,7 +30,7 @@ RECIPES = {
 
 
 def split(recipe, micro):
-    return recipe.model_copy(update={"numerics": recipe.numerics.model_copy(update={"micro_batch_size": micro})})
+    return recipe.with_numerics(micro_batch_size=micro)
 
 
 def same_weights(one, other):
@@ -85,7 +85,7 @@ WITH, WITHOUT = nn.BatchNorm1d(3), nn.LayerNorm(3)
 def test_micro_batches_are_even_and_batchnorm_sees_no_single_image(model, images, wanted, sizes):
     micro = MicroBatches(model, (images, images), wanted, None)
     batch, labels = torch.arange(3 * images).view(images, 3), torch.arange(images)
-    parts = micro.split(batch, labels)
+    parts = micro.split_batch(batch, labels)
     assert [len(part) for part, _ in parts] == sizes
     assert torch.equal(torch.cat([part for part, _ in parts]), batch)
     assert torch.equal(torch.cat([wanted for _, wanted in parts]), labels)
@@ -93,7 +93,7 @@ def test_micro_batches_are_even_and_batchnorm_sees_no_single_image(model, images
 
 def test_processes_with_unequal_shares_have_as_many_micro_batches():
     micro = MicroBatches(WITH, (8, 9), 8, None)
-    assert [[len(part) for (part,) in micro.split(torch.ones(share))] for share in (8, 9)] == [[4, 4], [5, 4]]
+    assert [[len(part) for (part,) in micro.split_batch(torch.ones(share))] for share in (8, 9)] == [[4, 4], [5, 4]]
 
 
 def run_out(*_):
@@ -108,9 +108,9 @@ def test_each_time_the_micro_batch_is_halved_until_it_is_the_smallest_or_too_oft
     told = []
     micro = MicroBatches(model, (images, images), None, told.append)
     for _ in sizes[1:]:
-        assert not micro.at_once(run_out, 7)
+        assert not micro.try_once(run_out, 7)
     with pytest.raises(MemoryBudgetError, match=f"after 7 steps with {sizes[-1]} images at once; the training ends"):
-        micro.at_once(run_out, 7)
+        micro.try_once(run_out, 7)
     assert [event.micro_batch_size for event in told] == sizes
     assert [event.next_micro_batch_size for event in told] == [*sizes[1:], None]
 
@@ -118,13 +118,13 @@ def test_each_time_the_micro_batch_is_halved_until_it_is_the_smallest_or_too_oft
 def test_buffers_are_what_they_were():
     model = nn.BatchNorm1d(3)
     model(torch.randn(8, 3))
-    buffers = Buffers(model)
+    buffers = BufferBackup(model)
     model(torch.randn(8, 3))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    buffers.keep()
+    buffers.save_buffers()
     model(torch.randn(8, 3))
     assert not torch.equal(model.running_mean, before["running_mean"])
-    buffers.restore()
+    buffers.restore_buffers()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model.num_batches_tracked == 2
 

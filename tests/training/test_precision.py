@@ -18,7 +18,7 @@ def clock(monkeypatch):
     """Decides how long each candidate takes: seconds of a step and of a forward pass by (precision, layout)."""
     training = dict.fromkeys(ALL, 1.6)
     logits = {}
-    monkeypatch.setattr(numerics, "_candidates", lambda _: iter(ALL))
+    monkeypatch.setattr(numerics, "_list_candidates", lambda _: iter(ALL))
     monkeypatch.setattr(
         numerics,
         "_time_evaluation",
@@ -80,7 +80,7 @@ def test_weights_of_one_architecture_share_a_timing(clock):
 
 
 def test_another_image_size_costs_by_its_pixels():
-    timing = Timing("fp32", "contiguous", 1.0, 0.25, 64).at(128)
+    timing = Timing("fp32", "contiguous", 1.0, 0.25, 64).scale_to(128)
     assert (timing.train_seconds, timing.evaluation_seconds, timing.image_size) == (4, 1, 128)
 
 
@@ -99,6 +99,6 @@ def test_a_backbone_that_cannot_be_built_is_told():
 
 def test_bf16_is_tried_only_where_the_cpu_computes_it(monkeypatch):
     monkeypatch.setattr(numerics, "_cpu_flags", lambda: {"avx2", "avx512f"})
-    assert {precision for precision, _ in numerics._candidates(torch.device("cpu"))} == {"fp32"}
+    assert {precision for precision, _ in numerics._list_candidates(torch.device("cpu"))} == {"fp32"}
     monkeypatch.setattr(numerics, "_cpu_flags", lambda: {"avx2", "amx_bf16"})
-    assert {precision for precision, _ in numerics._candidates(torch.device("cpu"))} == {"fp32", "bf16"}
+    assert {precision for precision, _ in numerics._list_candidates(torch.device("cpu"))} == {"fp32", "bf16"}

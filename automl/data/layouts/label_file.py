@@ -4,27 +4,25 @@
 one set: the label column of the training table is that of all, and a table without it has no labels.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from automl.data.layouts.columns import PROBE_ROWS, Columns, find_columns, find_file_column, split_values
-from automl.data.layouts.names import Finder, Names, describe_difference, leads_out
-from automl.data.layouts.text_table import Table, listing, open_table
+from automl.data.layouts.names import Finder, describe_difference, describe_rivals, outside_error
+from automl.data.layouts.text_table import Table, list_names, open_table
 from automl.data.layouts.tree import Tree
 from automl.errors import DataError
 from automl.spec import DataSpec
 
 _MOST = 0.5  # of the rows of a table of labels name files
 _COVERS = 0.8  # of the files, or a table of labels names so many
-_SHOWN = 5
 _LARGEST_JSON = 64 << 20  # bytes; it is read whole, and labels of a million files are that large
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a label file, with the file found; empty strings where the table says nothing."""
+    """One labelled file; empty strings where the group or the split is not given."""
 
     path: str
     name: str
@@ -33,33 +31,45 @@ class Row:
     split: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class LabelFile:
-    """A label file, or a whole layout, that was understood.
+    """What was read of a label file, or of a whole layout.
 
     Attributes:
         rows: The labelled files.
         problems: Warnings, one line each.
-        told: What was read and what was not, one line each.
+        remarks: What was read and what was not, one line each.
         columns: Which is which; None of a layout without a table.
         tables: The tables that were read.
     """
 
-    rows: tuple[Row, ...]
-    problems: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()
+    rows: list[Row] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     columns: Columns | None = None
-    tables: tuple[Path, ...] = field(default=())
+    tables: list[Path] = field(default_factory=list)
+
+    def add_table(self, other: "LabelFile", split: str = "") -> None:
+        """Adds another label file of the set; `split` is that of its rows that have none."""
+        self.rows += (
+            [Row(row.path, row.name, row.label, row.group, row.split or split) for row in other.rows]
+            if split
+            else other.rows
+        )
+        self.problems += other.problems
+        self.remarks += other.remarks
+        self.tables += other.tables
+        self.columns = self.columns or other.columns
 
 
 def read_table(file: Path) -> tuple[list[str], list[list[str]]]:
     """Parses a table into column names and rows of stripped strings.
 
     Raises:
-        DataError: As `open_table` and `Table.rows`.
+        DataError: As `open_table` and `Table.read_rows`.
     """
     table = open_table(file)
-    return list(table.header), list(table.rows())
+    return list(table.header), list(table.read_rows())
 
 
 def read_label_file(
@@ -82,58 +92,60 @@ def read_label_file(
         The rows whose file exists and that have a label; none if the table has not the label column of `like`.
 
     Raises:
-        DataError: If a column cannot be told (with the columns and the flag), if names leave the folder, or if all
+        DataError: If a column cannot be recognised (with columns and flag), if names leave the folder, or if all
             files are missing.
     """
     finder = Finder(file, root, tree)
     table, columns = find_columns(open_table(file), finder, spec, like)
-    index = {name: i for i, name in enumerate(table.header)}
     used = (columns.files.name, columns.label, columns.group, columns.split)
     if several := [name for name in used if name in table.repeated]:
         raise DataError(f"{file}: more than one column is named {several[0]!r}; rename one")
-    rows = list(table.rows())
+    rows = list(table.read_rows())
+    read = LabelFile(columns=columns, tables=[file])
     if not columns.label and not columns.one_hot:
         wanted = like.label if like and like.label else "the label columns"
-        line = f"{file.name} has no column {wanted!r}: its {len(rows)} rows have no labels and are not used"
-        return LabelFile((), told=(line,), columns=columns, tables=(file,))
-    written = columns.files.written(table)
-    names = [written(row) for row in rows]
-    _refuse_unclear(finder, file, names, rows)
-    paths = [finder.locate(columns.files.names, name) for name in names]
-    if escaped := [name for name, path in zip(names, paths, strict=True) if path is None]:
-        raise leads_out(file, finder.root, escaped)
-    labels = _labels(index, columns, rows)
-    groups = _groups(table, columns, rows, names)
-    splits, meant = [""] * len(rows), ""
+        read.remarks = [f"{file.name} has no column {wanted!r}: its {len(rows)} rows have no labels and are not used"]
+        return read
+    name_of = columns.files.name_reader(table)
+    names = [name_of(row) for row in rows]
+    _refuse_unclear_names(finder, file, names, rows)
+    paths = [finder.locate_file(columns.files.names, name) for name in names]
+    if outside := [name for name, path in zip(names, paths, strict=True) if path is None]:
+        raise outside_error(file, finder.root, outside)
+    index = {name: i for i, name in enumerate(table.header)}
+    splits, meaning = [""] * len(rows), ""
     if columns.split:
-        splits, meant = split_values(file, columns.split, [row[index[columns.split]] for row in rows])
+        splits, meaning = split_values(file, columns.split, [row[index[columns.split]] for row in rows])
+    labels, groups = _read_labels(index, columns, rows), _read_groups(table, columns, rows, names)
     fields = zip(paths, names, labels, groups, splits, strict=True)
-    found = [Row(path, *rest) for path, *rest in fields if path]
+    existing = [Row(path, *rest) for path, *rest in fields if path]
     missing = [name for name, path in zip(names, paths, strict=True) if not path]
-    if not found:
+    if not existing:
         raise DataError(
-            f"{file}: none of its {len(names)} files exist in {columns.files.names.base}: {_missed(finder, missing)}"
+            f"{file}: none of its {len(names)} files exist in {columns.files.names.base}: "
+            f"{_describe_missing(finder, missing)}"
         )
-    problems = []
     if table.title:
-        problems.append(f"{file.name}: the line above the table is skipped: {table.title[:80]!r}")
+        read.problems.append(f"{file.name}: the line above the table is skipped: {table.title[:80]!r}")
     if missing:
-        problems.append(f"{file.name}: {len(missing)} of {len(names)} files are missing: {_missed(finder, missing)}")
-    if unlabelled := [row.name for row in found if not row.label]:
-        problems.append(f"{file.name}: {len(unlabelled)} rows have no label and are left out: {listing(unlabelled)}")
-    told = [columns.describe(table)]
-    if meant:
-        told.append(f"{file.name}: of {columns.split}, {meant}")
-    told += rival_folders(file, finder, columns.files.names)
-    if differs := describe_difference(finder, ((row.name, row.path) for row in found)):
-        told.append(f"{file.name}: names are not those of the files and were matched: {differs}")
-    labelled = tuple(row for row in found if row.label)
-    return LabelFile(labelled, tuple(problems), tuple(told), columns, (file,))
+        shown = _describe_missing(finder, missing)
+        read.problems.append(f"{file.name}: {len(missing)} of {len(names)} files are missing: {shown}")
+    if unlabelled := [row.name for row in existing if not row.label]:
+        shown = list_names(unlabelled)
+        read.problems.append(f"{file.name}: {len(unlabelled)} rows have no label and are left out: {shown}")
+    read.remarks = [columns.describe(table)]
+    if meaning:
+        read.remarks.append(f"{file.name}: of {columns.split}, {meaning}")
+    read.remarks += describe_rivals(file, finder, columns.files.names)
+    if difference := describe_difference(finder, ((row.name, row.path) for row in existing)):
+        read.remarks.append(f"{file.name}: names are not those of the files and were matched: {difference}")
+    read.rows = [row for row in existing if row.label]
+    return read
 
 
 @dataclass(frozen=True)
 class Mentions:
-    """What a table says of the files below a folder.
+    """How much of the files below a folder a table names.
 
     Attributes:
         rows: Which share of its rows, by a few of them, names files.
@@ -151,17 +163,17 @@ class Mentions:
         return self.rows >= _MOST or (self.rows > 0 and self.files >= _COVERS)
 
 
-def find_mentions(file: Path, root: Path, tree: Tree, file_column: str | None = None) -> Mentions:
-    """Looks whether a table, or one column of it, names files below a folder; nothing is raised."""
+def find_mentions(file: Path, root: Path, tree: Tree, spec: DataSpec) -> Mentions:
+    """Looks whether a table, or its column `spec.file_column`, names files below a folder; nothing is raised."""
     if file.suffix.lower() in (".json", ".jsonl") and file.stat().st_size > _LARGEST_JSON:
         return Mentions(reason=f"{file}: too large to be looked into; give it as the path if it is the label file")
     try:
         table = open_table(file)
-        count = sum(1 for _ in table.rows())  # every row can be read
+        count = sum(1 for _ in table.read_rows())  # every row can be read
     except DataError as exc:
         return Mentions(reason=str(exc))
     try:
-        read, column = find_file_column(table, Finder(file, root, tree), DataSpec(file_column=file_column))
+        read, column = find_file_column(table, Finder(file, root, tree), spec)
     except DataError:
         return Mentions()
     count += table.headed and not read.headed
@@ -170,53 +182,44 @@ def find_mentions(file: Path, root: Path, tree: Tree, file_column: str | None = 
     return Mentions(share, share * count / max(1, len(tree)))
 
 
-def rival_folders(file: Path, finder: Finder, names: Names) -> list[str]:
-    """One line if a table's names are those of files in other folders as well; else none."""
-    if not names.rivals:
-        return []
-    taken = os.path.relpath(names.base, finder.root)
-    others = ", ".join(f"{folder or '.'}/" for folder in names.rivals[:_SHOWN])
-    return [f"{file.name}: its names are files of {taken}/ and of {others}; those of {taken}/ are taken"]
-
-
-def _refuse_unclear(finder: Finder, file: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _refuse_unclear_names(finder: Finder, file: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Raises DataError if a name comes in rows that differ, and several files are called so."""
     if len(set(names)) == len(names):
         return
-    of_name: dict[str, set[tuple[str, ...]]] = {}
+    rows_of: dict[str, set[tuple[str, ...]]] = {}
     for name, row in zip(names, rows, strict=True):
-        of_name.setdefault(name, set()).add(tuple(row))
-    for name in (name for name, found in of_name.items() if len(found) > 1 and name and "/" not in name):
-        if len(files := finder.copies(name)) > 1:
+        rows_of.setdefault(name, set()).add(tuple(row))
+    for name in (name for name, different in rows_of.items() if len(different) > 1 and name and "/" not in name):
+        if len(files := finder.list_copies(name)) > 1:
             raise DataError(
-                f"{file}: {name!r} comes in {len(of_name[name])} different rows and may be {listing(files)}; write the "
-                "names with their folders, or name the column that has these with --file-column"
+                f"{file}: {name!r} comes in {len(rows_of[name])} different rows and may be {list_names(files)}; write "
+                "the names with their folders, or name the column that has these with --file-column"
             )
 
 
-def _labels(index: Mapping[str, int], columns: Columns, rows: Sequence[Sequence[str]]) -> list[str]:
-    """The label of each row; `index` says where the columns are."""
+def _read_labels(index: Mapping[str, int], columns: Columns, rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the label of each row; `index` gives the position of each column."""
     if columns.label:
-        return [_said(row[index[columns.label]]) for row in rows]
+        return [_without_nan(row[index[columns.label]]) for row in rows]
     return [next((name for name in columns.one_hot if float(row[index[name]] or 0) == 1), "") for row in rows]
 
 
-def _groups(table: Table, columns: Columns, rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
-    """The group of each row; where it is another file of the table, that file is of the group as well."""
+def _read_groups(table: Table, columns: Columns, rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
+    """Returns the group of each row; where it is another file of the table, that file is of the group as well."""
     if not columns.group:
         return [""] * len(rows)
     position = table.header.index(columns.group)
-    groups = [_said(row[position]) for row in rows]
+    groups = [_without_nan(row[position]) for row in rows]
     sources = set(groups) & set(names)
     return [group or (name if name in sources else "") for group, name in zip(groups, names, strict=True)]
 
 
-def _said(cell: str) -> str:
-    """A label or a group; "" for `NaN`, which programs write where there is none."""
+def _without_nan(cell: str) -> str:
+    """Returns a label or a group; "" for `NaN`, which programs write where there is none."""
     return "" if cell.lower() in ("nan", "<na>") else cell
 
 
-def _missed(finder: Finder, missing: Sequence[str]) -> str:
-    """Names that are no files, and what the first might mean."""
-    near = finder.nearest(missing[0])
-    return listing(missing) + (f" (there is {near!r})" if near else "")
+def _describe_missing(finder: Finder, missing: Sequence[str]) -> str:
+    """Lists names that are no files, and what the first might mean."""
+    near = finder.nearest_name(missing[0])
+    return list_names(missing) + (f" (there is {near!r})" if near else "")

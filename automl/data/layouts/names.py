@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from automl.data.layouts.text_table import listing
-from automl.data.layouts.tree import LeftOut, Tree, is_number, loosen, stem_of, walk_media
+from automl.data.layouts.text_table import list_names
+from automl.data.layouts.tree import LeftOut, NameIndex, Tree, spell_name, walk_media
 from automl.errors import DataError
 
 _SPREAD_OUT = 0.1  # share of names that are missing in one folder: then they are looked for in all of them
 _NEAREST_AMONG = 100_000  # files among which the nearest name is looked for
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -62,21 +63,21 @@ class Finder:
         self._table, self.root = table, root if root is not None else table.parent
         self._absolute = os.path.abspath(self.root)  # noqa: PTH100
         self._real = os.path.realpath(self.root)
-        self._tree = tree
-        self._listed = lru_cache(64)(self._list)
+        self._known = tree
+        self._index_folder = lru_cache(64)(self._list_folder)
 
     @cached_property
     def bases(self) -> list[Path]:
         """Folders the names may be relative to, the likeliest first."""
-        found = [self._table.parent]
+        folders = [self._table.parent]
         for parent in dict.fromkeys((self._table.parent, self.root)):
             if not parent.is_dir():
                 continue
             inner = sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
-            found += [parent, *sorted(inner, key=lambda path: not self._called(path.name))]
-        return list(dict.fromkeys(path for path in found if self._holds(path)))
+            folders += [parent, *sorted(inner, key=lambda path: not self._is_called_like_table(path.name))]
+        return list(dict.fromkeys(path for path in folders if self._is_inside(os.path.abspath(path))))  # noqa: PTH100
 
-    def settle(self, names: Sequence[str], loosely: bool = True) -> Names:
+    def settle_names(self, names: Sequence[str], loosely: bool = True) -> Names:
         """Finds out how names are to be understood.
 
         Args:
@@ -84,21 +85,25 @@ class Finder:
             loosely: Whether names may differ from the files'.
         """
         names = list(dict.fromkeys(name for name in names if name))
-        hits = {base: sum(self._exact(base, name) is not None for name in names) for base in self.bases}
+        hits = {base: sum(self._find_exactly(base, name) is not None for name in names) for base in self.bases}
         # what test.csv names is looked for in test/, though a train/ with the same names may have more of them
-        called = [base for base in self.bases if hits[base] and base != self.root and self._called(base.name)]
+        called = [
+            base for base in self.bases if hits[base] and base != self.root and self._is_called_like_table(base.name)
+        ]
         best = max(called or self.bases, key=lambda base: hits[base], default=self._table.parent)
         most = hits.get(best, 0)
-        others = [_relative(base, self.root) for base in self.bases if base != best and 2 * hits[base] >= max(most, 1)]
+        others = [
+            _relative_to(base, self.root) for base in self.bases if base != best and 2 * hits[base] >= max(most, 1)
+        ]
         exact = Names(best, most, loosely, near=True, rivals=tuple(others))
         if not loosely or most > (1 - _SPREAD_OUT) * len(names):
             return exact
         if most and (called or 2 * most >= len(names)):
-            return self._spread_out(names) or exact
-        found = self._settle_loosely(names)
-        return found if found.hits > exact.hits else exact
+            return self._settle_anywhere(names) or exact
+        loose = self._settle_loosely(names)
+        return loose if loose.hits > exact.hits else exact
 
-    def locate(self, names: Names, name: str) -> str | None:
+    def locate_file(self, names: Names, name: str) -> str | None:
         """Finds a file.
 
         Args:
@@ -111,202 +116,172 @@ class Finder:
         Raises:
             DataError: If it may be more than one file.
         """
-        path = self._exact(names.base, name)
+        path = self._find_exactly(names.base, name)
         if path is None and names.loosely and name:
-            found = self._loosely(names, name)
-            if len(found) > 1:
+            files = self._find_loosely(names, name)
+            if len(files) > 1:
                 raise DataError(
-                    f"{self._table}: {name!r} may be {listing(sorted(found))}; write the names with their folder and "
-                    "ending"
+                    f"{self._table}: {name!r} may be {list_names(sorted(files))}; write the names with their folder "
+                    "and ending"
                 )
-            path = os.path.join(self._absolute, found[0]) if found else None  # noqa: PTH118
+            path = os.path.join(self._absolute, files[0]) if files else None  # noqa: PTH118
         if path is None:
-            return None if self._leaves(names.base, name) else ""
+            return None if self._leads_out(names.base, name) else ""
         return path
 
-    def nearest(self, name: str) -> str:
-        """The name of a file that is most like a name, for a message; "" if none is."""
-        tree = self._tree if self._tree is not None else self.__dict__.get("_known")
+    def nearest_name(self, name: str) -> str:
+        """Returns the name of a file that is most like a name, for a message; "" if none is."""
+        tree = self._known
         if tree is None or len(tree) > _NEAREST_AMONG:
             return ""
-        last = _parts(name)[-1]
-        known = {os.path.basename(file): file for file in tree.below("")}  # noqa: PTH119
-        close = difflib.get_close_matches(last, known, n=1, cutoff=0.7)
-        return known[close[0]] if close else ""
+        files = {os.path.basename(file): file for file in tree.files_below("")}  # noqa: PTH119
+        close = difflib.get_close_matches(name.replace("\\", "/").rpartition("/")[2], files, n=1, cutoff=0.7)
+        return files[close[0]] if close else ""
+
+    def list_copies(self, name: str) -> list[str]:
+        """Lists the files, relative to the root, whose last part is that of a name."""
+        return self._tree.index.find(name, dropped=len(name))
 
     # --- as they stand
 
-    def _exact(self, base: Path, name: str) -> str | None:
-        """The path of a file by its name as it stands; None if there is none below the root."""
+    def _find_exactly(self, base: Path, name: str) -> str | None:
+        """Returns the path of a file by its name as it stands; None if there is none below the root."""
         spellings = (name, name.replace("\\", "/")) if "\\" in name else (name,)
         for spelling in spellings:
             path = os.path.join(base, spelling)  # noqa: PTH118 - ten times as fast as Path, for every row
             try:
                 if spelling and stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
                     path = os.path.abspath(path)  # noqa: PTH100
-                    return path if self._holds_text(path) else None
+                    return path if self._is_inside(path) else None
             except (OSError, ValueError):  # ValueError: a NUL in the name
                 continue
         return None
 
-    def _holds(self, path: Path) -> bool:
-        return self._holds_text(os.path.abspath(path))  # noqa: PTH100
-
-    def _holds_text(self, path: str) -> bool:
-        """Whether an absolute path lies below the root, links taken as they are named."""
+    def _is_inside(self, path: str) -> bool:
+        """Returns whether an absolute path lies below the root, links taken as they are named."""
         inside = (self._absolute, self._real)
         return any(path == root or path.startswith(root.rstrip(os.sep) + os.sep) for root in inside)
 
-    def _leaves(self, base: Path, name: str) -> bool:
-        """Whether a name leads out of the root."""
+    def _leads_out(self, base: Path, name: str) -> bool:
+        """Returns whether a name leads out of the root."""
         spelled = name.replace("\\", "/")
-        if spelled[1:2] == ":":
-            return True
-        return not self._holds_text(os.path.abspath(os.path.join(base, spelled)))  # noqa: PTH100, PTH118
+        return spelled[1:2] == ":" or not self._is_inside(os.path.abspath(os.path.join(base, spelled)))  # noqa: PTH100, PTH118
 
     # --- as people write them
 
-    @cached_property
-    def _known(self) -> Tree:
+    @property
+    def _tree(self) -> Tree:
         """All that lies below the root."""
-        return self._tree if self._tree is not None else Tree(self.root)
+        if self._known is None:
+            self._known = Tree(self.root)
+        return self._known
 
-    def copies(self, name: str) -> list[str]:
-        """The files, relative to the root, whose last part is that of a name."""
-        return self._candidates(_parts(name)[-1:], 0, numbers=False)
-
-    def _called(self, folder: str) -> bool:
-        """Whether a folder is called like the table: test/, test_images/ and test.csv or a sample submission."""
+    def _is_called_like_table(self, folder: str) -> bool:
+        """Returns whether a folder is called like the table: test/ and test_images/ for test.csv or a submission."""
         stems = [self._table.stem.lower()]
         if "submission" in stems[0]:
             stems.append("test")
         return any(stem.startswith(folder.lower()) or folder.lower().startswith(stem) for stem in stems if folder)
 
-    def _spread_out(self, names: Sequence[str]) -> Names | None:
-        """The names as they are if each is one file, in whatever folder; None if one of them is several."""
-        found = [self._candidates(_parts(name), 0, numbers=False) for name in names]
-        if any(len(files) > 1 for files in found) or sum(map(len, found)) < (1 - _SPREAD_OUT) * len(names):
+    def _settle_anywhere(self, names: Sequence[str]) -> Names | None:
+        """Takes the names as they are if each is one file, in whatever folder; None if one of them is several."""
+        matches = [self._tree.index.find(name) for name in names]
+        hits = sum(map(len, matches))
+        if any(len(files) > 1 for files in matches) or hits < (1 - _SPREAD_OUT) * len(names):
             return None
-        return Names(self.root, sum(map(len, found)), True, single=False)
+        return Names(self.root, hits, True, single=False)
 
     def _settle_loosely(self, names: Sequence[str]) -> Names:
-        """How names are understood that are not the files' own."""
-        deepest = max((len(_parts(name)) for name in names), default=1)
-        ways = [(dropped, False) for dropped in range(deepest)] + [(deepest - 1, True)]
-        best, found = (0, False), dict[str, list[str]]()
-        for dropped, numbers in ways:
-            candidates = {name: self._candidates(_parts(name), dropped, numbers) for name in names}
+        """Finds out how names are understood that are not the files' own."""
+        deepest = max((len(spell_name(name)) for name in names), default=1)
+        dropped, numbers, matches = 0, False, dict[str, list[str]]()
+        for fewer, as_numbers in [*((depth, False) for depth in range(deepest)), (deepest - 1, True)]:
+            candidates = {name: self._tree.index.find(name, fewer, as_numbers) for name in names}
             candidates = {name: files for name, files in candidates.items() if files}
-            if len(candidates) > len(found):
-                best, found = (dropped, numbers), candidates
-            if 2 * len(found) >= len(names):
+            if len(candidates) > len(matches):
+                dropped, numbers, matches = fewer, as_numbers, candidates
+            if 2 * len(matches) >= len(names):
                 break  # what is missing then is missing, and not to be found in another folder
-        dropped, numbers = best
-        if all(len(files) == 1 for files in found.values()):
-            several = len({_folder_of(file, _parts(name), dropped) for name, (file,) in found.items()}) > 1
-            if several:
-                return Names(self.root, len(found), True, dropped=dropped, single=False, numbers=numbers)
-        base, others = self._likeliest(found, dropped)
-        hits = sum(any(_folder_of(f, _parts(name), dropped) == base for f in files) for name, files in found.items())
+        if all(len(files) == 1 for files in matches.values()):
+            folders = {_folder_of(file, name, dropped) for name, (file,) in matches.items()}
+            if len(folders) > 1:
+                return Names(self.root, len(matches), True, dropped=dropped, single=False, numbers=numbers)
+        base, hits, others = self._likeliest_folder(matches, dropped)
         return Names(self.root / base, hits, True, dropped=dropped, numbers=numbers, rivals=tuple(others))
 
-    def _likeliest(self, found: dict[str, list[str]], dropped: int) -> tuple[str, list[str]]:
-        """The folder, relative to the root, that names are relative to, and others that have as many of them.
+    def _likeliest_folder(self, matches: dict[str, list[str]], dropped: int) -> tuple[str, int, list[str]]:
+        """Chooses the folder, relative to the root, that names are relative to.
 
         It is one called like the table, the table's own, or that of most names.
+
+        Returns:
+            The folder, how many names are in it, and others that have as many of them.
         """
         counts = Counter(
-            folder
-            for name, files in found.items()
-            for folder in {_folder_of(file, _parts(name), dropped) for file in files}
+            folder for name, files in matches.items() for folder in {_folder_of(file, name, dropped) for file in files}
         )
         most = max(counts.values(), default=0)
-        own = _relative(self._table.parent, self.root)
+        own = _relative_to(self._table.parent, self.root)
 
-        def rank(folder: str) -> tuple[bool, bool, bool, int, str]:
-            called = any(self._called(part) for part in folder.split("/"))
+        def rank_folder(folder: str) -> tuple[bool, bool, bool, int, str]:
+            called = any(map(self._is_called_like_table, folder.split("/")))
             return not called, 2 * counts[folder] < most, folder != own, -counts[folder], folder
 
-        best = min(counts, key=rank, default="")
-        return best, [folder for folder in counts if folder != best and 2 * counts[folder] >= counts[best]]
+        best = min(counts, key=rank_folder, default="")
+        return best, counts[best], [name for name in counts if name != best and 2 * counts[name] >= counts[best]]
 
-    def _loosely(self, names: Names, name: str) -> list[str]:
-        """The files that a name may mean, relative to the root."""
-        parts = _parts(name)
+    def _find_loosely(self, names: Names, name: str) -> list[str]:
+        """Lists the files that a name may mean, relative to the root."""
         if names.near:
-            stem, folder = stem_of(parts[-1]), os.path.dirname(os.path.join(names.base, *parts))  # noqa: PTH118, PTH120
-            return _narrowed(self._listed(folder).get(stem, []), parts[-1])
-        files = self._candidates(parts, names.dropped, names.numbers)
+            folder = os.path.dirname(os.path.join(names.base, name.replace("\\", "/")))  # noqa: PTH118, PTH120
+            return self._index_folder(folder).find(name, dropped=len(name))
+        files = self._tree.index.find(name, names.dropped, names.numbers)
         if not names.single:
             return files
-        base = _relative(names.base, self.root)
-        return [file for file in files if _folder_of(file, parts, names.dropped) == base]
+        base = _relative_to(names.base, self.root)
+        return [file for file in files if _folder_of(file, name, names.dropped) == base]
 
-    def _candidates(self, parts: list[str], dropped: int, numbers: bool) -> list[str]:
-        """The files whose path ends as a name does, without its first folders."""
-        last = parts[-1]
-        stem = stem_of(last)
-        if numbers:
-            files = self._known.by_number.get(int(stem), []) if is_number(stem) else []
-        else:
-            files = self._known.by_stem.get(stem) or self._known.by_stem.get(loosen(last), [])
-        tail = [loosen(part) for part in parts[min(dropped, len(parts) - 1) : -1]]
-        if tail:
-            files = [file for file in files if [loosen(part) for part in file.split("/")[:-1]][-len(tail) :] == tail]
-        return _narrowed(files, last)
-
-    def _list(self, folder: str) -> dict[str, list[str]]:
-        """The media files in one folder, relative to the root, by their loosened names; none if it is not there."""
-        found: dict[str, list[str]] = {}
-        if self._holds_text(os.path.abspath(folder)) and os.path.isdir(folder):  # noqa: PTH100, PTH112
-            for _, name in walk_media(Path(folder), LeftOut(), deep=False):
-                file = os.path.relpath(os.path.join(folder, name), self.root)  # noqa: PTH118
-                found.setdefault(stem_of(name), []).append(file)
-        return found
+    def _list_folder(self, folder: str) -> NameIndex:
+        """Indexes the media files in one folder, relative to the root; none if it is not there."""
+        files = []
+        if self._is_inside(os.path.abspath(folder)) and os.path.isdir(folder):  # noqa: PTH100, PTH112
+            entries = walk_media(Path(folder), LeftOut(), deep=False)
+            files = [os.path.relpath(os.path.join(folder, name), self.root) for _, name in entries]  # noqa: PTH118
+        return NameIndex(files)
 
 
-def _narrowed(files: list[str], last: str) -> list[str]:
-    """Of several files, those whose ending is a name's, and of these, those whose case is."""
-    for same in (loosen, lambda text: text):
-        alike = [file for file in files if len(files) > 1 and same(file.rpartition("/")[2]) == same(last)]
-        files = alike or files
-    return files
-
-
-def leads_out(file: Path, root: Path, names: Sequence[str]) -> DataError:
-    """The error for names of a table that lead out of the folder they are relative to."""
+def outside_error(file: Path, root: Path, names: Sequence[str]) -> DataError:
+    """Makes the error for names of a table that lead out of the folder they are relative to."""
     return DataError(
-        f"{file}: {len(names)} names lead out of {root}: {listing(names)}; give the folder that holds both the table "
-        "and the files, or write names relative to that folder"
+        f"{file}: {len(names)} names lead out of {root}: {list_names(names)}; give the folder that holds both the "
+        "table and the files, or write names relative to that folder"
     )
 
 
 def describe_difference(finder: Finder, pairs: Iterator[tuple[str, str]]) -> str:
-    """How names differ from the files that they mean, by the first that does; "" if none does."""
+    """Says how names differ from the files that they mean, by the first that does; "" if none does."""
     for name, path in pairs:
         if not path.endswith(name.replace("\\", "/").lstrip("./")):
             return f"{name!r} is {os.path.relpath(path, finder.root)!r}"
     return ""
 
 
-def _relative(path: Path, root: Path) -> str:
-    """A folder relative to another, "" for itself."""
-    found = os.path.relpath(path, root)
-    return "" if found == "." else found
+def describe_rivals(file: Path, finder: Finder, names: Names) -> list[str]:
+    """Says in one line that a table's names are those of files in other folders as well; else nothing."""
+    if not names.rivals:
+        return []
+    taken = os.path.relpath(names.base, finder.root)
+    others = ", ".join(f"{folder or '.'}/" for folder in names.rivals[:_SHOWN])
+    return [f"{file.name}: its names are files of {taken}/ and of {others}; those of {taken}/ are taken"]
 
 
-def loosen_name(name: str) -> str:
-    """The last part of a name as `Finder` compares it: without ending, in any case and Unicode form."""
-    return stem_of(_parts(name)[-1])
+def _relative_to(path: Path, root: Path) -> str:
+    """Returns a folder relative to another, "" for itself."""
+    relative = os.path.relpath(path, root)
+    return "" if relative == "." else relative
 
 
-def _parts(name: str) -> list[str]:
-    """The parts of a name; a drive and empty parts are none."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return (parts[1:] if len(parts) > 1 and parts[0].endswith(":") else parts) or [""]
-
-
-def _folder_of(file: str, parts: list[str], dropped: int) -> str:
-    """The folder that a name is relative to if it means this file."""
-    kept = len(parts) - min(dropped, len(parts) - 1)
-    return "/".join(file.split("/")[:-kept])
+def _folder_of(file: str, name: str, dropped: int) -> str:
+    """Returns the folder that a name is relative to if it means this file."""
+    parts = len(spell_name(name))
+    return "/".join(file.split("/")[: -(parts - min(dropped, parts - 1))])

@@ -9,14 +9,15 @@ Where frames were taken out of the videos (as DeepfakeBench does), a folder is c
 import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
+from scipy.cluster.hierarchy import DisjointSet
+
 from automl.data.layouts.label_file import LabelFile, Row
-from automl.data.layouts.text_table import listing
-from automl.data.layouts.tree import Tree
+from automl.data.layouts.text_table import list_names
+from automl.data.layouts.tree import Tree, last_part, stem_of
 from automl.errors import DataError
-from automl.media.kinds import is_media, medium_of
+from automl.media.kinds import find_medium
 
 _TEST_LIST = "List_of_testing_videos.txt"
 _CELEB_DF = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "fake"}
@@ -36,155 +37,135 @@ def read_published(tree: Tree, level: str) -> LabelFile | None:
     Raises:
         DataError: If it is one, and all of it is real, or all forged.
     """
-    folders = [folder.rpartition("/")[2] for folder in tree.folders(level)]
-    for called, names, read in _SETS:
-        labels = {f"{at}/{name}": names[at] for at in folders if at in names for name in _inside(tree, level, at)}
-        others = [at for at in folders if at not in names]
-        there = set(labels.values())
-        if len(there) > 1:
-            found = read(tree, level, labels)
-            left = {f"{at}/": len(_inside(tree, level, at)) for at in others}
-            left |= {"what lies beside the folders": len(loose)} if (loose := tree.directly(level)) else {}
-            said = [f"{what} is no part of {called} and is left out: {count} files" for what, count in left.items()]
-            return replace(found, problems=(*found.problems, *said))
-        if there and not others and (called != "FaceForensics++" or any(map(_is_held, labels))):
-            missing = " or ".join(f"{at}/" for at, label in names.items() if label not in there)
+    folders = [last_part(folder) for folder in tree.folders_in(level)]
+    for called, label_of, read_set in _SETS:
+        ours = [folder for folder in folders if folder in label_of]
+        labels = {f"{name}/{file}": label_of[name] for name in ours for file in _files_inside(tree, level, name)}
+        others = [name for name in folders if name not in label_of]
+        present = set(labels.values())
+        if len(present) > 1:
+            read = read_set(tree, level, labels)
+            left = {f"{name}/": len(_files_inside(tree, level, name)) for name in others}
+            left |= {"what lies beside the folders": len(loose)} if (loose := tree.files_in(level)) else {}
+            for what, count in left.items():
+                read.problems.append(f"{what} is no part of {called} and is left out: {count} files")
+            return read
+        if present and not others and (called != "FaceForensics++" or any(map(_is_held, labels))):
+            missing = " or ".join(f"{name}/" for name, label in label_of.items() if label not in present)
             raise DataError(
-                f"{tree.root / level}: this is {called} without {missing}, all of it is {there.pop()}; put that "
+                f"{tree.root / level}: this is {called} without {missing}, all of it is {present.pop()}; put that "
                 "beside the others, or take the folders as classes with --format folder"
             )
     return None
 
 
 def _is_held(name: str) -> bool:
-    """Whether a file lies in a folder for videos or for their frames."""
+    """Returns whether a file lies in a folder for videos or for their frames."""
     return not {"videos", "frames"}.isdisjoint(name.split("/"))
 
 
-def _inside(tree: Tree, *folders: str) -> list[str]:
-    """The files below a folder, relative to it."""
+def _files_inside(tree: Tree, *folders: str) -> list[str]:
+    """Lists the files below a folder, relative to it."""
     folder = "/".join(filter(None, folders))
-    return [name[len(folder) + 1 :] for name in tree.below(folder)]
-
-
-# --- Celeb-DF
+    return [name[len(folder) + 1 :] for name in tree.files_below(folder)]
 
 
 def _read_celeb_df(tree: Tree, level: str, labels: dict[str, str]) -> LabelFile:
-    """Celeb-DF: id0_id1_0000.mp4 is id0_0000.mp4 with another face."""
-    listed = tree.root / level / _TEST_LIST
-    test = _test_videos(listed) if listed.is_file() else {}
-    found = {name: _video_of(name, _CELEB_VIDEO) for name in labels}
-    groups = {name: (video[2] or "YouTube ") + (video[3] or video[1]) for name, video in found.items() if video}
-    videos = {name: _in_class(name, video[1]) if video else _stem(name) for name, video in found.items()}
-    there = test.keys() & set(videos.values())
-    splits = {name: "holdout" if video in test else "train" for name, video in videos.items()} if there else {}
-    told, problems = [], []
+    """Reads Celeb-DF, in which id0_id1_0000.mp4 is id0_0000.mp4 with another face."""
+    test_list = tree.root / level / _TEST_LIST
+    test = _read_test_list(test_list) if test_list.is_file() else {}
+    matches = {name: _match_video(name, _CELEB_VIDEO) for name in labels}
+    groups = {name: (match[2] or "YouTube ") + (match[3] or match[1]) for name, match in matches.items() if match}
+    videos = {name: _name_in_class(name, match[1] if match else "") for name, match in matches.items()}
+    present = test.keys() & set(videos.values())
+    splits = {name: "holdout" if video in test else "train" for name, video in videos.items()} if present else {}
+    read = LabelFile(tables=[test_list] if test else [])
     if test:
-        told.append(f"Celeb-DF: {len(there)} of the {len(test)} videos of {_TEST_LIST} are the holdout")
-    if test and not there:
-        problems.append(
-            f"Celeb-DF: {_TEST_LIST} is not used: none of its videos is there: {listing(list(test.values()))}"
+        read.remarks.append(f"Celeb-DF: {len(present)} of the {len(test)} videos of {_TEST_LIST} are the holdout")
+    if test and not present:
+        read.problems.append(
+            f"Celeb-DF: {_TEST_LIST} is not used: none of its videos is there: {list_names(list(test.values()))}"
         )
-    told.append(f"Celeb-DF: a forged video and the one it was made of are a group ({_share(groups, labels)})")
-    problems += _ungrouped("Celeb-DF", groups, labels)
-    rows = _rows(tree, level, labels, groups, splits)
-    return LabelFile(rows, tuple(problems), tuple(told), tables=(listed,) if test else ())
+    read.remarks.append(
+        f"Celeb-DF: a forged video and the one it was made of are a group ({len(groups)} of {len(labels)} files)"
+    )
+    _add_rows(read, "Celeb-DF", tree, level, labels, groups, splits)
+    return read
 
 
-def _test_videos(listed: Path) -> dict[str, str]:
-    """The videos of the list, `1 YouTube-real/00170.mp4`, as written, by class folder and name without ending."""
-    lines = listed.read_text(encoding="utf-8", errors="replace").splitlines()
+def _read_test_list(file: Path) -> dict[str, str]:
+    """Reads the list's videos, `1 YouTube-real/00170.mp4`, as written, by class folder and name without ending."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     names = [line.split(maxsplit=1)[1].strip() for line in lines if len(line.split(maxsplit=1)) == 2]
-    return {_in_class(name, _stem(name)): name for name in names}
+    return {_name_in_class(name): name for name in names}
 
 
-def _in_class(name: str, video: str) -> str:
-    """A video with its class, whatever lies between them."""
-    return f"{name.partition('/')[0]}/{video}"
-
-
-# --- FaceForensics++
+def _name_in_class(name: str, video: str = "") -> str:
+    """Returns the video that a file is of, else its own name, with its class, whatever lies between them."""
+    return f"{name.partition('/')[0]}/{video or stem_of(last_part(name))}"
 
 
 def _read_face_forensics(tree: Tree, level: str, labels: dict[str, str]) -> LabelFile:
-    """FaceForensics++: 000_003.mp4 is 000.mp4 with the face or the expression of 003.mp4."""
+    """Reads FaceForensics++, in which 000_003.mp4 is 000.mp4 with the face or the expression of 003.mp4."""
     masks = {name for name in labels if "masks" in name.split("/")[:-1]}
     labels = {name: label for name, label in labels.items() if name not in masks}
     numbers: dict[str, list[str]] = {}
     for name, label in labels.items():
-        if found := _video_of(name, _SOURCE_NUMBERS):  # of an original, a second number is that of a frame
-            numbers[name] = [found[1], found[2]] if found[2] and label == "fake" else [found[1]]
-    groups = _joined(numbers)
-    told = [
-        f"FaceForensics++: videos of one source, original or forged, are a group ({_share(groups, labels)})",
-        *([f"FaceForensics++: masks/ is no part of the videos: {len(masks)} files are not read"] if masks else []),
-    ]
+        if match := _match_video(name, _SOURCE_NUMBERS):  # of an original, a second number is that of a frame
+            numbers[name] = [match[1], match[2]] if match[2] and label == "fake" else [match[1]]
+    groups = _join_sources(numbers)
+    share = f"{len(groups)} of {len(labels)} files"
+    read = LabelFile(remarks=[f"FaceForensics++: videos of one source, original or forged, are a group ({share})"])
+    if masks:
+        read.remarks.append(f"FaceForensics++: masks/ is no part of the videos: {len(masks)} files are not read")
     kinds = sorted({part for name in labels for part in name.split("/")[:-1] if re.fullmatch(r"raw|c\d\d", part)})
     if len(kinds) > 1:
-        told.append(f"FaceForensics++: {' and '.join(kinds)} of one video all count, and are of one group")
-    problems = tuple(_ungrouped("FaceForensics++", groups, labels))
-    return LabelFile(_rows(tree, level, labels, groups, {}), problems, tuple(told))
+        read.remarks.append(f"FaceForensics++: {' and '.join(kinds)} of one video all count, and are of one group")
+    _add_rows(read, "FaceForensics++", tree, level, labels, groups, {})
+    return read
 
 
-def _joined(numbers: dict[str, list[str]]) -> dict[str, str]:
-    """The groups of files by the numbers of their sources: what shares one, directly or through others."""
-    root: dict[str, str] = {}
-
-    def find(number: str) -> str:
-        while root.setdefault(number, number) != number:
-            number = root[number]
-        return number
-
-    for found in numbers.values():
-        for other in found[1:]:
-            one, two = sorted((find(found[0]), find(other)))
-            root[two] = one
-    return {name: f"source {find(found[0])}" for name, found in numbers.items()}
+def _join_sources(numbers: dict[str, list[str]]) -> dict[str, str]:
+    """Groups files by the numbers of their sources: what shares one, directly or through others."""
+    sources = DisjointSet(number for pair in numbers.values() for number in pair)
+    for first, *others in numbers.values():
+        for other in others:
+            sources.merge(first, other)
+    group_of = {number: f"source {min(subset)}" for subset in sources.subsets() for number in subset}
+    return {name: group_of[first] for name, (first, *_) in numbers.items()}
 
 
-# --- both
-
-
-def _video_of(name: str, pattern: re.Pattern[str]) -> re.Match[str] | None:
-    """The video that a file is, or was taken out of: by the innermost folder that is called as one, else by its name.
+def _match_video(name: str, pattern: re.Pattern[str]) -> re.Match[str] | None:
+    """Finds the video that a file is, or was taken out of: by the innermost folder that is called as one, or its name.
 
     A frame's own name counts only where nothing but the class is around it: 010.png is a frame's number, not a video's.
     """
     _, *folders, last = name.split("/")
-    if found := next(filter(None, map(pattern.fullmatch, reversed(folders))), None):
-        return found
-    is_own = medium_of(last) == "video" or not folders or folders[-1] in _HOLDERS
-    return pattern.fullmatch(_stem(last)) if is_own else None
+    if match := next(filter(None, map(pattern.fullmatch, reversed(folders))), None):
+        return match
+    is_own = find_medium(last) == "video" or not folders or folders[-1] in _HOLDERS
+    return pattern.fullmatch(stem_of(last)) if is_own else None
 
 
-def _stem(name: str) -> str:
-    """The last part of a name, without the ending of a media file."""
-    last = name.rpartition("/")[2]
-    return os.path.splitext(last)[0] if is_media(last) else last  # noqa: PTH122
-
-
-def _share(groups: dict[str, str], labels: dict[str, str]) -> str:
-    return f"{len(groups)} of {len(labels)} files"
-
-
-def _ungrouped(called: str, groups: dict[str, str], labels: dict[str, str]) -> list[str]:
-    """The warning about files that may have got no group although they belong to one; none if all have."""
-    alone = [name for name in labels if name not in groups]
-    said = f"{called}: {len(alone)} files are of no group, their names are not those of the set's videos: "
-    return [said + listing(alone)] if alone else []
-
-
-def _rows(
-    tree: Tree, level: str, labels: dict[str, str], groups: dict[str, str], splits: dict[str, str]
-) -> tuple[Row, ...]:
-    """The rows of files given relative to the set."""
+def _add_rows(
+    read: LabelFile,
+    called: str,
+    tree: Tree,
+    level: str,
+    labels: dict[str, str],
+    groups: dict[str, str],
+    splits: dict[str, str],
+) -> None:
+    """Adds the files, given relative to the set, and warns of those that got no group although they belong to one."""
+    if alone := [name for name in labels if name not in groups]:
+        line = f"{called}: {len(alone)} files are of no group, their names are not those of the set's videos: "
+        read.problems.append(line + list_names(alone))
     base = os.path.abspath(tree.root / level)  # noqa: PTH100
     inside = f"{level}/" if level else ""
-    return tuple(
+    read.rows = [
         Row(f"{base}/{name}", inside + name, label, groups.get(name, ""), splits.get(name, ""))
         for name, label in labels.items()
-    )
+    ]
 
 
 _SETS: tuple[tuple[str, dict[str, str], Callable[[Tree, str, dict[str, str]], LabelFile]], ...] = (

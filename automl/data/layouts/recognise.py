@@ -6,29 +6,29 @@ around them), a *label file* (see `label_file`), and the competitions' *FFDI lay
     trainset/  trainset_label.txt    valset/  valset_label.txt    testset/ (no labels: ignored)
 
 Folders of classes are the stronger sign: a table beside them wins only if a flag asks for it, or if its labels cover
-the files and say more, or other, than the folders do. What was taken is told, and so is what was not. Which samples
+the files and say more, or other, than the folders do. What was read is reported, and so is what was not. Which samples
 belong together (`groups.csv`) may stand beside any of them; see `automl.data.layouts.groups`.
 """
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from automl.data.layouts.columns import FORGED, GENUINE, LABEL_NAMES, SPLIT_NAMES
+from automl.data.layouts.columns import COLUMN_OPTIONS, FORGED, GENUINE, LABEL_NAMES, flag_of, split_in
 from automl.data.layouts.folders import are_classes, read_folders
 from automl.data.layouts.groups import GROUPS_FILE, with_groups
 from automl.data.layouts.label_file import LabelFile, Row, find_mentions, read_label_file
 from automl.data.layouts.published import read_published
-from automl.data.layouts.text_table import listing
-from automl.data.layouts.tree import LeftOut, Tree, walk_media
+from automl.data.layouts.text_table import list_names
+from automl.data.layouts.tree import LeftOut, Tree, last_part, walk_media
 from automl.errors import DataError
 from automl.files import is_there
-from automl.media.kinds import ENDINGS, Medium, endings_for, is_media, medium_at, medium_within
+from automl.media.kinds import ENDINGS, Medium, endings_for, is_media, find_medium_at, find_medium_within
 from automl.spec import DataSpec
 
 FFDI_SETS = {"trainset": "train", "valset": "validation", "testset": "holdout"}
@@ -36,7 +36,6 @@ FFDI_SETS = {"trainset": "train", "valset": "validation", "testset": "holdout"}
 
 _SHOWN = 5
 _DOCUMENTS = re.compile(r"readme|licen[cs]e|changelog|requirements|notes?\b|sources|citation", re.IGNORECASE)
-_COLUMN_FLAGS = ("file_column", "label_column", "group_column", "split_column")
 _COVERS = 0.8  # of the files: a table of labels, not one that mentions some of them
 
 
@@ -50,7 +49,7 @@ class Listing:
     problems: tuple[str, ...]
     media: Medium
     """What kind of files they all are."""
-    told: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...]
     """What was read and what was not, one line each."""
 
 
@@ -64,25 +63,25 @@ def list_samples(spec: DataSpec) -> Listing:
         One row per file, sorted by path.
 
     Raises:
-        DataError: If the layout cannot be told, or there are no labelled files, or a file has two labels.
+        DataError: If the layout cannot be recognised, or there are no labelled files, or a file has two labels.
     """
-    root, layout, found, tree = _read(spec)
-    table, media, problems = _checked(root, found, layout)
-    table["group"], said = with_groups(table, root, spec.groups)
+    root, layout, read, tree = _read_layout(spec)
+    table, media = _make_table(root, read, layout)
+    table["group"], ungrouped = with_groups(table, root, spec.groups)
     if layout == "ffdi" and media == "video":
         layout = "ffdv"
-    told = [*found.told, *_not_read(table, found, tree)]
-    left = tree.left.warnings() if tree else []
-    return Listing(root.resolve(), layout, table, (*found.problems, *problems, *said, *left), media, tuple(told))
+    problems = [*read.problems, *ungrouped, *(tree.left.list_warnings() if tree else [])]
+    remarks = [*read.remarks, *_describe_unread(table, read, tree)]
+    return Listing(root.resolve(), layout, table, tuple(problems), media, tuple(remarks))
 
 
-def _read(spec: DataSpec) -> tuple[Path, str, LabelFile, Tree | None]:
-    """The root, the layout, its rows, and all that lies below the root if that is a folder."""
+def _read_layout(spec: DataSpec) -> tuple[Path, str, LabelFile, Tree | None]:
+    """Returns the root, the layout, its rows, and all that lies below the root if that is a folder."""
     if spec.path is None or spec.format == "demo":
         from automl.data.demo import demo_dataset  # late: it draws the demo with scikit-image
 
         root = demo_dataset()
-        return root, "demo", _from_table(root, spec, Tree(root)), None
+        return root, "demo", _read_tables_below(root, spec, Tree(root)), None
     root = Path(spec.path).expanduser()
     if not is_there(root):
         raise DataError(f"no such file or folder: {root}")
@@ -93,55 +92,61 @@ def _read(spec: DataSpec) -> tuple[Path, str, LabelFile, Tree | None]:
             raise DataError(f"{root} is one file; give its folder, or a label file")
         return root, "table", read_label_file(root, spec, spec.files_folder), None
     if spec.files_folder:
-        raise DataError(f"--files-folder says where the files of a label file lie, and {root} is a folder")
+        raise DataError(f"--files-folder is for a label file, whose files lie elsewhere, and {root} is a folder")
     tree = Tree(root)
-    layout, found = _from_tree(root, spec, tree)
-    return root, layout, found, tree
+    match spec.format:
+        case "auto":
+            layout, read = _recognise(root, spec, tree)
+        case "ffdi" | "ffdv":
+            layout, read = "ffdi", _read_ffdi(root, spec, tree)
+        case "table":
+            layout, read = "table", _read_tables_below(root, spec, tree)
+        case "folder":
+            layout, read = "folder", read_folders(tree)
+    return root, layout, read, tree
 
 
-def _from_tree(root: Path, spec: DataSpec, tree: Tree) -> tuple[str, LabelFile]:
-    """The layout of a folder, and its rows."""
-    flag = next((name for name in _COLUMN_FLAGS if getattr(spec, name)), None)
-    if spec.format in ("ffdi", "ffdv") or (spec.format == "auto" and _ffdi_level(tree) is not None):
-        return "ffdi", _from_ffdi(root, spec, tree)
-    if spec.format == "table":
-        return "table", _from_table(root, spec, tree)
-    if spec.format == "auto" and not flag:
-        known = next(filter(None, (read_published(tree, level) for level in _levels(tree))), None)
+def _recognise(root: Path, spec: DataSpec, tree: Tree) -> tuple[str, LabelFile]:
+    """Recognises the layout of a folder, and reads it."""
+    if _find_ffdi(tree) is not None:
+        return "ffdi", _read_ffdi(root, spec, tree)
+    option = next((name for name in COLUMN_OPTIONS if getattr(spec, name)), None)
+    if not option:
+        known = next(filter(None, (read_published(tree, level) for level in tree.lone_folders())), None)
         if known:
             return "folder", known
     folders = read_folders(tree)
-    if spec.format == "folder":
-        return "folder", folders
-    files, unread = _label_files(root, tree, spec.file_column)
-    strong = are_classes({row.label for row in folders.rows})
-    if files and (not strong or flag):
+    files, unread = _find_label_files(root, tree, spec)
+    labels = {row.label for row in folders.rows}
+    strong = are_classes(labels)
+    if files and (not strong or option):
         return "table", _read_tables(root, spec, files, tree)
-    if flag and (meant := _meant(root, tree)):
+    if (option or not (files or strong)) and (meant := _find_broken_label_file(root, tree)):
         return "table", read_label_file(meant, spec, root, tree)  # its error says what is wrong
-    if flag:
-        raise DataError(f"{root}: --{flag.replace('_', '-')} is about a label file, and no table here names the files")
+    if option:
+        raise DataError(f"{root}: {flag_of(option)} is for a label file, and no table here names the files")
     if files:
-        table, reason = LabelFile(()), ""
+        table, reason = LabelFile(), ""
         try:
             table = _read_tables(root, spec, files, tree)
         except DataError as exc:
             reason = f": {exc}"
         if _says_more(table, folders, tree):
             return "table", table
-        names = listing([os.path.relpath(file, root) for file in files])
-        told = f"not read: {names}; folders of classes count (--format table reads a label file){reason}"
-        folders = replace(folders, told=(*folders.told, told), tables=tuple(files))
-    elif not strong and (meant := _meant(root, tree)):
-        return "table", read_label_file(meant, spec, root, tree)  # its error says what is wrong
-    elif not strong and len({row.label for row in folders.rows}) > 1:
-        names = listing(sorted({f"{row.label}/" for row in folders.rows}))
+        names = list_names([os.path.relpath(file, root) for file in files])
+        folders.remarks.append(
+            f"not read: {names}; the folders are taken as the classes (--format table reads a label file){reason}"
+        )
+        folders.tables = files
+    elif not strong and len(labels) > 1:
+        names = list_names([f"{label}/" for label in sorted(labels)])
         raise DataError(f"{root}: {names} hold no folders of classes, and no table names their files")
-    return "folder", replace(folders, problems=(*folders.problems, *unread))
+    folders.problems += unread
+    return "folder", folders
 
 
 def _says_more(table: LabelFile, folders: LabelFile, tree: Tree) -> bool:
-    """Whether a table beside folders of classes is the label file, and not one that mentions the files."""
+    """Returns whether a table beside folders of classes is the label file, and not one that mentions the files."""
     if table.columns is None or not table.rows:
         return False
     by_folder = {row.path: row.label for row in folders.rows}
@@ -161,43 +166,31 @@ def _says_more(table: LabelFile, folders: LabelFile, tree: Tree) -> bool:
 # --- the FFDI layout --------------------------------------------------------------------------------------------
 
 
-def _levels(tree: Tree) -> Iterator[str]:
-    """Yields the folder, and the ones in it as long as all files lie in one of them."""
-    level = ""
-    yield level
-    while not tree.directly(level) and len(tree.folders(level)) == 1:
-        (level,) = tree.folders(level)
-        yield level
+def _find_ffdi(tree: Tree) -> Path | None:
+    """Returns the folder that has trainset/ and its label file; None if none has."""
+    folders = (tree.root / level for level in tree.lone_folders())
+    return next((path for path in folders if _ffdi_labels(path, "trainset") and (path / "trainset").is_dir()), None)
 
 
-def _ffdi_level(tree: Tree) -> str | None:
-    """The folder that has trainset/ and its label file, relative to the root; None if none has."""
-    for level in _levels(tree):
-        folder = tree.root / level
-        if _ffdi_label_file(folder, "trainset") and (folder / "trainset").is_dir():
-            return level
-    return None
-
-
-def _from_ffdi(root: Path, spec: DataSpec, tree: Tree) -> LabelFile:
+def _read_ffdi(root: Path, spec: DataSpec, tree: Tree) -> LabelFile:
     """Reads the label file beside each set; a set without one has no labels and is left out."""
-    folder = root / (_ffdi_level(tree) or "")
-    found: list[LabelFile] = []
+    folder = _find_ffdi(tree) or root
+    whole = LabelFile()
     for name, split in FFDI_SETS.items():
-        labels = _ffdi_label_file(folder, name)
+        labels = _ffdi_labels(folder, name)
         if labels and (folder / name).is_dir():
-            one = read_label_file(labels, spec, folder / name)
-            rows = tuple(Row(row.path, row.name, row.label, row.group, split) for row in one.rows)
-            found.append(LabelFile(rows, one.problems, one.told, one.columns, one.tables))
+            read = read_label_file(labels, spec, folder / name)
+            read.rows = [replace(row, split="") if row.split else row for row in read.rows]
+            whole.add_table(read, split)
         elif split == "train":
             raise DataError(f"{root}: the FFDI layout needs trainset/ and trainset_label.txt (or train_label.txt)")
         elif (folder / name).is_dir():
-            found.append(LabelFile((), told=(f"{name}/ has no label file and is not read",)))
-    return _together(found)
+            whole.remarks.append(f"{name}/ has no label file and is not read")
+    return whole
 
 
-def _ffdi_label_file(root: Path, folder: str) -> Path | None:
-    """The label file of an FFDI set: trainset_label.txt or train_label.txt."""
+def _ffdi_labels(root: Path, folder: str) -> Path | None:
+    """Returns the label file of an FFDI set: trainset_label.txt or train_label.txt."""
     names = (f"{folder}_label.txt", f"{folder.removesuffix('set')}_label.txt")
     return next((root / name for name in names if (root / name).is_file()), None)
 
@@ -205,9 +198,9 @@ def _ffdi_label_file(root: Path, folder: str) -> Path | None:
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
-def _from_table(root: Path, spec: DataSpec, tree: Tree) -> LabelFile:
+def _read_tables_below(root: Path, spec: DataSpec, tree: Tree) -> LabelFile:
     """Reads the label files of a folder, whatever else lies in it."""
-    files = _label_files(root, tree, spec.file_column)[0] or list(filter(None, [_meant(root, tree)]))
+    files = _find_label_files(root, tree, spec)[0] or list(filter(None, [_find_broken_label_file(root, tree)]))
     if not files:
         raise DataError(f"{root}: no label file (CSV, TSV, TXT or JSON) that names the files below it")
     return _read_tables(root, spec, files, tree)
@@ -219,163 +212,136 @@ def _read_tables(root: Path, spec: DataSpec, files: Sequence[Path], tree: Tree) 
         return read_label_file(files[0], spec, root, tree)
     if len({file.name.lower().count(".cm.") for file in files}) > 1:  # ASVspoof: the others are of speaker verification
         files = [file for file in files if ".cm." in file.name.lower()]
-    splits = {file: _split_of(file, root) for file in files}
-    told = []
+    splits = {file: _split_in(file, root) for file in files}
+    remarks = []
     if {"train"} < set(splits.values()) - {""} and "" in splits.values():
         beside = [os.path.relpath(file, root) for file, split in splits.items() if not split]
-        told = [f"not read beside those of the splits: {listing(beside)}"]
+        remarks = [f"not read beside those of the splits: {list_names(beside)}"]
         splits = {file: split for file, split in splits.items() if split}
     parts = len({file.name for file in splits}) == 1  # a table of the same name in each folder
     first = next((file for wanted in ("train", "") for file, split in splits.items() if split == wanted), None)
-    if (
-        first is None
-        or (not parts and len(set(splits.values())) < len(splits))
-        or {"", "train"} <= set(splits.values())
-    ):
-        shown = listing([os.path.relpath(file, root) for file in splits])
+    twice = not parts and len(set(splits.values())) < len(splits)
+    if first is None or twice or {"", "train"} <= set(splits.values()):
+        shown = list_names([os.path.relpath(file, root) for file in splits])
         raise DataError(f"{root}: more than one label file: {shown}; give the one to read as the path")
     main = read_label_file(first, spec, root, tree)
-    found = []
+    whole = LabelFile(columns=main.columns)
     for file, split in splits.items():
-        one = main if file == first else read_label_file(file, spec, root, tree, like=main.columns)
-        rows = tuple(Row(row.path, row.name, row.label, row.group, row.split or split) for row in one.rows)
-        found.append(replace(one, rows=rows, columns=main.columns))
-    whole = _together(found)
-    return replace(whole, told=(*whole.told, *told))
+        whole.add_table(main if file == first else read_label_file(file, spec, root, tree, main.columns), split)
+    whole.remarks += remarks
+    return whole
 
 
-def _label_files(root: Path, tree: Tree, file_column: str | None) -> tuple[list[Path], list[str]]:
-    """The tables below a folder that are label files; a sample submission is none.
-
-    Args:
-        root: The folder.
-        tree: What lies below it.
-        file_column: The column that names files, if the user says it.
+def _find_label_files(root: Path, tree: Tree, spec: DataSpec) -> tuple[list[Path], list[str]]:
+    """Finds the tables below a folder that are label files; a sample submission is none.
 
     Returns:
         The files, and warnings of those that may have been meant to be and cannot be read.
     """
-    found, problems = [], []
+    files, problems = [], []
     for name in tree.tables:
         file = root / name
         if "submission" in file.name.lower() or file.name.lower() == GROUPS_FILE:
             continue
-        mentions = find_mentions(file, root, tree, file_column)
-        if mentions.of_labels or (mentions.rows and _split_of(file, root)):
-            found.append(file)
+        mentions = find_mentions(file, root, tree, spec)
+        if mentions.of_labels or (mentions.rows and _split_in(file, root)):
+            files.append(file)
         elif mentions.reason and not _DOCUMENTS.search(file.stem):
             problems.append(f"not read: {mentions.reason}")
-    return found, problems[:_SHOWN]
+    return files, problems[:_SHOWN]
 
 
-def _meant(root: Path, tree: Tree) -> Path | None:
-    """A table in the folder that names no files but may have been meant to; a README was not."""
-    files = [root / name for name in tree.tables if "/" not in name or _split_of(root / name, root)]
+def _find_broken_label_file(root: Path, tree: Tree) -> Path | None:
+    """Finds a table in the folder that names no files but may have been meant to; a README was not."""
+    files = [root / name for name in tree.tables if "/" not in name or _split_in(root / name, root)]
     files = [file for file in files if not _DOCUMENTS.search(file.stem) and "submission" not in file.name.lower()]
     files = [file for file in files if file.suffix.lower() != ".json"]  # which may be of anything
     return next((file for file in files if file.name.lower() != GROUPS_FILE), None)
 
 
-def _split_of(file: Path, root: Path) -> str:
-    """The split that a label file's name says, else its folder's: `train` for train_labels.csv; "" for none."""
-    names = [file.stem, *(part for part in file.relative_to(root).parts[-2:-1])]
-    words = [word for name in names for word in re.split(r"[^a-z]+", name.lower())]
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), "")
-
-
-def _together(found: Sequence[LabelFile]) -> LabelFile:
-    """Several label files as one."""
-    return LabelFile(
-        tuple(row for one in found for row in one.rows),
-        tuple(problem for one in found for problem in one.problems),
-        tuple(line for one in found for line in one.told),
-        found[0].columns,
-        tuple(file for one in found for file in one.tables),
-    )
+def _split_in(file: Path, root: Path) -> str:
+    """Returns the split in a label file's name, else in its folder's: `train` for train_labels.csv; "" for none."""
+    return split_in(file.stem, *file.relative_to(root).parts[-2:-1])
 
 
 # --- the table of samples ---------------------------------------------------------------------------------------
 
 
-def _checked(root: Path, found: LabelFile, layout: str) -> tuple[pd.DataFrame, Medium, list[str]]:
-    """Makes the table of samples: one row per file of one kind, labels in one spelling; raises where that cannot be."""
-    table = pd.DataFrame([vars(row) for row in found.rows], columns=list(Row.__dataclass_fields__), dtype=str)
-    table, media, problems = _of_one_kind(root, table)
+def _make_table(root: Path, read: LabelFile, layout: str) -> tuple[pd.DataFrame, Medium]:
+    """Makes the table of samples: one row per file of one kind, labels in one spelling; raises where that cannot be.
+
+    What is left out is added to the problems of `read`.
+    """
+    table = pd.DataFrame([vars(row) for row in read.rows], columns=list(Row.__dataclass_fields__), dtype=str)
+    table, media = _keep_one_kind(root, table, read.problems)
     if layout != "folder":  # names of folders are names: 001 stays 001
-        table["label"] = _one_spelling(table["label"])
+        table["label"] = _spell_numbers_alike(table["label"])
     for column, what in (("label", "more than one label"), ("split", "more than one split")):
         kinds = table.groupby("path")[column].nunique()
         if bad := kinds.index[kinds > 1].tolist():
             names = [os.path.relpath(path, root if root.is_dir() else root.parent) for path in bad]
-            raise DataError(f"{root}: {len(names)} files have {what}: {listing(names)}; leave one row for each")
-    unique = table.drop_duplicates("path")
-    if repeated := len(table) - len(unique):
-        problems.append(
-            f"{repeated} duplicate rows are counted once: {listing(table['name'][table.duplicated('path')].tolist())}"
-        )
-    return unique.sort_values("path", ignore_index=True), media, problems
+            raise DataError(f"{root}: {len(names)} files have {what}: {list_names(names)}; leave one row for each")
+    repeated = table.duplicated("path")
+    if repeated.any():
+        shown = list_names(table["name"][repeated].tolist())
+        read.problems.append(f"{repeated.sum()} duplicate rows are counted once: {shown}")
+    return table[~repeated].sort_values("path", ignore_index=True), media
 
 
-def _of_one_kind(root: Path, table: pd.DataFrame) -> tuple[pd.DataFrame, Medium, list[str]]:
+def _keep_one_kind(root: Path, table: pd.DataFrame, problems: list[str]) -> tuple[pd.DataFrame, Medium]:
     """Keeps the files of the kind that most are of; those of an unknown kind are left in: what they are shows later.
 
     Raises:
         DataError: If none is of a known kind.
     """
-    kinds = [medium_at(path) for path in table["path"]]
+    kinds = [find_medium_at(path) for path in table["path"]]
     counts = Counter(kind for kind in kinds if kind is not None)
+    if not counts and root.is_file():
+        raise DataError(f"{root}: no labelled images, videos or sounds; they end in {endings_for(tuple(ENDINGS))}")
     if not counts:
-        raise DataError(f"{root}: no labelled images, videos or sounds{_what_else(root)}")
+        raise DataError(
+            f"{root}: no labelled images, videos or sounds; the folder holds {describe_contents(root)}. Give a folder "
+            "of one folder per class, a label file, or the FFDI or FFDV layout (trainset/ with trainset_label.txt)"
+        )
     media = max(counts, key=lambda kind: counts[kind])
     others = [
-        kind not in (media, None) and medium_within(path) != media
+        kind not in (media, None) and find_medium_within(path) != media
         for kind, path in zip(kinds, table["path"], strict=True)
     ]
     if not any(others):
-        return table, media, []
+        return table, media
     names = table["name"][others].tolist()
-    said = f"{len(names)} files are no {media}s, as most are, and are left out: {listing(names)}"
-    return table[[not other for other in others]].reset_index(drop=True), media, [said]
+    problems.append(f"{len(names)} files are no {media}s, as most are, and are left out: {list_names(names)}")
+    return table[[not other for other in others]].reset_index(drop=True), media
 
 
-def _not_read(table: pd.DataFrame, found: LabelFile, tree: Tree | None) -> list[str]:
-    """What lies beside the samples and is not read, one line each."""
+def _describe_unread(table: pd.DataFrame, read: LabelFile, tree: Tree | None) -> list[str]:
+    """Describes what lies beside the samples and is not read, one line each."""
     used = set(table["path"])
     if tree is not None:
         base = os.path.abspath(tree.root)  # noqa: PTH100
-        groups = [name for name in tree.tables if name.rpartition("/")[2].lower() == GROUPS_FILE]
-        lines = tree.left.notes([*(file.name for file in found.tables), *groups[:1]])
-        unnamed = [name for name in tree.below("") if f"{base}/{name}" not in used]
+        groups = [name for name in tree.tables if last_part(name).lower() == GROUPS_FILE]
+        lines = tree.left.list_remarks([*(file.name for file in read.tables), *groups[:1]])
+        unnamed = [name for name in tree.files_below("") if f"{base}/{name}" not in used]
     else:
-        lines, left = [], LeftOut()
-        unnamed = []
+        lines, unnamed = [], []
         for folder in sorted({os.path.dirname(path) for path in used}):  # noqa: PTH120
-            entries = walk_media(Path(folder), left, deep=False)
+            entries = walk_media(Path(folder), LeftOut(), deep=False)
             unnamed += [name for _, name in entries if f"{folder}/{name}" not in used]
-    if unnamed and found.columns is not None:
-        lines.insert(0, f"{len(unnamed)} more files lie there, and no row names them: {listing(unnamed)}")
+    if unnamed and read.columns is not None:
+        lines.insert(0, f"{len(unnamed)} more files lie there, and no row names them: {list_names(unnamed)}")
     return lines
 
 
-def _one_spelling(labels: "pd.Series[str]") -> "pd.Series[str]":
+def _spell_numbers_alike(labels: "pd.Series[str]") -> "pd.Series[str]":
     """Writes labels that are all whole numbers alike: `1`, `1.0` and `01` are one class."""
     if all(re.fullmatch(r"[+-]?\d+(\.0*)?", label) for label in labels.unique()):
         return labels.map({label: str(int(label.partition(".")[0])) for label in labels.unique()})
     return labels
 
 
-def _what_else(root: Path) -> str:
-    """What lies in a folder that has no media files, for the message."""
-    if root.is_file():
-        return f"; they end in {endings_for(tuple(ENDINGS))}"
-    return (
-        f"; the folder holds {contents(root)}. Give a folder of one folder per class, a label file, "
-        "or the FFDI or FFDV layout (trainset/ with trainset_label.txt)"
-    )
-
-
-def contents(folder: Path) -> str:
-    """What kinds of files lie below a folder, and how many of each, for a message."""
+def describe_contents(folder: Path) -> str:
+    """Describes what kinds of files lie below a folder, and how many of each, for a message."""
     suffixes = Counter(path.suffix.lower() for path in folder.rglob("*") if path.is_file())
     kinds = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in suffixes.most_common(_SHOWN))
     return kinds or "no files"

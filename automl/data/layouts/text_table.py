@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from automl.errors import DataError
+from automl.errors import DataError, shorten
 from automl.media.kinds import is_media
 
 TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl")
@@ -82,7 +82,7 @@ class Table:
     records: tuple[tuple[str, ...], ...] | None = field(default=None, repr=False)
     """The rows of a JSON file."""
 
-    def rows(self) -> Iterator[list[str]]:
+    def read_rows(self) -> Iterator[list[str]]:
         """Yields the rows below the header as lists of stripped cells, one per column.
 
         Raises:
@@ -92,7 +92,7 @@ class Table:
             yield from map(list, self.records)
             return
         width = len(self.header)
-        rows = enumerate(self._parse(), start=1)
+        rows = enumerate(self._parse_rows(), start=1)
         if self.headed:
             next(rows)
         for number, row in rows:
@@ -106,25 +106,25 @@ class Table:
             yield row
 
     def one_column(self) -> "Table":
-        """The same file read as one column: its names may hold what looks like a separator."""
-        return _headed(replace(self, whole=True, indexed=False), is_media)
+        """Reads the same file as one column: its names may hold what looks like a separator."""
+        return _with_columns(replace(self, whole=True, indexed=False), is_media)
 
     def with_header(self, headed: bool) -> "Table":
-        """The same table, its first row taken as a header or as data."""
+        """Takes the first row as a header or as data."""
         if headed == self.headed or self.indexed or self.records is not None:
             return self
-        return _headed(self, lambda _: not headed)
+        return _with_columns(self, lambda _: not headed)
 
-    def _parse(self) -> Iterator[list[str]]:
+    def _parse_rows(self) -> Iterator[list[str]]:
         """Yields every row, the header too."""
         seen: list[str] = []  # the lines of the row
-        lines = _lines(self.file, self.encoding, seen)
+        lines = _read_lines(self.file, self.encoding, seen)
         for _ in islice(lines, self.skipped):
             pass
         seen.clear()
         if self.whole:
             for line in lines:
-                yield self._cleaned([_unquoted(line.strip())], seen, 0)
+                yield self._clean_cells([_remove_quotes(line.strip())], seen, 0)
                 seen.clear()
             return
         reader = csv.reader(lines, delimiter=self.separator, skipinitialspace=True, strict=True)
@@ -133,42 +133,33 @@ class Table:
                 for row in reader:
                     cells = [cell.strip() for cell in row]
                     if not "".join(cells).isprintable():
-                        cells = self._cleaned(cells, seen, reader.line_num)
+                        cells = self._clean_cells(cells, seen, reader.line_num)
                     yield cells
                     seen.clear()
                 return
             except csv.Error as exc:
                 if len(seen) > 1 or "end of data" in str(exc):
-                    raise self._open_quote(seen, reader.line_num) from exc
+                    raise self._quote_error(seen, reader.line_num) from exc
                 if "expected" not in str(exc):
                     line_number = _line_number(self.file, self.encoding, self.skipped + reader.line_num - 1)
                     raise DataError(f"{self.file}, line {line_number}: not a table: {exc}") from exc
-                row = _loosely_quoted(seen[0], self.separator, len(self.header))
-            yield self._cleaned([cell.strip() for cell in row], seen, reader.line_num)  # the reader goes on below it
+                row = _parse_loose_quotes(seen[0], self.separator, len(self.header))
+            yield self._clean_cells([cell.strip() for cell in row], seen, reader.line_num)  # the reader goes on below
             seen.clear()
 
-    def _cleaned(self, cells: list[str], seen: Sequence[str], read: int) -> list[str]:
-        """Cells without line ends in them.
-
-        Args:
-            cells: A row.
-            seen: Its lines.
-            read: Lines read so far.
-
-        Raises:
-            DataError: If a cell holds what cannot be printed, or other rows: a quote too many swallowed them.
-        """
+    def _clean_cells(self, cells: list[str], seen: Sequence[str], read: int) -> list[str]:
+        """Removes line ends from the cells of a row; DataError if one cannot be printed, or swallowed other rows."""
         for i, cell in enumerate(cells):
             if "\n" in cell:
-                if _swallows(cells, i, self.separator, len(self.header) or len(cells)):
-                    raise self._open_quote(seen, read)
+                if _swallows_rows(cells, i, self.separator, len(self.header) or len(cells)):
+                    raise self._quote_error(seen, read)
                 cells[i] = " ".join(line.strip() for line in cell.split("\n"))
-            if not printable(cells[i]):
+            if not is_printable(cells[i]):
                 raise DataError(f"{self.file}: a cell has characters that cannot be printed: {cells[i][:80]!r}")
         return cells
 
-    def _open_quote(self, seen: Sequence[str], read: int) -> DataError:
-        """The error for a quote that goes on over the lines below it."""
+    def _quote_error(self, seen: Sequence[str], read: int) -> DataError:
+        """Makes the error for a quote that goes on over the lines below it; `seen` is the row, of `read` lines."""
         number = _line_number(self.file, self.encoding, self.skipped + read - len(seen))
         return DataError(
             f"{self.file}, line {number}: a row has a quote that is not closed where its cell ends, which swallows the "
@@ -188,17 +179,17 @@ def open_table(file: Path, least: int = 2) -> Table:
     Raises:
         DataError: If it cannot be read, is no table, is empty, or has too few columns.
     """
-    encoding = _encoding(file)
-    with _opened(file, encoding) as handle:
+    encoding = _detect_encoding(file)
+    with _open_text(file, encoding) as handle:
         start = handle.read(_START).lstrip()
     if not start:
         raise DataError(f"{file}: the label file is empty")
     if file.suffix.lower() in (".json", ".jsonl") or start.startswith(('{"', "[{", "{\n", "[\n")):
         if _FOREIGN_JSON.match(start):  # COCO's annotations are large: they are not read to be refused
-            raise _other_json(file)
-        return _from_json(file, encoding, least)
-    head = list(islice(_lines(file, encoding), _HEAD))
-    table = _headed(_plan(file, encoding, head, titled=least > 1), is_media)
+            raise _json_error(file)
+        return _read_json(file, encoding, least)
+    head = list(islice(_read_lines(file, encoding), _HEAD))
+    table = _with_columns(_find_table(file, encoding, head, titled=least > 1), is_media)
     if len(table.header) < least:
         raise DataError(
             f"{file}: one column only; a label file has a file column and a label column, with a comma or tab between "
@@ -207,40 +198,44 @@ def open_table(file: Path, least: int = 2) -> Table:
     return table
 
 
-def printable(text: str) -> bool:
-    """Whether a name can go to a terminal and a UTF-8 file: no control characters, no bytes that are not UTF-8."""
+def is_printable(text: str) -> bool:
+    """Returns whether a name can go to a terminal and a UTF-8 file: it has no control characters or broken bytes."""
     return text.isprintable() or not _ODD.search(text)  # the first is quick, and strict about spaces
 
 
-def listing(names: Sequence[str]) -> str:
-    """Writes up to five names, and how many more there are; what cannot be printed is escaped."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    shown = [repr(name) if printable(name) else ascii(name) for name in list(names)[:_SHOWN]]
-    return ", ".join(shown) + more
+def list_names(names: Sequence[str], quoted: bool = True) -> str:
+    """Lists up to five names, and how many more there are; what cannot be printed is escaped."""
+    write = repr if quoted else str
+    shown = [write(name) if is_printable(name) else ascii(name) for name in names[:_SHOWN]]
+    return shorten([*shown, *names[_SHOWN:]], _SHOWN)
 
 
 # --- text -------------------------------------------------------------------------------------------------------
 
 
-def _plan(file: Path, encoding: str, head: Sequence[str], titled: bool) -> Table:
-    """Where the table begins in a text, and what separates its columns."""
+def _find_table(file: Path, encoding: str, head: Sequence[str], titled: bool) -> Table:
+    """Finds where the table begins in a text, and what separates its columns."""
     skipped, title = 0, ""
-    if found := re.fullmatch(r"sep=(.)", head[0].strip(), re.IGNORECASE):  # Excel's own way to name the separator
-        return Table(file, (), True, encoding, found[1], 1)
+    if match := re.fullmatch(r"sep=(.)", head[0].strip(), re.IGNORECASE):  # Excel's own line for the separator
+        return Table(file, (), True, encoding, match[1], 1)
     while skipped < len(head) - 1 and head[skipped].startswith("#"):
         skipped += 1
     rest = head[skipped:]
-    separator = _separator(rest)
-    if skipped and separator and len(_cells(head[skipped - 1], separator)) == len(_cells(rest[0], separator)) > 1:
+    separator = _find_separator(rest)
+    if (
+        skipped
+        and separator
+        and len(_split_line(head[skipped - 1], separator)) == len(_split_line(rest[0], separator)) > 1
+    ):
         skipped -= 1  # `# file,label`: a header
         rest = head[skipped:]
     indexed = False
     for lines in range(min(_MOST_TITLES, len(rest) - 2) + 1) if separator is None else ():
         # a title has no columns; a broken first row has some
-        if lines and not (titled and all(len(_cells(rest[lines - 1], sign)) == 1 for sign in _SEPARATORS[:-1])):
+        if lines and not (titled and all(len(_split_line(rest[lines - 1], sign)) == 1 for sign in _SEPARATORS[:-1])):
             break
-        separator = _separator(rest[lines:])
-        if separator is None and (separator := _separator(rest[lines:], indexed=True)):
+        separator = _find_separator(rest[lines:])
+        if separator is None and (separator := _find_separator(rest[lines:], indexed=True)):
             indexed = True
         if separator:
             skipped, title = skipped + lines, rest[0].strip() if lines else ""
@@ -251,12 +246,12 @@ def _plan(file: Path, encoding: str, head: Sequence[str], titled: bool) -> Table
     return Table(file, (), True, encoding, separator, skipped, title, indexed=indexed)
 
 
-def _headed(table: Table, is_file: Callable[[str], bool]) -> Table:
+def _with_columns(table: Table, is_file: Callable[[str], bool]) -> Table:
     """Fills in the names of the columns from the first row, which is no header if a cell in it is a file.
 
     Nor is it one if what is no word occurs in it twice: `LA_0079 LA_T_1138215 - - bonafide`, `0,0`.
     """
-    first = next(table._parse(), None)
+    first = next(table._parse_rows(), None)
     if first is None:
         raise DataError(f"{table.file}: the label file is empty")
     while len(first) > 2 and not first[-1]:
@@ -266,27 +261,27 @@ def _headed(table: Table, is_file: Callable[[str], bool]) -> Table:
         header = tuple(f"column_{i}" for i in range(1, len(first) + 1))
         return replace(table, header=header, headed=False, repeated=())
     first = [""] * table.indexed + [first[0].lstrip("# "), *first[1:]]
-    return replace(table, header=_numbered(first), headed=True, repeated=repeated)
+    return replace(table, header=_number_names(first), headed=True, repeated=repeated)
 
 
-def _numbered(names: Sequence[str]) -> tuple[str, ...]:
-    """Names that are all different: the second `note` is note_2, the third without a name column_3."""
-    found: dict[str, None] = {}
+def _number_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Makes all names different: the second `note` is note_2, the third without a name column_3."""
+    given: dict[str, None] = {}
     counts: Counter[str] = Counter()
     for i, name in enumerate(names, start=1):
         unique = name = name or f"column_{i}"
         counts[name] += 1
-        while unique in found or (unique != name and unique in names):
+        while unique in given or (unique != name and unique in names):
             counts[name] += unique != name
             unique = f"{name}_{max(2, counts[name])}"
-        found[unique] = None
-    return tuple(found)
+        given[unique] = None
+    return tuple(given)
 
 
-def _lines(file: Path, encoding: str, seen: list[str] | None = None) -> Iterator[str]:
+def _read_lines(file: Path, encoding: str, seen: list[str] | None = None) -> Iterator[str]:
     """Yields the lines that are not blank, of whatever system, with their ends; `seen` gets them, too."""
     # not splitlines(): it also cuts at characters that occur in names, such as U+0085
-    with _opened(file, encoding) as handle:
+    with _open_text(file, encoding) as handle:
         for line in handle:
             if line.strip():
                 if seen is not None:
@@ -295,13 +290,13 @@ def _lines(file: Path, encoding: str, seen: list[str] | None = None) -> Iterator
 
 
 def _line_number(file: Path, encoding: str, index: int) -> int:
-    """The number of a line that is not blank, as editors count; `index` counts those that are not blank, from 0."""
-    with _opened(file, encoding) as handle:
+    """Returns the number of a line, as editors count; `index` counts those that are not blank, from 0."""
+    with _open_text(file, encoding) as handle:
         return next(islice((number for number, line in enumerate(handle, start=1) if line.strip()), index, None), 0)
 
 
 @contextmanager
-def _opened(file: Path, encoding: str) -> Iterator[TextIO]:
+def _open_text(file: Path, encoding: str) -> Iterator[TextIO]:
     """Opens a text; DataError if it cannot be read or is none."""
     try:
         with file.open(encoding=encoding) as handle:
@@ -313,8 +308,8 @@ def _opened(file: Path, encoding: str) -> Iterator[TextIO]:
         raise DataError(f"cannot read {file}: {exc.strerror or exc}") from exc
 
 
-def _encoding(file: Path) -> str:
-    """UTF-8 with or without a byte order mark, or UTF-16 with one; DataError for what is no text."""
+def _detect_encoding(file: Path) -> str:
+    """Recognises UTF-8 with or without a byte order mark, or UTF-16 with one; DataError for what is no text."""
     try:
         with file.open("rb") as handle:
             head = handle.read(16)
@@ -328,13 +323,8 @@ def _encoding(file: Path) -> str:
     return "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
-def _separator(lines: Sequence[str], indexed: bool = False) -> str | None:
-    """The character that cuts all lines into the same number of columns, at least two; None if none does.
-
-    Args:
-        lines: The first lines of a table.
-        indexed: Whether the first of them has no name for the first column, and so is one shorter.
-    """
+def _find_separator(lines: Sequence[str], indexed: bool = False) -> str | None:
+    """Finds the character that cuts all lines into as many columns, at least two; `indexed`: the first has one less."""
     for separator in _SEPARATORS:
         try:
             rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
@@ -342,9 +332,9 @@ def _separator(lines: Sequence[str], indexed: bool = False) -> str | None:
             continue
         if len(rows) > 1 and any("\n" in cell for cell in rows[-1]):
             del rows[-1]  # a quoted cell goes on below the lines looked at
-        if indexed and _is_indexed([_trimmed(row) for row in rows] if separator == " " else rows):
+        if indexed and _is_indexed([_trim_row(row) for row in rows] if separator == " " else rows):
             return separator
-        widths = [[len(_trimmed(row)) for row in rows]]
+        widths = [[len(_trim_row(row)) for row in rows]]
         if separator != " ":  # which ends lines without a column behind it
             widths.append([len(row) for row in rows])
         if not indexed and any(len(set(counts)) == 1 and counts[0] > 1 for counts in widths):
@@ -353,7 +343,7 @@ def _separator(lines: Sequence[str], indexed: bool = False) -> str | None:
 
 
 def _is_indexed(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row is a header without a name for the first column, which holds names of files or numbers.
+    """Returns whether the first row is a header without a name for the first column, of file names or numbers.
 
     A header that lacks the name of its last column is none: its names would be taken for those of other columns.
     """
@@ -372,23 +362,16 @@ def _is_indexed(rows: Sequence[Sequence[str]]) -> bool:
     return all(map(str.isdecimal, keys)) and (names_files or any(all(map(is_media, c)) for c in (second, *others)))
 
 
-def _swallows(cells: Sequence[str], at: int, separator: str, width: int) -> bool:
-    """Whether the lines in a cell are rows of the table.
-
-    Args:
-        cells: A row.
-        at: The cell with more than one line.
-        separator: What separates the columns.
-        width: The table's columns.
-    """
-    lines = cells[at].split("\n")[1:]
-    least = [width] * (len(lines) - 1) + [at + 1]  # the last row goes on in the cells behind
+def _swallows_rows(cells: Sequence[str], position: int, separator: str, width: int) -> bool:
+    """Returns whether the lines in the cell at a position are rows of the table, which has `width` columns."""
+    lines = cells[position].split("\n")[1:]
+    least = [width] * (len(lines) - 1) + [position + 1]  # the last row goes on in the cells behind
     rows = [
         line.split(separator) for line, count in zip(lines, least, strict=True) if line.count(separator) >= count - 1
     ]
-    cells = ["" if i == at else cell for i, cell in enumerate(cells)]
+    cells = ["" if i == position else cell for i, cell in enumerate(cells)]
     others = [[pair for pair in zip(row, cells, strict=False) if pair[1]] for row in rows]
-    if any(_alike(one.strip(), other) for pairs in others for one, other in pairs):
+    if any(_are_alike(one.strip(), other) for pairs in others for one, other in pairs):
         return True
     if len(rows) < len(lines) or len(rows) < 2:  # a comma in a line or two of a text is nothing odd
         return False
@@ -398,8 +381,8 @@ def _swallows(cells: Sequence[str], at: int, separator: str, width: int) -> bool
     )
 
 
-def _alike(one: str, other: str) -> bool:
-    """Whether both are files, or differ in their numbers alone and have letters as well."""
+def _are_alike(one: str, other: str) -> bool:
+    """Returns whether both are files, or differ in their numbers alone and have letters as well."""
     if is_media(other):
         return is_media(one)
     if one[:1] != other[:1] and not (one[:1].isdigit() and other[:1].isdigit()):
@@ -408,28 +391,29 @@ def _alike(one: str, other: str) -> bool:
     return "0" in shape and shape == re.sub(r"\d+", "0", other) and bool(re.search(r"[^\W\d_]", shape))
 
 
-def _loosely_quoted(line: str, separator: str, width: int) -> list[str]:
-    """The cells of a line in which something stands behind a quote that should close a cell."""
+def _parse_loose_quotes(line: str, separator: str, width: int) -> list[str]:
+    """Splits a line in which something stands behind a quote that should close a cell."""
     tight = re.sub(rf'" +(?=[{re.escape(separator)}\n])', '"', line)  # "a.png" , "cat"
     try:
         return next(csv.reader([tight], delimiter=separator, skipinitialspace=True, strict=True))
     except csv.Error:
         plain = next(csv.reader([line], delimiter=separator, skipinitialspace=True, quoting=csv.QUOTE_NONE))
-        return plain if width in (0, len(plain)) else _cells(line, separator)  # "a" b.png is the name as it stands
+        return plain if width in (0, len(plain)) else _split_line(line, separator)  # "a" b.png is the name as it stands
 
 
-def _unquoted(line: str) -> str:
-    """A line without the quotes around all of it, if they are such."""
+def _remove_quotes(line: str) -> str:
+    """Removes the quotes around all of a line, if they are such."""
     inner = line[1:-1]
     return inner.replace('""', '"') if line == f'"{inner}"' and '"' not in inner.replace('""', "") else line
 
 
-def _trimmed(row: list[str]) -> list[str]:
-    """A row without one empty cell at its end, if more than two are left."""
+def _trim_row(row: list[str]) -> list[str]:
+    """Removes one empty cell at the end of a row, if more than two are left."""
     return row[:-1] if len(row) > 2 and not row[-1].strip() else row
 
 
-def _cells(line: str, separator: str) -> list[str]:
+def _split_line(line: str, separator: str) -> list[str]:
+    """Splits a line into cells; one that is broken is one cell."""
     try:
         return next(csv.reader([line], delimiter=separator, skipinitialspace=True))
     except csv.Error:
@@ -439,13 +423,9 @@ def _cells(line: str, separator: str) -> list[str]:
 # --- JSON -------------------------------------------------------------------------------------------------------
 
 
-def _from_json(file: Path, encoding: str, least: int) -> Table:
-    """A table of a JSON file; cells that hold more than one value are left out.
-
-    Raises:
-        DataError: If it is no JSON, or none of a record for each file.
-    """
-    records = _records(file, _load_json(file, encoding))
+def _read_json(file: Path, encoding: str, least: int) -> Table:
+    """Reads a JSON file of a record for each file; columns whose cells hold more than one value are left out."""
+    records = _list_records(file, _load_json(file, encoding))
     header: dict[str, None] = {}
     for record in records:
         header.update(dict.fromkeys(record))
@@ -453,60 +433,57 @@ def _from_json(file: Path, encoding: str, least: int) -> Table:
     if len(plain) < least:
         wanted = "two values each; a label file names a file and its label" if least > 1 else "values"
         raise DataError(f"{file}: its records have no {wanted}")
-    rows = tuple(tuple(_cell(record.get(name)) for name in plain) for record in records)
-    if bad := next((cell for row in (plain, *rows) for cell in row if not printable(cell)), None):
+    rows = tuple(tuple(_write_cell(record.get(name)) for name in plain) for record in records)
+    if bad := next((cell for row in (plain, *rows) for cell in row if not is_printable(cell)), None):
         raise DataError(f"{file}: a value has characters that cannot be printed: {bad[:80]!r}")
     return Table(file, tuple(plain), True, records=rows)
 
 
 def _load_json(file: Path, encoding: str) -> Any:
-    """What a JSON file holds; of JSON Lines, a list, whatever the file is called.
+    """Loads JSON, or JSON Lines as a list, whatever the file is called; DataError if a key is there twice."""
 
-    Raises:
-        DataError: If it is no JSON, or a key is there twice: one of the two would be lost.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+    def make_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(pairs)
+        if len(record) < len(pairs):
             key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
             raise DataError(f"{file}: {key[:80]!r} is there twice in one object; all but the last would be lost")
-        return found
+        return record
 
-    with _opened(file, encoding) as handle:
+    with _open_text(file, encoding) as handle:
         text = handle.read()
     try:
         if file.suffix.lower() != ".jsonl":
             try:
-                return json.loads(text, object_pairs_hook=unique)
+                return json.loads(text, object_pairs_hook=make_unique)
             except json.JSONDecodeError as exc:
                 if exc.msg != "Extra data":  # more than one value: JSON Lines
                     raise
-        lines = text.split("\n")  # not splitlines(): see _lines
-        return [json.loads(line, object_pairs_hook=unique) for line in lines if line.strip()]
+        lines = text.split("\n")  # not splitlines(): see _read_lines
+        return [json.loads(line, object_pairs_hook=make_unique) for line in lines if line.strip()]
     except (ValueError, RecursionError) as exc:
         raise DataError(f"{file}: not JSON: {exc}") from exc
 
 
-def _records(file: Path, found: Any) -> list[dict[str, Any]]:
-    """Records with the same keys, of an object of names or a list of records."""
-    if isinstance(found, dict) and found:
-        if all(isinstance(value, dict) for value in found.values()):
-            return [{"file": name, **value} for name, value in found.items()]
-        if not any(isinstance(value, dict | list) for value in found.values()):
-            return [{"file": name, "label": value} for name, value in found.items()]
-    elif isinstance(found, list) and found and all(isinstance(record, dict) for record in found):
-        return found
-    raise _other_json(file)
+def _list_records(file: Path, content: Any) -> list[dict[str, Any]]:
+    """Makes records of an object of names or a list of records."""
+    if isinstance(content, dict) and content:
+        if all(isinstance(value, dict) for value in content.values()):
+            return [{"file": name, **value} for name, value in content.items()]
+        if not any(isinstance(value, dict | list) for value in content.values()):
+            return [{"file": name, "label": value} for name, value in content.items()]
+    elif isinstance(content, list) and content and all(isinstance(record, dict) for record in content):
+        return content
+    raise _json_error(file)
 
 
-def _other_json(file: Path) -> DataError:
+def _json_error(file: Path) -> DataError:
+    """Makes the error for JSON that is not of a record for each file."""
     return DataError(
         f"{file}: JSON of another kind; a label file is a CSV, TSV or TXT table, or JSON with one record for each "
         'file: {"a.mp4": {"label": "FAKE"}, …}'
     )
 
 
-def _cell(value: Any) -> str:
-    """A JSON value as a table would have it."""
+def _write_cell(value: Any) -> str:
+    """Writes a JSON value as a table would have it."""
     return "" if value is None else str(value).strip()

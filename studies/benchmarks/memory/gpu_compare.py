@@ -143,13 +143,13 @@ def replayed(row: Row, *, accumulates: bool) -> tuple[int, int]:
     """
     from automl.memory.caching_allocator import CachingAllocator
     from automl.memory.envelope import events_at
-    from automl.memory.step import step_of
-    from automl.memory.trace import TRACED_BATCHES, built, trace_model
+    from automl.memory.step import describe_step
+    from automl.memory.trace import TRACED_BATCHES, build_meta_model, trace_model
 
     setting = (row.backbone, row.image_size, row.precision, row.optimizer, row.memory_format)
-    step = step_of(recipe_of(*setting), CLASSES, accumulates)
-    with built(step) as model:
-        first, second = trace_model(model, step, TRACED_BATCHES)
+    step = describe_step(recipe_of(*setting), CLASSES, accumulates)
+    with build_meta_model(step) as model:
+        first, second = trace_model(model, step, TRACED_BATCHES, (row.precision,))[row.precision]
     allocator = CachingAllocator()
     used = sum(allocator.allocate(row.workspace // 2).size_bytes for _ in range(2))  # of forward and backward
     peak, blocks = used, {}
@@ -276,12 +276,12 @@ def _use_one_thread() -> None:
 
 
 def _predict(values: dict[str, Any], budget: int) -> None:
-    from automl.memory.estimate import envelope_of, largest_micro_batch
+    from automl.memory.estimate import largest_micro_batch, predict_envelope
     from automl.recipe import Recipe
 
     recipe = Recipe.from_mapping(values)
     largest_micro_batch(recipe, CLASSES, budget // 2)
-    envelope_of(recipe, CLASSES, accumulates=True)
+    predict_envelope(recipe, CLASSES, accumulates=True)
 
 
 def compare(recipe: "Recipe", family: str, device: str, budget: int) -> list[Row]:
@@ -290,8 +290,8 @@ def compare(recipe: "Recipe", family: str, device: str, budget: int) -> list[Row
 
     from automl.errors import AutomlError
     from automl.gpu.nvml import find_gpu
-    from automl.gpu.probe import CannotProbe, probe
-    from automl.memory.estimate import envelope_of, largest_micro_batch
+    from automl.gpu.probe import CannotProbe, probe_backbone
+    from automl.memory.estimate import largest_micro_batch, predict_envelope
 
     gpu = find_gpu(device)
     fixed = {
@@ -308,11 +308,11 @@ def compare(recipe: "Recipe", family: str, device: str, budget: int) -> list[Row
     try:
         batch = largest_micro_batch(recipe, CLASSES, budget // 2)
         recipe = recipe.model_copy(update={"batch_size": max(batch, 2)})
-        measured = probe(recipe, CLASSES, device, budget)
+        measured = probe_backbone(recipe, CLASSES, device, budget)
         context, workspace, rows = measured.context_bytes, measured.workspace_bytes, []
         for step in measured.steps:
-            envelope = envelope_of(recipe, CLASSES, accumulates=step.batch < recipe.batch_size)
-            figures = envelope.live_at(step.batch), step.allocated, envelope.at(step.batch), step.reserved
+            envelope = predict_envelope(recipe, CLASSES, accumulates=step.batch < recipe.batch_size)
+            figures = envelope.live_bytes(step.batch), step.allocated, envelope.needed_bytes(step.batch), step.reserved
             names = ("predicted_live", "allocated", "predicted_needed", "reserved")
             sizes = dict(zip(names, figures, strict=True)) | {"process": step.process or 0}
             rows.append(Row(**fixed, batch=step.batch, **sizes, context=context, workspace=workspace))
@@ -344,13 +344,13 @@ def measure(models: int, minutes: float, device: str, out: Path, jobs: int) -> N
     import torch
 
     from automl.backbones.table import load_table
-    from automl.gpu.budget import budget_bytes
+    from automl.gpu.budget import decide_budget
     from automl.gpu.nvml import find_gpu, read_nvml
 
     if not torch.cuda.is_available():
-        trouble = read_nvml().trouble or "torch sees none"
+        trouble = read_nvml().problem or "torch sees none"
         sys.exit(f"there is no GPU to measure on ({trouble}); --summary FILE summarises what was measured elsewhere")
-    budget = budget_bytes("auto", [device]).bytes
+    budget = decide_budget("auto", [device]).bytes
     assert budget is not None
     gpu = find_gpu(device)
     done = {row.key for row in read_rows(out)}

@@ -140,13 +140,14 @@ def measure(network: Network, layout: str) -> dict[str, Any]:
     import torch
     from torch import nn
 
+    from automl.backbones.timm_model import build_on_meta
     from automl.memory import trace as tracing
     from automl.memory.envelope import events_at
-    from automl.memory.meta_model import build_shapes
     from automl.memory.step import Step
 
     torch.manual_seed(0)
-    model = build_shapes(network.backbone, 1000, network.image_size)
+    wanted = {"img_size": network.image_size, "drop_path_rate": 0}
+    model, _ = build_on_meta(network.backbone, wanted, num_classes=1000)
     parameters = sum(p.numel() for p in model.parameters())
     for module in model.modules():
         if hasattr(module, "num_batches_tracked"):
@@ -164,8 +165,8 @@ def measure(network: Network, layout: str) -> dict[str, Any]:
         kernel="loop",  # and its SGD takes one parameter after the other
     )
     batches = {b for r in network.recorded for b in (r.batch, next_batch(r.batch)) if b is not None}
-    with mock.patch.object(tracing, "_pass", benchmark_pass):
-        first, second = tracing.trace_model(model, step, tracing.TRACED_BATCHES)
+    with mock.patch.object(tracing, "_run_pass", benchmark_pass):
+        first, second = tracing.trace_model(model, step, tracing.TRACED_BATCHES, ("fp16",))["fp16"]
     if [(s, c > 0) for s, c in first] != [(s, c > 0) for s, c in second]:
         raise ValueError("the traces at two batch sizes differ in more than sizes")
     return {
@@ -201,7 +202,7 @@ def sizes(events: list["Event"]) -> dict[str, Any]:
 
     Returns:
         live: The most alive at once. needed: The segments that the allocator gets by with, which is what
-        `automl.memory.Envelope.at` tells. largest: The largest storage.
+        `automl.memory.envelope.Envelope.needed_bytes` gives. largest: The largest storage.
     """
     from automl.memory.caching_allocator import needed_bytes, peak_live_bytes
 

@@ -37,7 +37,7 @@ def test_a_name_is_found_as_people_write_it(tmp_path, disk, written):
     by_file = classes_of(found)
     assert by_file == {Path(disk.format(k=k)).name: str(k % 2) for k in range(N)}
     assert set(found.samples["name"]) == {written.format(k=k) for k in range(N)}  # a submission keeps them
-    told = any("names are not those of the files and were matched" in line for line in found.told)
+    told = any("names are not those of the files and were matched" in line for line in found.remarks)
     assert told is (not disk.endswith(written))
 
 
@@ -62,7 +62,7 @@ def test_links_are_followed_in_tables_as_in_folders(tmp_path):
     labelled(tmp_path / "data", [f"images/{k}.jpg" for k in range(N)])
     found = read(tmp_path / "data")
     assert len(found.samples) == N
-    assert "1 links lead out of the folder and are followed" in found.told
+    assert "links that lead out of the folder, which are followed: 1" in found.remarks
 
 
 def test_names_of_a_table_in_a_folder_of_its_own(tmp_path):
@@ -88,7 +88,7 @@ def test_one_name_in_two_folders_is_that_of_the_folder_called_like_the_table(tmp
     labelled(tmp_path, [f"{k:03d}" for k in range(N)], table="train.csv")
     found = read(tmp_path)
     assert {Path(path).parent.name for path in found.samples["path"]} == {"train"}
-    assert any("20 more files lie there, and no row names them" in line for line in found.told)
+    assert any("20 more files lie there, and no row names them" in line for line in found.remarks)
 
 
 def test_a_missing_file_is_not_found_in_another_folder(tmp_path):
@@ -133,11 +133,11 @@ def test_labels_are_no_names_though_files_are_called_so(tmp_path):
 def test_a_finder_keeps_inside_its_folder(tmp_path):
     fill(tmp_path, ["secret.png", "data/a.png", "data/images/b.png"])
     finder = Finder(tmp_path / "data/labels.csv")
-    names = finder.settle(["a.png"])
-    assert finder.locate(names, "a.png") == str(tmp_path / "data/a.png")
-    assert finder.locate(names, "../secret.png") is None
-    assert finder.locate(names, str(tmp_path / "secret.png")) is None
-    assert finder.locate(names, "c.png") == ""
+    names = finder.settle_names(["a.png"])
+    assert finder.locate_file(names, "a.png") == str(tmp_path / "data/a.png")
+    assert finder.locate_file(names, "../secret.png") is None
+    assert finder.locate_file(names, str(tmp_path / "secret.png")) is None
+    assert finder.locate_file(names, "c.png") == ""
 
 
 def test_a_few_names_that_differ_are_looked_for_in_their_own_folder(tmp_path, monkeypatch):

@@ -5,11 +5,7 @@ import json
 import pytest
 
 from automl.errors import DataError
-from tests.fixtures.real_names import classes_of, files, fill, read, tab
-
-
-def splits_of(found):
-    return found.samples.groupby("split").size().to_dict()
+from tests.fixtures.real_names import classes_of, files, fill, read, splits_of, tab
 
 
 def group_of(found, name):
@@ -31,8 +27,8 @@ def test_140k_real_and_fake_faces(tmp_path):
     found = read(tmp_path)
     assert (found.format, found.classes) == ("folder", ("fake", "real"))
     assert splits_of(found) == {"train": 16, "validation": 16, "holdout": 16}
-    assert found.told[0] == "all files lie in real_vs_fake/real-vs-fake/"
-    assert "'test.csv', 'train.csv', 'valid.csv'; folders of classes count" in found.told[1]
+    assert found.remarks[0] == "all files lie in real_vs_fake/real-vs-fake/"
+    assert "'test.csv', 'train.csv', 'valid.csv'; the folders are taken as the classes" in found.remarks[1]
     table = read(tmp_path, format="table", split_column=None)
     assert (table.classes, splits_of(table)) == (("0", "1"), {"train": 16, "validation": 16, "holdout": 16})
     one = read(tmp_path / "train.csv")
@@ -54,7 +50,9 @@ def test_asvspoof_2019(tmp_path):
     assert (found.format, found.media, found.classes) == ("table", "sound", ("bonafide", "spoof"))
     assert splits_of(found) == {"train": 12, "validation": 12, "holdout": 12}
     assert classes_of(found)["LA_T_1000.flac"] == "bonafide"
-    assert any("file: column_2, label: column_5 (it has no header); not used: column_1" in line for line in found.told)
+    assert any(
+        "file: column_2, label: column_5 (it has no header); not used: column_1" in line for line in found.remarks
+    )
     assert (found.real_class, found.positive) == (0, 1)
     grouped = read(tmp_path, group_column="column_1")
     assert grouped.grouped
@@ -74,7 +72,7 @@ def test_dfdc(tmp_path):
     groups = found.samples.groupby("group")["split"].nunique()
     assert (len(groups), groups.max()) == (10, 1)
     assert splits_of(found)["validation"] >= 4  # `train` says nothing of what validates
-    assert any("file: file, label: label, group: original, split: split" in line for line in found.told)
+    assert any("file: file, label: label, group: original, split: split" in line for line in found.remarks)
 
 
 def test_celeb_df(tmp_path):
@@ -87,8 +85,8 @@ def test_celeb_df(tmp_path):
     assert found.classes == ("fake", "real")
     assert splits_of(found)["holdout"] == 3
     assert group_of(found, "id3_id4_0000.mp4") == group_of(found, "Celeb-real/id3_0000.mp4")
-    assert found.told[0] == "Celeb-DF: 3 of the 3 videos of List_of_testing_videos.txt are the holdout"
-    assert found.told[1] == "Celeb-DF: a forged video and the one it was made of are a group (18 of 18 files)"
+    assert found.remarks[0] == "Celeb-DF: 3 of the 3 videos of List_of_testing_videos.txt are the holdout"
+    assert found.remarks[1] == "Celeb-DF: a forged video and the one it was made of are a group (18 of 18 files)"
 
 
 def one_side_each(found, folder_of):
@@ -112,7 +110,7 @@ def test_frames_of_celeb_df(tmp_path, kind, frame):
     test = ["1 YouTube-real/00000.mp4", "1 Celeb-real/id0_0000.mp4", "0 Celeb-synthesis/id0_id1_0000.mp4"]
     (top / "List_of_testing_videos.txt").write_text("\n".join([*test, "1 Celeb-real/id99_0000.mp4"]))
     found = read(tmp_path)
-    assert found.told[:2] == (
+    assert found.remarks[:2] == (
         "Celeb-DF: 3 of the 4 videos of List_of_testing_videos.txt are the holdout",
         "Celeb-DF: a forged video and the one it was made of are a group (108 of 108 files)",
     )
@@ -132,7 +130,7 @@ def test_a_test_list_of_videos_that_are_not_there_splits_nothing(tmp_path):
     assert any(
         "is not used: none of its videos is there: 'Celeb-real/id99_0000.mp4'" in line for line in found.problems
     )
-    assert any("24 of 25 files" in line for line in found.told)
+    assert any("24 of 25 files" in line for line in found.remarks)
     assert any("1 files are of no group" in line and "of_another.mp4" in line for line in found.problems)
 
 
@@ -144,7 +142,7 @@ def test_faceforensics(tmp_path):
     assert (found.classes, found.real_class) == (("fake", "real"), 1)
     assert group_of(found, "/004.mp4") == group_of(found, "/005.mp4") == group_of(found, "/005_004.mp4")
     assert found.samples.groupby("group")["split"].nunique().max() == 1
-    assert "FaceForensics++: videos of one source, original or forged, are a group (24 of 24 files)" in found.told
+    assert "FaceForensics++: videos of one source, original or forged, are a group (24 of 24 files)" in found.remarks
     assert not found.problems
 
 
@@ -158,7 +156,7 @@ def test_frames_of_faceforensics(tmp_path, frame):
     assert found.samples["group"].nunique() == 12
     assert splits_of(found).keys() == {"train", "validation", "holdout"}
     assert one_side_each(found, lambda name: name.split("/")[-2])
-    assert "FaceForensics++: videos of one source, original or forged, are a group (144 of 144 files)" in found.told
+    assert "FaceForensics++: videos of one source, original or forged, are a group (144 of 144 files)" in found.remarks
 
 
 def test_frames_of_unknown_videos_get_no_group_by_their_number(tmp_path):
@@ -166,7 +164,7 @@ def test_frames_of_unknown_videos_get_no_group_by_their_number(tmp_path):
         fill(tmp_path / f"original_sequences/youtube/c23/frames/video{k}", ["000.png", "010.png"])
         fill(tmp_path / f"manipulated_sequences/Deepfakes/c23/frames/{k:03d}_{k ^ 1:03d}", ["000.png", "010.png"])
     found = read(tmp_path)
-    assert any("(24 of 48 files)" in line for line in found.told)
+    assert any("(24 of 48 files)" in line for line in found.remarks)
     assert any("24 files are of no group" in line and "video0/000.png" in line for line in found.problems)
 
 
@@ -191,8 +189,8 @@ def test_actors_masks_and_compressions_of_faceforensics(tmp_path):
         files(tmp_path / "manipulated_sequences/DeepFakeDetection/masks/videos", [forged])
     found = read(tmp_path)
     assert (len(found.samples), found.samples["group"].nunique()) == (48, 6)
-    assert "FaceForensics++: masks/ is no part of the videos: 12 files are not read" in found.told
-    assert "FaceForensics++: c23 and c40 of one video all count, and are of one group" in found.told
+    assert "FaceForensics++: masks/ is no part of the videos: 12 files are not read" in found.remarks
+    assert "FaceForensics++: c23 and c40 of one video all count, and are of one group" in found.remarks
 
 
 @pytest.mark.parametrize(
@@ -258,7 +256,7 @@ def test_isic_one_hot(tmp_path):
     found = read(tmp_path)
     assert found.classes == ("BCC", "MEL", "NV")
     assert classes_of(found)["ISIC_0000000.jpg"] == "MEL"
-    assert "file: image, label: one-hot in MEL, NV, BCC" in found.told[0]
+    assert "file: image, label: one-hot in MEL, NV, BCC" in found.remarks[0]
 
 
 def test_ham10000(tmp_path):
@@ -268,7 +266,7 @@ def test_ham10000(tmp_path):
     tab(tmp_path / "HAM10000_metadata.csv", [("lesion_id", "image_id", "dx", "dx_type", "age", "sex"), *rows])
     found = read(tmp_path)
     assert (found.format, found.classes, len(found.samples)) == ("table", ("mel", "nv"), 24)
-    assert "not used: lesion_id, dx_type, age, sex (--group-column lesion_id would)" in found.told[0]
+    assert "not used: lesion_id, dx_type, age, sex (to use it: --group-column lesion_id)" in found.remarks[0]
 
 
 def test_kaggle_dog_breeds(tmp_path):
@@ -281,7 +279,7 @@ def test_kaggle_dog_breeds(tmp_path):
     )
     found = read(tmp_path)
     assert (found.classes, len(found.samples)) == (("beagle", "pug"), 20)
-    assert any("20 more files lie there, and no row names them" in line for line in found.told)
+    assert any("20 more files lie there, and no row names them" in line for line in found.remarks)
 
 
 def test_aptos_train_and_test_tables_are_one_set(tmp_path):
@@ -299,7 +297,7 @@ def test_a_test_table_without_labels_is_no_holdout(tmp_path):
     tab(tmp_path / "test.csv", [("file", "width"), *((f"{k}.png", 3 + k % 2) for k in range(20, 30))])
     found = read(tmp_path)
     assert (len(found.samples), found.classes) == (20, ("0", "1"))
-    assert "test.csv has no column 'label': its 10 rows have no labels and are not used" in found.told
+    assert "test.csv has no column 'label': its 10 rows have no labels and are not used" in found.remarks
 
 
 def test_celeba_partition_and_other_split_columns(tmp_path):
@@ -309,8 +307,8 @@ def test_celeba_partition_and_other_split_columns(tmp_path):
         for k, n in enumerate(names)
     ]
     tab(tmp_path / "labels.csv", [("file", "label", "partition", "Usage", "is_valid", "fold"), *rows])
-    told = read(tmp_path).told[0]
-    assert told.endswith("not used: partition, Usage, is_valid, fold (--split-column partition would)")
+    line = read(tmp_path).remarks[0]
+    assert line.endswith("not used: partition, Usage, is_valid, fold (to use it: --split-column partition)")
     every = {"train": 10, "validation": 10, "holdout": 10}
     assert splits_of(read(tmp_path, split_column="partition")) == every
     assert splits_of(read(tmp_path, split_column="Usage")) == every
@@ -325,7 +323,7 @@ def test_a_column_of_persons_is_proposed_and_not_taken(tmp_path):
     )
     found = read(tmp_path)
     assert not found.grouped
-    assert "not used: speaker (--group-column speaker would)" in found.told[0]
+    assert "not used: speaker (to use it: --group-column speaker)" in found.remarks[0]
 
 
 def test_more_than_one_label_file_is_asked_for(tmp_path):

@@ -21,7 +21,7 @@ def text(folder, content, name="labels.csv"):
 
 def cells(file, least=2):
     table = open_table(file, least)
-    return list(table.header), list(table.rows())
+    return list(table.header), list(table.read_rows())
 
 
 def rows(count, odd, pattern="{k:03d}.png,{c},{q}tall"):
@@ -88,7 +88,7 @@ def test_spaces_around_quotes_and_quotes_in_names(tmp_path):
 def test_a_line_taken_whole_loses_only_the_quotes_around_it(tmp_path):
     file = text(tmp_path, '"a" b.png\n"c".png\n"d, e.png"\n"f ""g"".png"\nh.png\n', "list.txt")
     whole = open_table(file, least=1).one_column()
-    assert [row for (row,) in whole.rows()] == ['"a" b.png', '"c".png', "d, e.png", 'f "g".png', "h.png"]
+    assert [row for (row,) in whole.read_rows()] == ['"a" b.png', '"c".png', "d, e.png", 'f "g".png', "h.png"]
 
 
 def test_a_last_column_that_is_empty_in_some_rows_hides_no_separator(tmp_path):
@@ -137,7 +137,7 @@ CELEBA = "5_o_Clock_Shadow Bald Male \n000001.jpg -1 -1  1\n000002.jpg  1 -1 -1\
 )
 def test_a_header_may_leave_out_the_first_column(tmp_path, content, header, first):
     table = open_table(text(tmp_path, content, "list.txt"))
-    assert (list(table.header), next(table.rows())) == (header, first)
+    assert (list(table.header), next(table.read_rows())) == (header, first)
     assert table.title == {"2": "202599", "M": "My labels"}.get(content[0], "")
 
 
@@ -180,7 +180,7 @@ def test_numbers_that_are_none_are_no_numbers(tmp_path):
     lines = [f"{name},{k % 2},{s}" for k, (name, s) in enumerate(zip("0123", "0121", strict=True))]
     file = text(tmp_path, "\n".join(["id,label,split", *lines, f"{'9' * 5000},1,1", "²,0,1"]) + "\n")
     table, columns = find_columns(open_table(file), Finder(file), DataSpec())
-    assert (columns.files.name, columns.files.names.numbers, len(list(table.rows()))) == ("id", True, 6)
+    assert (columns.files.name, columns.files.names.numbers, len(list(table.read_rows()))) == ("id", True, 6)
 
 
 # --- JSON
@@ -220,9 +220,9 @@ def test_cocos_annotations_are_not_read_to_be_refused(tmp_path, start):
 def test_large_json_that_nobody_named_is_not_read(tmp_path, monkeypatch):
     fill(tmp_path, ["a.png", "b.png"])
     file = text(tmp_path, '{"a.png": 0, "b.png": 1}', "labels.json")
-    assert find_mentions(file, tmp_path, Tree(tmp_path)).rows == 1
+    assert find_mentions(file, tmp_path, Tree(tmp_path), DataSpec()).rows == 1
     monkeypatch.setattr("automl.data.layouts.label_file._LARGEST_JSON", 10)
-    looked = find_mentions(file, tmp_path, Tree(tmp_path))
+    looked = find_mentions(file, tmp_path, Tree(tmp_path), DataSpec())
     assert looked.rows == 0
     assert "give it as the path" in looked.reason
     assert len(cells(file)[1]) == 2

@@ -18,11 +18,11 @@ def test_a_walk_counts_what_it_leaves_out(tmp_path):
     left = LeftOut()
     assert sorted(walk_media(tmp_path, left)) == [("a", "x.jpg"), ("a/b", "y.png")]
     assert left.endings == {".txt": 2, ".bin": 1}
-    assert left.notes() == ["3 files of kinds that are not read: .bin 1, .txt 2"]
-    assert left.warnings() == [
-        "1 links lead nowhere and are left out: 'a/nowhere.jpg'",
-        "1 are no files and are left out: 'a/pipe.jpg'",
-        "1 links lead back to a folder around them: 'a/b/round'",
+    assert left.list_remarks() == ["3 files of kinds that are not read: .bin 1, .txt 2"]
+    assert left.list_warnings() == [
+        "left out, links that lead nowhere (1): 'a/nowhere.jpg'",
+        "left out, pipes, sockets or devices (1): 'a/pipe.jpg'",
+        "left out, links to a folder around them (1): 'a/b/round'",
     ]
 
 
@@ -33,7 +33,7 @@ def test_linked_folders_are_followed_in_classes(tmp_path):
     (tmp_path / "data/cat/more").symlink_to(tmp_path / "elsewhere")
     found = read(tmp_path / "data")
     assert len(found.samples) == 23
-    assert "1 links lead out of the folder and are followed" in found.told
+    assert "links that lead out of the folder, which are followed: 1" in found.remarks
 
 
 def test_a_folder_that_cannot_be_opened_is_told(tmp_path, monkeypatch):
@@ -48,7 +48,7 @@ def test_a_folder_that_cannot_be_opened_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", closed)
     left = LeftOut()
     assert list(walk_media(tmp_path, left)) == [("a", "x.jpg")]
-    assert left.warnings() == ["1 folders cannot be opened and are left out: 'b'"]
+    assert left.list_warnings() == ["left out, folders that cannot be opened (1): 'b'"]
     with pytest.raises(DataError, match=r"cannot read .*/b: Permission denied"):
         list(walk_media(tmp_path, LeftOut(), strict=True))
 
@@ -62,6 +62,6 @@ def test_a_tree_knows_its_folders(tmp_path):
     fill(tmp_path, ["t.jpg", "a/x.jpg", "a/b/y.png", "c/d/z.jpg"])
     files(tmp_path, ["empty/notes.txt", "labels.csv"])
     tree = Tree(tmp_path)
-    assert (tree.folders(""), tree.folders("a"), tree.directly("")) == (["a", "c"], ["a/b"], ["t.jpg"])
-    assert list(tree.below("")) == ["t.jpg", "a/x.jpg", "a/b/y.png", "c/d/z.jpg"]
+    assert (tree.folders_in(""), tree.folders_in("a"), tree.files_in("")) == (["a", "c"], ["a/b"], ["t.jpg"])
+    assert list(tree.files_below("")) == ["t.jpg", "a/x.jpg", "a/b/y.png", "c/d/z.jpg"]
     assert (len(tree), tree.tables) == (4, ["labels.csv", "empty/notes.txt"])

@@ -1,0 +1,31 @@
+"""`automl worker`, which `automl search` starts for each device."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def worker(
+    storage: Annotated[str, typer.Option(help="Optuna storage URL.")],
+    study: Annotated[str, typer.Option(help="Name of the study.")],
+    runs: Annotated[Path, typer.Option(help="Folder that holds the study's folder.")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
+    deadline: Annotated[float | None, typer.Option(help="When to stop, in seconds since 1970.")] = None,
+    supervised: Annotated[bool, typer.Option("--supervised", help="Stop when standard input ends.")] = False,
+) -> None:
+    """Trains trials of a study that a search has started.
+
+    Example: automl worker --storage sqlite:////data/runs/ffdi/study.db --study ffdi --runs /data/runs
+    """
+    from automl.study.folder import StudyFolder
+    from automl.study.storage import Patience, open_study
+    from automl.study.trial import Stop
+    from automl.study.worker import run_worker
+
+    folder = StudyFolder(runs / study)
+    stop = Stop(deadline)
+    if supervised:
+        stop.watch_stream(sys.stdin)
+    run_worker(open_study(folder, storage, Patience(should_stop=stop)), folder, device, stop)

@@ -1,0 +1,90 @@
+"""The known-good recipes of a search space, put first into a study; they show all of long pictures where they can."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+
+from automl.data.picture_shapes import cut_off_note, mostly_long
+from automl.media.kinds import Medium
+from automl.space.nodes import Branches, Choice, Constant, Group
+from automl.space.space import Space
+from automl.study.setup import StudySetup
+from automl.views.frame import Frame
+from automl.views.registry import View
+
+_CROP, _FIT, _WHOLE = "augmentation.crop", "view.frame.fit", "squash"
+Sizes = Sequence[tuple[int, int]]
+"""(width, height) of pictures of the data, in pixels."""
+
+
+def enqueue_known_good(study: optuna.Study, setup: StudySetup, sizes: Sizes) -> None:
+    """Enqueues the space's known-good recipes in a study without trials, each on the backbone it asks for."""
+    train = int((setup.dataset.samples["split"] == "train").sum())
+    for number, good in enumerate(setup.space.known_good):
+        recipe = {"image_size": 224, "epochs": 5} | good
+        images = train * float(recipe["epochs"])
+        affordable = setup.pool.affordable_rank(int(recipe["image_size"]), images, setup.trial_seconds)
+        ranks = {"best": 0, "fastest": setup.pool.fastest_rank(), "affordable": affordable}
+        params = setup.space.find_known_good_params(ranks, lambda drawn: setup.pool.entry_of(drawn).restriction)[number]
+        params = show_all(setup.space, sizes, setup.dataset.media, params)
+        study.enqueue_trial(params, user_attrs={"known_good": good["tier"]})
+
+
+def show_all(space: Space, sizes: Sizes, media: Medium, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Shows all of the pictures to a known-good recipe, where most of them are long and the space can.
+
+    Returns:
+        The Optuna parameters with another crop, of videos another fit of the frame view, or as they were.
+    """
+    if mostly_long(sizes) and media == "image" and _can_choose(_list_crops(space)):
+        return {key: value for key, value in params.items() if not key.startswith(f"{_CROP}.")} | {_CROP: _WHOLE}
+    if mostly_long(sizes) and _FIT in params and _can_choose(_list_fits(space)):
+        return dict(params) | {_FIT: _WHOLE}
+    return dict(params)
+
+
+def show_all_frames(space: Space, sizes: Sizes, view: View) -> View:
+    """Returns the view as the known-good recipes have it, by the same rule as `show_all`."""
+    if isinstance(view, Frame) and mostly_long(sizes) and _can_choose(_list_fits(space)):
+        return view.model_copy(update={"fit": _WHOLE})
+    return view
+
+
+def describe_crops(space: Space, sizes: Sizes, media: Medium = "image") -> str | None:
+    """Describes in one line how much of the pictures is not seen, or that all of it is; None where that is little.
+
+    Of videos, the frame view alone cuts without looking.
+    """
+    name, choices = (_CROP, _list_crops(space)) if media == "image" else (_FIT, _list_fits(space))
+    note = cut_off_note(sizes, f"{media}s")
+    if note is None or not choices or choices == (_WHOLE,):
+        return None
+    if _WHOLE not in choices:
+        return f"warning: {note}, and {name} of {space.source} has {', '.join(choices)}; {_WHOLE} would show all of it"
+    known = "the first recipes have" if mostly_long(sizes) else "the search may draw"
+    return f"{note}; {known} {name} {_WHOLE}, which shows all of it"
+
+
+def _can_choose(choices: tuple[str, ...]) -> bool:
+    return len(choices) > 1 and _WHOLE in choices
+
+
+def _list_crops(space: Space) -> tuple[str, ...]:
+    """Lists the crops of images that a space can draw."""
+    augmentation = space.root.children.get("augmentation")
+    crop = augmentation.children.get("crop") if isinstance(augmentation, Group) else None
+    return tuple(crop.branches) if isinstance(crop, Branches) else ("resize",)
+
+
+def _list_fits(space: Space) -> tuple[str, ...]:
+    """Lists what a space's frame view can show of a frame; nothing where it has no such view."""
+    views = space.root.children.get("view")
+    if not isinstance(views, Branches) or "frame" not in views.branches:
+        return ()
+    match views.branches["frame"].children.get("fit"):
+        case Choice(options):
+            return tuple(map(str, options))
+        case Constant(value):
+            return (str(value),)
+    return ("middle",)

@@ -1,0 +1,258 @@
+"""One trial: parameters → recipe → fit → reports, in a form that another worker can take up again."""
+
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from automl.data.loader import ImageData
+from automl.devices import DeviceLost, DeviceProcess
+from automl.errors import AutomlError, DataError, MemoryBudgetError, first_line
+from automl.files import write_text
+from automl.recipe import Recipe
+from automl.study.folder import StudyFolder
+from automl.study.pool import PoolEntry, fit_within_memory
+from automl.study.setup import StudySetup, StudyViews, describe_view
+from automl.study.storage import StorageLost
+from automl.study.trial_record import read_trial_record, recipe_of, write_trial_record
+from automl.training.fit import fit
+from automl.training.out_of_memory import OutOfMemory
+from automl.training.schedule import EIGHTHS, VALIDATION_SHARE
+from automl.training.types import Diverged, Evaluation, Fit, Parked
+
+_LEAST_EPOCHS = 0.05
+
+OnProgress = Callable[[dict[str, Any]], None]
+"""Called with what a trial does now: `trial`, `epoch`, and `step` and `value`, or `doing` in words."""
+
+
+class Stop:
+    """Whether to stop, and when: at once, after this epoch, or at a moment in time."""
+
+    def __init__(self, deadline: float | None = None) -> None:
+        """Sets the deadline, in seconds since 1970 (`time.time()`); None: none."""
+        self.deadline = deadline
+        self.soon = threading.Event()
+
+    def watch_stream(self, stream: Any) -> None:
+        """Stops soon when the stream holds a line or ends: the supervisor asked, or has ended."""
+
+        def wait_for_line() -> None:
+            stream.readline()
+            self.soon.set()
+
+        threading.Thread(target=wait_for_line, daemon=True).start()
+
+    def seconds_left(self) -> float:
+        """Returns the seconds to the deadline; infinite without one."""
+        return float("inf") if self.deadline is None else self.deadline - time.time()
+
+    def __call__(self, at_checkpoint: bool = True) -> bool:
+        """Returns whether to stop now."""
+        return self.seconds_left() <= 0 or (at_checkpoint and self.soon.is_set())
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial ended, as the storage records it."""
+
+    state: TrialState
+    value: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Trains one trial at a time."""
+
+    setup: StudySetup
+    seed: int
+    views: StudyViews
+    folder: StudyFolder
+    device: str
+    process: DeviceProcess
+    stop: Stop
+    on_progress: OnProgress
+
+    def __call__(self, trial: Trial, frozen: FrozenTrial) -> TrialResult:
+        """Trains a new trial, or one that another worker left behind.
+
+        Args:
+            trial: The trial, running.
+            frozen: What the storage knew of it when it was taken.
+
+        Raises:
+            Parked: If it was asked to stop; the trial stays running, to be taken up again.
+            StorageLost: If its storage does not answer any more; the trial stays running as well.
+            DeviceLost: If this process cannot use its device any more; the trial stays running as well.
+        """
+        try:
+            recipe, entry, data = self._prepare(trial, frozen)
+            result = self._train(trial, frozen, recipe, entry, data)
+        except (Parked, StorageLost, KeyboardInterrupt):
+            raise
+        except (optuna.TrialPruned, MemoryBudgetError) as exc:
+            return TrialResult(TrialState.PRUNED, reason=str(exc))
+        except Diverged as exc:
+            return TrialResult(TrialState.PRUNED, reason=f"diverged: {exc}")
+        except torch.cuda.OutOfMemoryError as exc:  # of a step it would have been survived
+            return TrialResult(TrialState.PRUNED, reason=f"the network itself does not fit: {first_line(exc)}")
+        except Exception as exc:
+            reason = f"{'' if isinstance(exc, AutomlError) else f'{type(exc).__name__}: '}{first_line(exc)}"
+            if self.process.is_lost(exc):
+                raise DeviceLost(reason) from exc
+            write_text(self.folder.trial_folder(trial.number) / "error.txt", traceback.format_exc())
+            return TrialResult(TrialState.FAIL, reason=reason)
+        metrics = result.history[-1].metrics
+        write_trial_record(trial, metrics={name: round(value, 6) for name, value in metrics.items()})
+        return TrialResult(TrialState.COMPLETE, metrics[self.setup.metric])
+
+    # --- the recipe ---------------------------------------------------------------------------------------------
+
+    def _prepare(self, trial: Trial, frozen: FrozenTrial) -> tuple[Recipe, PoolEntry, ImageData]:
+        """Draws the recipe, or recalls it when the trial is taken up again; and opens the samples through its view."""
+        pool = self.setup.pool
+        if read_trial_record(frozen).recipe:
+            recipe = recipe_of(frozen)
+            return recipe, pool.entry_of(recipe.backbone), self._open_data(trial, recipe)
+        values = self.setup.space.suggest_recipe(
+            trial,
+            backbones=len(pool.entries),
+            self_blend=self.setup.dataset.real_class is not None,
+            restriction_of=lambda drawn: pool.entry_of(drawn).restriction,
+        )
+        entry = pool.entry_of(values["backbone"])
+        write_trial_record(trial, backbone=entry.backbone, host=socket.gethostname())
+        given = {"backbone": entry.backbone, "pretrained": entry.weights is not None, "seed": self.seed}
+        recipe = Recipe.from_mapping(values | given, f"trial {trial.number}")
+        write_trial_record(trial, view=recipe.view.name)
+        data = self._open_data(trial, recipe)
+        recipe = self._fit_within_time(recipe, entry, data)
+        recipe = recipe.model_copy(update={"numerics": entry.timing.numerics()})
+        recipe = fit_within_memory(recipe, entry, data.classes, self.setup.memory_bytes)
+        write_trial_record(trial, recipe=recipe.model_dump_json(), image_size=recipe.image_size, epochs=recipe.epochs)
+        return recipe, entry, data
+
+    def _open_data(self, trial: Trial, recipe: Recipe) -> ImageData:
+        """Opens the samples through the recipe's view, decoded first where no trial had that view before.
+
+        Raises:
+            optuna.TrialPruned: If the view shows too little to train on.
+            Parked: If it was asked to stop meanwhile.
+        """
+
+        def on_file(done: int, total: int) -> None:
+            doing = f"decoding {describe_view(recipe.view)}, {done} of {total}"
+            self.on_progress({"trial": trial.number, "epoch": 0.0, "doing": doing})
+            if self.stop(True):
+                raise Parked
+
+        try:
+            return self.views.open_view(recipe.view, on_file)
+        except DataError as exc:
+            raise optuna.TrialPruned(f"view {recipe.view.name}: {first_line(exc)}") from exc
+
+    def _fit_within_time(self, recipe: Recipe, entry: PoolEntry, data: ImageData) -> Recipe:
+        """Shortens a recipe that would take longer than a trial may, or than there is time left."""
+        limit = min(self.setup.trial_seconds or float("inf"), 0.9 * self.stop.seconds_left())
+        timing = entry.timing.scale_to(recipe.image_size)
+        epoch = len(data.labels("train")) * timing.train_seconds
+        validation = int(data.counts("validation").sum()) * timing.evaluation_seconds
+        # Validations take a share of the training time, but at least one of them is made.
+        epochs = min(limit / (epoch * (1 + VALIDATION_SHARE)), (limit - validation) / epoch)
+        if epochs >= recipe.epochs:
+            return recipe
+        epochs = max(_LEAST_EPOCHS, float(f"{epochs:.2g}"))
+        return recipe.model_copy(update={"epochs": epochs, "freeze_epochs": min(recipe.freeze_epochs, epochs / 4)})
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def _train(self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, entry: PoolEntry, data: ImageData) -> Fit:
+        """Trains, and reports to storage and pruner."""
+        callbacks = TrialCallbacks(trial, frozen, recipe, self.setup.metric, self.on_progress)
+        try:
+            return fit(
+                recipe,
+                data,
+                weights=entry.locate_weights(),
+                device=self.device,
+                checkpoint=self.folder.trial_folder(trial.number) / "checkpoint.pt",
+                on_evaluation=callbacks.on_evaluation,
+                on_step=callbacks.on_step,
+                on_out_of_memory=callbacks.on_out_of_memory,
+                should_stop=self.stop,
+            )
+        finally:
+            callbacks.write_time()
+
+
+class TrialCallbacks:
+    """The callbacks of `training.fit` for one trial: they report to the storage, the pruner, and whoever watches."""
+
+    def __init__(self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, metric: str, on_progress: OnProgress) -> None:
+        """Prepares them; `frozen` is what the storage held when the trial was taken, which is not reported again."""
+        self._trial, self._recipe, self._metric, self._on_progress = trial, recipe, metric, on_progress
+        record = read_trial_record(frozen)
+        self._reported = set(frozen.intermediate_values)
+        # With a handful of trials to compare, the pruner would be guessing: the first half of a recipe that is known
+        # to be good is spared.
+        self._spared = EIGHTHS // 2 if record.known_good else 1
+        self._resumed_at, self._out_of_memory = record.resumed_at, record.out_of_memory
+        self._taken_up = bool(record.recipe)
+        self._spent = record.spent
+        self._started = time.perf_counter() - self._spent.get("fit_seconds", 0.0)
+        self._validation_seconds = 0.0
+        self._value: float | None = None
+
+    def on_evaluation(self, evaluation: Evaluation) -> None:
+        """Reports a validation, once.
+
+        Raises:
+            optuna.TrialPruned: If the pruner says so.
+        """
+        trial, value = self._trial, evaluation.metrics[self._metric]
+        self._value = value
+        self._validation_seconds += evaluation.validation_seconds
+        self._spent["epochs_done"] = round(evaluation.epoch, 3)
+        self._spent["train_seconds"] = round(evaluation.train_seconds, 2)
+        self._spent["validation_seconds"] = round(self._validation_seconds, 2)
+        if evaluation.eighth in self._reported:
+            return
+        trial.report(value, evaluation.eighth)
+        self.write_time()
+        # Asked in any case: it is how the pruner learns what this trial's successors are compared with.
+        behind = trial.should_prune()
+        if behind and self._spared <= evaluation.eighth < EIGHTHS:
+            length = f"{evaluation.epoch:.3g} of {self._recipe.epochs:.3g} epochs"
+            raise optuna.TrialPruned(f"{self._metric} {value:.4f} after {length} is behind")
+
+    def on_step(self, done: int, total: int) -> None:
+        """Reports where the trial is; writes where it went on, if it was taken up again."""
+        epochs = self._recipe.epochs
+        if self._taken_up:
+            self._taken_up = False
+            write_trial_record(self._trial, resumed_at=[*self._resumed_at, round(epochs * (done - 1) / total, 3)])
+        progress = {"trial": self._trial.number, "step": done, "epoch": epochs * done / total, "value": self._value}
+        self._on_progress(progress)
+
+    def on_out_of_memory(self, event: OutOfMemory) -> None:
+        """Writes that memory ran out, and with which micro-batches the trial goes on."""
+        print(f"trial {self._trial.number}: {event.describe()}", flush=True)
+        sizes = {"micro_batch_size": event.micro_batch_size, "next": event.next_micro_batch_size}
+        self._out_of_memory = [*self._out_of_memory, {"step": event.step, "where": event.where} | sizes]
+        write_trial_record(self._trial, out_of_memory=self._out_of_memory)
+        if event.next_micro_batch_size is not None and event.where != "evaluation":
+            self._recipe = self._recipe.with_numerics(micro_batch_size=event.next_micro_batch_size)
+            write_trial_record(self._trial, recipe=self._recipe.model_dump_json())
+
+    def write_time(self) -> None:
+        """Writes what was spent so far, over all resumptions; as one attribute, because each one is a transaction."""
+        self._spent["fit_seconds"] = round(time.perf_counter() - self._started, 2)
+        write_trial_record(self._trial, spent=dict(self._spent))

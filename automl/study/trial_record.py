@@ -1,0 +1,269 @@
+"""What a storage keeps of trials and studies: their user attributes, by name, and trials as rows for people.
+
+The names of the attributes stand here alone: each is a field of `TrialRecord` or `StudyRecord`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from automl.backbones.capabilities import without_unsupported
+from automl.errors import StudyError
+from automl.recipe import Recipe
+from automl.spec import StudySpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from automl.space.space import Space
+
+_SPENT = ("epochs_done", "train_seconds", "validation_seconds", "fit_seconds")
+"""What `TrialRecord.spent` holds; studies of earlier versions hold each as an attribute of its own."""
+
+
+# --- user attributes ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """The user attributes of a trial."""
+
+    backbone: str = ""
+    view: str = "image"
+    image_size: int | None = None
+    epochs: float | None = None
+    """Of the whole recipe."""
+    recipe: str = ""
+    """JSON; empty until it is drawn and adapted to budget and time."""
+    known_good: str = ""
+    """The tier of a recipe that the search space lists; empty for one that the sampler drew."""
+    host: str = ""
+    """Where it trains: a trial is taken up again on the same machine only."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """On the validation split, at the end."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """`epochs_done`, the seconds of training steps (`train_seconds`) and of validations (`validation_seconds`), and all
+    seconds inside `fit`, resumptions included (`fit_seconds`): up to its last validation or, once it ended, in all."""
+    out_of_memory: list[dict[str, Any]] = field(default_factory=list)
+    resumed_at: list[float] = field(default_factory=list)
+    """The epochs at which it was taken up again."""
+    taken_up: int = 0
+    """How often it was taken up again."""
+    device_lost: int = 0
+    """How often it left its worker with a device that cannot be used any more."""
+    error: str = ""
+    """Why it failed."""
+    reason: str = ""
+    """Why it was pruned."""
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """The user attributes of a study; `automl.study.setup` writes and reads them."""
+
+    spec: str = ""
+    """JSON of the `StudySpec`, its paths absolute."""
+    space: str = ""
+    """YAML."""
+    pool: str = "[]"
+    """JSON of the pool's entries."""
+    samples: str = ""
+    """The digest of the samples, which are in the study's folder."""
+    dataset: str = "{}"
+    """JSON of the data set without its samples."""
+    metric: str = ""
+    cache_size: int = 0
+    memory_bytes: int | None = None
+    trial_seconds: float | None = None
+    stopped: str | None = None
+    """Why the study ended before its budget."""
+
+
+def _pick_fields(record: type[TrialRecord | StudyRecord], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keeps the values that are fields of a record."""
+    return {item.name: values[item.name] for item in fields(record) if item.name in values}
+
+
+def read_trial_record(trial: FrozenTrial | Trial) -> TrialRecord:
+    """Reads the user attributes of a trial, also of one that an earlier version trained."""
+    attributes = trial.user_attrs
+    flat = attributes | attributes.get("spent", {})
+    spent = {name: float(flat[name]) for name in _SPENT if name in flat}
+    return TrialRecord(**(_pick_fields(TrialRecord, attributes) | {"spent": spent}))
+
+
+def write_trial_record(trial: Trial, **values: Any) -> None:
+    """Writes user attributes of a trial: fields of `TrialRecord`. Each is a transaction."""
+    TrialRecord(**values)  # refuses a name that is none
+    for name, value in values.items():
+        trial.set_user_attr(name, value)
+
+
+def read_study_record(study: optuna.Study) -> StudyRecord:
+    """Reads the user attributes of a study.
+
+    Raises:
+        StudyError: If the study was not made by automl.
+    """
+    attributes = study.user_attrs
+    if "spec" not in attributes:
+        raise StudyError(f"study {study.study_name!r} was not made by automl: it holds no spec")
+    return StudyRecord(**_pick_fields(StudyRecord, attributes))
+
+
+def write_study_record(study: optuna.Study, **values: Any) -> None:
+    """Writes user attributes of a study: fields of `StudyRecord`."""
+    StudyRecord(**values)  # refuses a name that is none
+    for name, value in values.items():
+        study.set_user_attr(name, value)
+
+
+def read_spec(study: optuna.Study) -> StudySpec:
+    """Reads the spec a study has now; its budgets may be changed while a worker runs.
+
+    Raises:
+        StudyError: If the study was not made by automl.
+    """
+    return _parse_spec(read_study_record(study).spec, study.study_name)
+
+
+@lru_cache(maxsize=8)
+def _parse_spec(text: str, name: str) -> StudySpec:
+    """Validates a stored spec, once for each text."""
+    return StudySpec.from_mapping(json.loads(text), f"study {name}")
+
+
+def recipe_of(trial: FrozenTrial) -> Recipe:
+    """Reads the recipe a trial trained; of a study of an earlier version without what the backbone had ignored.
+
+    Raises:
+        StudyError: If the trial has none (it failed before it was resolved).
+    """
+    text = read_trial_record(trial).recipe
+    if not text:
+        raise StudyError(f"trial {trial.number} has no recipe: it failed before it was resolved")
+    return without_unsupported(Recipe.from_mapping(json.loads(text), f"trial {trial.number}"))[0]
+
+
+# --- trials of a study --------------------------------------------------------------------------------------------
+
+
+def list_finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Lists the trials that have ended, in the order they ended."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    ended = study.get_trials(deepcopy=False, states=states)
+    return sorted(ended, key=lambda trial: (trial.datetime_complete is None, trial.datetime_complete, trial.number))
+
+
+def best_first(study: optuna.Study) -> list[FrozenTrial]:
+    """Lists the complete trials, the best first; of equal ones the earlier."""
+    sign = -1 if study.direction == StudyDirection.MAXIMIZE else 1
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial | None:
+    """Finds the best complete trial; None while there is none."""
+    return next(iter(best_first(study)), None)
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial, for people."""
+
+    number: int
+    state: str
+    """`complete`, `pruned`, `failed`, `running` or `unfinished`."""
+    backbone: str
+    image_size: int | None
+    epochs: float | None
+    """Of the whole recipe."""
+    epochs_done: float
+    value: float | None
+    """The metric at its end or, if it did not get there, at its last validation."""
+    best_value: float | None
+    """The best of its validations."""
+    seconds: float | None
+    """From its start to its end, pauses included."""
+    reason: str
+    known_good: str
+    view: str = "image"
+    out_of_memory: int = 0
+    """How often memory ran out; up to two times the trial goes on with smaller micro-batches."""
+
+
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+}
+
+
+def trial_rows(trials: list[FrozenTrial], maximize: bool = True, running: str = "running") -> list[TrialRow]:
+    """Makes one row for each trial that has started, by number.
+
+    Args:
+        trials: Of one study.
+        maximize: Whether a larger metric is better.
+        running: What to call a trial that has not ended; where no worker is left, it is `unfinished`.
+    """
+    states = _STATES | {TrialState.RUNNING: running}
+    return [
+        _make_row(trial, maximize, states[trial.state])
+        for trial in sorted(trials, key=lambda trial: trial.number)
+        if trial.state in _STATES
+    ]
+
+
+def _make_row(trial: FrozenTrial, maximize: bool, state: str) -> TrialRow:
+    values = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
+    value = trial.value if trial.state == TrialState.COMPLETE else (values[-1] if values else None)
+    record = read_trial_record(trial)
+    return TrialRow(
+        number=trial.number,
+        state=state,
+        backbone=record.backbone,
+        image_size=record.image_size,
+        epochs=record.epochs,
+        epochs_done=record.spent.get("epochs_done", 0.0),
+        value=value,
+        best_value=(max if maximize else min)(values) if values else value,
+        seconds=trial.duration.total_seconds() if trial.duration else None,
+        reason=record.error or record.reason,
+        known_good=record.known_good,
+        view=record.view,
+        out_of_memory=len(record.out_of_memory),
+    )
+
+
+def trials_table(study: optuna.Study, space: "Space") -> "pd.DataFrame":
+    """Makes the table of all trials with their parameters and metrics, as `trials.csv` holds it.
+
+    Returns:
+        A row a trial: what `TrialRow` has, the recipe's drop path (0 where the backbone has none), then `metric.*`,
+        then `param.*` (as a recipe has them, not as indexes).
+    """
+    import pandas as pd
+
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    rows: list[dict[str, Any]] = []
+    for row in trial_rows(list(trials.values()), study.direction == StudyDirection.MAXIMIZE):
+        trial = trials[row.number]
+        record = read_trial_record(trial)
+        rows.append(
+            vars(row)
+            | {"drop_path": json.loads(record.recipe or "{}").get("drop_path")}
+            | {f"metric.{name}": value for name, value in record.metrics.items()}
+            | {f"param.{name}": value for name, value in space.decode_params(trial.params).items()}
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,114 @@
+"""The checks together, as `automl doctor` and a search run them."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from automl.doctor import machine
+from automl.doctor.checks import CHECKS, refuse_hopeless, run_checks
+from automl.doctor.machine import Disk
+from automl.doctor.report import Fact, Options, Problem, Report
+from automl.errors import StudyError, WeightsError
+
+GB = 10**9
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_check_reports_facts_on_this_machine_and_sentences_that_say_what_to_do(check, tmp_path):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    report = check(Options(tmp_path / "runs", weights))
+    assert check.__name__.startswith("check_")
+    assert check.__doc__.startswith("Reports ")
+    assert report.findings
+    for fact in report.findings:
+        assert fact.name
+        assert fact.text
+        assert "\n" not in fact.name + fact.text
+    for problem in report.problems:
+        assert ": " in problem.text  # what is wrong: what to do
+        assert not problem.text.endswith(".")
+        assert "\n" not in problem.text
+    assert not list(tmp_path.glob("runs*"))  # nothing is changed
+
+
+def test_all_checks_are_run_in_their_order():
+    names = [fact.name for fact in run_checks().findings]
+    shown = [name for name in names if not name.startswith("GPU")]
+    assert shown[:6] == ["automl", "Python", "torch", "torchvision", "timm", "driver"]
+    assert [name for name in shown[6:] if name != "disk for studies"] == [
+        *("cores", "memory", "shared memory", "cache", "disk for cache", "weights cached", "weights hub"),
+    ]
+
+
+def test_a_folder_of_weights_that_does_not_exist(tmp_path):
+    with pytest.raises(WeightsError, match="is not a folder"):
+        run_checks(tmp_path / "nowhere")
+
+
+def test_the_checks_are_imported_without_torch():
+    code = "import sys, automl.doctor.checks; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_reports_add_up():
+    both = Report((Fact("a", "1"),), (Problem("x"),)) + Report((Fact("b", "2"),), (Problem("y", fatal=True),))
+    assert [fact.name for fact in both.findings] == ["a", "b"]
+    assert [problem.text for problem in both.problems] == ["x", "y"]
+    assert not both.can_search
+
+
+# --- before a search -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disks(monkeypatch):
+    """Sets the disk of a folder: `disks(lambda folder: Disk(1, 5 * GB, True))`."""
+    return lambda find: monkeypatch.setattr(machine, "find_disk", find)
+
+
+def test_a_search_begins_where_something_can_be_trained(disks, tmp_path):
+    disks(lambda _: Disk(1, 100 * GB, True))
+    refuse_hopeless(("cpu",), tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("disk", "message"),
+    [
+        (lambda folder: Disk(1, 100 * GB, folder.name != "runs"), r"runs cannot be written, and the studies .*--runs"),
+        (lambda _: Disk(1, 100 * 10**6, True), "only 100MB of disk is free"),
+    ],
+)
+def test_a_search_does_not_begin_where_nothing_can_be_written(disks, disk, message, tmp_path):
+    disks(disk)
+    with pytest.raises(StudyError, match=message):
+        refuse_hopeless(("cpu",), tmp_path / "runs")
+
+
+def test_a_search_does_not_begin_without_a_library(disks, monkeypatch, tmp_path):
+    disks(lambda _: Disk(1, 100 * GB, True))
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(StudyError, match="timm cannot be imported"):
+        refuse_hopeless(("cpu",), tmp_path / "runs")
+
+
+def test_a_search_does_not_begin_on_a_gpu_that_torch_has_no_kernels_for(disks, monkeypatch, tmp_path):
+    """A P100 with today's torch: every step would fail with `no kernel image is available`."""
+    import torch
+
+    disks(lambda _: Disk(1, 100 * GB, True))
+    p100 = SimpleNamespace(name="Tesla P100-PCIE-16GB", major=6, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: p100)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
+    with pytest.raises(StudyError, match=r"cannot compute on cuda:0 \(Tesla P100-PCIE-16GB\), .* older GPU needs"):
+        refuse_hopeless(("cuda:0",), tmp_path / "runs")
+    p100.major, p100.minor = 7, 5
+    refuse_hopeless(("cuda:0",), tmp_path / "runs")
