@@ -153,10 +153,7 @@ def keep_freed_memory() -> bool:
     By default every activation larger than 32 MiB at most is mapped anew in each step, and the kernel zeroes each of
     its pages again: training mobilenetv2_100 at 192 px, batch 32, on two cores went from 21 to 34 images a second
     with this, and system time from 40 % to almost nothing (`studies/benchmarks/cpu_memory.py`). It costs nothing but
-    memory that the next step wants anyway.
-
-    Returns:
-        Whether it was done; not where the C library is another one.
+    memory that the next step wants anyway. Returns whether it was done; not where the C library is another one.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,15 +1,5 @@
 """The exceptions a user can meet.
 
-AutomlError
-├── SpecError       a study spec, a flag, or a quantity that cannot be read
-├── SpaceError      a search space with one or more mistakes, all of them listed
-├── RecipeError     a recipe that does not fit its task
-├── DataError       a data set that cannot be understood or used
-├── WeightsError    pretrained weights out of reach, or a file that is not safe to load
-├── PoolError       no backbone fits the budgets
-├── StudyError      a study that cannot be created, continued, found, or go on
-└── MemoryBudgetError  one training step needs more memory than the budget gives
-
 Each message says the value, the limit and the fix, in one or a few plain lines. The command line prints it
 and exits with code 2; only what is not an `AutomlError` shows a traceback.
 """
@@ -74,12 +64,7 @@ def first_line(error: BaseException) -> str:
 
 
 def check_name(kind: str, name: str, valid: Iterable[str]) -> None:
-    """Refuses a name that is not among the valid ones.
-
-    Args:
-        kind: What is named, for the message.
-        name: The name given.
-        valid: The names that exist.
+    """Refuses a name that is not among the valid ones; `kind` says in the message what is named.
 
     Raises:
         SpecError: With the valid names, nearest first.

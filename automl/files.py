@@ -30,14 +30,11 @@ def cache_dir() -> Path:
 
 
 def shipped(folder: str, name: str) -> Path:
-    """Finds a file that comes with automl, in a wheel or in a checkout.
+    """Finds a file that comes with automl, in a wheel or in a checkout; it may not exist.
 
     Args:
         folder: `search_spaces` or `studies`.
         name: The file's name, with its ending.
-
-    Returns:
-        Its path, which may not exist.
     """
     package = Path(__file__).parent
     inside = package / folder / name  # a wheel
@@ -58,13 +55,6 @@ def is_there(path: Path) -> bool:
 
 def load_yaml(path: Path, error: type[AutomlError] = SpecError) -> Any:
     """Reads a YAML file with `yaml.safe_load`.
-
-    Args:
-        path: The file.
-        error: What to raise when it cannot be read.
-
-    Returns:
-        What the file holds.
 
     Raises:
         AutomlError: Of type `error`, with the file, line and column where the YAML is broken.
@@ -103,10 +93,7 @@ def read_header(path: Path) -> dict[str, str]:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` that replaces it when the block ends well.
-
-    A reader, or a process killed at any moment, sees the old file or the new one, never half of one.
-    """
+    """Yields a temporary path that replaces `path` when the block ends well: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)

@@ -52,15 +52,12 @@ def map_in_processes(function: Callable[[Key], Result], keys: Sequence[Key], job
     """Calls a function for every key, in fresh processes, and yields what is ready.
 
     Args:
-        function: A function of a module; it is called once a key.
+        function: A function of a module; what it raises is raised here.
         keys: Its arguments.
         jobs: Processes; with one, or one key, this process does it.
 
     Yields:
         Each key with its result, in the order in which they are ready.
-
-    Raises:
-        Exception: Whatever the function raises.
     """
     if jobs == 1 or len(keys) < 2:
         yield from ((key, function(key)) for key in keys)

@@ -152,11 +152,9 @@ class StudySpec(Section):
 
     @classmethod
     def load(cls, path_or_name: str, overrides: dict[str, Any] | None = None) -> "StudySpec":
-        """Reads a study spec from a file, or one that ships with automl by its name (`default`, `ffdi`).
+        """Reads a study spec from a YAML file, or one that ships with automl by its name (`default`, `ffdi`).
 
-        Args:
-            path_or_name: A YAML file or a shipped name.
-            overrides: Values that win over the file's; nested like the spec.
+        `overrides`, nested like the spec, win over the file's values.
 
         Raises:
             SpecError: If the file is missing or has mistakes, all of them listed.

@@ -4,10 +4,10 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from automl.training.fit import fit
-from tests.test_benchmarks import load
+from tests.fixtures.scripts import load_script
 from tests.fixtures.trainings import DATA, recipe_of
 
-oom = load("oom")
+oom = load_script("benchmarks/oom.py")
 TOLD = {"forward": "training", "backward": "training", "optimizer": "optimizer", "evaluation": "evaluation"}
 
 

@@ -6,15 +6,14 @@ size is built and given those, as timm would load them (with its own resizing of
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from automl.backbones.capabilities import REASON_CHARACTERS, SIZES, Capabilities, find_capabilities
+from automl.backbones.capability_table import REASON_CHARACTERS, Capabilities
 from automl.backbones.timm_model import (
     SkipInitialisation,
     build_on_meta,
@@ -24,7 +23,6 @@ from automl.backbones.timm_model import (
     has_drop_path,
     summarize_error,
 )
-from automl.processes import map_in_processes
 
 _CLASSES = 2
 _SHORT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
@@ -42,51 +40,18 @@ def examine_backbone(backbone: str, sizes: Iterable[int]) -> Capabilities:
 
     check_backbone(backbone)
     cfg = get_pretrained_cfg(backbone)
-    is_default = _is_default(backbone)
-    size = find_native_size(backbone)
+    default, size = is_default(backbone), find_native_size(backbone)
     with _silence_timm():
         try:
             source, _ = build_on_meta(backbone, {}, num_classes=cfg.num_classes if cfg is not None else 1000)
-            return _examine_sizes(backbone, size, is_default, source, sorted({*sizes, size}))
+            return _examine_sizes(backbone, size, default, source, sorted({*sizes, size}))
         except _SHORT_OF_MEMORY:
             raise
         except (Exception, SystemExit) as exc:  # a model's code may raise anything
-            return Capabilities(backbone, size, is_default, problem=_shorten_reason(exc))
+            return Capabilities(backbone, size, default, problem=_shorten_reason(exc))
 
 
-def examine_backbones(
-    backbones: Iterable[str], jobs: int = 1, progress: Callable[[int, int], None] = lambda _done, _total: None
-) -> list[Capabilities]:
-    """Finds out what many backbones can do at all of `SIZES`; earlier results come from the cache.
-
-    Weights of one architecture for one image size have one answer, whatever they were trained on. `progress` is called
-    with backbones done and backbones in all. Returns them by name.
-
-    Raises:
-        RecipeError: If timm has no such backbone.
-    """
-    from timm.models import get_pretrained_cfg
-
-    alike: dict[tuple[Any, ...], list[str]] = {}
-    for name in sorted(set(backbones)):
-        check_backbone(name)
-        cfg = get_pretrained_cfg(name)
-        what = (cfg.input_size, cfg.num_classes, cfg.fixed_input_size, cfg.classifier) if cfg is not None else (name,)
-        alike.setdefault((name.partition(".")[0], *what), []).append(name)
-    rows: list[Capabilities] = []
-    total = sum(map(len, alike.values()))
-    for first, row in map_in_processes(_examine_all_sizes, [names[0] for names in alike.values()], jobs):
-        names = next(names for names in alike.values() if names[0] == first)
-        rows += [replace(row, backbone=name, default_weights=_is_default(name)) for name in names]
-        progress(len(rows), total)
-    return sorted(rows, key=lambda row: row.backbone)
-
-
-def _examine_all_sizes(backbone: str) -> Capabilities:
-    return find_capabilities(backbone, SIZES, shipped=False)
-
-
-def _is_default(backbone: str) -> bool:
+def is_default(backbone: str) -> bool:
     """Returns whether a name's weights are those that its architecture's name stands for."""
     from timm.models import get_pretrained_cfg
 
@@ -113,7 +78,7 @@ def run_on_meta(model: nn.Module, image_size: int) -> Tensor:
 
 
 def _examine_sizes(
-    backbone: str, weights_size: int, is_default: bool, source: nn.Module, sizes: list[int]
+    backbone: str, weights_size: int, default_weights: bool, source: nn.Module, sizes: list[int]
 ) -> Capabilities:
     runs, loads, why_not, takes_size = [], [], "", False
     one: nn.Module | None = None  # that serves all sizes
@@ -138,7 +103,7 @@ def _examine_sizes(
     return Capabilities(
         backbone=backbone,
         weights_size=weights_size,
-        default_weights=is_default,
+        default_weights=default_weights,
         runs=tuple(runs),
         loads=tuple(loads),
         takes_size=takes_size,

@@ -53,9 +53,8 @@ def build_filters(
     check_name("licence filter", licence, ("any", "commercial"))
     masks: dict[str, pd.Series[bool]] = {}
     if patterns and "*" not in patterns:
-        masks[f"names {' '.join(patterns)}"] = (
-            table["model"].map(lambda model: _matches_name(model, patterns)).astype(bool)
-        )
+        matches = table["model"].map(lambda model: _matches_name(model, patterns))
+        masks[f"names {' '.join(patterns)}"] = matches.astype(bool)
     if family is not None:
         check_name("family", family, set(table["family"]))
         masks[f"--family {family}"] = table["family"] == family
@@ -82,10 +81,8 @@ def explain_no_rows(table: "pd.DataFrame", masks: "Mapping[str, pd.Series[bool]]
         before, left = left, left[mask[left.index]]
         if left.empty:
             after = f"after {', '.join(passed)} " if passed else ""
-            return (
-                f"no backbone matches: {after}{len(before):,} rows are left, and {label} keeps none"
-                + _suggest_value(before, label)
-            )
+            why = f"{after}{len(before):,} rows are left, and {label} keeps none"
+            return f"no backbone matches: {why}{_suggest_value(before, label)}"
         passed.append(label)
     return None
 

@@ -27,10 +27,7 @@ class SkipInitialisation(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def create_model(backbone: str, wanted: Mapping[str, Any], **always: Any) -> tuple[nn.Module, frozenset[str]]:
     """Calls `timm.create_model` without the arguments that an architecture does not take (`img_size` of a convnet).
 
-    Args:
-        backbone: A timm name, with or without its weights tag.
-        wanted: Arguments that are left out where they are refused.
-        always: Arguments that every architecture must take.
+    Those of `wanted` are left out where they are refused; those of `always` every architecture must take.
 
     Returns:
         The model, and the names of the wanted arguments that it refused.
@@ -57,11 +54,7 @@ def create_model(backbone: str, wanted: Mapping[str, Any], **always: Any) -> tup
 
 
 def build_on_meta(backbone: str, wanted: Mapping[str, Any], **always: Any) -> tuple[nn.Module, frozenset[str]]:
-    """Builds a timm model like `create_model`, not initialised, on the meta device where its code allows that.
-
-    Raises:
-        Exception: Whatever timm raises for a combination it cannot build.
-    """
+    """Builds a timm model like `create_model`, not initialised, on the meta device where its code allows that."""
     try:
         with torch.device("meta"), SkipInitialisation():  # type: ignore[no-untyped-call]
             return create_model(backbone, wanted, **always)

@@ -31,10 +31,7 @@ def find_weights(backbone: str, weights_dir: Path | None, *, hub: bool) -> Weigh
         backbone: A timm name, with or without its weights tag.
         weights_dir: A folder of safetensors files named by timm architecture, with or without the tag. A file
             without a tag stands for the architecture's default tag.
-        hub: Whether the hub can be reached.
-
-    Returns:
-        Where they are, or None if they are out of reach.
+        hub: Whether the hub can be reached; where the weights are out of reach, None is returned.
 
     Raises:
         WeightsError: If a file in `weights_dir` is there but is no safetensors file.
@@ -59,12 +56,7 @@ def find_weights(backbone: str, weights_dir: Path | None, *, hub: bool) -> Weigh
 
 
 def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> "nn.Module":
-    """Builds the recipe's backbone with a new classifier.
-
-    Args:
-        recipe: Gives backbone, image size, drop path and gradient checkpointing.
-        classes: Outputs of the classifier.
-        weights: Where to load from; None: random initialisation.
+    """Builds the recipe's backbone with a new classifier; without `weights`, at random.
 
     Returns:
         A module that maps (B, 3, image_size, image_size) float images to (B, classes) logits.
@@ -78,23 +70,22 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
 
     check_backbone(recipe.backbone)
     # A drop path of 0 is passed as well: some architectures have another default.
-    wanted: dict[str, Any] = {"img_size": recipe.image_size, "drop_path_rate": recipe.drop_path}
+    wanted = {"img_size": recipe.image_size, "drop_path_rate": recipe.drop_path}
     always: dict[str, Any] = {"pretrained": weights is not None, "num_classes": classes}
+    path = weights.path if weights is not None else None
     try:
-        if weights is not None and weights.path is not None:
-            always["pretrained_cfg_overlay"] = {"state_dict": load_weights(weights.path)}
+        if path is not None:
+            always["pretrained_cfg_overlay"] = {"state_dict": load_weights(path)}
         model, _ = create_model(recipe.backbone, wanted, **always)
         forget_weights(model)
-        if weights is not None and weights.path is not None:
-            _check_keys(model, weights.path)
+        if path is not None:
+            _check_keys(model, path)
     except (RuntimeError, OSError, KeyError, ValueError, AssertionError, SafetensorError) as exc:
-        reason = summarize_error(exc)
-        if weights is not None:
-            where = weights.path or f"the {weights.source}"
-            raise WeightsError(
-                f"cannot load weights of {recipe.backbone} from {where} at {recipe.image_size} px: {reason}"
-            ) from exc
-        raise RecipeError(f"cannot build {recipe.backbone} at {recipe.image_size} px: {reason}") from exc
+        why = f"at {recipe.image_size} px: {summarize_error(exc)}"
+        if weights is None:
+            raise RecipeError(f"cannot build {recipe.backbone} {why}") from exc
+        source = path or f"the {weights.source}"
+        raise WeightsError(f"cannot load weights of {recipe.backbone} from {source} {why}") from exc
     start_from_zero(model, classes)
     if recipe.drop_path and not has_drop_path(model):
         raise RecipeError(f"{recipe.backbone} has no stochastic depth: drop_path must be 0, got {recipe.drop_path}")

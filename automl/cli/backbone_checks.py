@@ -13,10 +13,9 @@ import typer
 from automl.errors import shorten
 
 if TYPE_CHECKING:
-    from automl.backbones.capabilities import Capabilities
+    from automl.backbones.capability_table import Capabilities
 
 _MOST_DIFFERENCES = 20
-
 _LINE_EVERY = 20
 """Backbones between two lines in a log."""
 
@@ -33,12 +32,8 @@ _TRAINING_CHECKS = {
 
 
 def describe_backbones(backbones: Mapping[str, str]) -> list[str]:
-    """Writes what backbones can do, by the shipped tables; nothing of one that they do not have.
-
-    Args:
-        backbones: timm names with their weights tags, each with its family.
-    """
-    from automl.backbones.capabilities import shipped_capabilities
+    """Writes what backbones (each with its family) can do, by the shipped tables; nothing of one they do not have."""
+    from automl.backbones.capability_table import shipped_capabilities
 
     rows = [(shipped_capabilities(backbone), family) for backbone, family in backbones.items()]
     return [line for row, family in rows if row for line in ("", *_describe_row(row), *_describe_training(family))]
@@ -49,10 +44,8 @@ def _describe_training(family: str) -> list[str]:
     from automl.files import shipped
 
     path = shipped("studies", "leaderboard/learning.csv")
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        row = next((row for row in csv.DictReader(file) if row["family"] == family), None)
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    row = next((row for row in csv.DictReader(text.splitlines()) if row["family"] == family), None)
     if row is None:
         return []
     passed = [name for name, column in _TRAINING_CHECKS.items() if row[column] == "yes"]
@@ -63,7 +56,7 @@ def _describe_training(family: str) -> list[str]:
 
 def _describe_row(row: "Capabilities") -> list[str]:
     """Writes what a backbone can do, one line a point."""
-    from automl.backbones.capabilities import REASON_CHARACTERS
+    from automl.backbones.capability_table import REASON_CHARACTERS
 
     weights = _format_value(row.loads)
     sizes = weights if row.loads == row.runs else f"{weights} with its weights; from scratch {_format_value(row.runs)}"
@@ -77,23 +70,14 @@ def _describe_row(row: "Capabilities") -> list[str]:
         f"  images of one channel:   {_format_value(row.other_channels)}",
         f"  timm's train.py:         starts its classifier {classifier}",
     ]
-    if row.why_not:
-        cut = "…" if len(row.why_not) >= REASON_CHARACTERS else ""
-        lines.append(f"  why not at other sizes:  {row.why_not}{cut}")
-    return lines
+    cut = "…" if len(row.why_not) >= REASON_CHARACTERS else ""
+    return lines + ([f"  why not at other sizes:  {row.why_not}{cut}"] if row.why_not else [])
 
 
 def check_backbones(backbones: Sequence[str]) -> bool:
-    """Examines backbones with the installed timm, and prints what differs from the shipped table.
-
-    Args:
-        backbones: timm names with their weights tags.
-
-    Returns:
-        Whether all of them can be built and none differs.
-    """
-    from automl.backbones.capabilities import SHIPPED, load_capabilities
-    from automl.backbones.examine import examine_backbones
+    """Prints what differs from the shipped table with the installed timm; returns whether all can be built as there."""
+    from automl.backbones.capabilities import examine_backbones
+    from automl.backbones.capability_table import SHIPPED, load_capabilities
     from automl.cli.output import progress_bar
     from automl.files import read_header
 
@@ -111,16 +95,14 @@ def check_backbones(backbones: Sequence[str]) -> bool:
             raise
     shipped = {row.backbone: row for row in load_capabilities()}
     broken = [f"{row.backbone}: {row.problem}" for row in rows if row.problem]
-    differences = [
-        line for row in rows if row.backbone in shipped for line in _list_differences(shipped[row.backbone], row)
-    ]
+    pairs = [(shipped[row.backbone], row) for row in rows if row.backbone in shipped]
+    differences = [line for before, now in pairs for line in _list_differences(before, now)]
     typer.echo(
         f"timm {version('timm')}: {len(rows):,} backbones examined, {len(broken)} cannot be built, "
         f"{len(differences)} differences from the table, which was made with timm "
         f"{read_header(SHIPPED).get('timm', '?')}"
     )
-    lines = broken + differences
-    if lines:
+    if lines := broken + differences:
         typer.echo("  " + shorten(lines, _MOST_DIFFERENCES, "\n  "))
     return not lines
 

@@ -16,8 +16,12 @@ _DESCENDING = ("score", "score_listed", "imagenet", "a", "a_clean", "r", "r_clea
 _DISPENSABLE = ("gmacs", "imagenet", "family", "licence", "gap_a", "gap_r")
 """Columns that a narrow terminal goes without, the first to go first; a pipe and --csv have them all."""
 
-_COLUMN_GAP = 3
+_TEXTS = ("model", "family", "licence")
+_TITLES = {"image_size": "size", "score_listed": "listed", "gpu_gb": "GB"}
+_DIGITS = {"image_size": 0, "score": 2, "score_listed": 2}
+"""Decimals; of other figures one."""
 
+_COLUMN_GAP = 3
 _MOST_DESCRIBED = 3
 """Of so many backbones at most it is printed what they can do."""
 
@@ -29,23 +33,14 @@ def backbones(
     ] = None,
     gpu_mem: Annotated[
         str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Only what is predicted to train within this memory (16GB is 16·10⁹ bytes, 16GiB is 16·2³⁰).",
-        ),
+        typer.Option(metavar="SIZE", help="Only what is predicted to train within this memory: 16GB, 16GiB."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once, for --gpu-mem.")] = 32,
     precision: Annotated[
         str, typer.Option(help="fp16 or fp32 of a training step, or inference (fp16, no training), for --gpu-mem.")
     ] = "fp16",
     at: Annotated[
-        int | None,
-        typer.Option(
-            min=16,
-            max=2048,
-            metavar="PIXELS",
-            help="Score each model for training at this size: its row nearest to it, corrected for the rest.",
-        ),
+        int | None, typer.Option(min=16, max=2048, metavar="PIXELS", help="Score models as if trained at this size.")
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the evaluated image in pixels, exactly.")] = None,
     family: Annotated[str | None, typer.Option(help="timm's module name: convnext, efficientnet, eva …")] = None,
@@ -55,17 +50,14 @@ def backbones(
     limit: Annotated[int, typer.Option(min=0, help="Most rows to print; 0: all.")] = 20,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every column as CSV.")] = False,
     check: Annotated[
-        bool,
-        typer.Option(
-            help="Examine what matches with the installed timm, about a second each: which image sizes run and load "
-            "the weights, drop path, gradient checkpointing; and print what differs from the shipped table."
-        ),
+        bool, typer.Option(help="Examine what matches with the installed timm; print what differs from the table.")
     ] = False,
     **settings: Any,
 ) -> None:
     """Lists backbones by robustness score: standardised top-1 on ImageNet-A and -R, or the boards you choose.
 
-    Of up to three it prints what they can do: image sizes, drop path, gradient checkpointing.
+    Of up to three it prints what they can do: image sizes, drop path, gradient checkpointing; --check examines that with
+    the installed timm, about a second each.
 
     Example: automl backbones 'convnext*' --gpu-mem 16GB --licence commercial --sort params_m
     """
@@ -107,11 +99,9 @@ def backbones(
         sys.stdout.write(shown.to_csv(index=False, lineterminator="\n"))
     else:
         _print_table(shown, list(boards))
-    source = read_provenance()
     more = "" if len(shown) == len(ordered) else f", {len(shown):,} shown (--limit 0: all)"
-    origin = "{source}, {date}; licence: {licence}".format_map(source)
-    lines = [f"\n{len(ordered):,} rows match{more}. Source: {origin}."]
-    lines.append(_explain_scores(at, boards))
+    origin = "{source}, {date}; licence: {licence}".format_map(read_provenance())
+    lines = [f"\n{len(ordered):,} rows match{more}. Source: {origin}.", _explain_scores(at, boards)]
     if gpu_mem is not None:
         lines += _explain_memory(shown, precision, batch_size)
     models = dict(zip(ordered["model"], ordered["family"], strict=True))
@@ -121,47 +111,33 @@ def backbones(
 
 
 def _print_table(rows: "pd.DataFrame", boards: list[str]) -> None:
-    """Prints as many columns as a terminal has room for; in a pipe all of them."""
-    from rich.console import Console
+    """Prints as many columns as a terminal has room for, the most useful ones; in a pipe all of them."""
+    from automl.cli.output import make_console, print_table
 
-    from automl.cli.output import print_table
-
-    console = Console()
     columns = {
-        title: (digits is None, [_format_cell(value, digits) for value in rows[name]])
-        for name, (title, digits) in _list_columns(boards, list(rows.columns)).items()
+        _TITLES.get(name, name): [_format_cell(value, _DIGITS.get(name, 1)) for value in rows[name]]
+        for name in _order_columns(boards)
+        if name in rows
     }
-    if console.is_terminal:
-        columns = _fit_columns(columns, console.width)
-    left = [title for title, (is_text, _) in columns.items() if is_text]
-    print_table(columns, zip(*(texts for _, texts in columns.values()), strict=True), left)
-
-
-def _fit_columns(columns: dict[str, tuple[bool, list[str]]], width: int) -> dict[str, tuple[bool, list[str]]]:
-    """Leaves out the least useful columns until the others fit the terminal's width in characters."""
-    kept = dict(columns)
-    for title in _DISPENSABLE:
-        if sum(max(map(len, (title, *texts))) + _COLUMN_GAP for title, (_, texts) in kept.items()) <= width:
+    console = make_console()
+    for title in _DISPENSABLE if console.is_terminal else ():
+        if sum(max(map(len, (title, *texts))) + _COLUMN_GAP for title, texts in columns.items()) <= console.width:
             break
-        kept.pop(title, None)
-    return kept
+        columns.pop(title, None)
+    print_table(columns, zip(*columns.values(), strict=True), left=_TEXTS)
 
 
-def _list_columns(boards: list[str], available: list[str]) -> dict[str, tuple[str, int | None]]:
-    """Returns title and decimals (None: text) by column, in the order shown."""
-    columns: dict[str, tuple[str, int | None]] = {"model": ("model", None), "image_size": ("size", 0)}
-    columns |= {"score": ("score", 2), "score_listed": ("listed", 2)}
-    for board in boards:
-        columns |= {board: (board, 1), f"gap_{board}": (f"gap_{board}", 1)}
-    columns |= {name: (name, 1) for name in ("imagenet", "params_m", "gmacs")}
-    columns |= {"gpu_gb": ("GB", 1), "family": ("family", None), "licence": ("licence", None)}
-    return {name: column for name, column in columns.items() if name in available}
+def _order_columns(boards: list[str]) -> list[str]:
+    """Lists the columns in the order shown, a board that is also a column of every table only once."""
+    of_boards = [name for board in boards for name in (board, f"gap_{board}")]
+    first, last = ["model", "image_size", "score", "score_listed"], ["params_m", "gmacs", "gpu_gb", "family", "licence"]
+    return list(dict.fromkeys([*first, *of_boards, "imagenet", *last]))
 
 
-def _format_cell(value: object, digits: int | None) -> str:
+def _format_cell(value: object, digits: int) -> str:
     """Writes a figure with its decimals, a text as it is, and a dash for what is unknown."""
-    if digits is None:
-        return str(value) or "–"
+    if isinstance(value, str):
+        return value or "–"
     number = float(str(value))
     return "–" if number != number else f"{number:.{digits}f}"
 

@@ -9,11 +9,10 @@ from automl.cli.options import options_from
 from automl.errors import shorten
 
 if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
-    from automl.data.summary import Clips, Duplicate, Summary
+    from automl.data.summary import Clips, Summary
 
 _MOST_FILES = 10
 """Files listed for each kind of problem."""
-
 _MOST_COLUMNS = 8
 """Classes that have a column of their own."""
 
@@ -62,22 +61,23 @@ def _print_counts(summary: "Summary") -> None:
     rows = []
     for split, counts in summary.counts.items():
         classes = [f"{min(counts.values())} to {max(counts.values())}"] if many else [*map(str, counts.values())]
-        groups = [str(summary.groups[split])] if summary.groups else []
+        groups = [f"{summary.groups[split]}"] if summary.groups else []
         rows.append([split, *classes, str(sum(counts.values())), *groups])
     print_table(header, rows, left=("split",))
 
 
 def _describe_data(summary: "Summary") -> list[str]:
     """Writes the lines about the whole data set."""
+    dataset = summary.dataset
+    positive = dataset.positive_class_name
     lines = [
-        f"data: {summary.dataset.root}",
-        f"format: {summary.dataset.format}",
-        *(f"read: {line}" for line in summary.dataset.remarks),
+        f"data: {dataset.root}",
+        f"format: {dataset.format}",
+        *(f"read: {line}" for line in dataset.remarks),
+        f"classes: {len(dataset.classes)} ({shorten(dataset.classes, 20)})",
+        *([f"positive class: {positive}"] if positive else []),
+        f"real class: {dataset.real_class_name or 'unknown (--real-class names it)'}",
     ]
-    lines += [f"classes: {len(summary.dataset.classes)} ({shorten(summary.dataset.classes, 20)})"]
-    if summary.dataset.positive_class_name:
-        lines.append(f"positive class: {summary.dataset.positive_class_name}")
-    lines.append(f"real class: {summary.dataset.real_class_name or 'unknown (--real-class names it)'}")
     if summary.sizes:
         (narrow, width, wide), (low, height, high) = summary.sizes.width, summary.sizes.height
         lines.append(f"width: {narrow} to {wide} pixels, median {width}")
@@ -94,15 +94,15 @@ def _describe_clips(clips: "Clips") -> list[str]:
     if clips.frames_per_second:
         slowest, fastest = clips.frames_per_second
         lines.append(f"frame rate: {slowest:.4g} to {fastest:.4g} frames a second")
-    if clips.variable_rate:
-        lines.append(f"variable frame rate: {clips.variable_rate} of {clips.pictures} clips")
-    if clips.rotated:
-        lines.append(f"rotated: {clips.rotated} of {clips.pictures} clips; they are turned upright")
-    if clips.stretched:
-        lines.append(f"pixels that are not square: {clips.stretched} of {clips.pictures} clips; they are widened")
-    for count, track in ((clips.several_pictures, "pictures"), (clips.several_sounds, "sound")):
+    for what, count, total, remark in (
+        ("variable frame rate", clips.variable_rate, clips.pictures, ""),
+        ("rotated", clips.rotated, clips.pictures, "; they are turned upright"),
+        ("pixels that are not square", clips.stretched, clips.pictures, "; they are widened"),
+        ("several tracks of pictures", clips.several_pictures, clips.count, "; the default one is read"),
+        ("several tracks of sound", clips.several_sounds, clips.count, "; the default one is read"),
+    ):
         if count:
-            lines.append(f"several tracks of {track}: {count} of {clips.count} clips; the default one is read")
+            lines.append(f"{what}: {count} of {total} clips{remark}")
     if 0 < clips.pictures < clips.count:
         lines.append(f"pictures: in {clips.pictures} of {clips.count} clips")
     if clips.sound:
@@ -116,31 +116,19 @@ def _describe_clips(clips: "Clips") -> list[str]:
 
 def _list_problems(summary: "Summary") -> list[str]:
     """Writes what is wrong, one line each; "no problems found" if nothing is."""
-    lines = [f"warning: {problem}" for problem in summary.problems]
-    lines += _cut_list([f"unreadable: {name}: {reason}" for name, reason in summary.unreadable])
     medium = "image" if summary.clips is None else "clip"
-    lines += _cut_list(
-        [f"leak: {_name_files(copy)}: the same {medium} in {' and '.join(copy.splits)}" for copy in summary.leaks]
-    )
-    lines += _cut_list([f"leak: {copy.sentence}" for copy in summary.near_copies])
-    lines += _cut_list(
-        [
-            f"conflict: {_name_files(copy)}: the same {medium} as {' and as '.join(copy.labels)}"
-            for copy in summary.conflicts
-        ]
-    )
+    same = [(shorten(copy.names, 4, " = ") + f": the same {medium}", copy) for copy in summary.leaks]
+    unlike = [(shorten(copy.names, 4, " = ") + f": the same {medium}", copy) for copy in summary.conflicts]
+    lines = [f"warning: {problem}" for problem in summary.problems]
+    for kind, texts in (
+        ("unreadable", [f"{name}: {reason}" for name, reason in summary.unreadable]),
+        ("leak", [f"{files} in {' and '.join(copy.splits)}" for files, copy in same]),
+        ("leak", [copy.sentence for copy in summary.near_copies]),
+        ("conflict", [f"{files} as {' and as '.join(copy.labels)}" for files, copy in unlike]),
+    ):
+        lines += [f"{kind}: {text}" for text in texts[:_MOST_FILES]]
+        lines += [f"{kind}: … and {len(texts) - _MOST_FILES} more"] if len(texts) > _MOST_FILES else []
     if summary.copies:
         lines.append(f"note: {summary.copies} {medium}s are copies of another one of their class and split")
     lines += [f"note: {note}" for note in summary.notes]
     return lines or ["no problems found"]
-
-
-def _cut_list(lines: list[str]) -> list[str]:
-    """Returns the first lines, and how many more there are."""
-    more = len(lines) - _MOST_FILES
-    return [*lines[:_MOST_FILES], *([f"{lines[0].partition(':')[0]}: … and {more} more"] if more > 0 else [])]
-
-
-def _name_files(copy: "Duplicate") -> str:
-    """Names up to four of the files that are equal."""
-    return shorten(copy.names, 4, " = ")

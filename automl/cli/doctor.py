@@ -15,12 +15,10 @@ def doctor(
 
     Example: automl doctor --weights-dir weights/
     """
-    from rich.console import Console
-
-    from automl.cli.output import print_line
+    from automl.cli.output import make_console, print_line
     from automl.doctor.checks import run_checks
 
-    with Console(stderr=True).status("looking"):
+    with make_console(stderr=True).status("looking"):
         report = run_checks(weights_dir)
     for fact in report.findings:
         print_line(f" {fact.text}", title=f"{fact.name}:")

@@ -17,11 +17,7 @@ def inspect(
     ] = None,
     frames: Annotated[int, typer.Option(min=2, max=256, help="Frames to compare, evenly spaced.")] = 64,
     model: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder that automl train wrote of clips, a model or an ensemble: its score over time is shown.",
-        ),
+        Path | None, typer.Option(metavar="DIR", help="Model or ensemble of clips: its score over time is shown.")
     ] = None,
     device: Device = "auto",
     **settings: Any,
@@ -33,12 +29,11 @@ def inspect(
 
     Example: automl inspect clip.mp4 --frames 128 --model models/ffdv
     """
-    from rich.console import Console
-
+    from automl.cli.output import make_console
     from automl.inspection.page import inspect_clip
 
     face_model = settings.get("face_model")
-    with Console(stderr=True).status("looking"):
+    with make_console(stderr=True).status("looking"):
         folder = out or Path("inspect") / clip.name
         page = inspect_clip(clip, folder, frames, str(face_model) if face_model else None, model, device)
     for line in page.lines:

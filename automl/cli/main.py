@@ -13,26 +13,10 @@ from automl.errors import AutomlError
 from automl.files import is_disk_full
 
 COMMANDS = (
-    "search",
-    "best",
-    "confirm",
-    "ensemble",
-    "train",
-    "predict",
-    "export",
-    "studies",
-    "dashboard",
-    "data",
-    "inspect",
-    "backbones",
-    "probe",
-    "doctor",
-    "space",
-    "worker",
+    *("search", "best", "confirm", "ensemble", "train", "predict", "export", "studies", "dashboard"),
+    *("data", "inspect", "backbones", "probe", "doctor", "space", "worker"),
 )
 """Each is the function, or the group of commands, of that name in the module `automl.cli` of that name."""
-
-_HIDDEN = ("worker",)
 
 app = typer.Typer(
     name="automl",
@@ -47,7 +31,7 @@ for _name in COMMANDS:
     if isinstance(_command, typer.Typer):
         app.add_typer(_command, name=_name)
     else:
-        app.command(hidden=_name in _HIDDEN)(_command)
+        app.command(hidden=_name == "worker")(_command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -76,16 +60,14 @@ _INTERRUPTED = 130
 def run(words: Sequence[str] | None = None) -> None:
     """Runs the command line; a mistake the user can mend is one clear message and exit code 2.
 
-    Args:
-        words: What follows `automl`; None: what this process was started with.
+    `words` are what follows `automl`; None: what this process was started with.
     """
     # CUDA would order unlike GPUs by speed, NVML orders them by bus: `cuda:1` must be the same one for both.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     try:
         sys.exit(_run_app(words))
     except AutomlError as exc:
-        print(f"Error: {exc}", file=sys.stderr)
-        sys.exit(2)
+        message = str(exc)
     except BrokenPipeError:
         # `automl backbones | head`: the reader has seen enough. Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,9 +75,9 @@ def run(words: Sequence[str] | None = None) -> None:
     except OSError as exc:
         if not is_disk_full(exc):
             raise
-        file = exc.filename or "no file named"
-        print(f"Error: the disk is full ({file}); free some space and try again", file=sys.stderr)
-        sys.exit(2)
+        message = f"the disk is full ({exc.filename or 'no file named'}); free some space and try again"
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _run_app(words: Sequence[str] | None) -> int | str | None:

@@ -75,11 +75,8 @@ class SettingsCommand:
 
     def _make_flag(self, name: str, setting: Setting) -> inspect.Parameter:
         default = self._default if setting.panel in (None, "Options") else ""
-        option = typer.Option(
-            help=describe_field(setting.field, default),
-            metavar=_extra(setting.field, "metavar") or None,
-            rich_help_panel=setting.panel,
-        )
+        text, metavar = describe_field(setting.field, default), _extra(setting.field, "metavar") or None
+        option = typer.Option(help=text, metavar=metavar, rich_help_panel=setting.panel)
         kind: Any = value_type(setting.field.annotation)
         annotation: Any = Annotated[kind | None, option]
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import stdev
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ _PIPE_WIDTH = 400
 
 def print_line(text: str = "", title: str = "", style: str = "") -> None:
     """Prints a line that is never wrapped: a title in bold, and plain text."""
-    Console(highlight=False, soft_wrap=True).print(Text.assemble((title, "bold"), (text, style)))
+    make_console().print(Text.assemble((title, "bold"), (text, style)), soft_wrap=True)
 
 
 def make_table(header: Iterable[str], left: Collection[str]) -> Table:
@@ -44,15 +44,15 @@ def make_table(header: Iterable[str], left: Collection[str]) -> Table:
     return table
 
 
-def print_table(header: Iterable[str], rows: Iterable[Iterable[str]], left: Collection[str] = ("",)) -> None:
-    """Prints a table: drawn on a terminal, aligned words in a pipe.
+def make_console(stderr: bool = False) -> Console:
+    """Makes a console that draws on a terminal only: notebooks force colours on what they start, and read a pipe."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, force_terminal=stream.isatty())
 
-    Args:
-        header: Titles of the columns.
-        rows: The texts of each row, in the order of the columns.
-        left: Titles of the columns that hold words, which are justified to the left.
-    """
-    console, table = Console(highlight=False), make_table(header, left)
+
+def print_table(header: Iterable[str], rows: Iterable[Iterable[str]], left: Collection[str] = ("",)) -> None:
+    """Prints a table: drawn on a terminal, aligned words in a pipe; `left` names the columns that hold words."""
+    console, table = make_console(), make_table(header, left)
     for row in rows:
         table.add_row(*map(Text, row))
     if console.is_terminal:
@@ -68,7 +68,7 @@ def print_table(header: Iterable[str], rows: Iterable[Iterable[str]], left: Coll
 @contextmanager
 def progress_bar(label: str) -> "Iterator[Progress]":
     """Yields a callback (done, all) that draws a bar on stderr, on a terminal only; it vanishes at the end."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=None)
@@ -81,30 +81,29 @@ TRIAL_WORDS = ("view", "backbone", "state")
 """Columns of a table of trials that hold words."""
 
 
-def trial_header(rows: "Sequence[TrialRow]", metric: str) -> list[str]:
-    """Returns the titles of a table of trials; where trials look at clips, there is a column for the view."""
-    view = ["view"] if has_views(rows) else []
-    return ["trial", *view, "backbone", "px", "epoch", metric, "state", "time"]
+def tabulate_trials(
+    rows: "Sequence[TrialRow]", metric: str, epochs_done: Mapping[int, float] | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Returns the titles and rows of a table of trials; where they look at clips, there is a column for the view.
 
-
-def has_views(rows: "Sequence[TrialRow]") -> bool:
-    """Returns whether the trials look at clips, through views that differ."""
-    return any(row.view != "image" for row in rows)
-
-
-def trial_cells(row: "TrialRow", with_view: bool, epochs_done: float | None = None) -> list[str]:
-    """Writes the cells of a trial, in the order of `trial_header`."""
-    done = row.epochs_done if epochs_done is None else epochs_done
-    return [
-        f"{row.number}" + ("*" if row.known_good else ""),
-        *([row.view] if with_view else []),
-        row.backbone,
-        str(row.image_size or ""),
-        f"{done:.2f}/{row.epochs:.3g}" if row.epochs else "",
-        "" if row.value is None else f"{row.value:.4f}",
-        row.state,
-        "" if row.seconds is None else format_seconds(row.seconds),
+    `epochs_done` has the trials, by number, of which more is known than their storage says.
+    """
+    with_view = any(row.view != "image" for row in rows)
+    header = ["trial", *(["view"] if with_view else []), "backbone", "px", "epoch", metric, "state", "time"]
+    cells = [
+        [
+            f"{row.number}" + ("*" if row.known_good else ""),
+            *([row.view] if with_view else []),
+            row.backbone,
+            str(row.image_size or ""),
+            f"{(epochs_done or {}).get(row.number, row.epochs_done):.2f}/{row.epochs:.3g}" if row.epochs else "",
+            "" if row.value is None else f"{row.value:.4f}",
+            row.state,
+            "" if row.seconds is None else format_seconds(row.seconds),
+        ]
+        for row in rows
     ]
+    return header, cells
 
 
 def sort_best_first(rows: "Sequence[TrialRow]", maximize: bool) -> "list[TrialRow]":
@@ -143,8 +142,7 @@ def print_result(result: "SearchResult") -> None:
         print_line(f": trial {best[0].number}, validation {result.metric} {best[0].value:.4f}", "best recipe")
         print_line(result.best.to_yaml())
         print_line(title="top five")
-        cells = [trial_cells(row, has_views(rows)) for row in best[:5]]
-        print_table(trial_header(rows, result.metric), cells, TRIAL_WORDS)
+        print_table(*tabulate_trials(best[:5], result.metric), TRIAL_WORDS)
     else:
         print_line("no trial is complete yet; run the same command again to continue, perhaps with a longer --timeout")
     print_line(title="\nall trials")

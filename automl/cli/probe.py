@@ -41,16 +41,12 @@ def probe(
 
     backbones, devices = find_backbones(names), find_devices(device)[:1]
     budget = decide_budget(parse_memory(settings["gpu_mem"]) if settings else None, devices)
-    values = {
-        "batch_size": batch_size,
-        "optimizer": {"name": optimizer},
-        "numerics": {"precision": precision or "fp32"},
-    }
+    numerics = {"precision": precision or "fp32"}
+    values = {"batch_size": batch_size, "optimizer": {"name": optimizer}, "numerics": numerics}
+    sizes = {name: image_size or find_native_size(name) for name in backbones}
     recipes = [
-        Recipe.from_mapping(
-            values | {"backbone": name, "image_size": image_size or find_native_size(name)}, "automl probe"
-        )
-        for name in backbones
+        Recipe.from_mapping(values | {"backbone": name, "image_size": size}, "automl probe")
+        for name, size in sizes.items()
     ]
     for line in budget.notes:
         typer.echo(line, err=True)
@@ -65,14 +61,13 @@ def _compare_recipes(
     Raises:
         RecipeError: If none of them can be trained.
     """
-    from rich.console import Console
-
+    from automl.cli.output import make_console
     from automl.devices import is_gpu
     from automl.errors import RecipeError
     from automl.gpu.compare import compare_memory
 
     rows: list[Comparison] = []
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     for number, recipe in enumerate(recipes, start=1):
         action = "measuring" if is_gpu(device) else "predicting"
         with console.status(f"{action} {recipe.backbone} ({number} of {len(recipes)})"):
@@ -92,8 +87,7 @@ def _print_comparisons(rows: "list[Comparison]") -> None:
     cells = [_format_row(row) for row in rows]
     header = [title for title in cells[0] if any(row[title] for row in cells)]
     print_table(header, ([row[title] or "–" for title in header] for row in cells), left=("backbone", "numerics"))
-    for line in _explain_figures(rows):
-        typer.echo(line)
+    typer.echo("\n".join(_explain_figures(rows)))
 
 
 def _format_row(row: "Comparison") -> dict[str, str]:
@@ -130,14 +124,9 @@ def _explain_figures(rows: "list[Comparison]") -> list[str]:
         reason = "no GPU here" if "no GPU" in why else why
         lines.append(f"{reason}: predicted only, with {format_bytes(rows[0].context_bytes)} for CUDA itself.")
     lines.append(f"Peaks of one training step on the GPU, CUDA's own memory included; batch of {batch}: undivided.")
-    if any(row.budget_bytes is not None for row in rows):
-        lines.append(
-            f"At once × times: the most images that fit the budget at once, and how often for a batch of {batch}."
-        )
-    if any(row.micro_batch == 0 for row in rows):
-        lines.append("Where the budget is too small, the peak is that of the fewest images that can be trained on.")
-    if any(row.step is not None for row in rows):
-        lines.append(
-            "Measured: live tensors at their peak; reserved: with what PyTorch keeps; NVML: the whole process."
-        )
-    return lines
+    divided = f"At once × times: the most images that fit the budget at once, and how often for a batch of {batch}."
+    small = "Where the budget is too small, the peak is that of the fewest images that can be trained on."
+    measured = "Measured: live tensors at their peak; reserved: with what PyTorch keeps; NVML: the whole process."
+    lines += [divided] * any(row.budget_bytes is not None for row in rows)
+    lines += [small] * any(row.micro_batch == 0 for row in rows)
+    return lines + [measured] * any(row.step is not None for row in rows)

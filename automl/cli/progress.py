@@ -1,25 +1,15 @@
 """Progress of a search: a live table on a terminal, plain lines in a log."""
 
 import json
-import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from types import TracebackType
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from automl.cli.output import (
-    TRIAL_WORDS,
-    has_views,
-    make_table,
-    progress_bar,
-    sort_best_first,
-    trial_cells,
-    trial_header,
-)
+from automl.cli.output import TRIAL_WORDS, make_console, make_table, progress_bar, sort_best_first, tabulate_trials
 from automl.reporter import Progress
 from automl.study.search import SearchResult
 from automl.study.trial_record import TrialRow, trial_rows
@@ -52,7 +42,7 @@ class SearchProgress:
     """A reporter for people, on a terminal or in a log."""
 
     def __init__(self) -> None:
-        self._console = Console(file=sys.stdout, highlight=False)
+        self._console = make_console()
         self._live: Live | None = None
         self._looked = self._lined = 0.0
         self._reported: set[int] | None = None
@@ -61,9 +51,7 @@ class SearchProgress:
     def __enter__(self) -> "SearchProgress":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop_live()
 
     def print_line(self, line: str) -> None:
@@ -124,13 +112,12 @@ class SearchProgress:
             self._lined = 0.0
         if now - self._lined >= _LINE_SECONDS:
             self._lined = now
-            running = "".join(
-                f" · trial {row.number} {row.backbone} epoch {progress.running.get(row.number, 0):.2f} of "
-                f"{row.epochs:.3g}"
-                for row in progress.rows
-                if row.state == "running" and row.epochs
-            )
-            self.print_line(describe_totals(progress) + running)
+            parts = [describe_totals(progress)]
+            for row in progress.rows:
+                if row.state == "running" and row.epochs:
+                    done = f"{progress.running.get(row.number, 0):.2f} of {row.epochs:.3g}"
+                    parts.append(f"trial {row.number} {row.backbone} epoch {done}")
+            self.print_line(" · ".join(parts))
 
 
 def read_progress(result: SearchResult, deadline: float | None, stopping: bool) -> StudyProgress:
@@ -159,11 +146,11 @@ def read_progress(result: SearchResult, deadline: float | None, stopping: bool) 
 
 def make_live_table(progress: StudyProgress, height: int = 12) -> RenderableType:
     """Makes a table of the latest trials, at most `height` rows, above one line of totals."""
-    table, with_view = make_table(trial_header(progress.rows, progress.metric), TRIAL_WORDS), has_views(progress.rows)
-    best = sort_best_first(progress.rows, progress.maximize)[:1]
-    for row in progress.rows[-height:]:
-        cells = trial_cells(row, with_view, progress.running.get(row.number))
-        table.add_row(*cells, style="bold" if row in best else _STYLES[row.state])
+    latest, best = progress.rows[-height:], sort_best_first(progress.rows, progress.maximize)[:1]
+    header, cells = tabulate_trials(latest, progress.metric, progress.running)
+    table = make_table(header, TRIAL_WORDS)
+    for row, texts in zip(latest, cells, strict=True):
+        table.add_row(*texts, style="bold" if row in best else _STYLES[row.state])
     return Group(table, Text(describe_totals(progress)))
 
 

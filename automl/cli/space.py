@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
+from rich.tree import Tree
 
 if TYPE_CHECKING:
-    from rich.tree import Tree
-
     from automl.space.nodes import Node
     from automl.space.space import Space
 
 space = typer.Typer(no_args_is_help=True, help="Search spaces: what may vary between trials.")
+
+_PIPE_WIDTH = 1000
+"""Characters: a tree is cut at the width; a pipe has none."""
 
 File = Annotated[str, typer.Argument(help="A shipped search space's name, or a .yaml file.")]
 
@@ -27,15 +29,17 @@ def show(
 
     Example: automl space show image
     """
-    from rich.console import Console
-
+    from automl.cli.output import make_console
     from automl.space.space import load_space
 
     loaded = load_space(file)
-    console = Console(highlight=False)
+    tree = Tree(f"[bold]{escape(loaded.source)}[/bold]")
+    for key, node in loaded.root.children.items():
+        _add_node(tree, key, node, full)
+    console = make_console()
     if not console.is_terminal:
-        console.width = _PIPE_WIDTH  # a tree is cut at the width; a pipe has none
-    console.print(_make_tree(loaded, full), soft_wrap=True)
+        console.width = _PIPE_WIDTH
+    console.print(tree, soft_wrap=True)
     console.print(_count_parameters(loaded), soft_wrap=True)
 
 
@@ -57,9 +61,9 @@ def schema() -> None:
 
     Example: automl space schema > schema.json
     """
-    from automl.space.json_schema import json_schema
+    from automl.space.json_schema import format_schema
 
-    typer.echo(json.dumps(json_schema(), indent=1, ensure_ascii=False))
+    typer.echo(format_schema())
 
 
 def _count_parameters(space: Space) -> str:
@@ -80,23 +84,8 @@ def _list_always(node: Node) -> list[Node]:
     return [] if isinstance(node, Constant) else [node]
 
 
-_PIPE_WIDTH = 1000
-
-
-def _make_tree(space: Space, full: bool) -> Tree:
-    from rich.markup import escape
-    from rich.tree import Tree
-
-    tree = Tree(f"[bold]{escape(space.source)}[/bold]")
-    for key, node in space.root.children.items():
-        _add_node(tree, key, node, full)
-    return tree
-
-
 def _add_node(tree: Tree, key: str, node: Node, full: bool) -> None:
     """Adds a part of a space, with all below it, to a tree."""
-    from rich.markup import escape
-
     from automl.space.nodes import Branches, Constant, Group
 
     label = f"[cyan]{escape(key)}[/cyan]"
@@ -107,16 +96,14 @@ def _add_node(tree: Tree, key: str, node: Node, full: bool) -> None:
     elif isinstance(node, Branches):
         if not (node.given or full):
             return
-        if len(node.branches) > 1:
+        several = len(node.branches) > 1
+        if several:
             tree = tree.add(f"{label} one of")
         for name, taken in node.branches.items():
-            inner = tree.add(
-                f"[green]{escape(name)}[/green]" if len(node.branches) > 1 else f"{label} = {escape(name)}"
-            )
-            for child_name, child in taken.children.items():
+            inner = tree.add(f"[green]{escape(name)}[/green]" if several else f"{label} = {escape(name)}")
+            lifted = {f"{child_name} ↑": child for child_name, child in taken.lifted.items()}
+            for child_name, child in (taken.children | lifted).items():
                 _add_node(inner, child_name, child, full)
-            for child_name, child in taken.lifted.items():
-                _add_node(inner, f"{child_name} ↑", child, full)
     elif full or not isinstance(node, Constant) or node.given:
         tree.add(f"{label} {escape(_describe_leaf(node))}")
 
@@ -131,8 +118,6 @@ def _describe_leaf(node: Node) -> str:
         case Float(low, high, log, step) | Int(low, high, log, step):
             how = ", log" if log else f", step {step:g}" if step and step != 1 else ""
             return f"{low:g} … {high:g}{how}"
-        case Choice(options):
-            return "one of " + ", ".join(map(str, options))
-        case Ordered(options):
-            return "ordered " + ", ".join(map(str, options))
+        case Choice(options) | Ordered(options):
+            return f"{'one of' if isinstance(node, Choice) else 'ordered'} {', '.join(map(str, options))}"
     return "rank in the pool"

@@ -25,16 +25,10 @@ def studies(runs: Runs = Path("runs")) -> None:
         except StudyError as exc:  # one that cannot be read hides no other
             print(f"warning: {exc}", file=sys.stderr)
             continue
-        rows.append(
-            (
-                folder.name,
-                f"{len(list_finished(study))} of {spec.budget.trials}",
-                study.user_attrs.get("metric", spec.metric),
-                f"{top.value:.4f}" if top else "–",
-                top.user_attrs.get("backbone", "") if top else "",
-                str(spec.data.path or "demo"),
-            )
-        )
+        trials = f"{len(list_finished(study))} of {spec.budget.trials}"
+        metric = study.user_attrs.get("metric", spec.metric)
+        best = (f"{top.value:.4f}", top.user_attrs.get("backbone", "")) if top else ("–", "")
+        rows.append((folder.name, trials, metric, *best, str(spec.data.path or "demo")))
     header = ("study", "trials", "metric", "best", "backbone", "data")
     if rows:
         print_table(header, rows, left=header)

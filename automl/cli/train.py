@@ -1,5 +1,6 @@
 """`automl train`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,7 +8,7 @@ import typer
 
 from automl.cli.options import Overwrite, Runs, Study, options_from
 
-_WEIGHTS = "Weights that are kept"
+_weights_option = partial(typer.Option, rich_help_panel="Weights that are kept")
 
 
 @options_from("data", "budget.gpu_mem", "weights_dir", "device", default="the study's")
@@ -25,20 +26,12 @@ def train(
     runs: Runs = Path("runs"),
     ema: Annotated[
         float | None,
-        typer.Option(
-            help="Decay of the moving average of the weights; 0: none. Default: the recipe's.",
-            rich_help_panel=_WEIGHTS,
-        ),
+        _weights_option(help="Decay of the moving average of the weights; 0: none. Default: the recipe's."),
     ] = None,
-    soup: Annotated[int, typer.Option(help="Mean of the weights at the last K eighths.", rich_help_panel=_WEIGHTS)] = 0,
-    ensemble: Annotated[
-        int, typer.Option(help="Greedy ensemble of at most K of the confirmed models.", rich_help_panel=_WEIGHTS)
-    ] = 0,
+    soup: Annotated[int, _weights_option(help="Mean of the weights at the last K eighths.")] = 0,
+    ensemble: Annotated[int, _weights_option(help="Greedy ensemble of at most K of the confirmed models.")] = 0,
     early_stopping: Annotated[
-        int,
-        typer.Option(
-            help="Keep validation out; end after N evaluations without improvement.", rich_help_panel=_WEIGHTS
-        ),
+        int, _weights_option(help="Keep validation out; end after N evaluations without improvement.")
     ] = 0,
     **settings: Any,
 ) -> None:

@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from automl.data.dataset import Dataset
+from automl.data.dataset import SPLITS, Dataset
 from automl.data.splits import check_counts
 from automl.errors import AutomlError, DataError
 from automl.files import cache_dir, is_disk_full, write_atomically, write_text
 from automl.media.decoding import NotDecoded, decode_files
 from automl.media.image_file import HEIF_ENDINGS
-from automl.media.images import LONGEST, image_size, read_pixels, describe_alone, shrink_size
+from automl.media.images import LONGEST, describe_alone, image_size, read_pixels, shrink_size
 from automl.media.opening import require
 from automl.processes import cpu_threads
 from automl.reporter import Progress
@@ -52,21 +52,18 @@ _PLAIN = WholeImage()
 
 @dataclass(eq=False)
 class Cache:
-    """The decoded images of a data set, read-only and shared between processes.
-
-    Attributes:
-        folder: Where it lies.
-        size: Pixels of the short side, at most.
-        counts: One int per row of the data set: the images of its file, 0 if it gave none.
-        unreadable: (name, reason) of the samples that gave none.
-    """
+    """The decoded images of a data set, read-only and shared between processes."""
 
     folder: Path
-    size: int
-    counts: np.ndarray
-    unreadable: list[tuple[str, str]]
+    size: int  # pixels of the short side, at most
+    counts: np.ndarray  # one int per row of the data set: the images of its file, 0 if it gave none
+    unreadable: list[tuple[str, str]]  # (name, reason) of the samples that gave none
     _rows: np.ndarray = field(repr=False)  # index entry of each row, dtype _INDEX
-    _pixels: np.ndarray = field(repr=False)  # (bytes,) uint8
+    _pixels: np.ndarray = field(init=False, repr=False)  # (bytes,) uint8
+
+    def __post_init__(self) -> None:
+        # read-only, and a plain array: slicing a memmap object is slower
+        self._pixels = np.memmap(self.folder / "images.bin", dtype=np.uint8, mode="r").view(np.ndarray)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -77,18 +74,10 @@ class Cache:
         return np.asarray(self.counts > 0)
 
     def image(self, row: int, number: int = 0) -> np.ndarray:
-        """Returns an image of one row of the data set.
+        """Returns one of the `counts[row]` images of a row of `Dataset.samples`.
 
-        Args:
-            row: Position in `Dataset.samples`.
-            number: Which of its images, less than `counts[row]`.
-
-        Returns:
-            A read-only view, shape (height, width, 3), dtype uint8, RGB; the short side is `size` or, for a smaller
-            image file, its own.
-
-        Raises:
-            DataError: If there is no such image.
+        It is a read-only view, shape (height, width, 3), dtype uint8, RGB; the short side is `size` or, for a smaller
+        image file, its own.
         """
         offset, height, width, count = self._rows[row].item()
         if not 0 <= number < count:
@@ -100,23 +89,16 @@ class Cache:
         return {key: value for key, value in self.__dict__.items() if key != "_pixels"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)  # a worker maps the file itself instead of receiving gigabytes of pixels
-        self._pixels = _map_pixels(self.folder)
+        self.__dict__.update(state)
+        self.__post_init__()  # a worker maps the file itself instead of receiving gigabytes of pixels
 
 
 def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, view: BaseView = _PLAIN) -> Cache:
     """Decodes what is not decoded yet and opens the result; instant when nothing is left to do.
 
     An interrupted build goes on where it stopped. Of several processes that ask for the same images, one decodes and
-    the others wait for it.
-
-    Args:
-        dataset: The samples.
-        size: Pixels of the short side; larger images are shrunk (bicubic, antialiased), smaller ones stay as they are.
-            Nothing is cut off; one of more than 1:8 is shrunk until it has no more pixels than one of 1:8. Views of
-            clips make squares of this size.
-        progress: Called from this thread with (files done, files in all).
-        view: What makes a file images.
+    the others wait for it. `size` is in pixels: of the short side of image files, as in `read_pixels`, and of the
+    squares that views of clips make.
 
     Raises:
         DataError: If no file gives an image, or too few of a class: of image files, fewer than two in train or in
@@ -129,7 +111,13 @@ def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, v
     files = [str(path) for path in paths]
     maker = _Maker(view, size)
     signatures = list(map(_sign_file, files))
-    folder = cache_dir() / "images" / _name_cache(files, signatures, maker)
+    of_view = view.key if isinstance(view, ClipView) else f"whole, up to 1:{LONGEST}"
+    digest = hashlib.sha256(f"{_VERSION} {size} {of_view}".encode())
+    for file, signature in zip(files, signatures, strict=True):
+        digest.update(f"\0{file}\0{signature}".encode(errors="surrogateescape"))
+    if any(file.lower().endswith(HEIF_ENDINGS) for file in files):  # what cannot be read now may be after pip install
+        digest.update(f"heif {find_spec('pillow_heif') is not None}".encode())
+    folder = cache_dir() / "images" / digest.hexdigest()[:32]
     if not (folder / "index.npy").exists():
         absent = {i for i, signature in enumerate(signatures) if signature == _MISSING}
         try:
@@ -138,7 +126,12 @@ def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, v
                 if not (folder / "index.npy").exists():
                     _build(folder, files, maker, absent, progress)
         except OSError as exc:
-            raise _write_error(folder, exc, maker.need_bytes(files)) from exc
+            room = "free some space, or set AUTOML_CACHE to a folder on a larger disk"
+            fix = room if is_disk_full(exc) else "set AUTOML_CACHE to a folder that can be written"
+            need = format_bytes(maker.need_bytes(files))
+            raise AutomlError(
+                f"the decoded images need about {need} in {folder}: {exc.strerror or exc}; {fix}"
+            ) from exc
     return _open_cache(folder, maker, positions, dataset)
 
 
@@ -148,12 +141,6 @@ class _Maker:
 
     view: BaseView
     size: int
-
-    @property
-    def key(self) -> str:
-        """What decides the pixels."""
-        of_view = self.view.key if isinstance(self.view, ClipView) else f"whole, up to 1:{LONGEST}"
-        return f"{_VERSION} {self.size} {of_view}"
 
     def decode(self, files: Sequence[str]) -> Iterator[np.ndarray | DataError]:
         """Decodes files; yields the images of each, shape (K, height, width, 3) uint8, or why there are none."""
@@ -189,18 +176,9 @@ def _sign_file(file: str) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_mode}"
 
 
-def _name_cache(files: Sequence[str], signatures: Sequence[str], maker: _Maker) -> str:
-    """Names a cache after its files, their signatures, and the parameters."""
-    digest = hashlib.sha256(maker.key.encode())
-    for file, signature in zip(files, signatures, strict=True):
-        digest.update(f"\0{file}\0{signature}".encode(errors="surrogateescape"))
-    if any(file.lower().endswith(HEIF_ENDINGS) for file in files):  # what cannot be read now may be after pip install
-        digest.update(f"heif {find_spec('pillow_heif') is not None}".encode())
-    return digest.hexdigest()[:32]
-
-
 def _open_cache(folder: Path, maker: _Maker, positions: np.ndarray, dataset: Dataset) -> Cache:
     """Opens a complete cache for the rows of a data set."""
+    of_clips = isinstance(maker.view, ClipView)
     rows = np.load(folder / "index.npy", allow_pickle=False)[positions]
     readable = rows["count"] > 0
     unreadable = []
@@ -210,28 +188,15 @@ def _open_cache(folder: Path, maker: _Maker, positions: np.ndarray, dataset: Dat
         unreadable = [(str(names[i]), reasons[str(positions[i])]) for i in np.flatnonzero(~readable)]
     if not readable.any():
         shown = "\n".join(f"  {name}: {reason}" for name, reason in unreadable[:5])
-        what = f"has anything for the view {maker.view.name}" if isinstance(maker.view, ClipView) else "can be read"
+        what = f"has anything for the view {maker.view.name}" if of_clips else "can be read"
         raise DataError(f"none of the {len(rows)} {dataset.media}s of {dataset.root} {what}; the first ones:\n{shown}")
     if not readable.all() and (dataset.samples["split"] == "train").any():  # images to predict have no train split
-        _check_readable(maker.view, dataset, readable)
-    return Cache(folder, maker.size, rows["count"].astype(np.int64), unreadable, rows, _map_pixels(folder))
-
-
-def _check_readable(view: BaseView, dataset: Dataset, readable: np.ndarray) -> None:
-    """Raises DataError if what gave images is too little to train on and, of image files, to validate on."""
-    if not isinstance(view, ClipView):
-        check_counts(dataset.samples[readable], dataset.classes)
-        return
-    try:
-        check_counts(dataset.samples[readable], dataset.classes, ("train",))
-    except DataError as exc:
-        few = f"{int(readable.sum())} of {len(readable)} {dataset.media}s have something for the view {view.name}"
-        raise DataError(f"{few}; {exc}") from exc
-
-
-def _map_pixels(folder: Path) -> np.ndarray:
-    """Maps the pixels read-only, as a plain array: slicing a memmap object is slower."""
-    return np.memmap(folder / "images.bin", dtype=np.uint8, mode="r").view(np.ndarray)
+        try:
+            check_counts(dataset.samples[readable], dataset.classes, ("train",) if of_clips else SPLITS[:2])
+        except DataError as exc:
+            what = f"have something for the view {maker.view.name}" if of_clips else "can be read"
+            raise DataError(f"{readable.sum()} of {len(rows)} {dataset.media}s {what}; {exc}") from exc
+    return Cache(folder, maker.size, rows["count"].astype(np.int64), unreadable, rows)
 
 
 def _build(
@@ -279,11 +244,7 @@ def _build(
 
 
 def _explain(error: DataError, file: str, absent: bool, folder: Path) -> str:
-    """Says why a file gave no image.
-
-    Raises:
-        AutomlError: If the file was not absent before, and is now: that says nothing about the file.
-    """
+    """Says why a file gave no image; AutomlError if it has gone since, which says nothing about the file."""
     if not absent and not os.path.exists(file):  # noqa: PTH110
         raise AutomlError(
             f"{file} was there and is gone; if its disk or network folder went away, bring it back: the same command "
@@ -294,11 +255,7 @@ def _explain(error: DataError, file: str, absent: bool, folder: Path) -> str:
 
 
 def _resume(folder: Path, index: np.ndarray, reasons: dict[str, str]) -> tuple[int, int]:
-    """Reads the journal of an interrupted build into `index` and `reasons`.
-
-    Returns:
-        The number of files that are done, and the bytes of pixels that belong to them.
-    """
+    """Reads an interrupted build into `index` and `reasons`; returns how many files are done, and their pixel bytes."""
     journal, pixels = folder / "journal.jsonl", folder / "images.bin"
     if not journal.exists() or not pixels.exists():
         return 0, 0
@@ -320,12 +277,3 @@ def _resume(folder: Path, index: np.ndarray, reasons: dict[str, str]) -> tuple[i
     with journal.open("r+b") as handle:
         handle.truncate(complete)
     return done, end
-
-
-def _write_error(folder: Path, exc: OSError, need_bytes: int) -> AutomlError:
-    """Makes the error for a full disk, or a folder that cannot be written."""
-    reason = exc.strerror or str(exc)
-    fix = "set AUTOML_CACHE to a folder that can be written"
-    if is_disk_full(exc):
-        fix = "free some space, or set AUTOML_CACHE to a folder on a larger disk"
-    return AutomlError(f"the decoded images need about {format_bytes(need_bytes)} in {folder}: {reason}; {fix}")

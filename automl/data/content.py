@@ -14,40 +14,24 @@ from automl.media.info import MediaInfo, probe_media
 
 @dataclass(frozen=True)
 class FileContent:
-    """What one file turned out to be.
+    """What one file turned out to be."""
 
-    Attributes:
-        digest: Of its bytes.
-        size: (width, height) in pixels; None of a sound.
-        media: What is in it; None of an image.
-        notes: What a person should know, in words that are the same for all files of a kind.
-        reason: Why it cannot be read, and nothing else is known; empty if it can.
-    """
-
-    digest: bytes = b""
-    size: tuple[int, int] | None = None
-    media: MediaInfo | None = None
-    notes: tuple[str, ...] = ()
-    reason: str = ""
+    digest: bytes = b""  # of its bytes
+    size: tuple[int, int] | None = None  # (width, height) in pixels; None of a sound
+    media: MediaInfo | None = None  # None of an image
+    notes: tuple[str, ...] = ()  # what a person should know, in words that are the same for all files of a kind
+    reason: str = ""  # why it cannot be read, and nothing else is known
 
 
 def image_content(path: str) -> FileContent:
-    """Reads an image, which has to decode to its end.
-
-    Raises:
-        DataError: If it cannot be read.
-    """
+    """Reads an image, which has to decode to its end; DataError if it cannot be read."""
     digest = _digest_file(path)
     info = probe_image(path)
     return FileContent(digest, (info.width, info.height), notes=(info.scaling,) if info.scaling else ())
 
 
 def clip_content(path: str) -> FileContent:
-    """Reads a video or sound.
-
-    Raises:
-        DataError: If it cannot be read.
-    """
+    """Reads a video or sound; DataError if it cannot be read."""
     digest = _digest_file(path)
     media = probe_media(path)
     return FileContent(digest, (media.video.width, media.video.height) if media.video else None, media)
@@ -55,11 +39,8 @@ def clip_content(path: str) -> FileContent:
 
 def _digest_file(path: str) -> bytes:
     """Computes a digest of a file's bytes."""
-    digest = hashlib.blake2b(digest_size=16)
     try:
         with Path(path).open("rb") as handle:
-            while chunk := handle.read(1 << 20):
-                digest.update(chunk)
+            return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).digest()
     except OSError as exc:
         raise DataError(f"cannot read {path}: {exc.strerror or exc}") from exc
-    return digest.digest()

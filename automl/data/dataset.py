@@ -71,12 +71,7 @@ class Dataset:
 def open_dataset(spec: DataSpec, seed: int) -> Dataset:
     """Understands a data set, checks it and splits it; nothing is decoded.
 
-    Args:
-        spec: Where it is; flags override what is recognised.
-        seed: Chooses the splits that the data does not come with; the same seed gives the same splits.
-
-    Returns:
-        The samples.
+    The same seed gives the same splits, where the data does not come with them.
 
     Raises:
         DataError: If it cannot be understood or used: no media files, missing ones, one class only, too few samples.
@@ -84,7 +79,9 @@ def open_dataset(spec: DataSpec, seed: int) -> Dataset:
     """
     listing = list_samples(spec)
     table, left_out = _without_small_classes(listing.table, spec.min_class_samples)
-    classes = _sort_classes(set(table["label"]))
+    names = set(table["label"])
+    are_numbers = all(re.fullmatch(r"[+-]?\d+", name) for name in names)  # sorted by value
+    classes = tuple(sorted(names, key=int if are_numbers else None))
     table["label"] = table["label"].map({name: i for i, name in enumerate(classes)}).astype(int)
     table["group"] = table["group"].where(table["group"] != "", table["path"])
     table["split"], problems = split_samples(table, spec, seed)
@@ -99,6 +96,8 @@ def open_dataset(spec: DataSpec, seed: int) -> Dataset:
     real = _find_class(classes, spec, "real_class", GENUINE, 0 if is_competition else None)
     last = 1 - real if len(classes) == 2 and real is not None else len(classes) - 1
     positive = _find_class(classes, spec, "positive_class", _POSITIVE, last)
+    folder = listing.root.parent if listing.root.is_file() else listing.root
+    short_name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._") or "data"  # that any file system takes
     return Dataset(
         root=listing.root,
         format=listing.format,
@@ -107,30 +106,21 @@ def open_dataset(spec: DataSpec, seed: int) -> Dataset:
         real_class=real,
         positive=positive,
         problems=(*listing.problems, *left_out, *problems),
-        name="demo" if listing.format == "demo" else _make_short_name(listing.root),
+        name="demo" if listing.format == "demo" else short_name,
         media=listing.media,
         remarks=listing.remarks,
     )
 
 
 def train_on(dataset: Dataset, splits: Collection[str]) -> Dataset:
-    """Returns the same samples in the same order, those of some splits moved to the training split.
-
-    Args:
-        dataset: The samples; it stays as it is.
-        splits: Of `SPLITS`; what is not among them and not `train` stays where it was.
-    """
+    """Returns the same samples in the same order, those of some splits moved to the training split."""
     samples = dataset.samples.copy()
     samples.loc[samples["split"].isin(list(splits)), "split"] = "train"
     return replace(dataset, samples=samples)
 
 
 def _without_small_classes(table: pd.DataFrame, least: int) -> tuple[pd.DataFrame, list[str]]:
-    """Leaves out classes that nothing can be trained on, and those of fewer samples than `least`.
-
-    Returns:
-        The samples that are left, and warnings, one line each.
-    """
+    """Leaves out classes that nothing can be trained on or of fewer samples than `least`; returns warnings as well."""
     trained = table["label"][~table["split"].isin(["validation", "holdout"])].value_counts()
     validated = set(table["label"][table["split"] == "validation"])
     names = sorted(set(table["label"]))
@@ -154,12 +144,6 @@ def _without_small_classes(table: pd.DataFrame, least: int) -> tuple[pd.DataFram
     return table[~table["label"].isin([*unknown, *small])].reset_index(drop=True), problems
 
 
-def _sort_classes(names: set[str]) -> tuple[str, ...]:
-    """Sorts class names, whole numbers by value."""
-    are_numbers = all(re.fullmatch(r"[+-]?\d+", name) for name in names)
-    return tuple(sorted(names, key=int if are_numbers else None))
-
-
 def _find_class(
     classes: tuple[str, ...], spec: DataSpec, option: str, usual: Collection[str], otherwise: Label
 ) -> Label:
@@ -172,9 +156,3 @@ def _find_class(
         return classes.index(wanted)
     named = [i for i, name in enumerate(classes) if name.lower() in usual]
     return named[0] if len(named) == 1 else otherwise
-
-
-def _make_short_name(root: Path) -> str:
-    """Makes a name for files and studies: the folder's, in letters that any file system takes."""
-    folder = root.parent if root.is_file() else root
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._") or "data"

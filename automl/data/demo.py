@@ -55,23 +55,18 @@ class Photo:
         return Path(self.path).stem
 
     def read_image(self) -> Image.Image:
-        """Reads it from the installed package.
-
-        Raises:
-            DataError: If the package, or the file in it, is not there.
-        """
+        """Reads it from the installed package; DataError if the package, or the file in it, is not there."""
         spec = find_spec(self.package)
-        folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
-        if folder is None or not (folder / self.path).is_file():
-            raise DataError(
-                f"the demo needs {self.path} of the package {self.package}, which is not installed here: "
-                f"reinstall scikit-image and scikit-learn, or give --data"
-            )
-        with Image.open(folder / self.path) as image:
-            return image.convert("RGB")
+        for folder in (spec and spec.submodule_search_locations) or ():
+            if (file := Path(folder) / self.path).is_file():
+                with Image.open(file) as image:
+                    return image.convert("RGB")
+        raise DataError(
+            f"the demo needs {self.path} of the package {self.package}, which is not installed here: "
+            f"reinstall scikit-image and scikit-learn, or give --data"
+        )
 
 
-_SKIMAGE = "docstrings of skimage.data"
 PHOTOS = (
     Photo("skimage", "data/astronaut.png", "public domain", "NASA, Great Images: Eileen Collins, flic.kr/p/r9qvLn"),
     Photo("skimage", "data/brick.png", "CC0", "CC0Textures, Bricks25"),
@@ -93,10 +88,7 @@ PHOTOS = (
 
 
 def demo_dataset(cache: Path | None = None) -> Path:
-    """Makes the demo data set once, and finds it from then on.
-
-    Args:
-        cache: Where to keep it; by default automl's cache folder.
+    """Makes the demo data set once, in automl's cache folder or another one, and finds it from then on.
 
     Returns:
         The folder `demo-v1` with `real/*.png`, `fake/*.png` (64 px, RGB), `labels.csv` (columns file, label, group) and
@@ -113,22 +105,17 @@ def demo_dataset(cache: Path | None = None) -> Path:
         making = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".demo-v1."))
         try:
             _write_patches(making)
-            _publish_folder(making, folder)
+            making.chmod(0o755)  # mkdtemp's is for its owner alone
+            try:
+                making.rename(folder)
+            except OSError:
+                if not (folder / "labels.csv").is_file():  # else another process was faster
+                    raise
         finally:
             shutil.rmtree(making, ignore_errors=True)
     except OSError as exc:
         raise DataError(f"cannot make the demo in {folder}: {exc}; set AUTOML_CACHE to a folder that can be") from exc
     return folder
-
-
-def _publish_folder(making: Path, folder: Path) -> None:
-    """Gives the folder its name, unless another process was faster."""
-    making.chmod(0o755)  # mkdtemp's is for its owner alone
-    try:
-        making.rename(folder)
-    except OSError:
-        if not (folder / "labels.csv").is_file():
-            raise
 
 
 def _write_patches(folder: Path) -> None:
@@ -146,31 +133,21 @@ def _write_patches(folder: Path) -> None:
             file = f"{label}/{photo.group}-{index:03d}" + (f"-{kind}.png" if label == "fake" else ".png")
             Image.fromarray(patch).save(folder / file, compress_level=1)
             rows.append(f"{file},{label},{photo.group}")
-    (folder / "SOURCES.md").write_text(_describe_sources(), encoding="utf-8")
-    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-
-
-def _describe_sources() -> str:
-    """Writes the table of photographs and licences."""
-    lines = [f"| {photo.package}/{photo.path} | {photo.licence} | {photo.source} |" for photo in PHOTOS]
     head = "# Sources\n\nAll patches are cut from these photographs and changed (`automl/data/demo.py`).\n\n"
-    where = f"\nLicences as given in the {_SKIMAGE} and in sklearn/datasets/images/README.txt.\n"
-    return head + "| photograph | licence | source |\n|---|---|---|\n" + "\n".join(lines) + "\n" + where
+    lines = [f"| {photo.package}/{photo.path} | {photo.licence} | {photo.source} |" for photo in PHOTOS]
+    lines = ["| photograph | licence | source |", "|---|---|---|", *lines, ""]
+    origin = "Licences as given in the docstrings of skimage.data and in sklearn/datasets/images/README.txt."
+    (folder / "SOURCES.md").write_text(head + "\n".join([*lines, origin, ""]), encoding="utf-8")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 # --- patches ----------------------------------------------------------------------------------------------------
 
 
 def make_patch(photo: Image.Image, kind: str, rng: np.random.Generator) -> Pixels:
-    """Cuts a patch out of a photograph, and forges it unless `kind` is real.
+    """Cuts a patch, (64, 64, 3) uint8, out of a photograph of at least 128 px a side, and forges it.
 
-    Args:
-        photo: RGB, at least 128 px on each side.
-        kind: `real`, `blend`, `generated` or `swap`.
-        rng: Decides everything.
-
-    Returns:
-        (64, 64, 3) uint8.
+    `kind` is `real` (not forged), `blend`, `generated` or `swap`; `rng` decides everything else.
     """
     patch = _cut_window(photo, rng)
     gray = bool((patch == patch[..., :1]).all())
@@ -245,12 +222,11 @@ def _double_transposed(small: Values, rng: np.random.Generator) -> Values:
 
 def _restore_detail(large: Values, patch: Pixels) -> Pixels:
     """Gives the doubled patch the mean, the spread and about the sharpness of the original."""
+    blur = ImageFilter.GaussianBlur(1.0)
     original = patch.astype(np.float32)
-    smooth = np.asarray(
-        Image.fromarray(large.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.0)), np.float32
-    )
+    smooth = np.asarray(Image.fromarray(large.clip(0, 255).astype(np.uint8)).filter(blur), np.float32)
     detail = large - smooth
-    wanted = original - np.asarray(Image.fromarray(patch).filter(ImageFilter.GaussianBlur(1.0)), np.float32)
+    wanted = original - np.asarray(Image.fromarray(patch).filter(blur), np.float32)
     gain = min(float(wanted.std()) / max(float(detail.std()), 1e-3), 2.5)
     sharp = smooth + gain * detail
     spread = original.std((0, 1)) / np.maximum(sharp.std((0, 1)), 1e-3)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from automl.backbones.input import Preprocessing, evaluation_size
 from automl.data.cache import Cache
@@ -85,20 +85,12 @@ class ImageData:
     def train_batches(
         self, recipe: Recipe, interpolation: str, first: int, last: int, share: slice = slice(None)
     ) -> Iterable[Batch]:
-        """Yields the batches of optimizer steps `first` … `last - 1`.
+        """Yields the batches of optimizer steps `first` … `last - 1`, or the `share` of each that one process decodes.
 
-        Args:
-            recipe: Gives augmentation, batch size and seed.
-            interpolation: What the backbone expects.
-            first: Steps that are done.
-            last: Steps of the whole run.
-            share: The part of each batch to decode, where several processes share it.
-
-        Returns:
-            Pairs of images (B, 3, S, S) uint8 and labels (B,) int64, B = `batch_size(recipe)`, or the share of it.
+        They are pairs of images (B, 3, S, S) uint8 and labels (B,) int64, B = `batch_size(recipe)`, or the share of it.
         """
         images = _TrainImages(self, recipe, interpolation)
-        batches = _Batches(len(images), self.batch_size(recipe), recipe.seed, range(first, last), share)
+        batches = _draw_batches(len(images), self.batch_size(recipe), recipe.seed, range(first, last), share)
         return DataLoader(images, batch_sampler=batches, **self._loader_options())
 
     def evaluation_batches(
@@ -150,19 +142,16 @@ class _TrainImages(Dataset[Batch]):
         # Not torch.manual_seed, which would reseed the GPU as well.
         torch.default_generator.manual_seed(int(seeds.generate_state(1)[0]))
         row, label = int(self._rows[position]), int(self._labels[position])
-        image = self._cache.image(row, self._choose_image(int(self._cache.counts[row]), epoch, position))
+        count = int(self._cache.counts[row])
+        rounds, number = divmod(epoch, count)
+        if count > 1:  # each of its images once before any comes again, in another order in each round
+            number = int(np.random.default_rng([self._seed, position, rounds]).permutation(count)[number])
+        image = self._cache.image(row, number)
         if self._blend and label == self._real:
             random = np.random.default_rng(seeds)
             if random.random() < self._blend:
                 image, label = self_blend(shown_part(image, self._crop), random), self._fake
         return self._transform(image), torch.tensor(label)
-
-    def _choose_image(self, count: int, epoch: int, position: int) -> int:
-        """Chooses which of its images a sample shows in an epoch: another order of them in each round."""
-        if count == 1:
-            return 0
-        order = np.random.default_rng([self._seed, position, epoch // count]).permutation(count)
-        return int(order[epoch % count])
 
 
 class _EvaluationImages(Dataset[Batch]):
@@ -183,23 +172,14 @@ class _EvaluationImages(Dataset[Batch]):
         return image, torch.tensor(int(self._labels[position]))
 
 
-class _Batches(Sampler[list[tuple[int, int]]]):
-    """Which (epoch, position) pairs each optimizer step sees: a new permutation every epoch."""
-
-    def __init__(self, samples: int, batch_size: int, seed: int, steps: range, share: slice) -> None:
-        self._samples, self._size, self._seed = samples, batch_size, seed
-        self._steps, self._share = steps, share
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        per_epoch = self._samples // self._size
-        shuffled, order = -1, np.arange(self._samples)
-        for step in self._steps:
-            epoch, batch = divmod(step, per_epoch)
-            if epoch != shuffled:
-                order = np.random.default_rng([self._seed, epoch]).permutation(self._samples)
-                shuffled = epoch
-            chosen = order[batch * self._size : (batch + 1) * self._size][self._share]
-            yield [(epoch, int(i)) for i in chosen]
+def _draw_batches(
+    samples: int, batch_size: int, seed: int, steps: range, share: slice
+) -> Iterator[list[tuple[int, int]]]:
+    """Yields the (epoch, position) pairs that each optimizer step sees: a new permutation every epoch."""
+    shuffled, order = -1, np.arange(samples)
+    for step in steps:
+        epoch, batch = divmod(step, samples // batch_size)
+        if epoch != shuffled:
+            shuffled, order = epoch, np.random.default_rng([seed, epoch]).permutation(samples)
+        chosen = order[batch * batch_size : (batch + 1) * batch_size][share]
+        yield [(epoch, int(i)) for i in chosen]

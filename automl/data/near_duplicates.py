@@ -62,17 +62,11 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _Comparison:
-    """How clips of one kind are compared.
-
-    Attributes:
-        view: What makes their images.
-        near_bits: How many bits of two hashes may differ.
-        alike: The least correlation of two images that are alike.
-    """
+    """How clips of one kind are compared."""
 
     view: ClipView
-    near_bits: int
-    alike: float
+    near_bits: int  # bits of two hashes that may differ
+    alike: float  # the least correlation of two images that are alike
 
 
 # Of sound, what a telephone lets through: whether the upper half of a picture is black would count for too much.
@@ -84,17 +78,11 @@ _COMPARISONS: dict[Medium, _Comparison] = {
 
 @dataclass(frozen=True)
 class NearCopy:
-    """Clips in more than one split that are nearly the same, each like another one of them.
+    """Clips in more than one split that are nearly the same, each like another one of them."""
 
-    Attributes:
-        names: The clips, as in the label file: the first one of each split, then the others.
-        splits: Where they are.
-        similarity: Correlation of the images by which they belong together, where it is weakest, at most 1.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # as in the label file: the first one of each split, then the others
     splits: tuple[str, ...]
-    similarity: float
+    similarity: float  # correlation of the images by which they belong together, where it is weakest, at most 1
 
     @property
     def sentence(self) -> str:
@@ -108,14 +96,7 @@ def near_copies(dataset: Dataset, progress: Progress | None = None) -> tuple[Nea
 
     Clips that cannot be read are left out, and so is sound in silence and video in black. A clip of which most is shown
     in another, longer one is found where the frames are alike. Sound is found only at the same length and place in
-    its pictures: not what was shifted by a tenth of a clip.
-
-    Args:
-        dataset: The samples; of image files nothing is found.
-        progress: Called with (files done, files in all) while they are decoded; not if they are in the cache.
-
-    Returns:
-        Groups of clips, the surest first; none if no clip can be read.
+    its pictures: not what was shifted by a tenth of a clip. The surest groups come first; image files give none.
 
     Raises:
         AutomlError: If the disk is too full for the cache, or its folder cannot be written.
@@ -125,16 +106,22 @@ def near_copies(dataset: Dataset, progress: Progress | None = None) -> tuple[Nea
         return ()
     comparison = _COMPARISONS[dataset.media]
     images = _hash_images(cache)
-    compared = images.middle_images() if describe_shortcut(dataset) else images
+    compared = images
+    if describe_shortcut(dataset):
+        _, first, counts = np.unique(images.rows, return_index=True, return_counts=True)
+        compared = images[first + counts // 2]  # the middle one of each row
     clips, groups = _Clips(comparison, cache, images), _Groups(len(cache))
-    split_of = dataset.samples["split"].to_numpy()
+    split_of = dataset.samples["split"].to_numpy()[compared.rows]
     for one, other in combinations(_list_splits(dataset), 2):
-        sides = (compared.select_rows(split_of == one), compared.select_rows(split_of == other))
+        sides = compared[split_of == one], compared[split_of == other]
         for pairs in _find_candidates(*sides, comparison.near_bits, groups):
             for a, b in pairs.tolist():
                 if groups.are_apart(a, b) and (similarity := clips.correlate(a, b)):
                     groups.join_rows(a, b, similarity)
-    copies = [_name_group(dataset, rows, weakest) for rows, weakest in groups.list_groups()]
+    copies = [
+        _name_group(dataset, np.flatnonzero(groups.group_of == group), weakest)
+        for group, weakest in groups.weakest.items()
+    ]
     return tuple(sorted(copies, key=lambda copy: -copy.similarity))
 
 
@@ -165,13 +152,10 @@ def describe_shortcut(dataset: Dataset) -> str | None:
 
 
 def perceptual_hashes(pixels: npt.NDArray[np.uint8]) -> tuple[Hashes, npt.NDArray[np.bool_]]:
-    """Computes the hash of images: which low frequencies of their cosine transform are above the median.
+    """Computes the hash of images (N, 64, 64, 3): which low frequencies of their cosine transform exceed the median.
 
-    Args:
-        pixels: Shape (N, 64, 64, 3), dtype uint8, RGB.
-
-    Returns:
-        Shape (N,): the hashes; and whether there is anything in the image, without which a hash means nothing.
+    The results have shape (N,): the hashes; and whether there is anything in the image, without which a hash means
+    nothing.
     """
     gray = (pixels @ _LUMA).reshape(-1, 32, 2, 32, 2).mean(axis=(2, 4))
     low = dctn(gray, axes=(1, 2))[:, :8, :8].reshape(-1, 64)
@@ -195,16 +179,10 @@ def _list_splits(dataset: Dataset) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """Images with something in them, in the order of the data set.
+    """Images with something in them, in the order of the data set; all of shape (N,)."""
 
-    Attributes:
-        rows: Shape (N,), the row of the data set of each.
-        numbers: Shape (N,), which of the row's images.
-        hashes: Shape (N,).
-    """
-
-    rows: Indices
-    numbers: Indices
+    rows: Indices  # of the data set
+    numbers: Indices  # which of the row's images
     hashes: Hashes
 
     def __getitem__(self, chosen: "slice | npt.NDArray[np.bool_] | Indices") -> "_Images":
@@ -212,15 +190,6 @@ class _Images:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def select_rows(self, rows: npt.NDArray[np.bool_]) -> "_Images":
-        """Selects those of some rows, by one bool per row of the data set."""
-        return self[rows[self.rows]]
-
-    def middle_images(self) -> "_Images":
-        """Selects the middle image of each row."""
-        _, first, counts = np.unique(self.rows, return_index=True, return_counts=True)
-        return self[first + counts // 2]
 
     def cut_blocks(self, most: int) -> Iterator["_Images"]:
         """Yields parts of at most so many images that cut no row in two."""
@@ -306,24 +275,19 @@ class _Groups:
     """
 
     def __init__(self, rows: int) -> None:
-        self._group = np.arange(rows)  # of each row: the smallest row of its group
-        self._weakest: dict[int, float] = {}  # of each group of two or more
+        self.group_of = np.arange(rows)  # of each row: the smallest row of its group
+        self.weakest: dict[int, float] = {}  # the similarity of each group of two or more
 
     def are_apart(self, a: Any, b: Any) -> Any:
         """Returns whether two rows are in two groups; also of two arrays of rows."""
-        return self._group[a] != self._group[b]
+        return self.group_of[a] != self.group_of[b]
 
     def join_rows(self, a: int, b: int, similarity: float) -> None:
         """Makes one group of those of two rows."""
-        into, gone = sorted((int(self._group[a]), int(self._group[b])))
-        self._group[self._group == gone] = into
-        known = (self._weakest.pop(group, 1.0) for group in (into, gone))
-        self._weakest[into] = min(similarity, *known)
-
-    def list_groups(self) -> Iterator[tuple[Indices, float]]:
-        """Yields the rows of each group of two or more, and its weakest similarity."""
-        for group, weakest in self._weakest.items():
-            yield np.flatnonzero(self._group == group), weakest
+        into, gone = sorted((int(self.group_of[a]), int(self.group_of[b])))
+        self.group_of[self.group_of == gone] = into
+        known = (self.weakest.pop(group, 1.0) for group in (into, gone))
+        self.weakest[into] = min(similarity, *known)
 
 
 def _name_group(dataset: Dataset, rows: Indices, similarity: float) -> NearCopy:

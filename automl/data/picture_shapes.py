@@ -25,11 +25,7 @@ _Size = tuple[int, int]
 def picture_sizes(dataset: Dataset) -> list[_Size]:
     """Reads the (width, height) in pixels, upright, of some pictures of a data set, evenly spread, from their headers.
 
-    Args:
-        dataset: Images, or videos, of which it is the frames; sounds have none.
-
-    Returns:
-        Of up to 256 images or 16 videos; those that cannot be read are left out.
+    They are up to 256 images, or frames of 16 videos, without those that cannot be read; sounds have none.
     """
     if dataset.media == "sound":
         return []
@@ -46,15 +42,9 @@ def mostly_long(sizes: Sequence[_Size]) -> bool:
 
 
 def cut_off_note(sizes: Sequence[_Size], what: str = "images") -> str | None:
-    """Says in one line how much of the pictures lies outside of their middle squares.
+    """Says in one line how much of the pictures lies outside of their middle squares; None if not one in ten is long.
 
-    Args:
-        sizes: (width, height) of each.
-        what: What they are called.
-
-    Returns:
-        Such as "38 of 40 images are longer than 7:5; their middle square leaves out 83 % of them"; the share is the
-        median of the long ones. None where not one in ten is long.
+    Such as "38 of 40 images are longer than 7:5; their middle square leaves out 83 % of them": the median of these.
     """
     ratios = _side_ratios(sizes)
     long = ratios[ratios > _LONG]

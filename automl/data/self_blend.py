@@ -30,12 +30,7 @@ def self_blend(image: Pixels, rng: np.random.Generator) -> Pixels:
     Either the inside of a random smooth mask (the source) or its outside (the target) gets a colour shift and is
     sharpened or scaled down; the source is also moved and resized a little.
 
-    Args:
-        image: (H, W, 3) uint8, RGB. Left as it is.
-        rng: Decides everything: the same state gives the same forgery.
-
-    Returns:
-        The forgery, (H, W, 3) uint8.
+    Image and forgery are (H, W, 3) uint8, RGB. The same state of `rng` gives the same forgery.
     """
     source = target = Image.fromarray(image)
     if rng.random() < 0.5:
@@ -51,13 +46,7 @@ def self_blend(image: Pixels, rng: np.random.Generator) -> Pixels:
 def random_mask(height: int, width: int, rng: np.random.Generator) -> Mask:
     """Draws a smooth blob: an ellipse or a convex hull, elastically deformed, blurred, shrunk and blurred again.
 
-    Args:
-        height: Of the mask, px.
-        width: Of the mask, px.
-        rng: Decides everything.
-
-    Returns:
-        (height, width) float32, from 0 outside to 1 inside.
+    It is (height, width) float32, from 0 outside to 1 inside.
     """
     canvas = Image.new("L", (MASK_SIDE, MASK_SIDE))
     outline = [(float(x), float(y)) for x, y in _draw_outline(rng) * MASK_SIDE]

@@ -25,22 +25,19 @@ Counts = Counter[int]
 
 
 def split_samples(table: pd.DataFrame, spec: DataSpec, seed: int) -> tuple[pd.Series, list[str]]:
-    """Gives each sample its split.
+    """Gives each sample its split, and returns warnings, one line each.
 
-    Args:
-        table: Columns label (int), group (str) and split: as given, or "" where the data does not say.
-        spec: `validation_fraction` and `holdout_fraction` are shares of all samples that have no given test split;
-            a given test set is the holdout.
-        seed: Chooses among the possible splits.
-
-    Returns:
-        The splits (`train`, `validation`, `holdout`), and warnings, one line each.
+    The table's columns are label (int), group (str) and split: as given, or "" where the data does not say. The
+    fractions of `spec` are shares of all samples that have no given test split; a given test set is the holdout.
     """
     splits = table["split"].replace("", "train").astype(str)
     given = set(splits)
     labels = table["label"].to_numpy(dtype=int)
     groups = table["group"].to_numpy(dtype=str)
-    problems = _describe_leaks(groups, splits)
+    problems = []
+    for one, other in combinations(("train", "validation", "holdout"), 2):
+        if shared := sorted(set(groups[splits == one]) & set(groups[splits == other])):
+            problems.append(f"leak: {len(shared)} groups are both in {one} and in {other} as given: {shorten(shared)}")
     make_validation = "validation" not in given
     if "holdout" not in given and spec.holdout_fraction > 0:
         # a group that a given validation set shares with the training samples may not come to the holdout as well
@@ -60,16 +57,7 @@ def split_samples(table: pd.DataFrame, spec: DataSpec, seed: int) -> tuple[pd.Se
 def check_counts(
     table: pd.DataFrame, classes: tuple[str, ...], splits: Sequence[str] = ("train", "validation")
 ) -> None:
-    """Checks that training and validating are possible.
-
-    Args:
-        table: Columns label (int) and split.
-        classes: The classes' names.
-        splits: Where each class must have two samples.
-
-    Raises:
-        DataError: If there is one class only, or a class has fewer than two samples in one of the splits.
-    """
+    """Checks that there are two classes, each with two samples in each of the splits; raises DataError if not."""
     if len(classes) < 2:
         raise DataError(f"all samples are of one class, {classes[0]!r}; a classifier needs at least two")
     few = []
@@ -107,16 +95,6 @@ def _describe_missing_holdout(labels: np.ndarray, groups: np.ndarray, splits: pd
     return [f"the holdout has no sample of {without} of {without + len(held)} classes: {few}"]
 
 
-def _describe_leaks(groups: np.ndarray, splits: pd.Series) -> list[str]:
-    """Warns of groups on two sides of the given splits."""
-    problems = []
-    for one, other in combinations(("train", "validation", "holdout"), 2):
-        shared = sorted(set(groups[splits == one]) & set(groups[splits == other]))
-        if shared:
-            problems.append(f"leak: {len(shared)} groups are both in {one} and in {other} as given: {shorten(shared)}")
-    return problems
-
-
 def _choose_samples(
     labels: np.ndarray,
     groups: np.ndarray,
@@ -127,20 +105,10 @@ def _choose_samples(
     seed: int,
     stream: int,
 ) -> np.ndarray:
-    """Selects whole groups so that the counts per class come near their targets.
+    """Selects whole groups, (N,) bool, of the samples that are free, so that the counts per class come near `targets`.
 
-    Args:
-        labels: (N,) int.
-        groups: (N,) str.
-        free: (N,) bool: samples to choose from.
-        targets: Samples wanted of each class.
-        least: Samples of each class that should be had even if the target is then exceeded.
-        reserve: For how many other splits groups of each class must be left.
-        seed: Chooses the order of the groups.
-        stream: Names the choice, so that each has its own random numbers.
-
-    Returns:
-        (N,) bool: the selected samples.
+    Of each class `least` samples should be had even if the target is then exceeded, and groups for `reserve` other
+    splits must be left. The stream names the choice, so that each has its own random numbers.
     """
     members: dict[str, Counts] = {}
     for label, group in zip(labels[free].tolist(), groups[free].tolist(), strict=True):
@@ -165,16 +133,10 @@ def _select_groups(
 ) -> tuple[set[str], Counts]:
     """Takes groups in the given order while that helps; returns them and their samples per class."""
     chosen: set[str] = set()
-    counts: Counts = Counter()
-    left: Counts = Counter()
-    groups_left: Counts = Counter()
+    counts, left, groups_left = Counts(), Counts(), Counts()
     for member in members.values():
         left.update(member)
         groups_left.update(member.keys())
-
-    def find_gain(member: Counts) -> float:
-        """Returns how much nearer to the targets a group brings the selection; small classes weigh as much."""
-        return -sum(n * (n + 2 * (counts[c] - targets[c])) / targets[c] ** 2 for c, n in member.items())
 
     def take_group(group: str) -> None:
         """Selects a group unless too little of a class would be left for the other splits."""
@@ -187,7 +149,8 @@ def _select_groups(
         groups_left.subtract(member.keys())
 
     for group in order:
-        if find_gain(members[group]) > 0:
+        # how much further from the targets it brings the selection; small classes weigh as much as large ones
+        if sum(n * (n + 2 * (counts[c] - targets[c])) / targets[c] ** 2 for c, n in members[group].items()) < 0:
             take_group(group)
     for label in sorted(targets):  # a class whose groups are all larger than its target
         wanted = [group for group in order if label in members[group] and group not in chosen]

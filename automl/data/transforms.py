@@ -35,38 +35,20 @@ from automl.errors import RecipeError
 from automl.media.images import MIDDLE
 from automl.media.opening import require
 from automl.media.video import choose_conversion
-from automl.recipe.augmentation import Affine, Augmentation, Color, Crop, Policy
+from automl.recipe.augmentation import Augmentation, Crop
 
-Pixels = npt.NDArray[np.uint8]
-"""An RGB image, (H, W, 3) uint8."""
-
-Transform = Callable[[Pixels], torch.Tensor]
-"""From (H, W, 3) uint8 to (3, S, S) uint8."""
-
-Step = Callable[[torch.Tensor], torch.Tensor]
-"""From (3, S, S) uint8 to the same."""
-
+Pixels = npt.NDArray[np.uint8]  # an RGB image, (H, W, 3)
+Transform = Callable[[Pixels], torch.Tensor]  # from (H, W, 3) uint8 to (3, S, S) uint8
+Step = Callable[[torch.Tensor], torch.Tensor]  # from (3, S, S) uint8 to the same
 Window = Callable[[int, int, int], tuple[int, int, int, int]]
 """From height, width and image size to (top, left, height, width) of what is cut out."""
 
-MEAN = (124, 116, 104)
-"""ImageNet's mean colour: what is erased or moved out of the picture is about zero once normalised."""
-
-CODEC_CRF = (23, 40)
-"""Best and worst quality of the video codec, as x264 counts it; those of FaceForensics++ (Rössler et al. 2019)."""
-
-NOISE_DB = (-60.0, -15.0)
-"""Level of the faintest and of the loudest floor of noise; 0 is white."""
-
-SOUND_RANGE_DB = 80.0
-"""From black to white of a picture of sound: the default of `Mel`."""
-
-INTERPOLATIONS = {
-    "nearest": v2.InterpolationMode.NEAREST,
-    "bilinear": v2.InterpolationMode.BILINEAR,
-    "bicubic": v2.InterpolationMode.BICUBIC,
-    "lanczos": v2.InterpolationMode.BICUBIC,  # tensors have no Lanczos; bicubic is the nearest to it
-}
+MEAN = (124, 116, 104)  # ImageNet's mean colour: what is erased or moved out is about zero once normalised
+CODEC_CRF = (23, 40)  # best and worst quality, as x264 counts; those of FaceForensics++ (Rössler et al. 2019)
+NOISE_DB = (-60.0, -15.0)  # level of the faintest and of the loudest floor of noise; 0 is white
+SOUND_RANGE_DB = 80.0  # from black to white of a picture of sound: the default of `Mel`
+INTERPOLATIONS = {name: v2.InterpolationMode(name) for name in ("nearest", "bilinear", "bicubic")}
+INTERPOLATIONS["lanczos"] = v2.InterpolationMode.BICUBIC  # tensors have no Lanczos; bicubic is the nearest to it
 
 
 def train_transform(augmentation: Augmentation, image_size: int, interpolation: str = "bicubic") -> Transform:
@@ -81,8 +63,7 @@ def train_transform(augmentation: Augmentation, image_size: int, interpolation: 
         interpolation: Of the resizing to S, as timm names it: bicubic, bilinear, nearest or lanczos.
 
     Returns:
-        A picklable function from (H, W, 3) uint8 to a contiguous (3, S, S) uint8 tensor. It draws from torch's
-        global generator only.
+        A picklable function from (H, W, 3) uint8 to a contiguous (3, S, S) uint8 tensor.
 
     Raises:
         RecipeError: If the interpolation, the crop, or a branch of an augmentation is unknown.
@@ -90,7 +71,7 @@ def train_transform(augmentation: Augmentation, image_size: int, interpolation: 
     """
     steps = [step for make_step in _STEPS.values() if (step := make_step(augmentation, image_size))]
     crop = augmentation.crop
-    return _Pipeline(crop, _training_window(crop), image_size, _find_mode(interpolation), tuple(steps))
+    return _Pipeline(crop, _choose_window(crop, training=True), image_size, _find_mode(interpolation), tuple(steps))
 
 
 def eval_transform(augmentation: Augmentation, image_size: int, interpolation: str = "bicubic") -> Transform:
@@ -100,19 +81,10 @@ def eval_transform(augmentation: Augmentation, image_size: int, interpolation: s
     out without resizing, and resizes only images that are smaller than it. `squash` brings both sides to `image_size`
     and cuts nothing off, in training either.
 
-    Args:
-        augmentation: The one the network was trained with; only its crop counts.
-        image_size: Side S of the result, px.
-        interpolation: Of the resizing to S, as timm names it: bicubic, bilinear, nearest or lanczos.
-
-    Returns:
-        A picklable function from (H, W, 3) uint8 to a contiguous (3, S, S) uint8 tensor.
-
-    Raises:
-        RecipeError: If the interpolation is unknown.
+    Arguments, result and RecipeError are those of `train_transform`.
     """
     crop = augmentation.crop
-    return _Pipeline(crop, _evaluation_window(crop), image_size, _find_mode(interpolation), ())
+    return _Pipeline(crop, _choose_window(crop, training=False), image_size, _find_mode(interpolation), ())
 
 
 def shown_part(image: Pixels, crop: Crop) -> Pixels:
@@ -151,22 +123,17 @@ class _Pipeline:
 # --- windows ----------------------------------------------------------------------------------------------------
 
 
-def _training_window(crop: Crop) -> Window:
-    """Chooses what is cut out of a training image."""
+def _choose_window(crop: Crop, training: bool) -> Window:
+    """Chooses what is cut out of an image; nothing is random where it is scored."""
     match crop.name:
         case "squash":
             return _cut_nothing
-        case "random_resized":
+        case "random_resized" if training:
             return partial(_cut_random_area, crop.min_scale, crop.max_aspect)
-        case "resize" | "native":
-            return partial(_cut_square, crop.name == "native", True)
+        case "resize" | "native" | "random_resized":
+            return partial(_cut_square, crop.name == "native", training)
         case _:
             raise _unknown_branch("crop", crop)
-
-
-def _evaluation_window(crop: Crop) -> Window:
-    """Chooses what is cut out of an image that is scored."""
-    return _cut_nothing if crop.name == "squash" else partial(_cut_square, crop.name == "native", False)
 
 
 def _cut_nothing(height: int, width: int, image_size: int) -> tuple[int, int, int, int]:
@@ -225,74 +192,25 @@ def _apply_sometimes(probability: float, step: Step, x: torch.Tensor) -> torch.T
     return step(x) if torch.rand(()).item() < probability else x
 
 
-def _affine_step(affine: Affine) -> Step | None:
-    """Makes the step of rotation, shear and translation."""
-    match affine.name:
-        case "none":
-            return None
-        case "random":
-            step = v2.RandomAffine(
-                degrees=affine.rotate_degrees,
-                translate=(affine.translate, affine.translate) if affine.translate else None,
-                shear=affine.shear_degrees or None,
-                interpolation=v2.InterpolationMode.BILINEAR,
-                fill=MEAN,
-            )
-            return _sometimes(affine.probability, step)
-        case _:
-            raise _unknown_branch("affine", affine)
-
-
-def _color_step(color: Color) -> Step | None:
-    """Makes the step of brightness, contrast, saturation and hue."""
-    match color.name:
-        case "none":
-            return None
-        case "jitter":
-            jitter = v2.ColorJitter(color.brightness, color.contrast, color.saturation, color.hue)
-            return _sometimes(color.probability, jitter)
-        case _:
-            raise _unknown_branch("color", color)
-
-
-def _policy_step(policy: Policy) -> Step | None:
-    """Makes the step of a policy, run where it is fastest."""
-    common: dict[str, Any] = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": MEAN}
-    match policy.name:
-        case "none":
-            return None
-        case "auto":
-            return partial(_apply_to_pil, v2.AutoAugment(**common))
-        case "rand":
-            return partial(_apply_to_pil, v2.RandAugment(policy.operations, policy.magnitude, **common))
-        case "trivial":
-            return partial(_apply_to_pil, v2.TrivialAugmentWide(**common))
-        case "augmix":
-            return cast(Step, v2.AugMix(policy.severity, policy.width, **common))
-        case _:
-            raise _unknown_branch("policy", policy)
+def _branch_step(field: str, branch: Any) -> Step | None:
+    """Makes the step of a branch of a recipe, done with its probability; None for the branch `none`."""
+    if branch.name == "none":
+        return None
+    if (field, branch.name) not in _BRANCHES:
+        raise _unknown_branch(field, branch)
+    return _sometimes(getattr(branch, "probability", 1), _BRANCHES[field, branch.name](branch))
 
 
 def _apply_to_pil(policy: Callable[[Any], Any], x: torch.Tensor) -> torch.Tensor:
     """Applies a policy to a PIL image."""
-    return _from_pil(policy(_to_pil(x)))
-
-
-def _to_pil(x: torch.Tensor) -> Image.Image:
-    """Makes a PIL image."""
-    return Image.fromarray(x.permute(1, 2, 0).contiguous().numpy())
-
-
-def _from_pil(image: Image.Image) -> torch.Tensor:
-    """Makes a tensor of a PIL image."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return cast(torch.Tensor, F.pil_to_tensor(policy(F.to_pil_image(x))))
 
 
 def _code_jpeg(min_quality: int, x: torch.Tensor) -> torch.Tensor:
     """Writes and reads the image as JPEG; by Pillow, because torchvision's JPEG is deprecated since 0.29."""
     file = io.BytesIO()
-    _to_pil(x).save(file, "JPEG", quality=min_quality + _draw_integer(100 - min_quality))
-    return _from_pil(Image.open(file))
+    F.to_pil_image(x).save(file, "JPEG", quality=min_quality + _draw_integer(100 - min_quality))
+    return cast(torch.Tensor, F.pil_to_tensor(Image.open(file)))
 
 
 def _codec_step(probability: float) -> Step | None:
@@ -368,12 +286,6 @@ def _add_noise(faintest_db: float, loudest_db: float, x: torch.Tensor) -> torch.
     return (total.log() / step + 255).round().clamp(max=255).to(torch.uint8)
 
 
-def _mask_step(augmentation: Augmentation) -> Step | None:
-    """Makes the step of the masks, of time and of frequency: both have the mean of the picture without any."""
-    shares = (augmentation.time_mask, augmentation.frequency_mask)
-    return partial(_mask_bands, *shares) if any(shares) else None
-
-
 def _mask_bands(time: float, frequency: float, x: torch.Tensor) -> torch.Tensor:
     """Blanks two bands of time and two of frequency with the picture's mean (SpecAugment, arXiv:1904.08779)."""
     mean = x.float().mean((1, 2), keepdim=True).round().to(torch.uint8)  # (3, 1, 1)
@@ -385,13 +297,32 @@ def _mask_bands(time: float, frequency: float, x: torch.Tensor) -> torch.Tensor:
     return masked
 
 
+_FILLED: dict[str, Any] = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": MEAN}
+
+_BRANCHES: dict[tuple[str, str], Callable[[Any], Any]] = {
+    ("affine", "random"): lambda affine: v2.RandomAffine(
+        degrees=affine.rotate_degrees,
+        translate=(affine.translate, affine.translate) if affine.translate else None,
+        shear=affine.shear_degrees or None,
+        **_FILLED,
+    ),
+    ("color", "jitter"): lambda color: v2.ColorJitter(color.brightness, color.contrast, color.saturation, color.hue),
+    ("policy", "auto"): lambda _: partial(_apply_to_pil, v2.AutoAugment(**_FILLED)),
+    ("policy", "rand"): lambda policy: partial(
+        _apply_to_pil, v2.RandAugment(policy.operations, policy.magnitude, **_FILLED)
+    ),
+    ("policy", "trivial"): lambda _: partial(_apply_to_pil, v2.TrivialAugmentWide(**_FILLED)),
+    ("policy", "augmix"): lambda policy: v2.AugMix(policy.severity, policy.width, **_FILLED),
+}
+"""What makes the step of a branch, by the recipe's field and the branch's name."""
+
 _STEPS: dict[str, Callable[[Augmentation, int], Step | None]] = {
     "horizontal_flip": lambda a, _: _sometimes(a.horizontal_flip, F.horizontal_flip),
     "vertical_flip": lambda a, _: _sometimes(a.vertical_flip, F.vertical_flip),
-    "affine": lambda a, _: _affine_step(a.affine),
-    "color": lambda a, _: _color_step(a.color),
+    "affine": lambda a, _: _branch_step("affine", a.affine),
+    "color": lambda a, _: _branch_step("color", a.color),
     "grayscale": lambda a, _: _sometimes(a.grayscale, v2.Grayscale(num_output_channels=3)),
-    "policy": lambda a, _: _policy_step(a.policy),
+    "policy": lambda a, _: _branch_step("policy", a.policy),
     "time_shift": lambda a, _: partial(_shift_time, a.time_shift) if a.time_shift else None,
     "gain": lambda a, _: partial(_change_gain, a.gain) if a.gain else None,
     "noise": lambda a, _: _sometimes(a.noise, partial(_add_noise, *NOISE_DB)),
@@ -399,7 +330,9 @@ _STEPS: dict[str, Callable[[Augmentation, int], Step | None]] = {
     "downscale": lambda a, size: _sometimes(a.downscale, partial(_scale_down_and_up, a.downscale_min, size)),
     "codec": lambda a, _: _codec_step(a.codec),
     "jpeg": lambda a, _: _sometimes(a.jpeg, partial(_code_jpeg, a.jpeg_min_quality)),
-    "time_mask": lambda a, _: _mask_step(a),
+    "time_mask": lambda a, _: (
+        partial(_mask_bands, a.time_mask, a.frequency_mask) if a.time_mask or a.frequency_mask else None
+    ),
     "erasing": lambda a, _: _sometimes(a.erasing, v2.RandomErasing(p=1, value=MEAN)),
 }
 """What makes the step of a field, in the order in which the steps are done; None where it is not to be done."""

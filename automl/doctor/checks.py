@@ -1,22 +1,19 @@
 """The checks of `automl doctor`: what a search would meet on this machine, and what to do about each problem.
 
-To add a check: a function of `Options` that returns a `Report`, and its name in `CHECKS`.
+To add a check: a function of `Options` that yields a `Fact` for each finding and a `Problem` for each problem, and its
+name in `CHECKS`.
 """
 
-from collections.abc import Callable
-from functools import reduce
-from operator import add
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from automl.doctor.environment import check_packages, check_weights, import_library
 from automl.doctor.gpu import check_gpus, check_kernels
 from automl.doctor.machine import check_cache, check_cores, check_disks, check_memory, check_shared_memory
-from automl.doctor.report import Options, Report
+from automl.doctor.report import Fact, Options, Problem, Report, make_report
 from automl.errors import StudyError, WeightsError
 
-Check = Callable[[Options], Report]
-
-CHECKS: tuple[Check, ...] = (
+CHECKS: tuple[Callable[[Options], Iterator[Fact | Problem]], ...] = (
     check_packages,
     check_gpus,
     check_cores,
@@ -28,21 +25,17 @@ CHECKS: tuple[Check, ...] = (
 )
 """All checks, in the order in which they are shown; none changes anything."""
 
-_BEFORE_A_SEARCH: tuple[Check, ...] = (check_packages, check_disks)
-
 
 def run_checks(weights_dir: Path | None = None) -> Report:
-    """Runs all checks.
-
-    Args:
-        weights_dir: A folder of weights to look into as well.
+    """Runs all checks; a folder of weights is looked into as well.
 
     Raises:
         WeightsError: If there is no such folder.
     """
     if weights_dir is not None and not weights_dir.is_dir():
         raise WeightsError(f"--weights-dir {weights_dir} is not a folder; give one that holds safetensors files")
-    return _run(CHECKS, Options(Path.cwd(), weights_dir))
+    options = Options(Path.cwd(), weights_dir)
+    return make_report(line for check in CHECKS for line in check(options))
 
 
 def refuse_hopeless(devices: tuple[str, ...], runs: Path) -> None:
@@ -55,14 +48,11 @@ def refuse_hopeless(devices: tuple[str, ...], runs: Path) -> None:
     Raises:
         StudyError: With one line for each reason, and what to do about it.
     """
-    report = _run(_BEFORE_A_SEARCH, Options(runs))
-    reasons = [problem.text for problem in report.problems if problem.fatal]
+    options = Options(runs)
+    problems = make_report([*check_packages(options), *check_disks(options)]).problems
+    reasons = [problem.text for problem in problems if problem.fatal]
     torch, _ = import_library("torch")
     if torch is not None:
-        reasons += [reason for device in devices for reason in check_kernels(torch, device)]
+        reasons += [problem.text for device in devices for problem in check_kernels(torch, device)]
     if reasons:
         raise StudyError("\n".join(reasons))
-
-
-def _run(checks: tuple[Check, ...], options: Options) -> Report:
-    return reduce(add, (check(options) for check in checks))

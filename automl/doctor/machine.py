@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from automl.doctor.report import Fact, Options, Problem, Report, make_report
+from automl.doctor.report import Fact, Options, Problem
 from automl.files import cache_dir
 from automl.processes import cpu_threads
 from automl.units import format_bytes
@@ -22,32 +22,30 @@ _LITTLE_SHARED_BYTES = 10**9
 """A batch of 256 images of 384 pixels is 450 MB, and each loader process has several under way."""
 
 
-def check_cores(_: Options) -> Report:
+def check_cores(_: Options) -> Iterator[Fact | Problem]:
     """Reports the cores that this process may use, and whether a container gives it less time than theirs."""
-    total = os.cpu_count() or 1
+    total, usable = os.cpu_count() or 1, cpu_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else total
-    text, usable = f"{cores}" if cores == total else f"{cores} of {total}", cpu_threads()
-    if usable >= cores:
-        return Report((Fact("cores", text),))
-    problem = (
-        f"the container gives the time of {usable} of {cores} cores, and threads for all of them get in each "
-        f"other's way: start it with --cpuset-cpus in place of --cpus, or set OMP_NUM_THREADS={usable}"
-    )
-    return Report((Fact("cores", f"{text}, with the time of {usable}"),), (Problem(problem),))
+    less = f", with the time of {usable}" if usable < cores else ""
+    yield Fact("cores", f"{cores}{f' of {total}' if cores != total else ''}{less}")
+    if less:
+        yield Problem(
+            f"the container gives the time of {usable} of {cores} cores, and threads for all of them get in each "
+            f"other's way: start it with --cpuset-cpus in place of --cpus, or set OMP_NUM_THREADS={usable}"
+        )
 
 
-def check_memory(_: Options) -> Report:
+def check_memory(_: Options) -> Iterator[Fact | Problem]:
     """Reports the memory that is available."""
     total, available = read_memory()
     if not total:
-        return Report()
-    problems = []
+        return
+    yield Fact("memory", f"{format_bytes(total)}, {format_bytes(available)} available")
     if available < _LITTLE_RAM_BYTES:
-        problems.append(
+        yield Problem(
             f"only {format_bytes(available)} of memory is available; a search takes about 4GB for each device: "
             "end other programs, or give the container more (docker run --memory)"
         )
-    return make_report([Fact("memory", f"{format_bytes(total)}, {format_bytes(available)} available")], problems)
 
 
 def read_memory() -> tuple[int, int]:
@@ -85,65 +83,59 @@ def _read_memory_groups(name: str) -> Iterator[str]:
                 break
 
 
-def check_shared_memory(_: Options) -> Report:
+def check_shared_memory(_: Options) -> Iterator[Fact | Problem]:
     """Reports the size of /dev/shm, through which loader processes hand over batches."""
     try:
         size = shutil.disk_usage(_ROOT / "dev/shm").total
     except OSError:
-        return Report()
-    problems = []
+        return
+    yield Fact("shared memory", format_bytes(size))
     if size < _LITTLE_SHARED_BYTES:
-        problems.append(
+        yield Problem(
             f"the shared memory (/dev/shm) has only {format_bytes(size)}, and the processes that load images "
             "hand over batches there: start the container with docker run --shm-size=8g, or with --ipc=host"
         )
-    return make_report([Fact("shared memory", format_bytes(size))], problems)
 
 
-def check_cache(_: Options) -> Report:
+def check_cache(_: Options) -> Iterator[Fact | Problem]:
     """Reports what the cache holds, by kind."""
     cache = cache_dir()
     kinds = sorted(path for path in cache.glob("*") if path.is_dir() and not path.name.startswith("."))
     held = ", ".join(f"{path.name} {format_bytes(folder_bytes(path))}" for path in kinds) or "empty"
-    return Report((Fact("cache", f"{cache}: {held}"),))
+    yield Fact("cache", f"{cache}: {held}")
 
 
-def check_disks(options: Options) -> Report:
+def check_disks(options: Options) -> Iterator[Fact | Problem]:
     """Reports the disk space for the cache and, where it is another disk, for studies."""
     cache, runs = cache_dir(), options.runs
-    report = _check_disk("cache", cache, "give another folder with AUTOML_CACHE=FOLDER")
+    yield from _check_disk("cache", cache, "give another folder with AUTOML_CACHE=FOLDER")
     disk = find_disk(runs)
-    if disk.writable and disk.device == find_disk(cache).device:
-        return report
-    return report + _check_disk("studies", runs, "give another folder with --runs")
+    if not disk.writable or disk.device != find_disk(cache).device:
+        yield from _check_disk("studies", runs, "give another folder with --runs")
 
 
-def _check_disk(content: str, folder: Path, instead: str) -> Report:
+def _check_disk(content: str, folder: Path, instead: str) -> Iterator[Fact | Problem]:
     """Reports the room in a folder for the cache or for studies."""
     disk = find_disk(folder)
-    free, problems = format_bytes(disk.free_bytes), tuple[Problem, ...]()
+    free = format_bytes(disk.free_bytes)
+    yield Fact(f"disk for {content}", f"{free} free at {folder}")
     if not disk.writable:
-        text = f"{folder} cannot be written, and the {content} would go there: {instead}"
-        problems = (Problem(text, fatal=True),)
+        yield Problem(f"{folder} cannot be written, and the {content} would go there: {instead}", fatal=True)
     elif disk.free_bytes < _LITTLE_DISK_BYTES:
         text = f"only {free} of disk is free at {folder}, where the {content} would go: delete something, or {instead}"
-        problems = (Problem(text, fatal=disk.free_bytes < _NO_DISK_BYTES),)
-    return Report((Fact(f"disk for {content}", f"{free} free at {folder}"),), problems)
+        yield Problem(text, fatal=disk.free_bytes < _NO_DISK_BYTES)
 
 
 @dataclass(frozen=True)
 class Disk:
-    """The disk under a folder.
-
-    Attributes:
-        device: A number that differs from disk to disk.
-        free_bytes: What this user may still write.
-        writable: Whether this user may write into the folder.
-    """
+    """The disk under a folder."""
 
     device: int
+    """A number that differs from disk to disk."""
     free_bytes: int
+    """What this user may still write."""
     writable: bool
+    """Whether this user may write into the folder."""
 
 
 def find_disk(folder: Path) -> Disk:

@@ -15,15 +15,12 @@ class Fact:
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem and what to do about it.
-
-    Attributes:
-        text: A sentence without a full stop.
-        fatal: Whether no search is possible before it is mended.
-    """
+    """A problem and what to do about it."""
 
     text: str
+    """A sentence without a full stop."""
     fatal: bool = False
+    """Whether no search is possible before it is mended."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +35,19 @@ class Report:
         """Whether no problem makes a search impossible."""
         return not any(problem.fatal for problem in self.problems)
 
-    def __add__(self, other: "Report") -> "Report":
-        return Report(self.findings + other.findings, self.problems + other.problems)
 
-
-def make_report(findings: Iterable[Fact], problems: Iterable[str]) -> Report:
-    """Makes a report whose problems still let a search begin."""
-    return Report(tuple(findings), tuple(map(Problem, problems)))
+def make_report(lines: Iterable[Fact | Problem]) -> Report:
+    """Sorts what checks yield into findings and problems."""
+    kept = list(lines)
+    findings = tuple(line for line in kept if isinstance(line, Fact))
+    return Report(findings, tuple(line for line in kept if isinstance(line, Problem)))
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a check looks at beside the machine itself.
-
-    Attributes:
-        runs: The folder that studies go into.
-        weights_dir: A folder of weights to look into as well.
-    """
+    """What a check looks at beside the machine itself."""
 
     runs: Path
+    """The folder that studies go into."""
     weights_dir: Path | None = None
+    """A folder of weights to look into as well."""

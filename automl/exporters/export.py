@@ -73,13 +73,8 @@ def _export_network(
 
     if source.model is None:
         raise WeightsError("this --format needs a trained model, and this is a recipe; give the folder of automl train")
-    exported: Exported = getattr(graph, function)(source.model, out or source.model.path / name, check_data)
-    return exported
-
-
-def _write_yaml(source: ExportSource) -> str:
-    """Writes the recipe with its comment."""
-    return _write_comment(source.header.splitlines()) + source.recipe.to_yaml()
+    export: Callable[..., Exported] = getattr(graph, function)
+    return export(source.model, out or source.model.path / name, check_data)
 
 
 def _write_json(source: ExportSource) -> str:
@@ -119,11 +114,9 @@ def _list_assumptions(source: ExportSource) -> list[str]:
     if source.setup is not None:
         return []
     lines = ["the samples: give --samples with a table of the columns path, name, label, split"]
-    labels = source.labels
+    labels, size = source.labels, source.decode_size
     if labels is None:
-        lines.append(
-            f"classes and decoded size: 0 and 1, 1 the positive one, and {source.decode_size} px are placeholders"
-        )
+        lines.append(f"classes and decoded size: 0 and 1, 1 the positive one, and {size} px are placeholders")
     if source.recipe.augmentation.self_blend and (labels is None or labels.real_class is None):
         lines.append("the genuine class: no image is self-blended")
     if source.recipe.pretrained:
@@ -137,7 +130,7 @@ def _write_comment(lines: list[str]) -> str:
 
 
 FORMATS: dict[str, Callable[[ExportSource, Path | None, Path | None], Exported]] = {
-    "yaml": partial(_export_recipe, _write_yaml),
+    "yaml": partial(_export_recipe, lambda one: _write_comment(one.header.splitlines()) + one.recipe.to_yaml()),
     "json": partial(_export_recipe, _write_json),
     "python": partial(_export_recipe, _write_python),
     "timm": partial(_export_recipe, _write_timm),

@@ -31,9 +31,10 @@ from automl.files import explain_write_errors, write_atomically, write_text
 from automl.media.kinds import is_media
 from automl.models.folder import ModelFolder
 from automl.models.scorer import ImageSource, list_media
-from automl.recipe import Numerics, Recipe
-from automl.recipe.augmentation import Crop, NativeCrop, RandomResizedCrop, ResizeCrop, SquashCrop
-from automl.recipe.choices import choice_classes, unknown_choice
+from automl.recipe import Numerics
+from automl.recipe.augmentation import NativeCrop, RandomResizedCrop, ResizeCrop, SquashCrop
+from automl.recipe.choices import find_entry
+from automl.schema import Part
 from automl.training.evaluation import Normalize
 
 TOLERANCE = 1e-4
@@ -44,7 +45,16 @@ _NOISE_IMAGES, _REAL_IMAGES, _BATCH = 9, 200, 8
 _PROTOBUF_BYTES = 2**31 - 2**20
 """What one ONNX file can hold, less room for the graph itself."""
 
+_CROPS: dict[type[Part], str] = {
+    ResizeCrop: "square",
+    RandomResizedCrop: "square",
+    NativeCrop: "native",
+    SquashCrop: "squash",
+}
+"""The part of an image that the network sees."""
+
 Runner = Callable[[Tensor], Tensor]
+Writer = Callable[[Path, torch.export.ExportedProgram], Runner]
 
 
 def export_onnx(model: ModelFolder, out: Path, data: Path | None = None) -> Exported:
@@ -64,18 +74,20 @@ def export_onnx(model: ModelFolder, out: Path, data: Path | None = None) -> Expo
     if missing:
         raise AutomlError(f"ONNX needs {', '.join(missing)}; install with: pip install 'automl-timm[onnx]'")
     network = _Probabilities(model.load()).eval()
-    _unfuse_attention(network)
+    for layer in network.modules():
+        # torch translates timm's fused attention in four dimensions alone (Hiera, NesT and Twins have five), and
+        # stumbles over masks that are learnt (BEiT, MaxViT).
+        if hasattr(layer, "fused_attn"):
+            layer.fused_attn = False  # type: ignore[assignment]
     need_bytes = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     if need_bytes > _PROTOBUF_BYTES:
         raise WeightsError(f"{model.path}: an ONNX file holds at most 2 GiB, the weights alone have more; use torch")
 
-    def write(path: Path) -> Runner:
-        traced = _trace_network(model, network)
+    def write(path: Path, traced: torch.export.ExportedProgram) -> Runner:
         program = torch.onnx.export(
             traced, (), input_names=["images"], output_names=["probabilities"], dynamo=True, verbose=False
         )
-        if program is None:
-            raise RuntimeError("the exporter returned nothing")
+        assert program is not None  # noqa: S101 - it is for dynamo
         for node in program.model.graph:
             node.metadata_props.clear()  # a file to give away does not name paths of this machine
         program.model.metadata_props.update({key: json.dumps(value) for key, value in list_constants(model).items()})
@@ -93,12 +105,12 @@ def export_torch(model: ModelFolder, out: Path, data: Path | None = None) -> Exp
     """
     network = _Probabilities(model.load()).eval()
 
-    def write(path: Path) -> Runner:
-        traced = _trace_network(model, network)
+    def write(path: Path, traced: torch.export.ExportedProgram) -> Runner:
         for node in traced.graph.nodes:
             node.meta.pop("stack_trace", None)
+        constants = json.dumps(list_constants(model), indent=2, ensure_ascii=False)
         with path.open("wb") as file:  # of a path, torch.export would want the ending
-            torch.export.save(traced, file, extra_files={_EXTRA: _write_json(list_constants(model))})
+            torch.export.save(traced, file, extra_files={_EXTRA: constants})
         with path.open("rb") as file:
             runner: Runner = torch.export.load(file).module()
         return runner
@@ -122,30 +134,15 @@ def list_constants(model: ModelFolder) -> dict[str, Any]:
         "output": "probabilities",
         "classes": list(labels.classes),
         "positive": labels.positive if len(labels.classes) == 2 else None,
-        "crop": _name_crop(model.recipe),
+        "crop": find_entry("an exported network", "augmentation.crop", model.recipe.augmentation.crop, _CROPS),
         **asdict(model.input),
     }
 
 
-def _name_crop(recipe: Recipe) -> str:
-    """Returns the name of the part of an image that the network sees."""
-    match recipe.augmentation.crop:
-        case ResizeCrop() | RandomResizedCrop():
-            return "square"
-        case NativeCrop():
-            return "native"
-        case SquashCrop():
-            return "squash"
-        case crop:
-            raise unknown_choice("an exported network", "augmentation.crop", crop, choice_classes(Crop))
-
-
-def _write_checked(
-    model: ModelFolder, network: nn.Module, out: Path, data: Path | None, write: Callable[[Path], Runner]
-) -> Exported:
+def _write_checked(model: ModelFolder, network: nn.Module, out: Path, data: Path | None, write: Writer) -> Exported:
     """Writes, compares, and only then gives the file its name."""
     batches = _make_noise(model) if data is None else read_check_images(model, data)
-    known = list_constants(model)
+    constants = list_constants(model)
     with explain_write_errors(out, AutomlError):
         with write_atomically(out) as temporary:
             with _silence_exporters():
@@ -155,20 +152,25 @@ def _write_checked(
                     f"{out} was not written: its probabilities differ by up to {difference:.2g} from those of "
                     f"{model.path} on {images} images, and {TOLERANCE:g} is the limit"
                 )
-        write_text(out.with_name(out.name + ".json"), _write_json(known))
+        write_text(out.with_name(out.name + ".json"), json.dumps(constants, indent=2, ensure_ascii=False) + "\n")
     return Exported(path=out, difference=difference, images=images, real=data is not None)
 
 
 def _write_and_compare(
-    model: ModelFolder,
-    network: nn.Module,
-    write: Callable[[Path], Runner],
-    path: Path,
-    batches: Iterable[Tensor],
+    model: ModelFolder, network: nn.Module, write: Writer, path: Path, batches: Iterable[Tensor]
 ) -> tuple[float, int]:
-    """Writes and compares; what the exporters and the runtimes raise becomes one line."""
+    """Writes; returns the largest difference in probability (NaN if there is one), and of how many images.
+
+    What the exporters and the runtimes raise becomes one line.
+    """
+    worst, images = torch.zeros(()), 0
     try:
-        return _compare_outputs(network, write(path), batches)
+        runner = write(path, _trace_network(network, model.input.image_size))
+        with torch.inference_mode():
+            for batch in batches:
+                worst = torch.maximum(worst, (network(batch) - runner(batch)).abs().max())  # keeps a NaN
+                images += len(batch)
+        return worst.item(), images
     except (AutomlError, OSError):
         raise
     except Exception as exc:  # dozens of types
@@ -177,28 +179,6 @@ def _write_and_compare(
             cause = cause.__cause__
         reason = summarize_error(cause)
         raise WeightsError(f"{model.recipe.backbone} cannot be exported to this format: {reason}") from exc
-
-
-def _unfuse_attention(network: nn.Module) -> None:
-    """Makes timm's layers compute attention in single operations.
-
-    torch translates the fused one in four dimensions alone (Hiera, NesT and Twins have five), and stumbles over masks
-    that are learnt (BEiT, MaxViT).
-    """
-    layer: Any
-    for layer in network.modules():
-        if getattr(layer, "fused_attn", False):
-            layer.fused_attn = False
-
-
-def _compare_outputs(network: nn.Module, runner: Runner, batches: Iterable[Tensor]) -> tuple[float, int]:
-    """Computes the largest absolute difference in probability (NaN if there is one); counts the images."""
-    worst, images = torch.zeros(()), 0
-    with torch.inference_mode():
-        for batch in batches:
-            worst = torch.maximum(worst, (network(batch) - runner(batch)).abs().max())  # keeps a NaN
-            images += len(batch)
-    return worst.item(), images
 
 
 # --- the network ------------------------------------------------------------------------------------------------
@@ -216,9 +196,8 @@ class _Probabilities(nn.Module):
         return torch.softmax(self.network(images), dim=1)
 
 
-def _trace_network(model: ModelFolder, network: nn.Module) -> torch.export.ExportedProgram:
+def _trace_network(network: nn.Module, size: int) -> torch.export.ExportedProgram:
     """Traces the network with a free batch size."""
-    size = model.input.image_size
     # Two images: a size of one would be taken for a constant.
     with torch.no_grad():
         return torch.export.export(
@@ -249,18 +228,13 @@ def _silence_exporters() -> Iterator[None]:
         logging.disable(before)
 
 
-def _write_json(values: dict[str, Any]) -> str:
-    """Writes constants as JSON."""
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-
-
 # --- images to compare on -----------------------------------------------------------------------------------------
 
 
 def _make_noise(model: ModelFolder) -> Iterator[Tensor]:
     """Yields batches of noise, the first of one image: a graph that knows one batch size only fails here."""
     generator, size = torch.Generator().manual_seed(0), model.input.image_size
-    normalize = _make_normalize(model)
+    normalize = Normalize(model.input, Numerics(), torch.device("cpu"))
     for count in (1, _NOISE_IMAGES - 1):
         yield normalize(torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8))
 
@@ -279,7 +253,7 @@ def read_check_images(model: ModelFolder, data: Path) -> Iterator[Tensor]:
         )
     paths = paths[:: -(-len(paths) // _REAL_IMAGES)]
     source = ImageSource.for_model(model, "none")
-    normalize, problems = _make_normalize(model), list[str]()
+    normalize, problems = Normalize(model.input, Numerics(), torch.device("cpu")), list[str]()
 
     def readable() -> Iterator[Tensor]:
         for path in paths:
@@ -297,8 +271,3 @@ def read_check_images(model: ModelFolder, data: Path) -> Iterator[Tensor]:
         raise DataError(f"none of the {len(paths)} files of {data} can be read; the first ones:\n{shown}")
     batches = chain([[first]], iter(lambda: list(islice(images, _BATCH)), []))
     return (normalize(torch.stack(batch)) for batch in batches)
-
-
-def _make_normalize(model: ModelFolder) -> Normalize:
-    """Makes the normalisation of uint8 (B, 3, S, S) images."""
-    return Normalize(model.input, Numerics(), torch.device("cpu"))

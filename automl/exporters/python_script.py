@@ -3,12 +3,13 @@
 The script is `python_script.py.jinja`: a whole training script in which `#%` lines say what a recipe needs of it, so
 that a script holds no branch that its recipe does not take. It does what `training.fit` does, in the same order and
 from the same seeds; `tests/exporters/test_python_script.py` compares its parts with automl's. Loss, schedule, mixing,
-parameter groups, freezing, the classifier's start from zero, the conversion of an image to 8-bit RGB, the windows and
-the augmentations that torchvision lacks, and self-blending are automl's own functions, copied as they stand; what they
-use of SciPy is in the script with torch in its place.
+parameter groups, freezing, the classifier's start from zero, the order of the images, their conversion to 8-bit RGB,
+the windows and the augmentations that torchvision lacks, and self-blending are automl's own functions, copied as they
+stand; what they use of SciPy is in the script with torch in its place.
 """
 
 import json
+from collections.abc import Collection
 from functools import cache, partial
 from pathlib import Path
 from pprint import pformat
@@ -19,49 +20,42 @@ from automl.backbones import heads
 from automl.backbones.capabilities import find_capabilities
 from automl.backbones.timm_model import check_backbone, create_model
 from automl.backbones.weights import forget_weights
-from automl.data import self_blend, transforms
+from automl.data import loader, self_blend, transforms
 from automl.exporters.source_code import SourceCopier
 from automl.media import images
 from automl.media.image_file import FORMATS
 from automl.recipe import Recipe
-from automl.recipe.augmentation import (
-    AugMix,
-    AutoAugment,
-    ColorJitter,
-    Crop,
-    NoAffine,
-    NoColor,
-    NoPolicy,
-    Policy,
-    RandAugment,
-    RandomAffine,
-    TrivialAugment,
-)
-from automl.recipe.choices import check_choices, choice_classes
-from automl.recipe.loss import Loss
-from automl.recipe.mixing import CutMix, Mixup, NoMixing
-from automl.recipe.optimizer import Optimizer
-from automl.recipe.schedule import Schedule
+from automl.recipe import augmentation as aug
+from automl.recipe.choices import check_choices
 from automl.schema import Part
-from automl.training.loss import loss_class
-from automl.training.mixing import mix_sometimes
-from automl.training.optimizer import group_parameters, optimizer_arguments
-from automl.training.schedule import schedule_function
+from automl.training.loss import LOSSES
+from automl.training.mixing import TORCHVISION_NAMES, mix_sometimes
+from automl.training.optimizer import OPTIMIZERS, group_parameters, optimizer_arguments
+from automl.training.schedule import SCHEDULES
 from automl.views.base import WholeImage
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-KNOWN: dict[str, tuple[type[Part], ...]] = {
+_POLICIES: dict[type[Part], str] = {
+    aug.NoPolicy: "",
+    aug.AutoAugment: "partial(_apply_to_pil, v2.AutoAugment(**FILLED))",
+    aug.RandAugment: "partial(_apply_to_pil, v2.RandAugment({operations}, {magnitude}, **FILLED))",
+    aug.TrivialAugment: "partial(_apply_to_pil, v2.TrivialAugmentWide(**FILLED))",
+    aug.AugMix: "v2.AugMix({severity}, {width}, **FILLED)",
+}
+"""The source of each augmentation policy, with its fields in braces."""
+
+KNOWN: dict[str, Collection[type[Part]]] = {
     "view": (WholeImage,),
-    "loss": choice_classes(Loss),  # of these four, training's own functions or timm's
-    "schedule": choice_classes(Schedule),
-    "optimizer": choice_classes(Optimizer),
-    "augmentation.crop": choice_classes(Crop),
-    "mixing": (NoMixing, Mixup, CutMix),
-    "augmentation.affine": (NoAffine, RandomAffine),
-    "augmentation.color": (NoColor, ColorJitter),
-    "augmentation.policy": (NoPolicy, AutoAugment, RandAugment, TrivialAugment, AugMix),
+    "loss": LOSSES,  # of these four, training's own functions or timm's and torchvision's
+    "schedule": SCHEDULES,
+    "optimizer": OPTIMIZERS,
+    "mixing": TORCHVISION_NAMES,
+    "augmentation.crop": (aug.ResizeCrop, aug.NativeCrop, aug.RandomResizedCrop, aug.SquashCrop),
+    "augmentation.affine": (aug.NoAffine, aug.RandomAffine),
+    "augmentation.color": (aug.NoColor, aug.ColorJitter),
+    "augmentation.policy": _POLICIES,
 }
 """The choices of a recipe that a script can hold."""
 
@@ -112,25 +106,24 @@ def python_script(
     check_backbone(recipe.backbone)
     micro = recipe.numerics.micro_batch_size
     steps = _list_steps(recipe)
-    optimizer = {"opt": recipe.optimizer.name} | optimizer_arguments(recipe.optimizer)
     return _load_template().render(
         recipe=recipe,
         able=find_capabilities(recipe.backbone, (recipe.image_size,)),
         crop=recipe.augmentation.crop,
         mixing=recipe.mixing,
-        mixing_class={"mixup": "MixUp", "cutmix": "CutMix"}.get(recipe.mixing.name),
+        mixing_class=TORCHVISION_NAMES[type(recipe.mixing)],
         numerics=recipe.numerics,
-        loss_class=loss_class(recipe.loss).__name__,
+        loss_class=LOSSES[type(recipe.loss)].__name__,
         loss_arguments=recipe.loss.model_dump(exclude={"name"}),
-        schedule_function=schedule_function(recipe.schedule).__name__,
+        schedule_function=SCHEDULES[type(recipe.schedule)].__name__,
         schedule_arguments=recipe.schedule.model_dump(exclude={"name"}),
-        optimizer_arguments=optimizer,
+        optimizer_arguments={"opt": recipe.optimizer.name} | optimizer_arguments(recipe.optimizer),
         classes=classes,
         positive=positive,
         real_class=real_class,
         decode_size=decode_size,
-        samples=None if samples is None else str(samples),
-        weights=None if weights is None else str(weights),
+        samples=samples,
+        weights=weights,
         micro=micro if micro is not None and micro < recipe.batch_size else None,
         steps=steps,
         windows=", ".join(map(_write_call, _find_windows(recipe.augmentation.crop))),
@@ -153,17 +146,18 @@ def _copy_functions(recipe: Recipe, steps: list[str]) -> dict[str, str]:
     return {
         "image_functions": copier.copy(images._turn_upright, images._to_rgb, images._find_spans),
         "augmentation_functions": copier.copy(*windows, *used),
+        "batch_functions": copier.copy(loader._draw_batches),
         "blend_functions": copier.copy(self_blend.self_blend),
         "head_functions": copier.copy(create_model, heads.start_from_zero, forget_weights, *freeze),
         "training_functions": copier.copy(
-            group_parameters, schedule_function(recipe.schedule), loss_class(recipe.loss), *mixing
+            group_parameters, SCHEDULES[type(recipe.schedule)], LOSSES[type(recipe.loss)], *mixing
         ),
     }
 
 
-def _find_windows(crop: Crop) -> tuple[Any, Any]:
+def _find_windows(crop: aug.Crop) -> tuple[Any, Any]:
     """Returns what cuts the window out of an image in training, and what does in evaluation."""
-    return transforms._training_window(crop), transforms._evaluation_window(crop)
+    return transforms._choose_window(crop, training=True), transforms._choose_window(crop, training=False)
 
 
 def _write_call(function: Any) -> str:
@@ -193,8 +187,8 @@ def _load_template() -> "Template":
 
 def _write_value(value: Any) -> str:
     """Writes a value as Python source, strings in double quotes, long tuples on several lines."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str | Path):
+        return json.dumps(str(value), ensure_ascii=False)
     if isinstance(value, dict):
         return f"{{{', '.join(f'{_write_value(key)}: {_write_value(part)}' for key, part in value.items())}}}"
     if isinstance(value, tuple) and len(repr(value)) < _LINE - 20:
@@ -206,16 +200,16 @@ def _list_steps(recipe: Recipe) -> list[str]:
     """Lists the augmentations after the crop as source, in the order of `data.transforms`."""
     a = recipe.augmentation
     steps: list[tuple[float, str]] = [(a.horizontal_flip, "F.horizontal_flip"), (a.vertical_flip, "F.vertical_flip")]
-    if isinstance(a.affine, RandomAffine):
+    if isinstance(a.affine, aug.RandomAffine):
         moved = (a.affine.translate, a.affine.translate) if a.affine.translate else None
         limits = f"degrees={a.affine.rotate_degrees}, translate={moved}, shear={a.affine.shear_degrees or None}"
         steps.append((a.affine.probability, f"v2.RandomAffine({limits}, **FILLED)"))
-    if isinstance(a.color, ColorJitter):
+    if isinstance(a.color, aug.ColorJitter):
         strengths = f"{a.color.brightness}, {a.color.contrast}, {a.color.saturation}, {a.color.hue}"
         steps.append((a.color.probability, f"v2.ColorJitter({strengths})"))
     steps += [
         (a.grayscale, "v2.Grayscale(num_output_channels=3)"),
-        *((1, source) for source in _list_policies(a.policy)),
+        (a.policy.name != "none", _POLICIES[type(a.policy)].format(**a.policy.model_dump())),
         (a.blur, "v2.RandomChoice([v2.GaussianBlur(kernel) for kernel in (3, 5, 7)])"),
         (a.downscale, f"partial(_scale_down_and_up, {a.downscale_min}, IMAGE_SIZE)"),
         (a.jpeg, f"partial(_code_jpeg, {a.jpeg_min_quality})"),
@@ -226,19 +220,3 @@ def _list_steps(recipe: Recipe) -> list[str]:
         for probability, step in steps
         if probability
     ]
-
-
-def _list_policies(policy: Policy) -> list[str]:
-    """Returns the source of an augmentation policy; nothing for none."""
-    match policy:
-        case NoPolicy():
-            return []
-        case AutoAugment():
-            return ["partial(_apply_to_pil, v2.AutoAugment(**FILLED))"]
-        case RandAugment():
-            magnitude = f"{policy.operations}, {policy.magnitude}"
-            return [f"partial(_apply_to_pil, v2.RandAugment({magnitude}, **FILLED))"]
-        case TrivialAugment():
-            return ["partial(_apply_to_pil, v2.TrivialAugmentWide(**FILLED))"]
-        case AugMix():
-            return [f"v2.AugMix({policy.severity}, {policy.width}, **FILLED)"]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,6 @@ from automl.study.folder import StudyFolder
 
 if TYPE_CHECKING:
     from automl.study.setup import StudySetup
-
-_ENDINGS = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True)
@@ -104,11 +103,7 @@ class Exported:
 
 
 def find_source(source: str | Path | None, runs: Path) -> ExportSource:
-    """Finds what is to be exported: a model folder, then a study, then a recipe file.
-
-    Args:
-        source: As in `export`.
-        runs: Holds the studies' folders.
+    """Finds what is to be exported: a model folder, then a study, then a recipe file; arguments as in `export`.
 
     Raises:
         StudyError: If it is none of them, or a study without a recipe.
@@ -125,10 +120,9 @@ def find_source(source: str | Path | None, runs: Path) -> ExportSource:
     for folder in (StudyFolder(runs / source), StudyFolder(path)):
         if folder.has_study:
             return _open_study(folder)
-    if path.is_file() and path.suffix.lower() in _ENDINGS:
-        return _open_recipe(path)
     if path.is_file():
-        _open_model(path)  # raises the reason: a pickle, or no folder
+        # Of another file, such as a pickle, `_open_model` raises the reason.
+        return _open_recipe(path) if path.suffix.lower() in (".yaml", ".yml", ".json") else _open_model(path)
     names = ", ".join(folder.name for folder in list_studies(runs)) or "none"
     raise StudyError(
         f"nothing to export is called {source}: no model folder, no recipe file, no study of {runs} ({names})"
@@ -137,11 +131,11 @@ def find_source(source: str | Path | None, runs: Path) -> ExportSource:
 
 def _open_model(path: Path) -> ExportSource:
     """Opens a model folder that holds one model."""
-    members = read_members(path)
-    if members[0][0].path != path:
-        names = ", ".join(str(member.path) for member, _ in members)
+    models = [model for model, _ in read_members(path)]
+    model = models[0]
+    if model.path != path:
+        names = ", ".join(str(member.path) for member in models)
         raise WeightsError(f"{path} is an ensemble, and a format holds one model; export each member: {names}")
-    model = members[0][0]
     return ExportSource(model.recipe, _read_comment(path / "recipe.yaml"), model)
 
 
@@ -160,9 +154,5 @@ def _open_recipe(path: Path) -> ExportSource:
 
 def _read_comment(path: Path) -> str:
     """Reads the comment lines at the top of a YAML file that was read already."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").strip())
-    return "\n".join(lines)
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return "\n".join(line.removeprefix("#").strip() for line in lines)

@@ -15,45 +15,27 @@ from typing import Any
 
 import yaml
 
-from automl.backbones.capabilities import Capabilities, find_capabilities
+from automl.backbones.capabilities import find_capabilities
+from automl.backbones.capability_table import Capabilities
 from automl.backbones.heads import head_modules
 from automl.backbones.timm_model import build_on_meta, check_backbone
 from automl.models.folder import Labels
-from automl.recipe import Recipe
-from automl.recipe.augmentation import (
-    Augmentation,
-    AugMix,
-    AutoAugment,
-    ColorJitter,
-    NativeCrop,
-    NoAffine,
-    NoColor,
-    NoPolicy,
-    RandAugment,
-    RandomAffine,
-    RandomResizedCrop,
-    ResizeCrop,
-    SquashCrop,
-    TrivialAugment,
-)
+from automl.recipe import Recipe, learning
+from automl.recipe import augmentation as aug
 from automl.recipe.choices import check_choices
-from automl.recipe.loss import CrossEntropy, Focal
-from automl.recipe.mixing import CutMix, Mixup, NoMixing
-from automl.recipe.optimizer import Adam, AdamW, Lion, NAdamW, Sgd
-from automl.recipe.schedule import Cosine, OneCycle, StepLR, Wsd
 from automl.schema import Part
 from automl.views.base import WholeImage
 
 KNOWN: dict[str, tuple[type[Part], ...]] = {
     "view": (WholeImage,),
-    "loss": (CrossEntropy, Focal),  # the latter is listed as missing
-    "schedule": (Cosine, OneCycle, StepLR, Wsd),
-    "optimizer": (Sgd, Adam, AdamW, NAdamW, Lion),
-    "mixing": (NoMixing, Mixup, CutMix),
-    "augmentation.crop": (ResizeCrop, NativeCrop, RandomResizedCrop, SquashCrop),
-    "augmentation.affine": (NoAffine, RandomAffine),
-    "augmentation.color": (NoColor, ColorJitter),
-    "augmentation.policy": (NoPolicy, AutoAugment, RandAugment, TrivialAugment, AugMix),
+    "loss": (learning.CrossEntropy, learning.Focal),  # the latter is listed as missing
+    "schedule": (learning.Cosine, learning.OneCycle, learning.StepLR, learning.Wsd),
+    "optimizer": (learning.Sgd, learning.Adam, learning.AdamW, learning.NAdamW, learning.Lion),
+    "mixing": (learning.NoMixing, learning.Mixup, learning.CutMix),
+    "augmentation.crop": (aug.ResizeCrop, aug.NativeCrop, aug.RandomResizedCrop, aug.SquashCrop),
+    "augmentation.affine": (aug.NoAffine, aug.RandomAffine),
+    "augmentation.color": (aug.NoColor, aug.ColorJitter),
+    "augmentation.policy": (aug.NoPolicy, aug.AutoAugment, aug.RandAugment, aug.TrivialAugment, aug.AugMix),
 }
 """The choices of a recipe that are written as options, or listed as missing with a reason."""
 
@@ -80,7 +62,7 @@ _REASONS = {
 def timm_yaml(
     recipe: Recipe, labels: Labels | None = None, *, data_dir: Path | None = None, pretrained_path: Path | None = None
 ) -> str:
-    """Writes a recipe as options of timm's train.py.
+    """Writes a recipe as the text of a file for `train.py --config`.
 
     Args:
         recipe: What to write.
@@ -88,13 +70,10 @@ def timm_yaml(
         data_dir: The data, a folder with a folder for each split; None: left to the command line.
         pretrained_path: The file of the backbone's weights; None: timm's hub.
 
-    Returns:
-        The text of a file for `train.py --config`.
-
     Raises:
         RecipeError: If timm has no such backbone, or the recipe has a choice that is not known here (`KNOWN`).
     """
-    check_choices("--format timm", recipe, KNOWN, Augmentation.model_fields)
+    check_choices("--format timm", recipe, KNOWN, aug.Augmentation.model_fields)
     check_backbone(recipe.backbone)
     able = find_capabilities(recipe.backbone, (recipe.image_size,))
     options = _Options(recipe)
@@ -159,11 +138,13 @@ class _Options:
     def list_missing(self) -> str:
         """Writes the comment on everything that no option took."""
         off = {name: value for name, value in self.left.items() if self._is_off(name, value)}
-        lost = [
-            f"{name}: {_write_value(value)}{_give_reason(name)}" for name, value in self.left.items() if name not in off
-        ]
         text = "\n# Not known to train.py, or not to this backbone, so missing here:\n"
-        text += "".join(f"#   {line}\n" for line in lost or ["nothing"])
+        for name, value in self.left.items():
+            if name not in off:
+                reason = next((f"  ({reason})" for start, reason in _REASONS.items() if name.startswith(start)), "")
+                text += f"#   {name}: {_write_value(value)}{reason}\n"
+        if len(off) == len(self.left):
+            text += "#   nothing\n"
         if off:
             listed = ", ".join(f"{name} {_write_value(value)}" for name, value in off.items())
             text += "# Not known to train.py, or not to this backbone, and without effect in this recipe:\n"
@@ -191,12 +172,6 @@ def flatten_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any
 def _write_value(value: Any) -> str:
     """Writes a value as YAML on one line."""
     return yaml.safe_dump([value], default_flow_style=True, width=math.inf).strip()[1:-1]
-
-
-def _give_reason(name: str) -> str:
-    """Returns why a value is missing, if there is more to say than that it is not known."""
-    reason = next((reason for start, reason in _REASONS.items() if name.startswith(start)), "")
-    return f"  ({reason})" if reason else ""
 
 
 # --- groups of options --------------------------------------------------------------------------------------------
@@ -260,10 +235,10 @@ def _set_network(options: _Options, recipe: Recipe, able: Capabilities) -> None:
     if not able.plain_head:
         text = "The classifier starts as timm initialises it, automl's from zero: head_init_scale takes one layer"
         options.add_comment(text)
-    elif _has_second_head(recipe.backbone):
-        options.set("head_init_scale", 0.0, note="as automl's; its second classifier starts as timm initialises it")
     else:
-        options.set("head_init_scale", 0.0, note="the classifier starts from zero, as automl's does")
+        second = "as automl's; its second classifier starts as timm initialises it"
+        note = second if _has_second_head(recipe.backbone) else "the classifier starts from zero, as automl's does"
+        options.set("head_init_scale", 0.0, note=note)
     options.set("crop_pct", 1.0, note="evaluation shows the whole short side, as automl's does")
     precision = recipe.numerics.precision
     options.set("amp", precision != "fp32", "numerics.precision")
@@ -293,10 +268,10 @@ def _set_batches(options: _Options, recipe: Recipe) -> None:
     note = "" if micro == recipe.batch_size else f"{micro * steps} images per optimizer step"
     options.set("batch_size", micro, "batch_size", "numerics.micro_batch_size", note=note)
     options.set("grad_accum_steps", steps)
-    whole, warmup = _round_epochs(recipe), _warmup_before_epochs(recipe)
+    whole, _, added = _round_epochs(recipe)
     notes = [f"rounded to {whole}, train.py has whole epochs only"] if recipe.epochs != whole else []
-    notes += [f"the warm-up's {warmup} come before them"] if warmup else []
-    options.set("epochs", whole - warmup, "epochs", note="; ".join(notes))
+    notes += [f"the warm-up's {added} come before them"] if added else []
+    options.set("epochs", whole - added, "epochs", note="; ".join(notes))
 
 
 def _split_batch(batch: int, largest: int | None) -> tuple[int, int]:
@@ -308,39 +283,30 @@ def _split_batch(batch: int, largest: int | None) -> tuple[int, int]:
     return round(batch / fewest), fewest
 
 
-def _round_epochs(recipe: Recipe) -> int:
-    """Rounds the epochs of a recipe, to one or more."""
-    return max(1, math.floor(recipe.epochs + 0.5))
+def _round_epochs(recipe: Recipe) -> tuple[int, int, int]:
+    """Returns whole epochs, those of warm-up, and how many of these train.py adds, as its cosine begins after them."""
+    epochs = max(1, math.floor(recipe.epochs + 0.5))
+    warmup = min(epochs - 1, math.floor(recipe.schedule.warmup * epochs + 0.5))
+    return epochs, warmup, warmup if isinstance(recipe.schedule, learning.Cosine | learning.OneCycle) else 0
 
 
-def _warmup_epochs(recipe: Recipe) -> int:
-    """Rounds the warm-up to whole epochs."""
-    epochs = _round_epochs(recipe)
-    return min(epochs - 1, math.floor(recipe.schedule.warmup * epochs + 0.5))
-
-
-def _warmup_before_epochs(recipe: Recipe) -> int:
-    """Returns the epochs of warm-up that train.py adds to the others, so that its cosine begins where they end."""
-    return _warmup_epochs(recipe) if isinstance(recipe.schedule, Cosine | OneCycle) else 0
-
-
-def _set_augmentation(options: _Options, augmentation: Augmentation) -> None:
+def _set_augmentation(options: _Options, augmentation: aug.Augmentation) -> None:
     """Writes the crop and the augmentations."""
     options.add_title("augmentation")
     name = "augmentation.crop.name"
     match augmentation.crop:
-        case SquashCrop():
+        case aug.SquashCrop():
             # A part as large as the image and as long as the image is the whole of it, whatever is drawn.
             options.set("train_crop_mode", "rrc", name, note="with scale and ratio, all of every image")
             options.add(scale=[1.0, 1.0], ratio=[1 / _LONGEST, _LONGEST])
             options.add_comment("train.py evaluates the middle square; for all of it: validate.py --crop-mode squash")
-        case RandomResizedCrop(min_scale=smallest, max_aspect=aspect):
+        case aug.RandomResizedCrop(min_scale=smallest, max_aspect=aspect):
             options.set("train_crop_mode", "rrc", name)
             options.set("scale", [smallest, 1.0], "augmentation.crop.min_scale")
             options.set("ratio", [1 / aspect, aspect], "augmentation.crop.max_aspect")
-        case ResizeCrop() | NativeCrop() as crop:
+        case aug.ResizeCrop() | aug.NativeCrop() as crop:
             # Short side to the image size, then a window anywhere: `rkrr` with nothing random in its resizing.
-            options.set("train_crop_mode", "rkrr", *([name] if isinstance(crop, ResizeCrop) else []))
+            options.set("train_crop_mode", "rkrr", *([name] if isinstance(crop, aug.ResizeCrop) else []))
             options.add(scale=[1.0, 1.0], ratio=[1.0, 1.0])
     options.set("train_interpolation", "", note="the one that the weights were trained with")
     options.copy(hflip="augmentation.horizontal_flip", vflip="augmentation.vertical_flip")
@@ -353,12 +319,12 @@ def _set_augmentation(options: _Options, augmentation: Augmentation) -> None:
     options.add(remode="const", recount=1)
 
 
-def _set_color(options: _Options, augmentation: Augmentation) -> None:
+def _set_color(options: _Options, augmentation: aug.Augmentation) -> None:
     """Writes colour jitter: train.py has one strength for brightness, contrast and saturation, and none for hue."""
     color = augmentation.color
-    if isinstance(color, NoColor):
+    if isinstance(color, aug.NoColor):
         options.set("color_jitter", 0.0, "augmentation.color.name")
-    elif not isinstance(augmentation.policy, NoPolicy):
+    elif not isinstance(augmentation.policy, aug.NoPolicy):
         options.set("color_jitter", 0.0)
     else:
         strengths = [color.brightness, color.contrast, color.saturation]
@@ -369,23 +335,23 @@ def _set_color(options: _Options, augmentation: Augmentation) -> None:
         options.set("color_jitter_prob", color.probability, "augmentation.color.name", "augmentation.color.probability")
 
 
-def _set_policy(options: _Options, augmentation: Augmentation) -> None:
+def _set_policy(options: _Options, augmentation: aug.Augmentation) -> None:
     """Writes the augmentation policy in timm's language."""
     name = "augmentation.policy.name"
     match augmentation.policy:
-        case NoPolicy():
+        case aug.NoPolicy():
             options.set("aa", None, name)
-        case AutoAugment():
+        case aug.AutoAugment():
             options.set("aa", "original", name)
-        case RandAugment(operations=operations, magnitude=magnitude):
+        case aug.RandAugment(operations=operations, magnitude=magnitude):
             # torchvision counts magnitudes to 30 and always applies the operations, timm counts to 10.
             value = f"rand-m{math.floor(magnitude / 3 + 0.5)}-n{operations}-p1-mstd0-inc1"
             taken = (name, "augmentation.policy.operations", "augmentation.policy.magnitude")
             options.set("aa", value, *taken, note="timm counts magnitudes to 10, the recipe to 30")
-        case TrivialAugment():
+        case aug.TrivialAugment():
             # mstd above 100: each magnitude is uniform between 0 and m.
             options.set("aa", "rand-m10-n1-p1-mstd101-inc1", name, note="the nearest: one operation, any magnitude")
-        case AugMix(severity=severity, width=width):
+        case aug.AugMix(severity=severity, width=width):
             taken = (name, "augmentation.policy.severity", "augmentation.policy.width")
             options.set("aa", f"augmix-m{severity}-w{width}", *taken)
 
@@ -394,16 +360,14 @@ def _set_mixing_and_loss(options: _Options, recipe: Recipe) -> None:
     """Writes mixing and loss; train.py has one loss."""
     options.add_title("mixing and loss")
     mixing = recipe.mixing
-    for option, kind in (("mixup", Mixup), ("cutmix", CutMix)):
-        if isinstance(mixing, NoMixing):
-            options.set(option, 0.0, "mixing.name")
-        elif isinstance(mixing, kind):
+    for option, kind in (("mixup", learning.Mixup), ("cutmix", learning.CutMix)):
+        if isinstance(mixing, kind):
             options.set(option, mixing.alpha, "mixing.name", "mixing.alpha")
             options.copy(mixup_prob="mixing.probability")
             options.set("mixup_mode", "batch")
         else:
-            options.set(option, 0.0)
-    known = ["loss.name"] if isinstance(recipe.loss, CrossEntropy) else []
+            options.set(option, 0.0, *["mixing.name"] * isinstance(mixing, learning.NoMixing))
+    known = ["loss.name"] if isinstance(recipe.loss, learning.CrossEntropy) else []
     options.set("smoothing", recipe.loss.smoothing, *known, "loss.smoothing")
 
 
@@ -411,7 +375,7 @@ def _set_optimizer(options: _Options, recipe: Recipe) -> None:
     """Writes the optimizer, learning rate and weight decay."""
     options.add_title("optimizer")
     optimizer = recipe.optimizer
-    if isinstance(optimizer, Sgd):
+    if isinstance(optimizer, learning.Sgd):
         # timm's `sgd` is Nesterov's, which torch refuses without momentum; its `momentum` is the plain one.
         nesterov = optimizer.nesterov and optimizer.momentum > 0
         note = "Nesterov's needs momentum" if optimizer.nesterov and not nesterov else ""
@@ -429,15 +393,15 @@ def _set_optimizer(options: _Options, recipe: Recipe) -> None:
 def _set_schedule(options: _Options, recipe: Recipe) -> None:
     """Writes the schedule, in epochs where the recipe has shares of the run."""
     options.add_title("schedule, per optimizer step")
-    schedule, epochs, warmup = recipe.schedule, _round_epochs(recipe), _warmup_epochs(recipe)
+    schedule, (epochs, warmup, added) = recipe.schedule, _round_epochs(recipe)
     name, start, end = "schedule.name", 0.0, 0.0
     match schedule:
-        case Cosine():
+        case learning.Cosine():
             options.set("sched", "cosine", name)
-        case OneCycle():
+        case learning.OneCycle():
             options.set("sched", "cosine", name, note="the nearest: a straight line up, then the cosine down")
             start, end = recipe.learning_rate / 25, recipe.learning_rate / 25e4
-        case Wsd():
+        case learning.Wsd():
             options.set("sched", "wsd", name)
             share = schedule.decay * epochs / (epochs - warmup)
             # Below 1 it is a fraction of what follows the warm-up, else it counts epochs.
@@ -445,11 +409,11 @@ def _set_schedule(options: _Options, recipe: Recipe) -> None:
             note = "train.py's is a share of the steps after warm-up"
             options.set("decay_epochs", decay, "schedule.decay", note=note)
             options.set("lr_decay_fn", "linear")
-        case StepLR():
+        case learning.StepLR():
             options.set("sched", "step", name)
             note = "train.py's is in epochs, the recipe's a share of the run"
             options.set("decay_epochs", schedule.every * epochs, "schedule.every", note=note)
             options.copy(decay_rate="schedule.gamma")
     options.set("sched_on_updates", True)
     options.set("warmup_epochs", warmup, "schedule.warmup", note=f"a share of the run; in whole epochs of {epochs}")
-    options.add(warmup_prefix=_warmup_before_epochs(recipe) > 0, warmup_lr=start, min_lr=end, cooldown_epochs=0)
+    options.add(warmup_prefix=added > 0, warmup_lr=start, min_lr=end, cooldown_epochs=0)

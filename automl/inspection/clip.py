@@ -50,8 +50,6 @@ _FRAME_BYTES = 128_000_000  # of all frames together; more of them are read smal
 _NORMAL_MAD, _NORMAL_MEAN_DEVIATION = 0.6745, 0.7979  # of a normal distribution, in standard deviations
 _WINDOW_SECONDS, _HOP_SECONDS, _MELS = 0.064, 0.016, 128  # as the views of sound have them
 _RATES_HZ = 8_000, 48_000  # sound of a lower or higher rate is resampled
-_COLUMNS = 1200  # at most, over the whole clip; an even number
-_READ_SECONDS, _PIECE_SECONDS = 300, 30  # of sound in memory, and of that in the transform
 _TONAL = ("spectral_centroid", "spectral_bandwidth", "spectral_rolloff")  # silence has none
 _SILENT_DB = -99.9
 
@@ -184,7 +182,7 @@ def analyse_clip(path: Path, count: int, face_model: str | None = None) -> Clip:
     if info.audio is None:
         notes.append("It has no sound track: there is no sound to show.")
     else:
-        sound, more = _measure_sound(path, info.audio.sample_rate_hz)
+        sound, more = measure_sound(path, info.audio.sample_rate_hz)
         notes += more
     return Clip(info, pictures, sound, tuple(notes))
 
@@ -262,15 +260,32 @@ def _compute_similarities(pictures: Sequence[Pixels | None]) -> list[float]:
     ]
 
 
-def _measure_sound(path: Path, stored_rate_hz: int) -> tuple[Sound | None, list[str]]:
-    """Computes the spectrogram and the features of all the sound; with notes."""
+def measure_sound(
+    path: Path, stored_rate_hz: int, *, columns: int = 1200, read_seconds: float = 300, piece_seconds: float = 30
+) -> tuple[Sound | None, list[str]]:
+    """Computes the spectrogram and the features of all the sound of a file.
+
+    Args:
+        path: The file.
+        stored_rate_hz: Its sample rate.
+        columns: At most, over the whole clip; an even number.
+        read_seconds: Of sound in memory.
+        piece_seconds: Of that in the transform.
+
+    Returns:
+        The sound, None if it is empty; and notes.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
     rate = min(max(stored_rate_hz, _RATES_HZ[0]), _RATES_HZ[1])
     notes = [] if rate == stored_rate_hz else [f"Its sound was resampled from {stored_rate_hz} Hz to {rate} Hz."]
     window, hop = 2 * round(_WINDOW_SECONDS * rate / 2), round(_HOP_SECONDS * rate)
-    columns, length = _ColumnMeans(), 0
+    sums, length = _ColumnMeans(columns), 0
+    piece = hop * round(piece_seconds / _HOP_SECONDS)
     rows: dict[str, int] = {}
     try:
-        for samples, last in _read_pieces(path, rate, hop * round(_PIECE_SECONDS / _HOP_SECONDS)):
+        for samples, last in _read_pieces(path, rate, piece, read_seconds):
             values = {"mel": compute_log_mel(samples, rate, window, hop, _MELS, 0.0, rate / 2)}
             values |= compute_features(samples, rate, window, hop)
             silent = values["rms"][0] <= _SILENT_DB
@@ -278,25 +293,27 @@ def _measure_sound(path: Path, stored_rate_hz: int) -> tuple[Sound | None, list[
                 values[name][:, silent] = np.nan
             rows = {name: len(each) for name, each in values.items()}
             # the last column of a piece is the first of the next
-            columns.add_hops(np.concatenate(list(values.values()))[:, : None if last else -1])
+            sums.add_hops(np.concatenate(list(values.values()))[:, : None if last else -1])
             length += len(samples)
     except NoSound:
         return None, ["Its sound track is empty: there is no sound to show."]
     edges = np.cumsum([0, *rows.values()]).tolist()
-    means = columns.compute_means()
+    means = sums.compute_means()
     parts = {name: means[top:end] for name, top, end in zip(rows, edges[:-1], edges[1:], strict=True)}
     if (parts["rms"] <= _SILENT_DB).all():
         notes.append("Its sound is silence throughout.")
     mel_hz = require("librosa").mel_frequencies(n_mels=_MELS + 2, fmin=0.0, fmax=rate / 2)[1:-1]
-    width = columns.hops_each * hop / rate
+    width = sums.hops_each * hop / rate
     times: Floats = ((np.arange(means.shape[1]) + 0.5) * width - hop / rate / 2).astype(np.float64)
     named = {name: parts[name] for name in FEATURES}
     return Sound(rate, length / rate, width, times, np.asarray(mel_hz, np.float64), parts["mel"], named), notes
 
 
-def _read_pieces(path: Path, rate: int, size: int) -> Iterator[tuple[npt.NDArray[np.float32], bool]]:
+def _read_pieces(
+    path: Path, rate: int, size: int, read_seconds: float
+) -> Iterator[tuple[npt.NDArray[np.float32], bool]]:
     """Reads sound from beginning to end: pieces of `size` samples, and whether it is the last; that may be shorter."""
-    wanted = size * max(1, _READ_SECONDS * rate // size)
+    wanted = size * max(1, int(read_seconds * rate) // size)
     start, kept = 0, np.empty(0, dtype=np.float32)
     while True:
         try:
@@ -321,34 +338,25 @@ def _read_pieces(path: Path, rate: int, size: int) -> Iterator[tuple[npt.NDArray
 class _ColumnMeans:
     """Means over time of rows of numbers of unknown length: when the columns run out, neighbours are joined."""
 
-    def __init__(self) -> None:
-        self.hops_each = 1
-        self._hops = 0
-        self._sums: Floats | None = None  # (rows, columns)
-        self._counts = np.zeros((0, _COLUMNS))
+    def __init__(self, columns: int) -> None:
+        self.hops_each, self._hops, self._columns = 1, 0, columns
+        self._totals = np.zeros((2, 0, columns))  # sums and counts, each (rows, columns)
 
     def add_hops(self, values: npt.NDArray[np.float32]) -> None:
         """Appends (rows, hops); NaN is left out of the means."""
-        if self._sums is None:
-            self._sums, self._counts = np.zeros((2, len(values), _COLUMNS))
-        known = ~np.isnan(values)
-        while self._hops + values.shape[1] > _COLUMNS * self.hops_each:
-            self._sums, self._counts = self._merge_pairs(self._sums), self._merge_pairs(self._counts)
+        if not self._hops:
+            self._totals = np.zeros((2, len(values), self._columns))
+        while self._hops + values.shape[1] > self._columns * self.hops_each:
+            pairs = self._totals.reshape(2, len(values), self._columns // 2, 2).sum(axis=3)
+            self._totals = np.concatenate([pairs, np.zeros_like(pairs)], axis=2)
             self.hops_each *= 2
+        known = ~np.isnan(values)
         columns = (self._hops + np.arange(values.shape[1])) // self.hops_each
-        np.add.at(self._sums.T, columns, np.where(known, values, 0).T)
-        np.add.at(self._counts.T, columns, known.T)
+        np.add.at(self._totals.T, columns, np.stack([np.where(known, values, 0), known]).T)  # (columns, rows, 2)
         self._hops += values.shape[1]
 
     def compute_means(self) -> Floats:
         """Returns the means, shape (rows, columns); NaN where there is nothing."""
-        used = -(-self._hops // self.hops_each)
-        assert self._sums is not None, "means of no columns"  # noqa: S101
-        sums, counts = self._sums[:, :used], self._counts[:, :used]
-        return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-
-    @staticmethod
-    def _merge_pairs(values: Floats) -> Floats:
-        """Adds each two neighbouring columns; the second half becomes free."""
-        pairs = values.reshape(len(values), _COLUMNS // 2, 2).sum(axis=2)
-        return np.concatenate([pairs, np.zeros_like(pairs)], axis=1)
+        sums, counts = self._totals[:, :, : -(-self._hops // self.hops_each)]
+        means: Floats = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+        return means

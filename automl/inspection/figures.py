@@ -46,42 +46,31 @@ _TITLES = {
 }
 
 
-def draw_similarity(pictures: Pictures, unit: TimeUnit, scores: "ClipScores | None" = None) -> Figure:
+def draw_timeline(pictures: Pictures | None, unit: TimeUnit, scores: "ClipScores | None" = None) -> Figure:
     """Draws the similarity of frames and faces with the ones before, the unusual marked, and a model's scores.
 
     Args:
-        pictures: The frames and faces of the clip.
+        pictures: The frames and faces of the clip; None: a sound file, of which there are scores.
         unit: That of the time axis.
         scores: Those of a model; None, or scores without any moment, are not drawn.
 
     Returns:
         A figure of one to three panels over the same time.
     """
-    curves = {"Neighbouring frames": pictures.frame_curve}
-    if not np.isnan(pictures.face_curve.similarity).all():
+    curves = {} if pictures is None else {"Neighbouring frames": pictures.frame_curve}
+    if pictures is not None and not np.isnan(pictures.face_curve.similarity).all():
         curves["Neighbouring face crops"] = pictures.face_curve
-    titles = [*curves] if scores is None or scores.score is None else [*curves, _title_scores(scores)]
+    titles = list(curves)
+    if scores is not None and scores.score is not None:  # Plotly reads tags in texts
+        titles.append(f"Score of the model: probability of class {html.escape(scores.class_name, quote=False)}")
     figure = _make_panels(titles, [_PANEL] * len(titles), unit)
     for row, curve in enumerate(curves.values(), start=1):
         _add_curve(figure, row, curve, unit)
         figure.update_yaxes(title_text="similarity (SSIM)", row=row, col=1)
-    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1, "xanchor": "right"})
-    figure.update_layout(margin_t=60)
+    legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1, "xanchor": "right"}
+    figure.update_layout(legend=legend, margin_t=60)
     if scores is not None and len(titles) > len(curves):
         _add_scores(figure, len(titles), scores, unit)
-    return figure
-
-
-def draw_scores(scores: "ClipScores", unit: TimeUnit) -> Figure:
-    """Draws the scores of a clip's moments alone: of a sound file, which has no similarities.
-
-    Args:
-        scores: Those of a model; some member must see something.
-        unit: That of the time axis.
-    """
-    figure = _make_panels([_title_scores(scores)], [_PANEL], unit)
-    figure.update_layout(margin_t=60)
-    _add_scores(figure, 1, scores, unit)
     return figure
 
 
@@ -188,11 +177,6 @@ def _choose_apart(times_seconds: Floats, order: Iterable[int], most: int) -> lis
         if len(chosen) < most and min(gaps, default=np.inf) > _LABEL_SHARE * (times_seconds[-1] - times_seconds[0]):
             chosen.append(position)
     return chosen
-
-
-def _title_scores(scores: "ClipScores") -> str:
-    """Writes the title of the panel of scores; Plotly reads tags in texts."""
-    return f"Score of the model: probability of class {html.escape(scores.class_name, quote=False)}"
 
 
 def _add_scores(figure: Figure, row: int, scores: "ClipScores", unit: TimeUnit) -> None:

@@ -18,7 +18,7 @@ from automl.errors import DataError
 from automl.files import explain_write_errors, write_atomically, write_text
 from automl.inspection.clip import COMPARED_SIDE, LEAST_CHANGE, LEAST_PAIRS, MOST_Z, Clip, analyse_clip
 from automl.inspection.contact_sheet import draw_contact_sheet
-from automl.inspection.figures import draw_features, draw_mel, draw_scores, draw_similarity, find_highest
+from automl.inspection.figures import draw_features, draw_mel, draw_timeline, find_highest
 from automl.media.info import AudioStream, MediaInfo, VideoStream
 from automl.media.opening import require
 
@@ -103,9 +103,9 @@ def render_page(clip: Clip, sheet: Image.Image | None, scores: "ClipScores | Non
     """Makes the text of the page; what is put in is escaped unless the template says that it is HTML."""
     unit, figures = clip.unit, dict[str, str]()
     if clip.pictures is not None and len(clip.pictures.frames) > 1:
-        figures["similarity"] = _make_html(draw_similarity(clip.pictures, unit, scores))
+        figures["similarity"] = _make_html(draw_timeline(clip.pictures, unit, scores))
     elif scores is not None and scores.score is not None:
-        figures["scores"] = _make_html(draw_scores(scores, unit))
+        figures["scores"] = _make_html(draw_timeline(None, unit, scores))
     if clip.sound is not None:
         figures["mel"] = _make_html(draw_mel(clip.sound, unit))
         figures["features"] = _make_html(draw_features(clip.sound, unit))

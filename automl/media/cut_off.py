@@ -25,12 +25,7 @@ _W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 
 
 def refuse_cut_off(path: Path) -> None:
-    """Compares a file's size with what its headers say.
-
-    Raises:
-        DataError: If it ends before.
-        OSError: If it cannot be read.
-    """
+    """Raises DataError if a file ends before its headers say, OSError if it cannot be read."""
     size = path.stat().st_size
     with path.open("rb") as file:
         said = _find_declared_end(file, size)

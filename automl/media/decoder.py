@@ -34,10 +34,7 @@ def serve_requests(descriptor: str, memory_bytes: str) -> None:
     A request is (function, items, seconds, folder): what to call, with each of which, how long all of it may take
     before the kernel ends this process with SIGALRM, and the folder that relative paths begin at. The answer is
     (seconds it took, what the function returned or the DataError for each item), or an exception that concerns no file.
-
-    Args:
-        descriptor: The number of our end of a pair of sockets.
-        memory_bytes: How much memory may be allocated.
+    The arguments, from a command line, are the number of our end of a pair of sockets, and what may be allocated.
     """
     connection = socket.socket(fileno=int(descriptor))
     _prepare_process(int(descriptor), int(memory_bytes))
@@ -59,11 +56,7 @@ def serve_requests(descriptor: str, memory_bytes: str) -> None:
 
 
 def send_message(connection: socket.socket, message: Any) -> None:
-    """Sends a message: its pickle, and apart from it the arrays in it, which are not copied (PEP 574).
-
-    Raises:
-        OSError: If nobody is there to receive it.
-    """
+    """Sends a message: its pickle, and apart from it its arrays, not copied (PEP 574); OSError if nobody is there."""
     buffers: list[pickle.PickleBuffer] = []
     first = pickle.dumps(message, pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
     rest = [buffer.raw() for buffer in buffers]
@@ -76,9 +69,7 @@ def send_message(connection: socket.socket, message: Any) -> None:
 def receive_message(connection: socket.socket) -> Any:
     """Receives a message; only from our own child, or our own parent, for a pickle can do anything.
 
-    Raises:
-        EOFError: If nobody is there to send one.
-        OSError: Likewise.
+    EOFError or OSError: nobody is there to send one.
     """
     (count,) = struct.unpack("=Q", _receive_bytes(connection, 8))
     sizes = struct.unpack(f"={count}Q", _receive_bytes(connection, 8 * count))
@@ -126,7 +117,7 @@ def _end_with_parent(descriptor: int) -> None:
 
 
 def _answer_request(request: Any) -> tuple[float, list[Any]] | Exception:
-    """Does what is asked; see `serve`."""
+    """Does what is asked; see `serve_requests`."""
     function, items, seconds, folder = request
     signal.setitimer(signal.ITIMER_REAL, seconds)
     began = time.perf_counter()
@@ -143,12 +134,7 @@ def _answer_request(request: Any) -> tuple[float, list[Any]] | Exception:
 
 
 def _call_function(function: Callable[[Any], Any], item: Any) -> Any:
-    """Returns what a function returns for an item, or why it returns nothing.
-
-    Raises:
-        OSError: If a disk is full.
-        AutomlError: Whatever is not said of a file.
-    """
+    """Returns what a function returns for an item, or why it returns nothing; raises what concerns no file."""
     try:
         return function(item)
     except Exception as exc:  # a broken file makes decoders raise nearly anything

@@ -60,7 +60,7 @@ def decode_files(function: Callable[[T], R], items: Iterable[T], ahead: int) -> 
         function: What can be pickled: a function of a module, or a `functools.partial` of one. Its module should
             import little, and never torch.
         items: One file each, taken one after the other in the caller's thread, as results are taken.
-        ahead: Items at most that are begun and whose result was not yet taken.
+        ahead: Items at most that are started and whose result was not yet taken.
 
     Yields:
         In the order of the items, what the function returns; or a `DataError`, not raised, that says why there is
@@ -95,18 +95,8 @@ def decode_files(function: Callable[[T], R], items: Iterable[T], ahead: int) -> 
 def decode_one(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Calls a function in a child process, as `decode_files` does; for files that are decoded one after the other.
 
-    Args:
-        function: As for `decode_files`.
-        *args: Its arguments, the file first.
-        **kwargs: More of them.
-
-    Returns:
-        What it returns.
-
-    Raises:
-        DataError: Its own; or, with the file's name, why there is no result.
-        AutomlError: As by `decode_files`.
-        OSError: As by `decode_files`.
+    The first of its arguments is the file. Errors are those of `decode_files`, all of them raised; a `DataError` that
+    is not the function's own gets the file's name.
     """
     call: _Call[Any, R] = _Call(operator.call)
     (outcome,) = call.call_items([partial(function, *args, **kwargs)])
@@ -122,12 +112,11 @@ class NotDecoded(DataError):  # noqa: N818 - says what it is
 
 
 class _Ended(Exception):  # noqa: N818 - no error of the program
-    """A decoder ended while it was asked; `args` are its exit code, negative of a signal's number."""
+    """A decoder ended while it was asked; its exit code is negative of a signal's number."""
 
-    @property
-    def code(self) -> int:
-        """The exit code."""
-        return int(self.args[0])
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class _Call(Generic[T, R]):
@@ -174,33 +163,35 @@ class _Call(Generic[T, R]):
     def _ask_decoder(self, items: list[T], fresh: bool) -> list[R | DataError]:
         """Asks a decoder; raises `_Ended` if it ends."""
         seconds = _SECONDS if len(items) == 1 else _BATCH_SECONDS
+        folder = None  # where relative paths begin, unless it is gone
+        with suppress(OSError):
+            folder = str(Path.cwd())
         decoder = _take_decoder(fresh)
         with self._lock:
             self._busy.add(decoder)
             if self._stopped:
                 decoder.process.kill()
         try:
-            answer = decoder.ask((self._function, items, seconds, _find_folder()))
+            answer = decoder.ask((self._function, items, seconds, folder))
         finally:
             with self._lock:
                 self._busy.discard(decoder)
-        _put_back(decoder)
+        if len(_idle) < cpu_threads():  # for the next request
+            _idle.append(decoder)
+        else:
+            decoder.end()
         if isinstance(answer, BaseException):
             raise answer
-        took, call_items = answer
+        took, results = answer
         self._item_seconds = 0.7 * self._item_seconds + 0.3 * took / len(items)
-        return call_items  # type: ignore[no-any-return]
+        return results  # type: ignore[no-any-return]
 
 
 class _Decoder:
     """A process that decodes files."""
 
     def __init__(self) -> None:
-        """Starts it.
-
-        Raises:
-            AutomlError: If it does not start.
-        """
+        """Starts it; AutomlError if it does not start."""
         if os.name != "posix":
             raise AutomlError("files are decoded on Linux and macOS only; on Windows use WSL")
         self.connection, theirs = map(_move_above_standard, socket.socketpair())
@@ -226,11 +217,7 @@ class _Decoder:
             raise AutomlError(f"cannot start a process that decodes files: it {_describe_exit(ended.code)}") from None
 
     def ask(self, *requests: Any) -> Any:
-        """Sends a request, if there is one, and waits for the answer (`automl.media.decoder.serve_requests`).
-
-        Raises:
-            _Ended: If the process ends instead.
-        """
+        """Sends a request, if there is one, and waits for the answer of `serve_requests`; _Ended if it ends instead."""
         try:
             for request in requests:
                 send_message(self.connection, request)
@@ -278,14 +265,6 @@ def _take_decoder(fresh: bool) -> _Decoder:
     return _Decoder()
 
 
-def _put_back(decoder: _Decoder) -> None:
-    """Keeps a decoder for the next request."""
-    if len(_idle) < cpu_threads():
-        _idle.append(decoder)
-    else:
-        decoder.end()
-
-
 def _end_all() -> None:
     """Ends the decoders with this process; if it is killed, they see it."""
     for decoder in list(_alive):
@@ -306,13 +285,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_decoders)
 
 
-def _find_folder() -> str | None:
-    """Returns where relative paths begin; None if that folder is gone."""
-    with suppress(OSError):
-        return str(Path.cwd())
-    return None
-
-
 def _limit_bytes() -> int:
     """Returns bytes that a decoder may allocate."""
     half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
@@ -330,8 +302,5 @@ def _explain_exit(code: int) -> str:
 
 def _describe_exit(code: int) -> str:
     """Returns how a process ended, by its exit code."""
-    if code >= 0:
-        return f"ended (exit code {code})"
-    with suppress(ValueError):
-        return f"ended (signal {-code}: {signal.Signals(-code).name})"
-    return f"ended (signal {-code})"
+    name = f": {signal.Signals(-code).name}" if -code in list(signal.Signals) else ""
+    return f"ended (exit code {code})" if code >= 0 else f"ended (signal {-code}{name})"

@@ -29,24 +29,11 @@ FORMATS = {
     "AVIF": ".avif .avifs",
     "JPEG2000": ".jp2 .j2k .jpx .jpf .jpc .j2c",
     "HEIF": ".heic .heif .hif",
-    "PSD": ".psd",
-    "DDS": ".dds",
-    "QOI": ".qoi",
+    **{name: f".{name.lower()}" for name in ("PSD", "DDS", "QOI")},
     "SUN": ".ras",
-    "BLP": ".blp",
-    "ICNS": ".icns",
-    "FITS": ".fits",
-    "DCX": ".dcx",
-    "XPM": ".xpm",
-    "BMP": ".bmp",
+    **{name: f".{name.lower()}" for name in ("BLP", "ICNS", "FITS", "DCX", "XPM", "BMP")},
     "PPM": ".ppm .pgm .pbm .pnm .pfm",
-    "TGA": ".tga",
-    "SGI": ".sgi",
-    "PCX": ".pcx",
-    "ICO": ".ico",
-    "CUR": ".cur",
-    "DIB": ".dib",
-    "XBM": ".xbm",
+    **{name: f".{name.lower()}" for name in ("TGA", "SGI", "PCX", "ICO", "CUR", "DIB", "XBM")},
 }
 """The decoders that may see a file, in this order, and the endings of a folder's listing.
 
@@ -60,11 +47,8 @@ _LIKELY = re.compile(
 )  # BMP, PPM, SGI, ICO by more than Pillow looks at; HEIC, which may not be installed
 _HEIC = re.compile(rb".{4}ftyp.*(hei[cxms]|hev[cx])", re.DOTALL)  # brands of ISO/IEC 23008-12
 
-HEIF_ENDINGS = tuple(FORMATS["HEIF"].split())
-"""Of what is read only with pillow_heif."""
-
-EXTENSIONS = frozenset(" ".join(FORMATS.values()).split())
-"""Endings of image files, in lower case."""
+HEIF_ENDINGS = tuple(FORMATS["HEIF"].split())  # of what is read only with pillow_heif
+EXTENSIONS = frozenset(" ".join(FORMATS.values()).split())  # of image files, in lower case
 
 _PNG_MAGIC, _JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
@@ -81,12 +65,7 @@ _Accept = Callable[[bytes], bool | str]  # whether a file may be of a format; a 
 def read_image(path: str | Path, read: Callable[[ImageFile.ImageFile], _T]) -> _T:
     """Opens an image file and has it read; if that fails, once more without whatever is no pixel in the file.
 
-    Args:
-        path: The file.
-        read: Is given the opened image, of which only the header has been read; called from any thread.
-
-    Returns:
-        What `read` returned; it must not need the file any more, which is closed.
+    `read` is given the opened image, of which only the header has been read; what it returns must not need the file.
 
     Raises:
         DataError: If the file is missing, not an image, or `read` fails; the cause is chained.

@@ -40,8 +40,7 @@ LONGEST = 8
 """Long side over short side up to which an image is shrunk by its short side alone; a longer one is shrunk until it has
 no more pixels than one that long, so that a panorama does not fill the cache. Nothing is cut off."""
 
-MIDDLE = 2
-"""Long side over short side of the middle that crops cut from (`data.augment.shown_part`)."""
+MIDDLE = 2  # long side over short side of the middle that crops cut from (`data.transforms.shown_part`)
 
 _WIDE_GRAY = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
 _HALVES = frozenset({"RGB;16B", "RGB;16L", "RGB;16N"})  # raw modes of Pillow that come in two bytes a value
@@ -55,8 +54,7 @@ _OVERSHOOT = 0.05  # of the range: floats that were resampled go a little beyond
 class ImageInfo(NamedTuple):
     """What is in an image file."""
 
-    width: int
-    """Pixels, upright."""
+    width: int  # pixels, upright
     height: int
     scaling: str
     """How values of more than 8 bits were scaled, in words that are the same for all files of a kind, to be counted;
@@ -64,16 +62,11 @@ class ImageInfo(NamedTuple):
 
 
 def read_rgb(path: str | Path, short_side: int | None = None) -> Image.Image:
-    """Decodes an image file.
+    """Decodes an image file as an image of mode RGB, upright.
 
-    Args:
-        path: The file.
-        short_side: The caller shrinks the image to this many pixels on its short side; a JPEG that is at least four
-            times as large is then decoded at a fraction of its size, at least twice what is asked, which is faster
-            and leaves the details to the caller's own antialiased resize. None: full size.
-
-    Returns:
-        An image of mode RGB, upright.
+    Where the caller shrinks it to `short_side` pixels, a JPEG that is at least four times as large is decoded at a
+    fraction of its size, at least twice what is asked, which is faster and leaves the details to the caller's own
+    antialiased resize.
 
     Raises:
         DataError: If the file is missing, truncated, too large or not an image; the cause is chained.
@@ -129,20 +122,12 @@ def _find_spans(width: int, height: int, size: int) -> tuple[tuple[int, float, f
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Reads an image's upright (width, height) in pixels from its header, without decoding it.
-
-    Raises:
-        DataError: If the file is missing, too large or not an image.
-    """
+    """Reads an image's upright (width, height) in pixels from its header; DataError as `read_rgb`."""
     return read_image(path, _find_upright_size)
 
 
 def probe_image(path: str | Path) -> ImageInfo:
-    """Decodes an image file, a JPEG at an eighth of its size, and says what is in it.
-
-    Raises:
-        DataError: As `read_rgb`.
-    """
+    """Decodes an image file, a JPEG at an eighth of its size, and says what is in it; DataError as `read_rgb`."""
 
     def look(image: ImageFile.ImageFile) -> ImageInfo:
         size = _find_upright_size(image) if isinstance(image, JpegImageFile) else None  # what else is not drafted

@@ -28,7 +28,6 @@ from automl.media.sound import refuse_not_numbers
 from automl.media.video import find_shown_size, find_turn
 
 if TYPE_CHECKING:
-    import av.audio.stream
     import av.video.stream
     from av.container import InputContainer
     from av.video.frame import VideoFrame
@@ -47,67 +46,38 @@ _MISSING_SECONDS, _MISSING_SHARE = 1.0, 0.1  # what they may promise too much
 
 @dataclass(frozen=True)
 class VideoStream:
-    """The video track of a file that is read.
+    """The video track of a file that is read: the default one, or FFmpeg's choice."""
 
-    Attributes:
-        width: Pixels, of the frames as they are shown: upright, and of square pixels.
-        height: Pixels, of the same.
-        frames_per_second: The average; None if the file does not say.
-        frames: How many: counted in the header, else estimated from the duration; None if neither is known.
-        codec: As FFmpeg calls it, such as `h264`.
-        pixel_format: As FFmpeg calls it, such as `yuv420p`.
-        rotation_degrees: By how much the stored frames are turned clockwise to be upright: 0, 90, 180 or 270.
-        variable_rate: Whether the first 120 frames are displayed for unequal times.
-        square_pixels: Whether the stored frames have the shape in which they are shown.
-        tracks: How many video tracks the file has that could be read; this one is the default, or FFmpeg's choice.
-    """
-
-    width: int
+    width: int  # pixels of the frames as they are shown: upright, and of square pixels
     height: int
-    frames_per_second: float | None
-    frames: int | None
-    codec: str
-    pixel_format: str
-    rotation_degrees: int
-    variable_rate: bool
-    square_pixels: bool = True
-    tracks: int = 1
+    frames_per_second: float | None  # the average; None if the file does not say
+    frames: int | None  # counted in the header, else estimated from the duration; None if neither is known
+    codec: str  # as FFmpeg calls it, such as `h264`
+    pixel_format: str  # as FFmpeg calls it, such as `yuv420p`
+    rotation_degrees: int  # by how much the stored frames are turned clockwise to be upright: 0, 90, 180 or 270
+    variable_rate: bool  # whether the first 120 frames are displayed for unequal times
+    square_pixels: bool = True  # whether the stored frames have the shape in which they are shown
+    tracks: int = 1  # how many video tracks the file has that could be read
 
 
 @dataclass(frozen=True)
 class AudioStream:
-    """The sound track of a file that is read.
+    """The sound track of a file that is read: the default one, or FFmpeg's choice."""
 
-    Attributes:
-        sample_rate_hz: Samples per second, of each channel.
-        channels: How many.
-        codec: As FFmpeg calls it, such as `aac`.
-        duration_seconds: From the beginning of the file to the end of its sound; None if unknown.
-        tracks: How many sound tracks the file has that could be read; this one is the default, or FFmpeg's choice.
-    """
-
-    sample_rate_hz: int
+    sample_rate_hz: int  # samples per second, of each channel
     channels: int
-    codec: str
-    duration_seconds: float | None
-    tracks: int = 1
+    codec: str  # as FFmpeg calls it, such as `aac`
+    duration_seconds: float | None  # from the beginning of the file to the end of its sound; None if unknown
+    tracks: int = 1  # how many sound tracks the file has that could be read
 
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What is in a media file.
-
-    Attributes:
-        path: The file.
-        container: FFmpeg's name of the format, such as `mov,mp4,m4a,3gp,3g2,mj2`.
-        duration_seconds: From the beginning to the end of whichever stream ends last; None if unknown.
-        video: The video track, if there is one.
-        audio: The sound track, if there is one.
-    """
+    """What is in a media file."""
 
     path: Path
-    container: str
-    duration_seconds: float | None
+    container: str  # FFmpeg's name of the format, such as `mov,mp4,m4a,3gp,3g2,mj2`
+    duration_seconds: float | None  # from the beginning to the end of whichever stream ends last; None if unknown
     video: VideoStream | None
     audio: AudioStream | None
 
@@ -134,11 +104,15 @@ def probe_media(path: str | Path) -> MediaInfo:
             seconds = _find_duration(path, name, ends, seconds, origin)
             if sound is not None:
                 heard = ends.get(sound.index) or find_end(path, sound.index) or heard
-        audio = (
-            None
-            if sound is None
-            else _describe_audio(container, sound, seconds if heard is None else float(heard - origin))
-        )
+        audio = None
+        if sound is not None:
+            audio = AudioStream(
+                sound.sample_rate,
+                sound.channels,
+                sound.codec_context.codec.canonical_name,
+                seconds if heard is None else float(heard - origin),
+                len(list_sound_tracks(container)),
+            )
     # of other codecs only decoding tells; the pictures of a video are as good as they are
     if video is None and audio is not None and audio.codec.startswith("pcm_f"):
         refuse_not_numbers(path)
@@ -189,14 +163,6 @@ def _find_beginning(
             break
     times.sort()
     return first, times[: _TIMED_FRAMES - _REORDERED]  # of the last ones, neighbours may still be missing
-
-
-def _describe_audio(
-    container: "InputContainer", stream: "av.audio.stream.AudioStream", seconds: float | None
-) -> AudioStream:
-    """Describes a sound track."""
-    codec = stream.codec_context.codec.canonical_name
-    return AudioStream(stream.sample_rate, stream.channels, codec, seconds, len(list_sound_tracks(container)))
 
 
 def _find_duration(

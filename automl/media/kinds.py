@@ -60,12 +60,8 @@ def find_medium(name: str) -> Medium | None:
 def find_medium_at(path: str | os.PathLike[str]) -> Medium | None:
     """Returns the kind of a file on the disk: by its name, or by its content where the ending is missing or unknown.
 
-    Args:
-        path: The file; it is opened, for its first bytes, only if its ending is in neither `ENDINGS` nor `NOT_MEDIA`:
-            `photo.jpg.1`, `photo.jpg!d`, `image.php`, `0001`.
-
-    Returns:
-        None for a file that is none, or hidden, cannot be opened or is no ordinary file; nothing is raised.
+    It is opened only if its ending is in neither `ENDINGS` nor `NOT_MEDIA`: `photo.jpg.1`, `photo.jpg!d`, `image.php`,
+    `0001`. None if it is of no kind, or hidden, cannot be opened or is no ordinary file; nothing is raised.
     """
     base = os.path.basename(path)  # noqa: PTH119 - as above
     ending = _find_ending(base)
@@ -76,7 +72,16 @@ def find_medium_at(path: str | os.PathLike[str]) -> Medium | None:
 
 def find_medium_within(path: str | os.PathLike[str]) -> Medium | None:
     """Finds the kind of a file by its first bytes alone, whatever its name; None as by `find_medium_at`."""
-    return _medium_of_bytes(_read_head(path))
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a pipe would keep one waiting
+            return None
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            head = file.read(_HEAD_BYTES)
+    except (OSError, ValueError):
+        return None
+    if is_image(head):
+        return "image"
+    return "sound" if _SOUND.match(head) else "video" if _VIDEO.match(head) else None
 
 
 def is_media(name: str, media: Collection[str] = tuple(ENDINGS)) -> bool:
@@ -92,21 +97,3 @@ def endings_for(media: Collection[Medium]) -> str:
 def _find_ending(base: str) -> str:
     """Returns the ending of a file's name, in lower case."""
     return os.path.splitext(base)[1].lower()  # noqa: PTH122 - as above
-
-
-def _read_head(path: str | os.PathLike[str]) -> bytes:
-    """Returns the first bytes of an ordinary file, none of what cannot be opened; a pipe would keep one waiting."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
-            return b""
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            return file.read(_HEAD_BYTES)
-    except (OSError, ValueError):
-        return b""
-
-
-def _medium_of_bytes(head: bytes) -> Medium | None:
-    """Returns the kind that the first bytes of a file are of."""
-    if is_image(head):
-        return "image"
-    return "sound" if _SOUND.match(head) else "video" if _VIDEO.match(head) else None

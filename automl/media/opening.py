@@ -33,17 +33,15 @@ if TYPE_CHECKING:
 
     AnyStream = TypeVar("AnyStream", bound=Stream)
 
+# endings of video and of sound files, in lower case
 VIDEO_ENDINGS = frozenset(
     ".3g2 .3gp .asf .avi .divx .f4v .flv .m2t .m2ts .m4v .mk3d .mkv .mov .mp4 .mpe .mpeg .mpg .mts "  # noqa: SIM905
     ".mxf .ogm .ogv .qt .ts .vob .webm .wmv .y4m".split()
 )
-"""Endings of video files, in lower case."""
-
 SOUND_ENDINGS = frozenset(
     ".aac .ac3 .aif .aifc .aiff .amr .ape .au .awb .bwf .caf .eac3 .flac .m4a .m4b .m4r .mka .mp2 .mp3 .mpga "  # noqa: SIM905
     ".oga .ogg .opus .rf64 .snd .sph .spx .tta .w64 .wav .wave .weba .wma .wv".split()
 )
-"""Endings of sound files, in lower case."""
 
 # by content, whatever the name: what cameras, editors and download tools call .mp4 or .wav. Only what holds its own
 # frames is here: no playlist (hls, dash, concat), no sequence of other files (image2), no network, no script; nor bare
@@ -52,15 +50,10 @@ _DEMUXERS = (
     "mov,matroska,avi,mpegts,mpeg,flv,asf,mxf,yuv4mpegpipe,"
     "wav,w64,aiff,caf,au,nistsphere,flac,mp3,aac,ogg,amr,ac3,eac3,ape,tta,wv"
 )
-LARGEST = 8192 * 8192
-"""Pixels of a frame at most: a header that claims more would fill the memory."""
-
+LARGEST = 8192 * 8192  # pixels of a frame at most: a header that claims more would fill the memory
+# FFmpeg's names of containers whose headers hold the number of samples, and not that of bytes
 EXACT = frozenset({"flac", "ape", "tta", "wv", "nistsphere"})
-"""FFmpeg's names of containers whose headers tell the number of samples, and not that of bytes."""
-
-EXACT_SECONDS = 0.1
-"""What is allowed to be missing of such: about the last block."""
-
+EXACT_SECONDS = 0.1  # what may be missing of such: about the last block
 _MOST_TRACKS = 1000  # looking into each costs up to half a millisecond; FFmpeg's own limit
 _LATEST_SECONDS = 1_000_000  # later than any clip ends
 # The header of a WAV file says everything: FFmpeg need not decode five seconds of it first, nor go in steps of 2 kB.
@@ -72,10 +65,7 @@ _DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
 
 
 def require(name: str) -> ModuleType:
-    """Imports a package when it is needed: these take a while.
-
-    Args:
-        name: The import name: `av`, `cv2` or `librosa`.
+    """Imports a package (`av`, `cv2` or `librosa`) when it is needed: these take a while.
 
     Raises:
         DataError: If it cannot be imported; the message says how to install it.
@@ -111,15 +101,10 @@ def open_media(path: str | Path) -> Iterator["InputContainer"]:
 
 
 def find_video(container: "InputContainer", path: str | Path) -> "VideoStream | None":
-    """Returns the video track of a file that is read, if there is one; see `video_tracks`.
-
-    Raises:
-        DataError: If no decoder knows it, or its frames are too large.
-    """
-    tracks = list_video_tracks(container)
-    if not tracks:
+    """Returns the video track of a file that is read, if there is one; DataError if it cannot be decoded."""
+    stream = next(iter(list_video_tracks(container)), None)
+    if stream is None:
         return None
-    stream = tracks[0]
     if stream.codec_context is None:
         raise DataError(f"cannot read {path}: no decoder for its video track")
     if stream.width * stream.height > LARGEST:
@@ -130,7 +115,7 @@ def find_video(container: "InputContainer", path: str | Path) -> "VideoStream | 
 
 
 def find_sound(container: "InputContainer") -> "AudioStream | None":
-    """Returns the sound track of a file that is read, if there is one that can be decoded; see `sound_tracks`."""
+    """Returns the sound track of a file that is read, if there is one that can be decoded."""
     return next(iter(list_sound_tracks(container)), None)
 
 
@@ -208,63 +193,37 @@ def find_promised_end(stream: "Stream") -> Fraction | None:
 
 
 def find_end(path: str | Path, stream_index: int | None = None) -> Fraction | None:
-    """Reads where a stream ends, from the last packets of the file; nothing is decoded.
-
-    Args:
-        path: The file.
-        stream_index: The stream; None: whichever of them ends last.
-
-    Returns:
-        The end as a timestamp in seconds (see `origin_of`), or None if no packet has a time.
-
-    Raises:
-        DataError: As `open_media`.
-    """
-    ends = ends_of(path, stream_index)
-    return max(ends.values(), default=None)
+    """Reads where a stream ends, None: whichever ends last; see `ends_of`. None if no packet has a time."""
+    return max(ends_of(path, stream_index).values(), default=None)
 
 
 def ends_of(path: str | Path, stream_index: int | None = None) -> dict[int, Fraction]:
-    """Reads where the streams of a file end, from its last packets; nothing is decoded.
+    """Reads where the streams of a file, or one of them, end, from its last packets; nothing is decoded.
 
-    Args:
-        path: The file.
-        stream_index: The only stream to look for; None: all of pictures and sound.
-
-    Returns:
-        The ends as timestamps in seconds (see `origin_of`), by stream index. Of several streams, one that ends long
-        before the others may be missing; look for it alone then.
-
-    Raises:
-        DataError: As `open_media`.
+    The ends are timestamps in seconds (see `find_origin`), by stream index. Of several streams, one that ends long
+    before the others may be missing; look for it alone then. DataError as `open_media`.
     """
-    return _find_last_packets(path, stream_index, seek=True) or _find_last_packets(path, stream_index, seek=False)
-
-
-def _find_last_packets(path: str | Path, stream_index: int | None, seek: bool) -> dict[int, Fraction]:
-    """Returns the ends of streams after a seek to the end, or after all packets."""
-    ends: dict[int, Fraction] = {}
-    with open_media(path) as container:
-        streams: tuple[Stream, ...] = (*container.streams.video, *container.streams.audio)
-        if stream_index is not None:
-            streams = (read_only(container, container.streams[stream_index]),)
-        if seek:
-            with suppress(require("av").FFmpegError):  # no index: all packets are read
-                container.seek(_LATEST_SECONDS * 1_000_000)
-        for packet in container.demux(streams):
-            time = packet.pts if packet.pts is not None else packet.dts
-            if time is not None and packet.size:
-                end = (time + (packet.duration or 0)) * Fraction(packet.time_base)
-                ends[packet.stream_index] = max(end, ends.get(packet.stream_index, end))
+    for seek in (True, False):  # to the end, else all packets are read
+        ends: dict[int, Fraction] = {}
+        with open_media(path) as container:
+            streams: tuple[Stream, ...] = (*container.streams.video, *container.streams.audio)
+            if stream_index is not None:
+                streams = (read_only(container, container.streams[stream_index]),)
+            if seek:
+                with suppress(require("av").FFmpegError):  # no index: all packets are read
+                    container.seek(_LATEST_SECONDS * 1_000_000)
+            for packet in container.demux(streams):
+                time = packet.pts if packet.pts is not None else packet.dts
+                if time is not None and packet.size:
+                    end = (time + (packet.duration or 0)) * Fraction(packet.time_base)
+                    ends[packet.stream_index] = max(end, ends.get(packet.stream_index, end))
+        if ends:
+            break
     return ends
 
 
 def refuse_missing(path: str | Path, promised: Fraction | None, found: Fraction, allowed_seconds: float) -> None:
-    """Compares where a file ends with where its header says.
-
-    Raises:
-        DataError: If it ends by more than `allowed_seconds` earlier.
-    """
+    """Raises DataError if a file ends by more than `allowed_seconds` earlier than its header says."""
     if promised is not None and promised - found > allowed_seconds:
         raise DataError(f"cannot read {path}: cut off: it ends after {float(found):.3f} s of {float(promised):.3f} s")
 

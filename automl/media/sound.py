@@ -70,12 +70,8 @@ def read_sound(
     begins later than the file's pictures begins with silence, so that times are those of `read_frames`; where packets
     are missing is silence, too.
 
-    Args:
-        path: A sound file, or a video with sound.
-        sample_rate_hz: Samples per second of the result.
-        start_seconds: Where to begin.
-        seconds: How much to read; less where the sound ends before. None: to the end, which takes
-            4 · `sample_rate_hz` bytes of memory a second.
+    From `start_seconds` on, `seconds` are read, or less where the sound ends before; None: to the end, which takes
+    4 · `sample_rate_hz` bytes of memory a second.
 
     Returns:
         Shape (samples,), dtype float32, in [-1, 1]. A part is that part of the whole, but for the noise of codecs that
@@ -93,8 +89,7 @@ def read_sound(
         )
     begin = round(start_seconds * sample_rate_hz)
     end = None if seconds is None else begin + round(seconds * sample_rate_hz)
-    seeks = (True, False) if start_seconds > _PREROLL_SECONDS else (False,)
-    for seek in seeks:
+    for seek in (True, False) if start_seconds > _PREROLL_SECONDS else (False,):
         blocks, ended = _read_whole(path, sample_rate_hz, begin, end, seek)
         if blocks is not None:
             break
@@ -109,18 +104,14 @@ def read_sound(
 
 
 def refuse_not_numbers(path: str | Path) -> None:
-    """Decodes all sound of a file.
-
-    Raises:
-        DataError: If a sample is NaN or infinite; how many are.
-    """
+    """Decodes all sound of a file; DataError if a sample is NaN or infinite: how many are."""
     wrong = total = 0
     with open_media(path) as container:
         stream = find_sound(container)
         if stream is None:
             return
         for _, _, samples in _decode_blocks(container, read_only(container, stream), _Clock(container, stream)):
-            wrong += int(np.count_nonzero(~_find_numbers(samples)))
+            wrong += int(np.count_nonzero(~(np.abs(samples) <= _LOUDEST)))  # NaN is not
             total += len(samples)
     if wrong:
         raise DataError(
@@ -128,18 +119,12 @@ def refuse_not_numbers(path: str | Path) -> None:
         )
 
 
-def _find_numbers(samples: Samples) -> npt.NDArray[np.bool_]:
-    """Returns which samples are neither NaN nor infinite, nor so large that they become so."""
-    return np.asarray(np.abs(samples) <= _LOUDEST)
-
-
 def _read_whole(
     path: str | Path, rate: int, begin: int, end: int | None, seek: bool
 ) -> tuple[list[Samples] | None, int]:
     """Reads the samples from `begin` to `end`, counted in samples of `rate` from the file's time zero.
 
-    Returns:
-        The samples in blocks, and where the sound ended; None for the blocks if the seek went past `begin`.
+    With the blocks comes where the sound ended; they are None if the seek went past `begin`.
     """
     blocks: list[Samples] = []
     place, ended = begin, None  # of the next sample, and of the sound
@@ -153,13 +138,15 @@ def _read_whole(
             clock.learn_stamp(_decode_frames(container, stream))
             if not _seek_sound(container, stream, Fraction(begin, rate)):
                 return None, 0
-        with closing(_resample_blocks(_check_samples(path, _decode_blocks(container, stream, clock)), rate)) as found:
-            for start, samples in found:
+        with closing(_resample_blocks(path, _decode_blocks(container, stream, clock), rate)) as resampled:
+            for start, samples in resampled:
                 if seek and ended is None and start > begin:
                     return None, 0
                 ended = start + len(samples)
                 stop = ended if end is None else min(end, ended)
-                _refuse_too_long(path, stop - begin, rate)
+                if 4 * (stop - begin) > _LARGEST_BYTES:
+                    hours = _LARGEST_BYTES / 4 / rate / 3600
+                    raise DataError(f"{path}: more than {hours:.1f} hours of sound at {rate} Hz do not fit in memory")
                 if min(start, stop) > place:
                     blocks.append(np.zeros(min(start, stop) - place, dtype=np.float32))
                 if stop > max(place, start):  # an empty view would keep the whole block alive
@@ -175,13 +162,6 @@ def _read_whole(
     return blocks, ended or 0
 
 
-def _refuse_too_long(path: str | Path, samples: int, rate: int) -> None:
-    """Raises DataError for more samples than are held in memory."""
-    if 4 * samples > _LARGEST_BYTES:
-        hours = _LARGEST_BYTES / 4 / rate / 3600
-        raise DataError(f"{path}: more than {hours:.1f} hours of sound at {rate} Hz do not fit in memory")
-
-
 def _refuse_short(path: str | Path, stream: "AudioStream", ended_seconds: float) -> None:
     """Raises DataError where the packets end before the header says, as `probe_media` does.
 
@@ -189,9 +169,9 @@ def _refuse_short(path: str | Path, stream: "AudioStream", ended_seconds: float)
     """
     promised = find_promised_end(stream)
     if promised is not None and promised - ended_seconds > EXACT_SECONDS:
-        found = find_end(path, stream.index)
-        if found is not None:
-            refuse_missing(path, promised, found, EXACT_SECONDS)
+        packets_end = find_end(path, stream.index)
+        if packets_end is not None:
+            refuse_missing(path, promised, packets_end, EXACT_SECONDS)
 
 
 def _seek_sound(container: "InputContainer", stream: "AudioStream", seconds: Fraction) -> bool:
@@ -205,20 +185,14 @@ def _seek_sound(container: "InputContainer", stream: "AudioStream", seconds: Fra
     return True
 
 
-def _check_samples(path: str | Path, blocks: Iterator[tuple[int, int, Samples]]) -> Iterator[tuple[int, int, Samples]]:
-    """Gives blocks on; DataError if there is a sample that is no number, which resampling would spread."""
-    for rate, start, samples in blocks:
-        if not np.abs(samples).max() <= _LOUDEST:  # nor is NaN
-            refuse_not_numbers(path)
-        yield rate, start, samples
-
-
 def _resample_blocks(
-    blocks: Iterator[tuple[int, int, Samples]], rate: int
+    path: str | Path, blocks: Iterator[tuple[int, int, Samples]], rate: int
 ) -> Generator[tuple[int, Samples], None, None]:
     """Changes the rate of blocks (rate, place, samples) to another one; what is between them becomes silence."""
     run: _Run | None = None
     for own, start, samples in blocks:
+        if not np.abs(samples).max() <= _LOUDEST:  # nor is NaN; resampling would spread what is no number
+            refuse_not_numbers(path)
         if run is None or run.own_rate != own:
             if run is not None:
                 yield from run.finish_blocks()

@@ -12,13 +12,14 @@ B-frames before a wanted one, `skip_frame=NONREF`, gained 2 % on FaceForensics++
 
 **Colours.** The same picture comes out the same whatever the pixel format, range and matrix of its file. Left alone,
 swscale takes a faster way for 4:2:0 at even widths, whose pixels are 1.7 levels darker and share their colour in pairs:
-a network would tell the sources of a mixed data set apart by it. `conversion` turns that off.
+a network would tell the sources of a mixed data set apart by it. `choose_conversion` turns that off.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,9 +47,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-THREADS = 1
-"""Of one decoder; 0: as many as FFmpeg likes."""
-
+THREADS = 1  # of one decoder; 0: as many as FFmpeg likes
 _REORDERING = frozenset({"h264", "hevc"})
 _TOLERANCE = Fraction(1, 1_000_000)  # seconds: a time that was rounded to microseconds still means its frame
 _GAP_SECONDS = 2  # where the index says nothing about keyframes, a jump of so much is tried
@@ -139,13 +138,10 @@ def read_pairs(path: str | Path, count: int, apart: int = 1, size: int | None = 
         path: The video.
         count: Pairs at most: those displayed in the middle of so many equal parts of the video, each of them once.
         apart: How many frames after the earlier frame of a pair its later one comes.
-        size: As for `read_frames`.
+        size: As for `read_frames`, as is DataError.
 
     Returns:
         The earlier and the later frames of the pairs, in the order of time; none if the video has too few frames.
-
-    Raises:
-        DataError: As `read_frames`.
     """
     if count < 1 or apart < 1:
         raise ValueError(f"count and apart must be positive, got {count=} {apart=}")
@@ -155,13 +151,8 @@ def read_pairs(path: str | Path, count: int, apart: int = 1, size: int | None = 
 def iterate_frames(path: str | Path, stride: int = 1, size: int | None = None) -> Iterator[tuple[float, np.ndarray]]:
     """Reads a video from beginning to end, one frame in memory at a time; of a damaged file, what is there.
 
-    Args:
-        path: The video.
-        stride: Every how many frames one is given.
-        size: As for `read_frames`.
-
-    Yields:
-        The time in seconds since which the frame is displayed, and its pixels (height, width, 3) uint8, RGB, upright.
+    Yields, every `stride` frames, the time in seconds since which a frame is displayed, and its pixels as those of
+    `read_frames`.
 
     Raises:
         DataError: If the file cannot be read, has no video track or no frames.
@@ -345,7 +336,7 @@ class _Decoder:
         self._end = None if end is None else int(end / self._base)
         self._gap = int(_GAP_SECONDS / self._base)
         self._keyframe: int | None = None  # timestamp of the last keyframe that was given to the decoder
-        self._packets = iter(container.demux(stream))
+        self._packets: Iterator[Packet[VideoStream]] = iter(container.demux(stream))
         if seek and not len(stream.index_entries):
             self._jump_to_keyframe(stream.start_time or 0)  # Matroska reads its index at the first seek
         self._frames = self.decode_frames()
@@ -481,13 +472,5 @@ class _Decoder:
         first = next((packet for packet in packets if packet.is_keyframe and packet.size), None)
         if first is None:
             raise _CannotSeekError
-        self._packets = _chain_packets(first, packets)
+        self._packets = chain([first], packets)
         return first
-
-
-def _chain_packets(
-    first: "Packet[VideoStream]", rest: Iterator["Packet[VideoStream]"]
-) -> Iterator["Packet[VideoStream]"]:
-    """Yields the packets from a keyframe on."""
-    yield first
-    yield from rest

@@ -9,6 +9,7 @@ block merges with its free neighbours. A segment goes back to the device only wh
 import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 MIB = 1 << 20
@@ -143,17 +144,9 @@ def replay_events(events: Iterable[Event], limit_bytes: int | None = None) -> Ca
 
 def peak_live_bytes(events: Iterable[Event]) -> int:
     """Returns the most bytes alive at once, unrounded."""
-    live = peak = 0
-    for _, change_bytes in events:
-        live += change_bytes
-        peak = max(peak, live)
-    return peak
+    return max(accumulate(event.change_bytes for event in events), default=0)
 
 
 def needed_bytes(events: Iterable[Event]) -> int:
-    """Returns the least memory for segments that events get by with.
-
-    It is the peak of an allocator that gives every unused segment back before it asks for a new one, as it does when
-    memory is short.
-    """
+    """Returns the least memory for segments that events get by with: unused ones go back before a new one is asked for."""
     return replay_events(events, limit_bytes=0).peak_bytes

@@ -119,13 +119,13 @@ class _Rules:
         return kernel
 
     def _make_widening(self, operator: Kernel) -> Kernel:
-        plain, widened = operator, self._make_casting(operator, torch.float32)
+        widened = self._make_casting(operator, torch.float32)
 
         def kernel(*args: Any, **kwargs: Any) -> Any:
             if any(tensor.dtype is torch.float32 for tensor in _find_castable((*args, *kwargs.values()))):
                 return widened(*args, **kwargs)
             with _without_autocast():
-                return plain(*args, **kwargs)
+                return operator(*args, **kwargs)
 
         return kernel
 

@@ -106,9 +106,7 @@ def build_envelope(
         slope = max(0, math.ceil((peaks[1] - peaks[0]) / (high - low)))
         return Envelope(((peaks[1] - slope * high, slope),), ((high, needed_bytes(second)),), smallest_batch)
     at_low, at_high = (list(accumulate(change for _, change in events)) for events in (first, second))
-    lines = []
-    for bytes_low, bytes_high in set(zip(at_low, at_high, strict=True)):
-        slope = (bytes_high - bytes_low) // (high - low)
-        lines.append((bytes_low - slope * low, slope))
+    slopes = {(one, (two - one) // (high - low)) for one, two in zip(at_low, at_high, strict=True)}
+    lines = [(bytes_low - slope * low, slope) for bytes_low, slope in slopes]
     needed = tuple((knot, needed_bytes(events_at(first, second, batches, knot))) for knot in knots)
     return Envelope(upper_envelope(lines), needed, smallest_batch)

@@ -1,7 +1,7 @@
 """The memory that a recipe needs on a CUDA device."""
 
 from automl.memory.envelope import Envelope
-from automl.memory.step import Step, describe_step, load_envelope, save_envelope
+from automl.memory.step import describe_step, load_envelope, save_envelope
 from automl.recipe import Recipe
 
 CONTEXT_BYTES = 2200 * 2**20
@@ -23,18 +23,12 @@ PyTorch takes these from its own allocator, one for each thread that multiplies,
 def predict_envelope(recipe: Recipe, classes: int, *, accumulates: bool = False) -> Envelope:
     """Predicts the memory of a training step by micro-batch, without `CONTEXT_BYTES`, or reads it from the cache.
 
-    Args:
-        recipe: What is trained.
-        classes: Outputs of the head.
-        accumulates: Whether gradients are accumulated over several micro-batches.
+    `accumulates`: whether gradients are accumulated over several micro-batches.
 
     Raises:
         RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
     """
-    return _find_envelope(describe_step(recipe, classes, accumulates))
-
-
-def _find_envelope(step: Step) -> Envelope:
+    step = describe_step(recipe, classes, accumulates)
     envelope = load_envelope(step)
     if envelope is None:
         from automl.memory.trace import trace_envelope  # imports torch
@@ -54,14 +48,11 @@ def estimate_training(
     where there is more: the allocator keeps what it does not use until memory is short.
 
     Args:
-        recipe: What is trained. A backbone that is frozen to the end (`freeze_epochs`) keeps no activations.
+        recipe: A backbone that is frozen to the end (`freeze_epochs`) keeps no activations.
         classes: Outputs of the head.
         batch_size: Images per micro-batch, in place of the recipe's own (or, if it has none, its batch size).
             Below the recipe's batch size gradients are accumulated.
         context_bytes: What the process takes beside the allocator; `automl.gpu.probe` measures it on a GPU.
-
-    Returns:
-        Bytes.
 
     Raises:
         RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
@@ -97,9 +88,6 @@ def limit_for_prediction(budget_bytes: int, context_bytes: int, factor: float) -
     """Returns the limit for predictions that stands for a budget of the whole process and what was measured.
 
     Measured were the context with what libraries keep in the allocator, in place of `CONTEXT_BYTES`, and the memory of
-    tensors as a multiple (`factor`) of the predicted.
-
-    Returns:
-        Bytes, for `largest_micro_batch` and to be compared with `estimate_training`.
+    tensors as a multiple (`factor`) of the predicted. It is compared with what `estimate_training` returns.
     """
     return CONTEXT_BYTES + int((budget_bytes - context_bytes) / factor)

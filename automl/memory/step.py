@@ -8,7 +8,7 @@ from typing import Any, Literal
 from automl.files import CacheEntry
 from automl.memory.envelope import Envelope
 from automl.recipe import Recipe
-from automl.recipe.optimizer import Sgd
+from automl.recipe.learning import Sgd
 
 METHOD = 3
 """Raised whenever the prediction changes, so that older cache files are passed over."""
@@ -20,16 +20,11 @@ class Step:
 
     Attributes:
         backbone: timm's architecture, without the tag of its weights.
-        image_size: Pixels of each side.
-        classes: Outputs of the head.
-        precision: fp32, bf16 or fp16.
-        memory_format: contiguous or channels_last.
-        optimizer: A name of timm's.
+        optimizer: A name of timm's; precision and memory format are named as in recipes.
         momentum: Whether SGD keeps a momentum buffer (true for the others).
         nesterov: Whether SGD's momentum is Nesterov's (false for the others).
         weight_decay: Whether weights decay (SGD and Adam then need a copy of the gradients).
         ema: Whether a moving average of the weights is kept.
-        drop_path: Whether residual branches are dropped.
         accumulates: Whether gradients of earlier micro-batches are there when the forward pass begins.
         kernel: How the optimizer's step is computed: `fused` needs no memory of its own, `foreach` needs copies of all
             gradients, `loop` of one at a time.

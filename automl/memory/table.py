@@ -49,10 +49,8 @@ class PredictedMemory:
     def needed_bytes(self, kind: Kind, batch: int) -> int | None:
         """Returns the bytes that PyTorch's allocator needs for a batch of images, without the CUDA context.
 
-        Returns:
-            Bytes; None if there is no prediction. Between the batches of the table they are interpolated, which is on
-            the safe side: memory is a convex function of the batch but for fragmentation. Beyond the largest one they
-            grow as between the last two.
+        None if there is no prediction. Between the batches of the table they are interpolated, which is on the safe
+        side: memory is convex in the batch but for fragmentation. Beyond the largest they grow as between the last two.
         """
         figures = self.mib.get(kind)
         if not figures:
@@ -63,10 +61,7 @@ class PredictedMemory:
 
 
 def load_predictions(path: Path = SHIPPED) -> dict[tuple[str, int], PredictedMemory]:
-    """Reads the table, in a few milliseconds.
-
-    Returns:
-        Rows by architecture and image size.
+    """Reads the table, in a few milliseconds: rows by architecture and image size.
 
     Raises:
         SpecError: If it cannot be read.
@@ -84,8 +79,7 @@ def predict_table(table: "pd.DataFrame", kind: Kind, batch: int) -> "tuple[pd.Se
     import pandas as pd
 
     predictions = load_predictions()
-    keys = zip(table["model"].str.partition(".")[0], table["image_size"], strict=True)
-    rows = [predictions.get(key) for key in keys]
+    rows = [predictions.get(key) for key in zip(table["model"].str.partition(".")[0], table["image_size"], strict=True)]
     sizes = [row.needed_bytes(kind, batch) if row else None for row in rows]
     weak = [row.weak if row else "" for row in rows]
     return pd.Series(sizes, table.index, dtype="float64"), pd.Series(weak, table.index, dtype="str")

@@ -73,9 +73,7 @@ def trace_model_envelopes(
     traces = trace_model(model, step, TRACED_BATCHES, precisions)
     normalised = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
     smallest = 2 if normalised else 1
-    return {
-        name: build_envelope(first, second, TRACED_BATCHES, smallest, knots) for name, (first, second) in traces.items()
-    }
+    return {name: build_envelope(*pair, TRACED_BATCHES, smallest, knots) for name, pair in traces.items()}
 
 
 def trace_model(
@@ -83,11 +81,7 @@ def trace_model(
 ) -> dict[str, list[list[Event]]]:
     """Traces the step of a model at several batch sizes, in several precisions for little more than the time of one.
 
-    Args:
-        model: The model, whose tensors lose their data.
-        step: What its memory depends on, but for the precision.
-        batches: Images per (micro-)batch.
-        precisions: fp32, bf16 or fp16.
+    The model's tensors lose their data; `precisions` are fp32, bf16 or fp16, whatever `step` says.
 
     Returns:
         By precision, the births and deaths of storages at each batch size; those of the same storage have the same
@@ -114,7 +108,8 @@ def trace_model(
             optimizer.step()
         after = tracker.take_events()
     del average
-    return {name: [_stitch_events(before, part, after, first) for part in parts] for name, parts in passes.items()}
+    last = [Event(storage - first + _AFTER, change) for storage, change in after if storage >= first]
+    return {name: [[*before, *part, *last] for part in parts] for name, parts in passes.items()}
 
 
 def _trace_passes(
@@ -166,16 +161,11 @@ def _renumber_events(events: list[Event], first: int) -> list[Event]:
     return [Event(s if s < first else s - first + _PASS, change) for s, change in events]
 
 
-def _stitch_events(before: list[Event], part: list[Event], after: list[Event], first: int) -> list[Event]:
-    return [*before, *part, *(Event(s - first + _AFTER, change) for s, change in after if s >= first)]
-
-
 def _run_pass(model: nn.Module, step: Step, batch: int, dtype: torch.dtype | None) -> None:
     """Runs one forward pass and, in training, the backward pass."""
     images = torch.empty(batch, 3, step.image_size, step.image_size, device="meta")
     images = images.contiguous(memory_format=FORMATS[step.memory_format])
-    rules = cuda_autocast(dtype)
-    with rules as autocast, cuda_kernels(), torch.device("meta"), torch.set_grad_enabled(step.training):
+    with cuda_autocast(dtype) as autocast, cuda_kernels(), torch.device("meta"), torch.set_grad_enabled(step.training):
         with autocast():
             logits = model(images)
             while isinstance(logits, tuple | list):  # a distilled model's first head

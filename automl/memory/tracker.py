@@ -6,6 +6,7 @@ quarters of the time in which a convolutional network is traced. Those here retu
 
 import weakref
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -19,9 +20,8 @@ from automl.memory.caching_allocator import Event
 def workspace_bytes(name: str, args: tuple[Any, ...]) -> int:
     """Returns the bytes that a CUDA kernel allocates for itself and frees again, which no kernel for `meta` shows.
 
-    Returns:
-        For the backward pass of flash attention, float32 gradients of the queries and one float32 per query
-        (`flash_api.cpp`: `dq_accum`, `softmax_d`); 0 for everything else.
+    In the backward pass of flash attention they are float32 gradients of the queries and one float32 per query
+    (`flash_api.cpp`: `dq_accum`, `softmax_d`).
     """
     if name != "aten::_scaled_dot_product_flash_attention_backward":
         return 0
@@ -52,23 +52,16 @@ class Tracker(TorchDispatchMode):
                 self._add_storage(tensor.untyped_storage())
 
     def take_events(self) -> list[Event]:
-        """Ends a stretch of the log, and starts the next one.
+        """Ends a stretch of the log and returns its events.
 
-        Returns:
-            The stretch's events. Deaths that follow each other directly are ordered by birth: their order depends on
-            hashes, and traces at two batch sizes must pair.
+        Deaths that follow each other directly are ordered by birth: their order depends on hashes, and traces at two
+        batch sizes must pair.
         """
         events, self._events = self._events, []
         ordered: list[Event] = []
-        deaths: list[Event] = []
-        for event in events:
-            if event.change_bytes < 0:
-                deaths.append(event)
-                continue
-            ordered += sorted(deaths)
-            deaths.clear()
-            ordered.append(event)
-        return ordered + sorted(deaths)
+        for is_death, stretch in groupby(events, key=lambda event: event.change_bytes < 0):
+            ordered += sorted(stretch) if is_death else stretch
+        return ordered
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = KERNELS.get(func, func)(*args, **(kwargs or {}))

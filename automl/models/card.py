@@ -50,12 +50,15 @@ def render_model_card(
     Returns:
         The text of `README.md`; it ends with a newline.
     """
+    from automl.training.metrics import metric_sign
+
     binary = len(labels.classes) == 2
     weights = metrics.get("weights") or {}
     scratch = not recipe.pretrained or weights.get("source", "hub") is None
     licence = None if scratch else str(weights.get("licence") or find_weights_licence(recipe.backbone))
     splits = ((split, metrics.get(split) or {}) for split in ("validation", "holdout"))
     scores = {split: score for split, score in splits if score.get("value") is not None}
+    values = [score["value"] for score in scores.values()]
     choices = [
         (key.replace("_", " "), text)
         for key, value in recipe
@@ -79,7 +82,9 @@ def render_model_card(
         samples=[("split", "samples", *shown), *samples],
         metrics=metrics,
         scores=scores,
-        **_tabulate_scores(str(metrics.get("metric")), scores),
+        others=sorted(set().union(*(score.get("all") or {} for score in scores.values()))),
+        sources=_SOURCES,
+        optimism=metric_sign(metrics["metric"]) * (values[0] - values[1]) if len(values) == 2 else None,
         costs=_list_costs(metrics.get("training") or {}, metrics.get("memory") or {}),
     )
 
@@ -152,7 +157,7 @@ def _render_card(backbones: Sequence[tuple[str, str | None]], kind: str, **value
         pipeline_tag="image-classification",
         tags=["image-classification", "timm", "automl-timm", kind],
     )
-    escapes = {"text": _escape_text, "counts": _describe_counts, "table": _format_table}
+    escapes: dict[str, Any] = {"text": _escape_text, "counts": _describe_counts, "table": _format_table}
     card = ModelCard.from_template(
         front,
         template_path=str(Path(__file__).with_name("card.md.jinja")),
@@ -180,31 +185,6 @@ def _describe_choice(value: Any) -> str:
         if not key.endswith("_min") and (text := _describe_choice(item))  # the bound of a step that may be off
     )
     return f"{name} ({inner})" if name and inner else name or inner
-
-
-def _tabulate_scores(metric: str, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Makes the tables of scores, and says how much better validation looks than holdout."""
-    from automl.training.metrics import metric_sign
-
-    def describe_interval(low: float | None = None, high: float | None = None) -> str:
-        return "–" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-
-    rows = []
-    for split, score in scores.items():
-        source = str(score.get("source") or "–")
-        interval = describe_interval(score.get("low"), score.get("high"))
-        rows.append((split, f"{score['value']:.4f}", interval, score.get("n") or "–", _SOURCES.get(source, source)))
-    every = {split: score.get("all") or {} for split, score in scores.items()}
-    others = [
-        (name, *(f"{each[name]:.4f}" if name in each else "–" for each in every.values()))
-        for name in sorted(set().union(*every.values()))
-    ]
-    both = len(scores) == 2
-    return {
-        "intervals": [("split", metric, "95 % interval", "samples", "measured on"), *rows],
-        "others": [("metric", *scores), *others] if others else [],
-        "optimism": metric_sign(metric) * (scores["validation"]["value"] - scores["holdout"]["value"]) if both else 0,
-    }
 
 
 def _list_costs(training: Mapping[str, Any], memory: Mapping[str, Any]) -> list[str]:

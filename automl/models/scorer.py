@@ -221,7 +221,7 @@ class Scorer:
                 for member, predictor, source in zip(self._members, self._predictors, self._positions, strict=True)
             ]
         )  # (M, N, classes)
-        seen = ~np.isnan(scores).all(axis=(0, 2))
+        seen = np.asarray(~np.isnan(scores).all(axis=(0, 2)))
         combined = iter(self._combine(scores[:, seen])) if seen.any() else iter(())
         for (item, images), sees in zip(batch, seen, strict=True):
             if sees:

@@ -106,9 +106,6 @@ Color = Annotated[NoColor | ColorJitter, Field(discriminator="name")]
 Policy = Annotated[NoPolicy | AutoAugment | RandAugment | TrivialAugment | AugMix, Field(discriminator="name")]
 
 
-_OF_SOUND = ("time_mask", "frequency_mask", "time_shift", "noise", "gain")
-
-
 class Augmentation(Part):
     """What happens to one training image; plain numbers are probabilities per image."""
 
@@ -139,8 +136,3 @@ class Augmentation(Part):
     """Pictures of sound: a floor of noise is laid under the sound."""
     gain: Annotated[float, Field(ge=0, le=0.5)] = 0
     """Pictures of sound: louder or fainter by up to this share of the range from black to white."""
-
-    @property
-    def of_sound(self) -> tuple[str, ...]:
-        """Names of the augmentations in use that are for pictures of sound alone."""
-        return tuple(name for name in _OF_SOUND if getattr(self, name))

@@ -5,13 +5,15 @@ not taken for another one.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, TypeVar
 
 from automl.errors import RecipeError
 from automl.schema import Part
 
 if TYPE_CHECKING:
     from automl.recipe.recipe import Recipe
+
+Entry = TypeVar("Entry")
 
 
 def list_choices(part: Part, prefix: str = "") -> Iterator[tuple[str, Part]]:
@@ -24,44 +26,45 @@ def list_choices(part: Part, prefix: str = "") -> Iterator[tuple[str, Part]]:
             yield from list_choices(value, f"{prefix}{name}.")
 
 
-def choice_classes(union: Any) -> tuple[type[Part], ...]:
-    """Returns the classes of one of the recipe's unions, such as `automl.recipe.loss.Loss`."""
-    return get_args(get_args(union)[0])
-
-
-def unknown_choice(who: str, name: str, choice: Part, known: Collection[type[Part]]) -> RecipeError:
-    """Makes the error for a choice that training or an exporter does not know.
+def find_entry(who: str, name: str, choice: Part, entries: Mapping[type[Part], Entry], advice: str = "") -> Entry:
+    """Returns what a table has for the class of a choice.
 
     Args:
-        who: The code that does not know it, such as `training` or `--format python`.
+        who: Whose table it is, such as `training` or `--format python`.
         name: Dotted name of the choice in the recipe.
         choice: What the recipe has there.
-        known: The classes that `who` knows.
+        entries: By the classes that are known.
+        advice: What to do where there is none.
+
+    Raises:
+        RecipeError: If there is none for this class.
     """
-    names = ", ".join(sorted(str(kind.model_fields["name"].default) for kind in known))
+    if type(choice) in entries:
+        return entries[type(choice)]
+    names = ", ".join(sorted(str(kind.model_fields["name"].default) for kind in entries))
     chosen = getattr(choice, "name", type(choice).__name__)
-    return RecipeError(f"{who} does not know {name} {chosen!r} of the recipe, only: {names}")
+    raise RecipeError(f"{who} does not know {name} {chosen!r} of the recipe, only: {names}{advice}")
 
 
 def check_choices(
     who: str, recipe: "Recipe", known: Mapping[str, Collection[type[Part]]], augmentations: Collection[str]
 ) -> None:
-    """Raises an error if a recipe has what the writer of a training does not know.
+    """Raises an error if a recipe has a choice, or uses an augmentation, that an exporter does not know.
 
     Args:
         who: Names the exporter in the error.
-        recipe: Of which each choice is checked, and each field of `augmentation` that is in use.
+        recipe: What is to be written.
         known: The classes by the dotted name of the choice; a choice without an entry is not checked.
-        augmentations: The fields of `augmentation` besides the choices that it knows.
+        augmentations: The fields of `augmentation`, besides the choices, that it knows.
 
     Raises:
         RecipeError: With the choice, its name, and what the exporter knows.
     """
-    advice = "train it with automl train, or export the trained network with --format onnx or torch"
+    advice = "; train it with automl train, or export the trained network with --format onnx or torch"
     for name, choice in list_choices(recipe):
-        if name in known and type(choice) not in known[name]:
-            raise RecipeError(f"{unknown_choice(who, name, choice, known[name])}; {advice}")
+        if name in known:
+            find_entry(who, name, choice, dict.fromkeys(known[name]), advice)
     for name, field in type(recipe.augmentation).model_fields.items():
         value = getattr(recipe.augmentation, name)
         if not isinstance(value, Part) and name not in augmentations and value != field.default:
-            raise RecipeError(f"{who} does not know augmentation.{name}, which is {value} in the recipe; {advice}")
+            raise RecipeError(f"{who} does not know augmentation.{name}, which is {value} in the recipe{advice}")

@@ -9,14 +9,14 @@ from pydantic import Field, ValidationError, model_validator
 from automl.errors import RecipeError
 from automl.files import load_yaml, write_text
 from automl.recipe.augmentation import Augmentation
-from automl.recipe.loss import CrossEntropy, Loss
-from automl.recipe.mixing import Mixing, NoMixing
-from automl.recipe.optimizer import AdamW, Optimizer
-from automl.recipe.schedule import OneCycle, Schedule
+from automl.recipe.learning import AdamW, CrossEntropy, Loss, Mixing, NoMixing, OneCycle, Optimizer, Schedule
 from automl.schema import Part, describe_errors
 from automl.views.aggregate import Aggregate, Mean
 from automl.views.base import WholeImage
 from automl.views.registry import View
+
+_MEDIA = dict.fromkeys(("time_mask", "frequency_mask", "time_shift", "noise", "gain"), "sound") | {"codec": "video"}
+"""The media of whose views an augmentation is."""
 
 
 class Numerics(Part):
@@ -65,19 +65,14 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _check_augmentation_fits_view(self) -> Self:
         """Refuses augmentations that the view's images cannot have."""
-        if self.view.media != "sound" and (wrong := self.augmentation.of_sound):
-            raise ValueError(f"augmentation.{wrong[0]} is for views of sound, and the view is {self.view.name}")
-        if self.view.media != "video" and self.augmentation.codec:
-            raise ValueError(f"augmentation.codec is for views of video, and the view is {self.view.name}")
+        for name, media in _MEDIA.items():
+            if self.view.media != media and getattr(self.augmentation, name):
+                raise ValueError(f"augmentation.{name} is for views of {media}, and the view is {self.view.name}")
         return self
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any], source: str = "recipe") -> "Recipe":
-        """Validates a nested mapping.
-
-        Args:
-            values: Keys as in this class.
-            source: What to call it in an error (a file, a trial).
+        """Validates a nested mapping; an error calls it `source` (a file, a trial).
 
         Raises:
             RecipeError: With every mistake, one a line.

@@ -16,8 +16,7 @@ from automl.backbones.input import InputSpec
 from automl.backbones.weights import make_model
 from automl.data.cache import build_cache
 from automl.data.dataset import SPLITS, Dataset
-from automl.data.layouts.label_file import read_table
-from automl.data.layouts.text_table import TABLES
+from automl.data.layouts.text_table import TABLES, open_table
 from automl.data.loader import ImageData
 from automl.devices import find_devices, is_gpu
 from automl.errors import DataError, MemoryBudgetError, RecipeError, SpecError, first_line
@@ -396,10 +395,11 @@ def find_file_column(dataset: Dataset) -> str:
     names, root = set(dataset.samples["name"]), dataset.root
     for file in [root] if root.is_file() else sorted(path for path in root.iterdir() if path.suffix.lower() in TABLES):
         try:
-            header, rows = read_table(file)
+            table = open_table(file)
+            rows = list(table.read_rows())
         except DataError:
             continue
-        hits = {name: sum(row[k] in names for row in rows) for k, name in enumerate(header)}
+        hits = {name: sum(row[k] in names for row in rows) for k, name in enumerate(table.header)}
         if max(hits.values(), default=0):
             return max(hits, key=lambda name: hits[name])
     return ""

@@ -29,7 +29,7 @@ from automl.refit.plan import TrainOptions, plan_for_study
 from automl.refit.train import describe_origin, train_plan, write_network
 from automl.reporter import ConsoleReporter, Reporter
 from automl.study.folder import StudyFolder, find_study
-from automl.study.replicate import Planned, Replicate, ReplicateRunner, is_same_training, read_record
+from automl.study.replicate import Replicate, ReplicateRunner, is_same_training, read_record
 from automl.study.search import open_result
 from automl.study.setup import StudySetup, StudyViews
 from automl.units import format_seconds
@@ -171,37 +171,34 @@ class _ViewRunner(ReplicateRunner):
         """Reports whether there are predictions and their weights: a confirmation drops those it does not choose."""
         return super().is_done(replicate) and replicate.weights.is_file()
 
-    def _plan_replicates(self, trials: Iterable[FrozenTrial]) -> list[Planned]:
+    def _plan_replicates(self, trials: Iterable[FrozenTrial]) -> list[Replicate]:
         """Plans what there is time for, the best view first."""
-        planned, left, total = list[Planned](), self.seconds_left, 0.0
+        planned, left, total = list[Replicate](), self.seconds_left, 0.0
         for trial in trials:
             replicate = self.make_replicate(trial, 0)
-            planned.append((replicate, self.predict_seconds(trial)))
-            cost = self.needed_seconds(planned[-1])
+            cost = self.needed_seconds(replicate)
             if cost > left - total:
-                planned.pop()
-                self.reporter.print_line(
+                self.print_line(
                     f"view {replicate.recipe.view.name} is left out: training it again takes about "
                     f"{format_seconds(cost)}, and {format_seconds(left - total)} are left; "
                     f"{self.folder.command_line('ensemble')} has no limit"
                 )
             else:
+                planned.append(replicate)
                 total += cost
         if planned:
-            views = ", ".join(replicate.recipe.view.name for replicate, _ in planned)
+            views = ", ".join(replicate.recipe.view.name for replicate in planned)
             about = f"about {format_seconds(total)} of training" if total else "all are trained"
-            self.reporter.print_line(
-                f"joining the views of study {self.folder.name} on {self.device}: {views}; {about}"
-            )
+            self.print_line(f"joining the views of study {self.folder.name} on {self.device}: {views}; {about}")
         return planned
 
-    def _is_current(self, earlier: ViewEnsemble, planned: list[Planned]) -> bool:
+    def _is_current(self, earlier: ViewEnsemble, planned: list[Replicate]) -> bool:
         """Reports whether an ensemble is what training these would give, and its weights are there."""
         return len(planned) == len(earlier.members) and all(
             replicate.trial == member.trial
             and is_same_training(replicate.recipe, member.recipe.model_dump(mode="json"))
             and self.is_done(replicate)
-            for (replicate, _), member in zip(planned, earlier.members, strict=True)
+            for replicate, member in zip(planned, earlier.members, strict=True)
         )
 
     def _conclude(self, done: dict[str, Replicate], values: dict[int, float], times_scored: int) -> ViewEnsemble:
@@ -234,7 +231,7 @@ class _ViewRunner(ReplicateRunner):
             samples=len(self.setup.dataset.samples),
         )
         store_view_ensemble(self.folder, joined)
-        self.reporter.print_line(f"written: {self.folder.ensemble}")
+        self.print_line(f"written: {self.folder.ensemble}")
         return joined
 
     def _score_views(self, split: str, fusion: Fusion, done: dict[str, Replicate]) -> tuple[dict[str, Scored], Scored]:

@@ -12,5 +12,5 @@
 A parameter inside a branch exists only when the branch is taken, and its Optuna name says so
 (`optimizer.sgd.momentum`). A branch may set a plain top-level field of the recipe that is no field of its own, such
 as `learning_rate` above, or the augmentation: it is *lifted* to the top level there, and the top level's own node
-serves the branches that do not. An `ordered` parameter is stored as an index; `Space.decode` tells its value.
+serves the branches that do not. An `ordered` parameter is stored as an index; `Space.decode_params` gives its value.
 """

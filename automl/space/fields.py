@@ -1,12 +1,12 @@
 """What the recipe allows, asked of its pydantic classes so that a space can never promise what a recipe refuses."""
 
-from difflib import get_close_matches
 from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from automl.errors import suggest_name
 from automl.recipe import Recipe
 
 STUDY_FIELDS = frozenset({"pretrained", "seed", "numerics"})
@@ -16,7 +16,7 @@ Model = type[BaseModel]
 
 
 def find_field_model(model: Model, key: str) -> Model | dict[str, Model] | None:
-    """Says what a field holds.
+    """Finds what a field of a class of the recipe holds.
 
     Returns:
         A class (a group of fields), the classes of its branches by name, or None for a plain value.
@@ -43,22 +43,20 @@ augmentation, because what is good for a picture of sound is none for a face (`v
 
 
 @cache
-def _adapter(model: Model, key: str) -> TypeAdapter[Any]:
+def _make_adapter(model: Model, key: str) -> TypeAdapter[Any]:
     return TypeAdapter(model.model_fields[key].rebuild_annotation())
 
 
 def check_value(model: Model, key: str, value: object) -> str | None:
-    """Says what is wrong with a value for a field, or None; strict: true is no number and 1.5 no whole one."""
+    """Explains what is wrong with a value for a field; None if it is right; true is no number and 1.5 no whole one."""
     try:
-        _adapter(model, key).validate_python(value, strict=True)
+        _make_adapter(model, key).validate_python(value, strict=True)
     except ValidationError as exc:
         message = exc.errors()[0]["msg"]
         return f"{message[0].lower()}{message[1:]} (got {value!r})"
     return None
 
 
-def nearest(key: str, known: list[str]) -> str:
-    """Writes the end of an `unknown …` message: the nearest known name, and all of them."""
-    close = get_close_matches(key.lower(), known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}(known: {', '.join(known) or 'none'})"
+def list_known(name: str, known: list[str]) -> str:
+    """Writes the end of an `unknown …` message: all known names, and the one that was probably meant."""
+    return f"known: {', '.join(known) or 'none'}{suggest_name(name, known)}"

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from automl.space.fields import STUDY_FIELDS, nearest
+from automl.space.fields import STUDY_FIELDS, list_known
 from automl.space.nodes import Branches, Choice, Constant, Float, Group, Int, Node, Ordered, Pool
 
 
 def invert(root: Group, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Finds the parameters of a partial recipe.
+    """Finds the parameters that draw a partial recipe.
 
     Args:
         root: The space.
@@ -23,6 +23,8 @@ def invert(root: Group, values: Mapping[str, Any]) -> tuple[dict[str, Any], list
 
 
 class _Inverse:
+    """Collects the parameters, and every mistake."""
+
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.top = {key: value for key, value in values.items() if key not in STUDY_FIELDS}
         self.lifted: set[str] = set()
@@ -33,17 +35,15 @@ class _Inverse:
         if not isinstance(values, Mapping):
             self.errors.append(f"{name}: expected a mapping, got {values!r}")
             return
+        names = {key: f"{name}.{key}" if name else str(key) for key in (*values, *children)}
         for key in values:
-            if key not in children and not (not name and key in self.lifted):
-                where = f"{name}.{key}" if name else str(key)
-                self.errors.append(f"{where}: unknown key; {nearest(str(key), list(children))}")
+            if key not in children:
+                self.errors.append(f"{names[key]}: unknown key; {list_known(str(key), list(children))}")
         for key, child in children.items():
-            where = f"{name}.{key}" if name else key
-            if not name and key in self.lifted:
-                continue
-            self.node(child, where, key, values)
+            if name or key not in self.lifted:  # a choice of branches may have lifted it just before
+                self.invert_node(child, names[key], key, values)
 
-    def node(self, node: Node, name: str, key: str, values: Mapping[str, Any]) -> None:
+    def invert_node(self, node: Node, name: str, key: str, values: Mapping[str, Any]) -> None:
         if isinstance(node, Branches):
             self.invert_branches(node, name, values.get(key, {}))
         elif isinstance(node, Group):
@@ -56,26 +56,25 @@ class _Inverse:
         if not isinstance(given, Mapping):
             self.errors.append(f"{name}: expected the name of a branch or a mapping with a name, got {value!r}")
             return
-        fixed = next(iter(node.invert_branches)) if len(node.invert_branches) == 1 else None
-        taken = given.get("name", fixed)
-        if taken is None:
-            lifted = {key for branch in node.invert_branches.values() for key in branch.lifted} & self.top.keys()
-            if given or lifted:
-                what = ", ".join(sorted(lifted)) or "its parameters"
-                self.errors.append(f"{name}: {what} depends on the branch; give its name: {', '.join(node.invert_branches)}")
-                self.lifted |= lifted
+        names = list(node.branches)
+        taken = given.get("name", names[0] if len(names) == 1 else None)
+        branch = node.branches.get(taken) if isinstance(taken, str) else None
+        if branch is None:
+            self.lifted |= node.lifted
+            lifted = sorted(node.lifted & self.top.keys())
+            if taken is not None:
+                self.errors.append(f"{name}: the space has no branch {taken!r}; {list_known(str(taken), names)}")
+            elif given or lifted:
+                what = ", ".join(lifted) or "its parameters"
+                self.errors.append(f"{name}: {what} depends on the branch; give its name: {', '.join(names)}")
             return
-        if not isinstance(taken, str) or taken not in node.invert_branches:
-            self.errors.append(f"{name}: the space has no branch {taken!r}; {nearest(str(taken), list(node.invert_branches))}")
-            self.lifted |= {key for branch in node.invert_branches.values() for key in branch.lifted}
-            return
-        if fixed is None:
+        if len(names) > 1:
             self.params[name] = taken
-        branch = node.invert_branches[taken]
-        self.invert_group(branch.children, f"{name}.{taken}", {key: item for key, item in given.items() if key != "name"})
+        inner = {key: item for key, item in given.items() if key != "name"}
+        self.invert_group(branch.children, f"{name}.{taken}", inner)
         for key, child in branch.lifted.items():
             self.lifted.add(key)
-            self.node(child, f"{name}.{taken}.{key}", key, self.top)
+            self.invert_node(child, f"{name}.{taken}.{key}", key, self.top)
 
     def invert_leaf(self, node: Node, name: str, value: Any) -> None:
         problem = _find_problem(node, value)
@@ -90,7 +89,7 @@ class _Inverse:
 
 
 def _find_problem(node: Node, value: Any) -> str | None:
-    """Says why a node could not have drawn a value, or None."""
+    """Explains why a node could not have drawn a value; None if it could."""
     if isinstance(node, Constant):
         return None if _is_same(node.value, value) else f"the space fixes it at {node.value!r}, got {value!r}"
     if isinstance(node, (Choice, Ordered)):
@@ -108,11 +107,11 @@ def _find_problem(node: Node, value: Any) -> str | None:
     if not node.low <= value <= node.high:
         return f"must be within [{node.low:g}, {node.high:g}], got {value!r}"
     steps = (value - node.low) / node.step if node.step else 0
-    if abs(steps - round(steps)) > 1e-8:  # 0.1 + 2 · 0.1 is on the grid, whatever floats say
+    if abs(steps - round(steps)) > 1e-8:  # 0.1 + 2 · 0.1 is on the grid in spite of rounding
         return f"must be {node.low:g} plus a multiple of {node.step:g}, got {value!r}"
     return None
 
 
 def _is_same(a: Any, b: Any) -> bool:
-    """Equality that tells true from 1."""
+    """Returns whether two values are equal; true and 1 are not."""
     return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)

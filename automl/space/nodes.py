@@ -1,5 +1,6 @@
-"""The nodes of a checked search space. A node says what may be drawn, never how it was written."""
+"""The nodes of a checked search space. A node holds what may be drawn, not how it was written."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 Scalar = bool | int | float | str
@@ -69,6 +70,11 @@ class Branches:
     branches: dict[str, Branch]
     given: bool = True
 
+    @property
+    def lifted(self) -> set[str]:
+        """The top-level fields that some branch sets."""
+        return {key for branch in self.branches.values() for key in branch.lifted}
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -76,3 +82,28 @@ class Pool:
 
 
 Node = Constant | Float | Int | Choice | Ordered | Group | Branches | Pool
+
+
+def list_values(node: Node) -> tuple[Scalar, ...]:
+    """Lists what a plain node can draw; of a range, its ends."""
+    match node:
+        case Constant(value):
+            return (value,)
+        case Float(low, high) | Int(low, high):
+            return low, high
+        case Choice(options) | Ordered(options):
+            return options
+    raise ValueError(f"not a plain value: {node}")
+
+
+def iterate_nodes(node: Node, name: str = "") -> Iterator[tuple[str, Node]]:
+    """Yields every node that is not a group, what does not vary included, with its Optuna name."""
+    if isinstance(node, Group):
+        for key, child in node.children.items():
+            yield from iterate_nodes(child, f"{name}.{key}" if name else key)
+        return
+    yield name, node
+    if isinstance(node, Branches):
+        for taken, branch in node.branches.items():
+            for key, child in (branch.lifted | branch.children).items():
+                yield from iterate_nodes(child, f"{name}.{taken}.{key}")

@@ -1,9 +1,8 @@
-"""Search-space YAML → checked nodes. Every mistake is found in one pass and told with its line."""
+"""Search-space YAML → checked nodes. Every mistake is found in one pass and has its line."""
 
 import math
 import re
 import sys
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -11,8 +10,21 @@ import yaml
 from pydantic import BaseModel
 
 from automl.recipe import Recipe
-from automl.space.fields import LIFTABLE, STUDY_FIELDS, check_value, list_field_names, nearest, find_field_model
-from automl.space.nodes import Branch, Branches, Choice, Constant, Float, Group, Int, Node, Ordered, Pool, Scalar
+from automl.space.fields import LIFTABLE, STUDY_FIELDS, check_value, find_field_model, list_field_names, list_known
+from automl.space.nodes import (
+    Branch,
+    Branches,
+    Choice,
+    Constant,
+    Float,
+    Group,
+    Int,
+    Node,
+    Ordered,
+    Pool,
+    Scalar,
+    iterate_nodes,
+)
 
 KINDS = {"float": ("log", "step"), "int": ("log", "step"), "choice": (), "ordered": ()}
 """The kinds of a varying value and the options each takes."""
@@ -26,7 +38,7 @@ Entries = dict[str, tuple[yaml.Node, yaml.Node]]
 
 
 def read_number(value: object) -> object:
-    """Turns `1e-5`, which PyYAML reads as a string, into the number that was meant; leaves all else alone."""
+    """Converts `1e-5`, which PyYAML reads as a string, into the number that was meant; leaves all else alone."""
     return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
 
 
@@ -60,11 +72,11 @@ class Parser:
         """
         if "known_good" not in self.entries:
             return []
-        node = self.entries["read_known_good"][1]
+        node = self.entries["known_good"][1]
         if not isinstance(node, yaml.SequenceNode):
             self._add_error(node, "known_good", "must be a list of partial recipes, each with a tier")
             return []
-        found = []
+        recipes = []
         for i, item in enumerate(node.value):
             try:
                 value = self._loader.construct_object(item, deep=True)
@@ -72,10 +84,10 @@ class Parser:
                 self._add_error(item, f"known_good[{i}]", str(exc).replace("\n", " "))
                 continue
             if isinstance(value, dict):
-                found.append((item.start_mark.line + 1, _convert_numbers(value)))
+                recipes.append((item.start_mark.line + 1, _convert_numbers(value)))
             else:
                 self._add_error(item, f"known_good[{i}]", f"must be a partial recipe, got {value!r}")
-        return found
+        return recipes
 
     # --- the tree ---
 
@@ -96,8 +108,8 @@ class Parser:
             elif model is Recipe and key in STUDY_FIELDS:
                 self._add_error(key_node, where, "is set by the study (flags, timing), not by the space; remove it")
             else:
-                known = list_field_names(model) + (["read_known_good"] if model is Recipe else [])
-                self._add_error(key_node, where, f"unknown key; {nearest(key, known)}")
+                known = list_field_names(model) + (["known_good"] if model is Recipe else [])
+                self._add_error(key_node, where, f"unknown key; {list_known(key, known)}")
         for key in list_field_names(model):
             if key not in own and key != "backbone":
                 own[key] = _make_default(model, key)
@@ -121,62 +133,58 @@ class Parser:
                 if not isinstance(inner, yaml.MappingNode) or inner.value:
                     self._add_error(inner, "backbone.pool", "takes no options: write {pool: {}}")
                 return Pool()
-        found = self._read_leaf(node, Recipe, "backbone", "backbone")
-        if isinstance(found, Choice) and len(found.options) > 8:
-            self._add_error(
-                node,
-                "backbone",
-                f"{len(found.options)} names teach a sampler nothing; list 2 to 8, or write {{pool: {{}}}}",
-            )
-        return found
+        leaf = self._read_leaf(node, Recipe, "backbone", "backbone")
+        if isinstance(leaf, Choice) and len(leaf.options) > 8:
+            names = f"{len(leaf.options)} names are too many for a sampler"
+            self._add_error(node, "backbone", f"{names}; list 2 to 8, or write {{pool: {{}}}}")
+        return leaf
 
     def _read_branches(self, node: yaml.Node, models: dict[str, Model], path: str) -> Node:
         """Reads a field that is one of several named things: a name, {name: …} or {choice: …}."""
-        if not isinstance(node, yaml.MappingNode):
-            name = self._branch_name(node, models, path)
-            return Branches({name: self._read_branch({}, models[name], path)} if name else {})
-        entries = self._read_pairs(node, path)
+        entries = self._read_pairs(node, path) if isinstance(node, yaml.MappingNode) else {"name": (node, node)}
+        chosen: dict[str, Entries] = {}
         if "name" in entries:
-            name = self._branch_name(entries.pop("name")[1], models, f"{path}.name")
-            return Branches({name: self._read_branch(entries, models[name], f"{path}.{name}")} if name else {})
-        if list(entries) != ["choice"]:
-            self._add_error(
-                node, path, f"expected {{choice: {{branch: {{…}}}}}} of {', '.join(models)}; got {_list_keys(entries)}"
-            )
-            return Branches({})
-        choice = entries["choice"][1]
-        branches: dict[str, Branch] = {}
-        if isinstance(choice, yaml.SequenceNode):
-            for item in choice.value:
-                if name := self._branch_name(item, models, path):
-                    branches[name] = self._read_branch({}, models[name], f"{path}.{name}")
+            if name := self._read_branch_name(entries.pop("name")[1], models, path):
+                chosen[name] = entries
+        elif list(entries) == ["choice"]:
+            chosen = self._read_choice(entries["choice"][1], models, path)
         else:
-            for name, (key_node, child) in self._read_pairs(choice, path).items():
-                if name not in models:
-                    self._add_error(key_node, f"{path}.{name}", f"unknown branch; {nearest(name, list(models))}")
-                    continue
-                inner = self._read_pairs(child, f"{path}.{name}")
-                branches[name] = self._read_branch(inner, models[name], f"{path}.{name}")
-        if not branches:
-            self._add_error(choice, path, f"no branch to choose; known: {', '.join(models)}")
-        return Branches(branches)
+            form = f"{{choice: {{branch: {{…}}}}}} of {', '.join(models)}"
+            self._add_error(node, path, f"expected {form}; got {_list_keys(entries)}")
+        parts = {name: (inner, models[name], f"{path}.{name}") for name, inner in chosen.items()}
+        lifts = not self._lifted
+        return Branches({name: Branch(*self._read_part(*part, lifts=lifts)) for name, part in parts.items()})
 
-    def _read_branch(self, entries: Entries, model: Model, path: str) -> Branch:
-        return Branch(*self._read_part(entries, model, path, lifts=not self._lifted))
+    def _read_choice(self, node: yaml.Node, models: dict[str, Model], path: str) -> dict[str, Entries]:
+        """Reads the branches to choose from, a list of names or a mapping, with what each holds."""
+        chosen: dict[str, Entries] = {}
+        if isinstance(node, yaml.SequenceNode):
+            names = (self._read_branch_name(item, models, path) for item in node.value)
+            chosen = {name: {} for name in names if name}
+        else:
+            for name, (key_node, child) in self._read_pairs(node, path).items():
+                if name in models:
+                    chosen[name] = self._read_pairs(child, f"{path}.{name}")
+                else:
+                    self._add_error(key_node, f"{path}.{name}", f"unknown branch; {list_known(name, list(models))}")
+        if not chosen:
+            self._add_error(node, path, f"no branch to choose; known: {', '.join(models)}")
+        return chosen
 
-    def _branch_name(self, node: yaml.Node, models: dict[str, Model], path: str) -> str | None:
+    def _read_branch_name(self, node: yaml.Node, models: dict[str, Model], path: str) -> str | None:
         value = self._construct_plain(node)
         if isinstance(value, str) and value in models:
             return value
-        hint = _quote_hint(node) or f"unknown branch {value!r}; {nearest(str(value), list(models))}"
+        hint = _quote_hint(node) or f"unknown branch {value!r}; {list_known(str(value), list(models))}"
         self._add_error(node, path, hint)
         return None
 
     def _lifted_last(self, children: dict[str, Node]) -> dict[str, Node]:
         """Orders the top level so that what a branch may lift is drawn after it, if still needed."""
         owners: dict[str, str] = {}
-        for name, node in _walk_branches(Group(children), ""):
-            for key in sorted({key for branch in node.branches.values() for key in branch.lifted}):
+        choices = [(name, node) for name, node in iterate_nodes(Group(children)) if isinstance(node, Branches)]
+        for name, node in choices:
+            for key in sorted(node.lifted):
                 here = f"{self.source}: {key}"
                 if key in owners:
                     self.errors.append(f"{here}: set by branches of both {owners[key]} and {name}; keep one")
@@ -191,43 +199,38 @@ class Parser:
         if isinstance(node, yaml.ScalarNode):
             return Constant(self._read_value(node, model, key, path))
         if not isinstance(node, yaml.MappingNode):
-            self._add_error(node, path, f"a list needs its kind; {_KIND_HELP}")
-            return Constant(0)
+            return self._reject_node(node, path, f"a list needs its kind; {_KIND_HELP}")
         entries = self._read_pairs(node, path)
         kinds = [kind for kind in entries if kind in KINDS]
         if len(kinds) != 1:
             wrong = next(iter(entries), "")
-            hint = "" if kinds or not wrong else f"unknown kind {wrong}; {nearest(wrong, list(KINDS))}; "
-            self._add_error(node, path, f"{hint}{_KIND_HELP}; got {_list_keys(entries)}")
-            return Constant(0)
+            hint = "" if kinds or not wrong else f"unknown kind {wrong}; {list_known(wrong, list(KINDS))}; "
+            return self._reject_node(node, path, f"{hint}{_KIND_HELP}; got {_list_keys(entries)}")
         kind = kinds[0]
         for option in sorted(entries.keys() - {kind, *KINDS[kind]}):
-            self._add_error(
-                entries[option][0], path, f"{kind} has no option {option}; {nearest(option, list(KINDS[kind]))}"
-            )
+            known = list_known(option, list(KINDS[kind]))
+            self._add_error(entries[option][0], path, f"{kind} has no option {option}; {known}")
         if kind in ("float", "int"):
             return self._read_range(kind, entries, model, key, path)
         return self._read_options(kind, entries[kind][1], model, key, path)
 
     def _read_options(self, kind: str, node: yaml.Node, model: Model, key: str, path: str) -> Node:
         if not isinstance(node, yaml.SequenceNode) or len(node.value) < 2:
-            self._add_error(node, path, f"{kind} needs a list of at least two values")
-            return Constant(0)
+            return self._reject_node(node, path, f"{kind} needs a list of at least two values")
         options = tuple(self._read_value(item, model, key, path) for item in node.value)
         numbers = tuple(x for x in options if isinstance(x, (int, float)) and not isinstance(x, bool))
         if len({(type(x) is bool, x) for x in options}) < len(options):
             self._add_error(node, path, f"the same value twice in {list(options)}")
         if kind == "choice":
             return Choice(options)
-        if numbers != tuple(sorted(options, key=_as_float)):
+        if len(numbers) < len(options) or list(numbers) != sorted(numbers):
             self._add_error(node, path, f"ordered needs numbers, smallest first, got {list(options)}")
         return Ordered(numbers)
 
     def _read_range(self, kind: str, entries: Entries, model: Model, key: str, path: str) -> Node:
         bounds = entries[kind][1]
         if not isinstance(bounds, yaml.SequenceNode) or len(bounds.value) != 2:
-            self._add_error(bounds, path, f"{kind} needs [low, high], got {self._construct_plain(bounds)!r}")
-            return Constant(0)
+            return self._reject_node(bounds, path, f"{kind} needs [low, high], got {self._construct_plain(bounds)!r}")
         low, high = (self._read_bound(kind, item, model, key, path) for item in bounds.value)
         log = self._construct_plain(entries["log"][1]) if "log" in entries else False
         step = self._parse_number(entries["step"][1], f"{path}.step") if "step" in entries else None
@@ -242,8 +245,7 @@ class Parser:
             (kind == "int" and step is not None and step != int(step), f"step of an int must be whole, got {step}"),
         ):
             if wrong:
-                self._add_error(bounds, path, message)
-                return Constant(0)
+                return self._reject_node(bounds, path, message)
         if step is not None and (_make_exact(high) - _make_exact(low)) % _make_exact(step) != 0:
             self._add_error(bounds, path, f"the range [{low:g}, {high:g}] is not a whole number of steps of {step:g}")
         if kind == "int":
@@ -327,27 +329,22 @@ class Parser:
                 waiting += [part for pair in item.value for part in pair]
         return count <= LARGEST
 
+    def _reject_node(self, node: yaml.Node, path: str, message: str) -> Constant:
+        """Adds a mistake; the node that is returned is not used."""
+        self._add_error(node, path, message)
+        return Constant(0)
+
     def _add_error(self, node: yaml.Node, path: str, message: str) -> None:
         self.errors.append(f"{self.source}:{node.start_mark.line + 1}: {path or '(top)'}: {message}")
 
 
 def _make_default(model: Model, key: str) -> Node:
-    """The node of a field that the file leaves out."""
+    """Makes the node of a field that the file leaves out."""
     default, holds = model.model_fields[key].default, find_field_model(model, key)
     if holds is None:
         return Constant(default, given=False)
     children = {name: _make_default(type(default), name) for name in list_field_names(type(default))}
     return Branches({default.name: Branch(children)}, given=False) if isinstance(holds, dict) else Group(children)
-
-
-def _walk_branches(node: Node, path: str) -> Iterator[tuple[str, Branches]]:
-    """Yields every choice of branches with its path."""
-    if isinstance(node, Branches):
-        yield path, node
-    parts = node.branches if isinstance(node, Branches) else {"": node} if isinstance(node, Group) else {}
-    for name, part in parts.items():
-        for key, child in part.children.items():
-            yield from _walk_branches(child, ".".join(filter(None, (path, name, key))))
 
 
 def _quote_hint(node: yaml.Node) -> str | None:
@@ -370,10 +367,6 @@ def _list_keys(entries: Entries) -> str:
     return f"the keys {', '.join(entries)}" if entries else "no keys"
 
 
-def _as_float(value: Scalar) -> float:
-    return value if isinstance(value, (int, float)) else math.inf
-
-
 def _make_exact(number: float) -> Fraction:
-    """The decimal number as written: 0.1 is one tenth."""
+    """Makes the decimal number as written: 0.1 is one tenth."""
     return Fraction(repr(number))

@@ -1,4 +1,4 @@
-"""What is not drawn for a backbone because it cannot do it.
+"""Restrictions: what is not drawn for a backbone because it cannot do it.
 
 A parameter that a backbone does not have (stochastic depth of a VGG) would be dropped in silence, learned from by the
 sampler and reported as best; an image size at which its weights do not load would be a failed trial.
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from automl.space.nodes import Choice, Constant, Int, Node, Ordered
+from automl.space.nodes import Constant, Int, Node, Ordered, list_values
 
 _MOST_SIZES = 17
 """Of a range of image sizes, how many are tried."""
@@ -27,23 +27,18 @@ class Restriction:
     drop_path: bool = True
 
     def nearest_size(self, image_size: int) -> int:
-        """Gives the nearest image size it can be trained at; of two, the smaller."""
+        """Finds the nearest image size it can be trained at; of two, the smaller."""
         return min(self.image_sizes or (image_size,), key=lambda size: (abs(size - image_size), size))
 
 
 def list_sizes(node: Node) -> tuple[int, ...]:
     """Lists the image sizes that a node can draw; of a range of many, some from one end to the other."""
-    match node:
-        case Constant(value):
-            return (int(value),)
-        case Choice(options) | Ordered(options):
-            return tuple(sorted(int(option) for option in options))
-        case Int(low, high, _, step):
-            sizes = range(low, high + 1, step)
-            if len(sizes) <= _MOST_SIZES:
-                return tuple(sizes)
-            return tuple(sorted({sizes[round(k * (len(sizes) - 1) / (_MOST_SIZES - 1))] for k in range(_MOST_SIZES)}))
-    raise ValueError(f"no node of image sizes: {node}")
+    if isinstance(node, Int):
+        sizes = range(node.low, node.high + 1, node.step)
+        if len(sizes) <= _MOST_SIZES:
+            return tuple(sizes)
+        return tuple(sorted({sizes[round(k * (len(sizes) - 1) / (_MOST_SIZES - 1))] for k in range(_MOST_SIZES)}))
+    return tuple(sorted(int(value) for value in list_values(node)))
 
 
 def restrict_node(key: str, name: str, node: Node, restriction: Restriction) -> tuple[str, Node]:
@@ -77,20 +72,20 @@ def restrict_params(nodes: Mapping[str, Node], params: Mapping[str, Any], restri
 
     Args:
         nodes: The space's parameters by Optuna name.
-        params: As `Space.params_of` gives them.
+        params: As `Space.find_params` gives them.
         restriction: What the backbone can do.
     """
-    found: dict[str, Any] = {}
+    restricted: dict[str, Any] = {}
     for name, value in params.items():
         key, node = name.rpartition(".")[2], nodes[name]
         new_name, new_node = restrict_node(key, name, node, restriction)
         if new_node is node:
-            found[name] = value
+            restricted[name] = value
         elif isinstance(new_node, Ordered):
             size = int(node.options[value]) if isinstance(node, Ordered) else int(value)
             nearest = min(new_node.options, key=lambda option: (abs(option - size), option))
-            found[new_name] = new_node.options.index(nearest)
-    return found
+            restricted[new_name] = new_node.options.index(nearest)
+    return restricted
 
 
 def decode_restricted(name: str, value: Any, nodes: Mapping[str, Node]) -> Any:

@@ -11,11 +11,23 @@ import yaml
 from automl.errors import SpaceError
 from automl.files import shipped
 from automl.recipe import Recipe
-from automl.space.fields import nearest
+from automl.space.fields import list_known
 from automl.space.inverse import invert
-from automl.space.nodes import Branches, Choice, Constant, Float, Group, Int, Node, Ordered, Pool
+from automl.space.nodes import (
+    Branches,
+    Choice,
+    Constant,
+    Float,
+    Group,
+    Int,
+    Node,
+    Ordered,
+    Pool,
+    iterate_nodes,
+    list_values,
+)
 from automl.space.parser import Parser
-from automl.space.restriction import Restriction, restrict_node, restrict_params, decode_restricted, list_sizes
+from automl.space.restriction import Restriction, decode_restricted, list_sizes, restrict_node, restrict_params
 
 if TYPE_CHECKING:  # Optuna takes half a second to import, and `automl --help` shall not pay for it
     from optuna.trial import BaseTrial
@@ -23,7 +35,7 @@ if TYPE_CHECKING:  # Optuna takes half a second to import, and `automl --help` s
 TIERS = ("quick", "medium", "long")
 """Cost tiers of the known-good recipes, cheapest first."""
 POOL_TIERS = ("best", "fastest", "affordable")
-"""What a known-good recipe may ask of the pool instead of a rank."""
+"""Backbones that a known-good recipe may name by what they are in the pool, instead of a rank."""
 _SELF_BLEND = "augmentation.self_blend"
 
 
@@ -33,7 +45,7 @@ class Space:
     Attributes:
         source: Where it was read from, for messages.
         text: The YAML it was read from, to be stored with a study (`parse_space` reads it back).
-        known_good: Partial recipes, cheapest tier first; each has a `tier` and, mostly, a `backbone` that is a wish.
+        known_good: Partial recipes, cheapest tier first; each has a `tier` and, mostly, a `backbone` of `POOL_TIERS`.
     """
 
     def __init__(self, root: Group, known_good: list[dict[str, Any]], *, source: str = "space", text: str = "") -> None:
@@ -56,7 +68,7 @@ class Space:
             trial: An Optuna trial, or a `FixedTrial`.
             backbones: How many backbones the pool holds.
             self_blend: Whether the data names a class of real images; without one there is nothing to blend.
-            restriction_of: Says what a backbone can do, by its rank or the name that the space gives it.
+            restriction_of: Gives what a backbone can do, by its rank or the name that the space gives it.
 
         Returns:
             A mapping shaped like `Recipe`, except that `backbone` is a rank (0: the pool's best) unless the space
@@ -125,29 +137,30 @@ class Space:
     def find_known_good_params(
         self, ranks: Mapping[str, int], restriction_of: Callable[[int | str], Restriction] = lambda _: Restriction()
     ) -> list[dict[str, Any]]:
-        """Gives the known-good recipes as Optuna parameters, cheapest tier first.
+        """Finds the Optuna parameters of the known-good recipes, cheapest tier first.
 
         Args:
-            ranks: The rank in the pool that each wish stands for: `{"best": 0, "fastest": 4}`. A wish that is not
-                in it is left to the sampler, and so is every wish where the space names backbones itself.
-            restriction_of: As for `suggest`. Of an image size that the backbone cannot take, the nearest is enqueued.
+            ranks: The rank in the pool of each of `POOL_TIERS`: `{"best": 0, "fastest": 4}`. One that is missing is
+                left to the sampler, and so is each where the space names backbones itself.
+            restriction_of: As for `suggest_recipe`. For an image size that the backbone cannot take, the nearest is
+                enqueued.
 
         Returns:
             One mapping for `study.enqueue_trial` per known-good recipe.
         """
-        found, nodes = [], dict(self.iterate_parameters())
+        known_good, nodes = [], dict(self.iterate_parameters())
         for good in self.known_good:
             values = {key: value for key, value in good.items() if key not in ("tier", "backbone")}
-            wish = good.get("backbone", "")
-            if wish and wish not in POOL_TIERS:
-                values["backbone"] = wish
-            elif isinstance(self.root.children["backbone"], Pool) and wish in ranks:
-                values["backbone"] = ranks[wish]
+            tier = good.get("backbone", "")
+            if tier and tier not in POOL_TIERS:
+                values["backbone"] = tier
+            elif isinstance(self.root.children["backbone"], Pool) and tier in ranks:
+                values["backbone"] = ranks[tier]
             params = self.find_params(values)
             if "backbone" in params:
                 params = restrict_params(nodes, params, restriction_of(params["backbone"]))
-            found.append(params)
-        return found
+            known_good.append(params)
+        return known_good
 
     def decode_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Replaces the indexes of ordered parameters by what they stand for, for people to read.
@@ -167,17 +180,18 @@ class Space:
         }
 
     def find_bounds(self, name: str) -> tuple[float, float]:
-        """The least and the largest value a numeric top-level parameter can have.
+        """Finds the least and the largest value a numeric top-level parameter can have.
 
         Args:
             name: Such as `image_size`; one that the space leaves out has its default.
         """
-        values = _list_values(self.root.children.get(name, Constant(Recipe.model_fields[name].default)))
+        node = self.root.children.get(name, Constant(Recipe.model_fields[name].default))
+        values = [float(value) for value in list_values(node)]
         return min(values), max(values)
 
     def image_sizes(self) -> tuple[int, ...]:
         """Lists the image sizes it can draw, those that a branch sets included; of a range of many, some of them."""
-        fields = dict(_iterate_nodes(self.root, ""))
+        fields = dict(iterate_nodes(self.root))
         nodes = [node for name, node in fields.items() if name.endswith(".image_size")]
         choices = [node for node in fields.values() if isinstance(node, Branches)]
         if not any(all("image_size" in branch.lifted for branch in node.branches.values()) for node in choices):
@@ -185,7 +199,7 @@ class Space:
         return tuple(sorted({size for node in nodes for size in list_sizes(node)}))
 
     def list_backbones(self) -> tuple[str, ...]:
-        """The backbones the space names itself; none where it draws them from the pool."""
+        """Lists the backbones the space names itself; none where it draws them from the pool."""
         match self.root.children["backbone"]:
             case Constant(value):
                 return (str(value),)
@@ -194,60 +208,19 @@ class Space:
         return ()
 
     def list_views(self) -> list[dict[str, Any]]:
-        """The views it can draw, each as a recipe has it, with the first or least of what varies in it."""
+        """Lists the views it can draw, each as a recipe has it, with the first or least of what varies in it."""
         node = self.root.children["view"]
         assert isinstance(node, Branches)  # noqa: S101 - a view is nothing else
         return [
-            {"name": name} | {key: _first_value(child) for key, child in branch.children.items()}
+            {"name": name} | {key: list_values(child)[0] for key, child in branch.children.items()}
             for name, branch in node.branches.items()
         ]
 
     def iterate_parameters(self) -> Iterator[tuple[str, Node]]:
         """Yields every parameter a sampler may meet: its Optuna name and its node."""
-        yield from _iterate_parameters(self.root, "")
-
-
-def _first_value(node: Node) -> Any:
-    """What a plain node can draw: the first or the least of it."""
-    match node:
-        case Constant(value):
-            return value
-        case Float(low) | Int(low):
-            return low
-        case Choice(options) | Ordered(options):
-            return options[0]
-    raise SpaceError(f"not a plain value: {node}")
-
-
-def _list_values(node: Node) -> list[float]:
-    """What a numeric node can draw; of a range, its ends."""
-    match node:
-        case Constant(value):
-            return [float(value)]
-        case Float(low, high) | Int(low, high):
-            return [low, high]
-        case Choice(options) | Ordered(options):
-            return [float(option) for option in options]
-    raise SpaceError(f"not a number: {node}")
-
-
-def _iterate_parameters(node: Node, name: str) -> Iterator[tuple[str, Node]]:
-    for field, value in _iterate_nodes(node, name):
-        if not isinstance(value, Constant) and not (isinstance(value, Branches) and len(value.branches) == 1):
-            yield field, value
-
-
-def _iterate_nodes(node: Node, name: str) -> Iterator[tuple[str, Node]]:
-    """Yields every node that is not a group, what does not vary included, with its Optuna name."""
-    if isinstance(node, Group):
-        for key, child in node.children.items():
-            yield from _iterate_nodes(child, f"{name}.{key}" if name else key)
-        return
-    yield name, node
-    if isinstance(node, Branches):
-        for taken, branch in node.branches.items():
-            for key, child in (branch.lifted | branch.children).items():
-                yield from _iterate_nodes(child, f"{name}.{taken}.{key}")
+        for name, node in iterate_nodes(self.root):
+            if not isinstance(node, Constant) and not (isinstance(node, Branches) and len(node.branches) == 1):
+                yield name, node
 
 
 def load_space(name_or_path: str) -> Space:
@@ -265,7 +238,8 @@ def load_space(name_or_path: str) -> Space:
         path = shipped("search_spaces", f"{name_or_path}.yaml")
         known = sorted(file.stem for file in shipped("search_spaces", "image.yaml").parent.glob("*.yaml"))
         if name_or_path not in known:  # also keeps `../x` from being looked up
-            raise SpaceError(f"no search space {name_or_path!r}; {nearest(name_or_path, known)}; a file ends in .yaml")
+            hint = list_known(name_or_path, known)
+            raise SpaceError(f"no search space {name_or_path!r}; a file ends in .yaml; {hint}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
@@ -285,15 +259,16 @@ def parse_space(text: str, source: str = "space") -> Space:
     """
     try:
         parser = Parser(text, source)
-        root = parser.root()
-        good = [] if parser.errors else parser.known_good()
+        root = parser.read_root()
+        good = [] if parser.errors else parser.read_known_good()
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
         raise SpaceError(f"{source}{where}: {getattr(exc, 'problem', None) or exc}") from exc
     except RecursionError as exc:
         raise SpaceError(f"{source}: nested too deeply for a search space") from exc
-    errors = parser.errors + [f"{source}:{line}: {error}" for line, item in good for error in _find_mistakes(root, item)]
+    mistakes = ((line, error) for line, item in good for error in _find_mistakes(root, item))
+    errors = parser.errors + [f"{source}:{line}: {error}" for line, error in mistakes]
     if errors:
         raise SpaceError("\n".join(errors))
     return Space(

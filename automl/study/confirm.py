@@ -23,7 +23,7 @@ from automl.models.view_ensemble import Record, SplitScores
 from automl.recipe import Numerics, Recipe
 from automl.reporter import Reporter
 from automl.study.folder import StudyFolder, find_study
-from automl.study.replicate import Planned, Replicate, ReplicateRunner, read_record
+from automl.study.replicate import Replicate, ReplicateRunner, read_record
 from automl.study.trial_record import recipe_of
 from automl.training.intervals import Interval
 from automl.training.metrics import compute_metric, metric_sign
@@ -201,27 +201,24 @@ class _ConfirmRunner(ReplicateRunner):
         try:
             return self._conclude(candidates, times_scored)
         except Parked:
-            self.reporter.print_line(f"stopped; {self.folder.command_line('confirm')} goes on where this stopped")
+            self.print_line(f"stopped; {self.folder.command_line('confirm')} goes on where this stopped")
             return None
 
-    def _plan_replicates(self, trials: list[FrozenTrial], seeds: int) -> list[Planned]:
+    def _plan_replicates(self, trials: list[FrozenTrial], seeds: int) -> list[Replicate]:
         """Plans what there is time for: one seed of every recipe, then the next."""
-        rows = [
-            [(self.make_replicate(trial, number), self.predict_seconds(trial)) for number in range(seeds)]
-            for trial in trials
-        ]
-        costs = [[self.needed_seconds(planned) for planned in row] for row in rows]
+        rows = [[self.make_replicate(trial, number) for number in range(seeds)] for trial in trials]
+        costs = [[self.needed_seconds(replicate) for replicate in row] for row in rows]
         left = self.seconds_left
         recipes, each = cut_to_time(costs, left)
         if not recipes:
-            self.reporter.print_line(
+            self.print_line(
                 f"not confirmed: training one recipe again takes about {format_seconds(costs[0][0])}, and "
                 f"{format_seconds(left)} are left; {self.folder.command_line('confirm')} does it without a limit"
             )
             return []
         cut = "" if (recipes, each) == (len(trials), seeds) else f" (cut from {len(trials)} and {seeds}: no more fit)"
         total = sum(sum(row[:each]) for row in costs[:recipes])
-        self.reporter.print_line(
+        self.print_line(
             f"confirming study {self.folder.name} on {self.device}: {_count(recipes, 'recipe')}, "
             f"{_count(each, 'fresh seed')} each{cut}; about {format_seconds(total)} of training"
         )
@@ -277,7 +274,7 @@ class _ConfirmRunner(ReplicateRunner):
         for one in row:
             if not one.weights.is_file():  # another recipe was chosen before, and these were dropped
                 rmtree(one.folder)
-                self.train_one(one, 0.0, f"the weights of trial {one.trial}, seed {one.recipe.seed}, again")
+                self.train_one(one, f"the weights of trial {one.trial}, seed {one.recipe.seed}, again")
         return [one.predict_split(self.views.open_view(one.recipe.view), "holdout", self.device) for one in row]
 
 

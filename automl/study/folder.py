@@ -3,24 +3,23 @@
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from sqlalchemy import URL, make_url
 
 from automl.errors import StudyError
+from automl.files import explain_write_errors
 
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """The files of one study.
-
-    Attributes:
-        path: The folder, `runs/<study>`; a leading `~` is the home folder.
-    """
+    """The files of one study."""
 
     path: Path
+    """The folder, `runs/<study>`; a leading `~` is the home folder."""
     database: Path = field(init=False, compare=False, metadata={"file": "study.db"})
     """The embedded storage: one SQLite file."""
     storage_note: Path = field(init=False, compare=False, metadata={"file": "storage.url"})
@@ -76,8 +75,6 @@ class StudyFolder:
         Raises:
             StudyError: If the path cannot be written as a URL with the installed SQLAlchemy.
         """
-        from sqlalchemy import URL, make_url
-
         path = str(self.database.absolute())
         url = URL.create("sqlite", database=path).render_as_string(hide_password=False)
         if make_url(url).database != path:  # 2.0 does not quote
@@ -111,11 +108,9 @@ class StudyFolder:
         Raises:
             StudyError: If it cannot be written.
         """
-        try:
+        with explain_write_errors(self.path, StudyError, "folder with --runs"):
             (self.path / "workers").mkdir(parents=True, exist_ok=True)
             (self.path / "trials").mkdir(exist_ok=True)
-        except OSError as exc:
-            raise StudyError(f"cannot write {self.path}: {exc.strerror}; choose another folder with --runs") from exc
 
 
 def study_name(text: str) -> str:
@@ -147,21 +142,14 @@ def find_study(runs: Path, name: str | None) -> StudyFolder:
 def hold_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Holds an exclusive lock on a file; the system lets go of it when the process dies, however it dies.
 
-    Args:
-        path: The lock file; made when it is not there.
-        wait: Whether to wait for another holder.
-
     Yields:
-        Whether the lock is held (always, with `wait`).
+        Whether the lock is held: always, if another holder is waited for.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    try:
+    with suppress(Timeout):
         lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
-        yield False
-        return
     try:
-        yield True
+        yield lock.is_locked
     finally:
         lock.release()

@@ -11,14 +11,15 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from automl.backbones.capabilities import Capabilities, find_capabilities
+from automl.backbones.capabilities import find_capabilities
+from automl.backbones.capability_table import Capabilities
 from automl.backbones.ranking import rank_at_size
 from automl.backbones.selection import find_unmatched, select_rows
 from automl.backbones.table import load_table
 from automl.backbones.weights import Weights, find_weights, hub_reachable
 from automl.devices import give_freed_memory_back, is_gpu, keep_freed_memory
 from automl.errors import MemoryBudgetError, PoolError, RecipeError, WeightsError, shorten
-from automl.gpu.probe import CannotProbe, Measurement, memory_factor, probe_backbone
+from automl.gpu.probe import CannotProbe, memory_factor, probe_backbone
 from automl.memory.estimate import CONTEXT_BYTES, estimate_training, largest_micro_batch, limit_for_prediction
 from automl.recipe import Numerics, Recipe
 from automl.space.restriction import Restriction
@@ -87,19 +88,11 @@ class MemoryNeed:
     """The CUDA context and cuBLAS's workspaces, as measured; else as assumed."""
 
     def prediction_limit(self, memory_bytes: int) -> int:
-        """Returns the limit for `largest_micro_batch` under which the prediction agrees with what was measured.
-
-        Args:
-            memory_bytes: The study's budget, the CUDA context included.
-        """
+        """Returns the limit for `largest_micro_batch` under which the prediction agrees with what was measured."""
         return limit_for_prediction(memory_bytes, self.context_bytes, self.memory_factor)
 
     def describe(self, memory_bytes: int | None) -> str:
-        """Describes the need in a few words for a person.
-
-        Args:
-            memory_bytes: The study's budget, the CUDA context included; None: no limit.
-        """
+        """Describes the need within the study's budget in a few words for a person."""
         need = f"needs at {'most' if self.fits_all else 'least'} {format_bytes(self.peak_bytes)}"
         if not self.measured:
             return need
@@ -162,13 +155,10 @@ class Pool:
     def affordable_rank(self, image_size: int, images: float, limit_seconds: float | None) -> int:
         """Returns the rank of the best backbone that trains on so many images in time; without a limit, a middle one.
 
-        Args:
-            image_size: Pixels per side.
-            images: Epochs times training images.
-            limit_seconds: For one trial. A seventh of it is left for validation and for what was timed too fast.
+        A seventh of the limit is left for validation and for what was timed too fast.
         """
         seconds = [
-            entry.timing.scale_to(entry.restriction.nearest(image_size)).train_seconds * images / 0.85
+            entry.timing.scale_to(entry.restriction.nearest_size(image_size)).train_seconds * images / 0.85
             for entry in self.entries
         ]
         if limit_seconds is None:
@@ -201,19 +191,13 @@ class Pool:
     def from_json(cls, rows: list[dict[str, Any]]) -> "Pool":
         """Reads what `to_json` wrote, also rows of earlier versions, which have fewer keys."""
         needs = {item.name for item in fields(MemoryNeed)}
-        return cls(
-            tuple(
-                PoolEntry(
-                    **{name: value for name, value in row.items() if name not in needs}
-                    | {
-                        "memory": MemoryNeed(**{name: value for name, value in row.items() if name in needs}),
-                        "timing": Timing(**row["timing"]),
-                        "image_sizes": tuple(row.get("image_sizes", ())),
-                    }
-                )
-                for row in rows
-            )
-        )
+        entries = []
+        for row in rows:
+            need = MemoryNeed(**{name: value for name, value in row.items() if name in needs})
+            own = {name: value for name, value in row.items() if name not in needs}
+            own |= {"timing": Timing(**row["timing"]), "image_sizes": tuple(row.get("image_sizes", ()))}
+            entries.append(PoolEntry(memory=need, **own))
+        return cls(tuple(entries))
 
 
 # --- memory -------------------------------------------------------------------------------------------------------
@@ -245,13 +229,6 @@ def measure_need(
 ) -> tuple[MemoryNeed, Timing | None] | None:
     """Measures the largest step of a study on its GPU and, where no part of that fits, the smallest.
 
-    Args:
-        backbone: A timm name.
-        limits: The sizes of the steps.
-        memory_bytes: The budget, the CUDA context included.
-        classes: Outputs of the head.
-        device: `cuda` or `cuda:N`.
-
     Returns:
         The need, and the timing where it was taken; None if not even the smallest step fits.
 
@@ -272,8 +249,13 @@ def measure_need(
     fits_all = micro >= limits.max_batch_size
     reported = recipe if fits_all else smallest_step(backbone, limits, recipe.numerics)
     predicted = estimate_training(reported, classes)
+    step = measurement.largest
+    if step is not None and measurement.image_size == reported.image_size and step.batch == reported.batch_size:
+        peak_bytes = measurement.context_bytes + step.allocated  # the workspace is a part of this
+    else:  # another step was measured, and corrects this one's prediction
+        peak_bytes = measurement.base_bytes + int(factor * (predicted - CONTEXT_BYTES))
     need = MemoryNeed(
-        peak_bytes=_measured_peak(reported, measurement, predicted, factor),
+        peak_bytes=peak_bytes,
         fits_all=fits_all,
         measured=True,
         predicted_bytes=predicted,
@@ -283,14 +265,6 @@ def measure_need(
         context_bytes=measurement.base_bytes,
     )
     return need, timing
-
-
-def _measured_peak(reported: Recipe, measurement: Measurement, predicted_bytes: int, factor: float) -> int:
-    """Returns the measured peak of a step or, where another one was measured, its corrected prediction."""
-    step = measurement.largest
-    if step is not None and measurement.image_size == reported.image_size and step.batch == reported.batch_size:
-        return measurement.context_bytes + step.allocated  # the workspace is a part of this
-    return measurement.base_bytes + int(factor * (predicted_bytes - CONTEXT_BYTES))
 
 
 def fit_within_memory(
@@ -331,14 +305,7 @@ Candidate = tuple[dict[str, Any], Weights | None]
 def build_pool(
     spec: StudySpec, limits: PoolLimits, classes: int, device: str, progress: Callable[[str], None] = lambda _: None
 ) -> Pool:
-    """Chooses the backbones a study may use.
-
-    Args:
-        spec: Gives names, boards, licence, size, weights.
-        limits: What a backbone must fit.
-        classes: Outputs of the classifier.
-        device: Where backbones are timed and, on a GPU, measured; `cpu` or `cuda:0`.
-        progress: Called with each backbone that is looked at.
+    """Chooses the backbones a study may use; they are timed and, on a GPU, measured on the device.
 
     Raises:
         PoolError: If nothing fits: names the smallest need.
@@ -356,7 +323,7 @@ def build_pool(
     entries = chooser.choose_entries(candidates)
     if not entries and chooser.larger:  # nothing but what runs at a larger size alone: then that is what is wanted
         chooser.takes_larger = True
-        entries = chooser.choose_entries(chooser.larger)
+        entries = chooser.choose_entries(list(chooser.larger.values()))
     if not is_gpu(device):
         give_freed_memory_back()  # for the worker; this process trains no more
     if not entries:
@@ -428,9 +395,8 @@ class _Chooser:
     broken: list[str] = field(default_factory=list)
     out_of_memory: list[str] = field(default_factory=list)
     """Predicted to fit, tried, and out of memory."""
-    larger: list[Candidate] = field(default_factory=list)
-    """What runs at larger image sizes alone than any of the space's."""
-    larger_sizes: list[str] = field(default_factory=list)
+    larger: dict[str, Candidate] = field(default_factory=dict)
+    """What runs at larger image sizes alone than any of the space's; by its name and size, for a person."""
     takes_larger: bool = False
     why_predicted: str | None = None
     """Why nothing can be measured on this GPU."""
@@ -438,7 +404,7 @@ class _Chooser:
     def choose_entries(self, candidates: list[Candidate]) -> list[PoolEntry]:
         """Fills the pool with the best candidates that fit, a few of each family."""
         rules, entries = self.spec.pool, list[PoolEntry]()
-        for row, weights in list(candidates):
+        for row, weights in candidates:
             if len(entries) == rules.size:
                 break
             # Variety matters only where there is a choice to make.
@@ -446,28 +412,17 @@ class _Chooser:
             if relatives >= rules.per_family and len(candidates) > rules.size:
                 continue
             self.progress(row["model"])
-            entry = self._try_entry(row, weights)
+            try:
+                entry = None if self._is_hopeless(row) else self._make_entry(row, weights)
+            except (RecipeError, WeightsError) as exc:
+                self.broken.append(str(exc))
+                continue
             if entry is not None:
                 entries.append(entry)
         return entries
 
-    def _try_entry(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
-        """Makes an entry; None when the backbone does not fit."""
-        backbone, memory_bytes = row["model"], self.limits.memory_bytes
-        # Before anything is built; at the space's smallest size, which may be smaller than any of the backbone's.
-        if self._is_too_slow(self._least_seconds(row), self.limits, backbone):
-            return None
-        least_bytes = CONTEXT_BYTES + int(_LEAST_BYTES_PER_PARAM * 1e6 * row["params_m"])
-        if memory_bytes is not None and least_bytes > memory_bytes:
-            self.too_big.append((least_bytes, backbone))
-            return None
-        try:
-            return self._make_entry(row, weights)
-        except (RecipeError, WeightsError) as exc:
-            self.broken.append(str(exc))
-            return None
-
     def _make_entry(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
+        """Makes an entry; None when the backbone does not fit."""
         backbone = row["model"]
         capabilities = find_capabilities(backbone, self.limits.image_sizes)
         sizes = self._find_sizes(row, weights, capabilities)
@@ -475,8 +430,7 @@ class _Chooser:
             return None
         limits = self.limits.at_sizes(sizes)
         memory = predict_need(backbone, limits, self.classes)
-        if limits.memory_bytes is not None and memory.peak_bytes > limits.memory_bytes:
-            self.too_big.append((memory.peak_bytes, backbone))
+        if self._is_too_big(memory.peak_bytes, backbone):
             return None
         need = self._measure(backbone, limits, memory)
         if need is None:
@@ -502,36 +456,22 @@ class _Chooser:
         )
 
     def _find_sizes(self, row: dict[str, Any], weights: Weights | None, capabilities: Capabilities) -> tuple[int, ...]:
-        """Finds the space's image sizes that a backbone runs at or, if it runs at none of them, its own.
-
-        Returns:
-            Nothing, and that is noted, where it runs at a larger size alone.
-
-        Raises:
-            RecipeError: If it runs at no size.
-        """
+        """Finds the space's image sizes that a backbone runs at, or its own; none where that is a larger one."""
         runs, wanted = capabilities.trainable_sizes(pretrained=weights is not None), self.limits.image_sizes
         if usable := tuple(size for size in wanted if size in runs):
             return usable
         if not runs:
             raise RecipeError(f"{row['model']}: {capabilities.problem or capabilities.why_not}")
-        own = Restriction(runs).nearest(self.limits.reference_image_size)
+        own = Restriction(runs).nearest_size(self.limits.reference_image_size)
         if own > wanted[-1] and not self.takes_larger:
-            self.larger.append((row, weights))
-            self.larger_sizes.append(f"{row['model']} ({own} px)")
+            self.larger[f"{row['model']} ({own} px)"] = (row, weights)
             return ()
         return (own,)
 
     def _measure(
         self, backbone: str, limits: PoolLimits, predicted: MemoryNeed
     ) -> tuple[MemoryNeed, Timing | None] | None:
-        """Measures the need; None where not even the smallest step fits.
-
-        Where no probe is possible that is noted once, and the prediction stays.
-
-        Raises:
-            RecipeError: If a step fails for another reason than memory.
-        """
+        """Measures the need, or keeps the prediction where no probe is possible; None: no step fits."""
         if not is_gpu(self.device) or self.why_predicted is not None:
             return predicted, None
         if limits.memory_bytes is None:
@@ -543,13 +483,22 @@ class _Chooser:
             self.why_predicted = str(exc)
             return predicted, None
 
-    def _least_seconds(self, row: dict[str, Any]) -> float:
-        """Returns a lower bound of the seconds per training image at the smallest image size."""
-        gmacs = row["gmacs"]
-        if is_gpu(self.device) or not gmacs > 0:  # also NaN
-            return 0.0
-        pixels = (self.limits.image_sizes[0] / row["image_size"]) ** 2
-        return float(3 * gmacs * pixels / (_CPU_GMACS_PER_CORE * (os.cpu_count() or 1)))
+    def _is_hopeless(self, row: dict[str, Any]) -> bool:
+        """Returns whether the leaderboard's figures alone rule a backbone out, before it is built."""
+        backbone, gmacs = row["model"], row["gmacs"]
+        if not is_gpu(self.device) and gmacs > 0:  # not NaN
+            # At the space's smallest size, which may be smaller than any of the backbone's.
+            pixels = (self.limits.image_sizes[0] / row["image_size"]) ** 2
+            seconds = 3 * gmacs * pixels / (_CPU_GMACS_PER_CORE * (os.cpu_count() or 1))
+            if self._is_too_slow(seconds, self.limits, backbone):
+                return True
+        return self._is_too_big(CONTEXT_BYTES + int(_LEAST_BYTES_PER_PARAM * 1e6 * row["params_m"]), backbone)
+
+    def _is_too_big(self, need: int, backbone: str) -> bool:
+        if self.limits.memory_bytes is None or need <= self.limits.memory_bytes:
+            return False
+        self.too_big.append((need, backbone))
+        return True
 
     def _is_too_slow(self, seconds_per_image: float, limits: PoolLimits, backbone: str) -> bool:
         seconds = seconds_per_image * limits.train_images * limits.min_epochs
@@ -565,7 +514,7 @@ class _Chooser:
             "out of GPU memory when tried": self.out_of_memory,
             "too slow: shortest trial": [f"{name} ({format_seconds(time)})" for time, name in sorted(self.too_slow)],
             f"need a larger image size than the space's {self.limits.image_sizes[-1]} px": (
-                [] if self.takes_larger else self.larger_sizes
+                [] if self.takes_larger else list(self.larger)
             ),
             "broken": self.broken,
         }

@@ -66,6 +66,8 @@ class Replicate:
     recipe: Recipe
     """With the seed of this training."""
     folder: Path
+    seconds: float = 0.0
+    """That it is predicted to take; 0: not known."""
 
     @property
     def predictions(self) -> Path:
@@ -107,12 +109,10 @@ class Replicate:
         on_step: Progress,
         should_stop: Callable[[bool], bool],
     ) -> None:
-        """Trains to the end, from the checkpoint if there is one, and writes weights and predictions.
+        """Trains to the end, from the checkpoint if there is one, and writes weights and predictions; errors as `fit`.
 
         Raises:
-            Parked: If `should_stop` asked for it.
-            Diverged: If the loss or the predictions become NaN or infinite.
-            AutomlError: As `fit`.
+            WeightsError: If they cannot be written.
         """
         from safetensors.torch import save_file
 
@@ -156,12 +156,7 @@ class Replicate:
         """Predicts the probabilities (N, C) of a split with the trained weights; errors as `load_network`."""
         model = self.load_network(data.classes)
         expected = expected_input(model, self.recipe, data)
-        probabilities: Floats = split_probabilities(model, self.recipe, data, split, expected, device)
-        return probabilities
-
-
-Planned = tuple[Replicate, float]
-"""A replicate, and the seconds it is predicted to take."""
+        return np.asarray(split_probabilities(model, self.recipe, data, split, expected, device))
 
 
 @dataclass
@@ -186,7 +181,7 @@ class ReplicateRunner:
     """Seconds that the last training took, by those predicted."""
 
     def __post_init__(self) -> None:
-        self.views = StudyViews(self.setup, self.device)
+        self.views, self.print_line = StudyViews(self.setup, self.device), self.reporter.print_line
 
     @classmethod
     @contextmanager
@@ -198,14 +193,7 @@ class ReplicateRunner:
         device: str,
         reporter: Reporter | None,
     ) -> Iterator[Self]:
-        """Holds a study to train replicates of it: no other process does, Ctrl-C stops at a checkpoint.
-
-        Args:
-            folder: The study's folder.
-            timeout: How long it may take, as for `parse_seconds`; None: as long as it needs.
-            gpu_mem: The memory budget, as for `resolve_budget`; None: the study's.
-            device: `auto`, `cpu`, `cuda` or `cuda:1`; of several GPUs, the first is used.
-            reporter: Receives what is done; None: lines are printed.
+        """Holds a study to train replicates of it, given what the user gave: no other process does meanwhile.
 
         Raises:
             StudyError: If there is no such study, or another process trains replicates of it.
@@ -258,13 +246,9 @@ class ReplicateRunner:
         self.data = self.views.open_view(views[0])
 
     def make_replicate(self, trial: FrozenTrial, number: int) -> Replicate:
-        """Takes the trial's recipe with the seed after the search's own, or a later one, split to fit the memory.
+        """Takes the trial's recipe with a fresh seed, the first (0) or a later one, split to fit the memory.
 
-        The search's own seed won among many; it is not what the recipe is worth.
-
-        Args:
-            trial: A complete trial.
-            number: Which of the fresh seeds, from 0.
+        Fresh are the seeds after the search's own, which won among many: it is not what the recipe is worth.
 
         Raises:
             MemoryBudgetError: If not even the smallest micro-batch fits the budget.
@@ -274,23 +258,15 @@ class ReplicateRunner:
         entry = self.setup.pool.find_entry(recipe.backbone)
         classes = len(self.setup.dataset.classes)
         recipe = fit_within_memory(recipe, entry, classes, self.memory_bytes, trust_pool=self.trust_pool)
-        return Replicate(trial.number, recipe, self.folder.replicate_folder(trial.number, seed))
+        seconds = read_trial_record(trial).spent.get("fit_seconds", 0.0)
+        if not seconds and entry is not None:  # as its backbone was timed
+            images = recipe.epochs * len(self.data.labels("train"))
+            seconds = images * entry.timing.scale_to(recipe.image_size).train_seconds * (1 + VALIDATION_SHARE)
+        return Replicate(trial.number, recipe, self.folder.replicate_folder(trial.number, seed), seconds)
 
-    def predict_seconds(self, trial: FrozenTrial) -> float:
-        """Predicts how long a replicate trains: as the trial did or, if that is unknown, as its backbone was timed."""
-        if seconds := read_trial_record(trial).spent.get("fit_seconds"):
-            return seconds
-        recipe = recipe_of(trial)
-        entry = self.setup.pool.find_entry(recipe.backbone)
-        if entry is None:
-            return 0.0
-        images = recipe.epochs * len(self.data.labels("train"))
-        return images * entry.timing.scale_to(recipe.image_size).train_seconds * (1 + VALIDATION_SHARE)
-
-    def needed_seconds(self, planned: Planned) -> float:
+    def needed_seconds(self, replicate: Replicate) -> float:
         """Predicts, with a margin, the seconds that a replicate still needs: none if it is done."""
-        replicate, seconds = planned
-        return 0.0 if self.is_done(replicate) else _MARGIN * seconds
+        return 0.0 if self.is_done(replicate) else _MARGIN * replicate.seconds
 
     @property
     def seconds_left(self) -> float:
@@ -303,36 +279,33 @@ class ReplicateRunner:
         """Reports whether all is there that is needed of a replicate."""
         return replicate.read_validation(self.data.labels("validation")) is not None
 
-    def train_all(self, planned: Sequence[Planned], command: str) -> list[Replicate]:
+    def train_all(self, planned: Sequence[Replicate], command: str) -> list[Replicate]:
         """Trains one replicate after the other, until all are done, the time is up or Ctrl-C.
 
-        Args:
-            planned: What to train.
-            command: The command that goes on where this stops.
-
         Returns:
-            The replicates that are done, without recipes that diverged; none when it was stopped, which is reported.
+            The replicates that are done, without recipes that diverged; none when it was stopped: then it is reported
+            that the command goes on where this stopped.
 
         Raises:
             StudyError: If every recipe diverged.
             AutomlError: If one cannot be trained.
         """
         labels, done, diverged = self.data.labels("validation"), list[Replicate](), set[int]()
-        for number, (replicate, seconds) in enumerate(planned, start=1):
+        for number, replicate in enumerate(planned, start=1):
             label = f"{number} of {len(planned)}: {replicate.label}"
             if replicate.trial in diverged:
                 continue
             if not self.is_done(replicate):
-                if done and self.pace * seconds > self.seconds_left:
-                    self.reporter.print_line(f"{label}: no time left for it")
+                if done and self.pace * replicate.seconds > self.seconds_left:
+                    self.print_line(f"{label}: no time left for it")
                     break
                 try:
-                    self.train_one(replicate, seconds, label)
+                    self.train_one(replicate, label)
                 except Parked:
-                    self.reporter.print_line(f"{label}: stopped at a checkpoint")
+                    self.print_line(f"{label}: stopped at a checkpoint")
                     break
                 except Diverged as exc:
-                    self.reporter.print_line(f"{label}: {exc}; this recipe is left out")
+                    self.print_line(f"{label}: {exc}; this recipe is left out")
                     diverged.add(replicate.trial)
                     continue
             done.append(replicate)
@@ -340,32 +313,25 @@ class ReplicateRunner:
             if probabilities is None:
                 raise StudyError(f"cannot read {replicate.predictions} again; is the disk full?")
             value = compute_metric(self.setup.metric, labels, probabilities, self.data.positive)
-            self.reporter.print_line(f"{label}: validation {self.setup.metric} {value:.4f}")
-        if not self.stopping and diverged >= {replicate.trial for replicate, _ in planned}:
+            self.print_line(f"{label}: validation {self.setup.metric} {value:.4f}")
+        if not self.stopping and diverged >= {replicate.trial for replicate in planned}:
             raise StudyError(
                 "every recipe diverged with a fresh seed; lower the learning rates of the search space and search anew"
             )
         done = [replicate for replicate in done if replicate.trial not in diverged]
         if done and not self.stopping:
             return done
-        self.reporter.print_line(
-            f"stopped before the end; {self.folder.command_line(command)} goes on where this stopped"
-        )
+        self.print_line(f"stopped before the end; {self.folder.command_line(command)} goes on where this stopped")
         return []
 
-    def train_one(self, replicate: Replicate, seconds: float, label: str) -> None:
-        """Trains a replicate to the end.
-
-        Args:
-            replicate: What to train.
-            seconds: It is predicted to take; 0: not known.
-            label: Names it for the reporter.
+    def train_one(self, replicate: Replicate, label: str) -> None:
+        """Trains a replicate, which a label names for the reporter, to the end.
 
         Raises:
             Parked: If the time is up, or it was asked to stop.
             Diverged: If the loss is not finite.
         """
-        self.reporter.print_line(f"{label}: about {format_seconds(self.pace * seconds)}")
+        self.print_line(f"{label}: about {format_seconds(self.pace * replicate.seconds)}")
         entry = self.setup.pool.find_entry(replicate.recipe.backbone)
         started, resumes = time.monotonic(), replicate.checkpoint.exists()
         with self.reporter.show_progress(label) as progress:
@@ -376,16 +342,13 @@ class ReplicateRunner:
                 progress,
                 lambda _at_checkpoint: self.stopping or time.time() > self.deadline,
             )
-        if seconds and not resumes:  # what was resumed took less than the whole
-            self.pace = max(0.5, (time.monotonic() - started) / seconds)
+        if replicate.seconds and not resumes:  # what was resumed took less than the whole
+            self.pace = max(0.5, (time.monotonic() - started) / replicate.seconds)
 
     # --- scoring ----------------------------------------------------------------------------------------------------
 
     def score_split(self, split: str, models: Sequence[Any]) -> tuple[Interval, dict[str, float]]:
-        """Measures models on a split, given their probabilities (N, C): the metric with its interval, and all metrics.
-
-        Returns:
-            Means over the models.
+        """Measures models on a split, given their probabilities (N, C): the metric, its interval, and all metrics.
 
         Raises:
             DataError: If the split has one class only, and the metric compares classes.
@@ -407,7 +370,7 @@ class ReplicateRunner:
     def warn_of_holdout(self, times_scored: int) -> None:
         """Warns if the holdout was scored before."""
         if times_scored and self.holdout_samples:
-            self.reporter.print_line(
+            self.print_line(
                 "warning: the holdout was scored before: it is no longer unseen, and its score may be a little too good"
             )
 
@@ -431,11 +394,9 @@ class ReplicateRunner:
     @property
     def holdout_samples(self) -> int:
         """Samples that were set aside, and can be read."""
-        if not (self.setup.dataset.samples["split"] == "holdout").any():
-            return 0
         try:
             return len(self.data.rows("holdout"))
-        except DataError:  # none of them can be read
+        except DataError:
             return 0
 
 
@@ -450,16 +411,7 @@ def is_same_training(recipe: Recipe, other: dict[str, Any]) -> bool:
 def resolve_budget(
     gpu_mem: str | int | None, devices: Sequence[str], otherwise: int | None, reporter: Reporter
 ) -> int | None:
-    """Decides how much GPU memory a process may take.
-
-    Args:
-        gpu_mem: `16GB`, `90%`, `auto`, or bytes; None: not given.
-        devices: What is trained on.
-        otherwise: The budget where none is given.
-        reporter: Receives what is to be known about it.
-
-    Returns:
-        Bytes, the CUDA context included; None: no limit.
+    """Decides how many bytes of GPU memory a process may take, the CUDA context included; None: no limit.
 
     Raises:
         SpecError: If it cannot be read, or is a part of what is free and no GPU is there.
@@ -488,13 +440,8 @@ def stay_within(memory_bytes: int | None, device: str) -> Iterator[None]:
 def read_record(path: Path, kind: type[Record], remedy: str) -> Record | None:
     """Reads a JSON file of a study's folder; None if there is no such file.
 
-    Args:
-        path: The file.
-        kind: The record in it.
-        remedy: What to do once a damaged file is deleted.
-
     Raises:
-        StudyError: If it is damaged.
+        StudyError: If it is damaged, with the remedy once it is deleted.
     """
     try:
         return kind.model_validate_json(path.read_bytes())

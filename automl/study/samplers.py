@@ -20,44 +20,33 @@ from automl.errors import SpecError
 from automl.spec import StudySpec
 from automl.training.schedule import EIGHTHS
 
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
 _FACTOR = 2
 """Of successive halving: half of the trials go on at each rung, for twice as long."""
 
 
 def make_sampler(spec: StudySpec, number: int, known_good: int) -> BaseSampler:
-    """Makes the sampler for one trial.
-
-    Args:
-        spec: Gives sampler and seed.
-        number: How many trials the study has.
-        known_good: Trials that were enqueued; they count as the start-up of a model-based sampler.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _new_sampler(spec, number, known_good)
-
-
-def _new_sampler(spec: StudySpec, number: int, known_good: int) -> BaseSampler:
+    """Makes the sampler for one trial of a study with so many trials, and so many that were enqueued."""
     seed = (spec.seed * 1_000_003 + number) % 2**32
     # A few good recipes are a better start than many random ones: what is drawn next is drawn around them.
     startup = known_good or min(8, max(2, spec.budget.trials // 5))
-    match spec.sampler:
-        case "tpe":
-            # `group` lets multivariate TPE model parameters that exist in one branch only.
-            return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True)
-        case "gp":
-            return GPSampler(seed=seed, n_startup_trials=startup, deterministic_objective=False)
-        case "qmc":
-            # One sequence for the whole study: its points are counted in the storage.
-            # Choices are no part of it; drawn with the sequence's seed they would be the same in every trial.
-            choices = RandomSampler(seed=seed)
-            return QMCSampler(
-                seed=spec.seed, scramble=True, independent_sampler=choices, warn_independent_sampling=False
-            )
-        case "random":
-            return RandomSampler(seed=seed)
+    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+        match spec.sampler:
+            case "tpe":
+                # `group` lets multivariate TPE model parameters that exist in one branch only.
+                return TPESampler(
+                    seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
+                )
+            case "gp":
+                return GPSampler(seed=seed, n_startup_trials=startup, deterministic_objective=False)
+            case "qmc":
+                # One sequence for the whole study: its points are counted in the storage.
+                # Choices are no part of it; drawn with the sequence's seed they would be the same in every trial.
+                choices = RandomSampler(seed=seed)
+                return QMCSampler(
+                    seed=spec.seed, scramble=True, independent_sampler=choices, warn_independent_sampling=False
+                )
+            case "random":
+                return RandomSampler(seed=seed)
 
 
 def make_pruner(spec: StudySpec) -> BasePruner:

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,17 +49,12 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A study with its trials.
-
-    Attributes:
-        study: The Optuna study.
-        folder: Its files.
-        setup: Data, space and pool.
-    """
+    """A study with its trials."""
 
     study: optuna.Study
     folder: StudyFolder
     setup: StudySetup = field(repr=False)
+    """Data, space and pool."""
 
     @property
     def metric(self) -> str:
@@ -162,6 +157,11 @@ class _Search:
     started: float
     recipes_to_confirm: int
     stopping: bool = False
+    written: int = -1
+    """Trials that had ended when the results were last written."""
+
+    def __post_init__(self) -> None:
+        self.print_line = self.reporter.print_line
 
     def run_study(self) -> SearchResult:
         devices = find_devices(self.spec.device)
@@ -177,32 +177,27 @@ class _Search:
         deadline = self.started + self.spec.budget.timeout if self.spec.budget.timeout else None
         supervisor = Supervisor(folder, read_storage_url(folder), devices, deadline)
         patience = patience_of(result.study)
-        patience.print_line, patience.should_stop = self.reporter.print_line, lambda: self.stopping
-        with catch_interrupts(self._make_stop(supervisor)):
-            supervisor.watch_workers(self._make_ticker(result, deadline))
+        patience.print_line, patience.should_stop = self.print_line, lambda: self.stopping
+        with catch_interrupts(partial(self._stop, supervisor)):
+            supervisor.watch_workers(partial(self._show_progress, result, deadline))
         _write_results(result)
         if stopped := read_study_record(result.study).stopped:
             raise StudyError(stopped)
-        if self.recipes_to_confirm and result.best is not None and not self.stopping:
-            self._confirm_best(result, deadline)
+        top, runs = self.recipes_to_confirm, folder.path.parent
+        if top and result.best is not None and not self.stopping:
+            left = None if deadline is None else max(1e-3, deadline - time.time())
+            try:
+                confirm(folder.name, top=top, timeout=left, device=self.spec.device, runs=runs, reporter=self.reporter)
+            except AutomlError as exc:  # it takes nothing from the search
+                self.print_line(f"warning: not confirmed: {exc}")
         return result
-
-    def _confirm_best(self, result: SearchResult, deadline: float | None) -> None:
-        """Trains the best recipes again in the time left; an error here takes nothing from the search."""
-        folder, left = result.folder, None if deadline is None else max(1e-3, deadline - time.time())
-        top, device, runs = self.recipes_to_confirm, self.spec.device, folder.path.parent
-        try:
-            confirm(folder.name, top=top, timeout=left, device=device, runs=runs, reporter=self.reporter)
-        except AutomlError as exc:
-            self.reporter.print_line(f"warning: not confirmed: {exc}")
 
     def _open_or_create(self, dataset: Dataset, folder: StudyFolder, devices: tuple[str, ...]) -> SearchResult:
         """Opens the study again after checking that it is the same, or creates it."""
-        print_line = self.reporter.print_line
         spec = self.spec.model_copy(update={"name": folder.name})
         space = open_space(spec, dataset.media)
         try:
-            study = open_study(folder, self.spec.storage, Patience(print_line=print_line))
+            study = open_study(folder, self.spec.storage, Patience(print_line=self.print_line))
         except StorageLost:
             raise
         except StudyError:
@@ -211,7 +206,7 @@ class _Search:
             setup = load_setup(study, folder)
             study = create_study(folder, spec, replace(setup, space=space, dataset=dataset))
             ended = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
-            print_line(f"continuing study {folder.name}: {ended} of {spec.budget.trials} trials are done")
+            self.print_line(f"continuing study {folder.name}: {ended} of {spec.budget.trials} trials are done")
         else:
             memory = decide_budget(spec.budget.gpu_mem, devices)  # one that cannot be given waits for no decoding
             sizes = picture_sizes(dataset)
@@ -219,14 +214,14 @@ class _Search:
             cache = self._decode_views(dataset, space.image_sizes()[-1], views)
             self._warn_of_copies(dataset)
             for line in memory.notes:
-                print_line(line)
-            setup = make_setup(spec, dataset, cache, space, devices, memory.bytes, print_line)
+                self.print_line(line)
+            setup = make_setup(spec, dataset, cache, space, devices, memory.bytes, self.print_line)
             study = create_study(folder, spec, setup)
         if not study.get_trials(deepcopy=False):
             sizes = picture_sizes(setup.dataset)
             crops = describe_crops(setup.space, sizes, setup.dataset.media)
             if crops:
-                print_line(crops)
+                self.print_line(crops)
             enqueue_known_good(study, setup, sizes)
         return SearchResult(study, folder, setup)
 
@@ -244,63 +239,47 @@ class _Search:
             except DataError as exc:
                 if len(views) == 1 or (view is views[-1] and not caches):
                     raise
-                self.reporter.print_line(f"warning: view {view.name} cannot be used: {exc}")
+                self.print_line(f"warning: view {view.name} cannot be used: {exc}")
                 continue
-            self._warn_of_unreadable(caches[-1], "" if view.media == "image" else view.name)
+            count = len(caches[-1].unreadable)
+            label, more = "unreadable, skipped", f"{count} unreadable files in all"
+            if view.media != "image":
+                label = f"view {view.name}"
+                more = f"{label}: {count} clips give no image; their scores are the shares of the classes"
+            self._print_warnings([f"{label}: {name} ({reason})" for name, reason in caches[-1].unreadable], more)
         return caches[0]
 
     def _warn_of_copies(self, dataset: Dataset) -> None:
         """Warns of clips that are nearly the same in two splits: the validation would measure memory."""
-        if dataset.media == "image":
-            return
-        with self.reporter.show_progress("comparing the clips of the splits") as progress:
-            copies = near_copies(dataset, progress)
-        for copy in copies[:_SHOWN]:
-            self.reporter.print_line(f"warning: leak: {copy.sentence}")
-        if len(copies) > _SHOWN:
-            self.reporter.print_line(f"warning: {len(copies)} such leaks in all; automl data lists them")
+        if dataset.media != "image":
+            with self.reporter.show_progress("comparing the clips of the splits") as progress:
+                copies = near_copies(dataset, progress)
+            more = f"{len(copies)} such leaks in all; automl data lists them"
+            self._print_warnings([f"leak: {copy.sentence}" for copy in copies], more)
 
-    def _warn_of_unreadable(self, cache: Cache, view: str) -> None:
-        """Prints the first files that gave no image."""
-        label = f"view {view}: " if view else "unreadable, skipped: "
-        for name, reason in cache.unreadable[:_SHOWN]:
-            self.reporter.print_line(f"warning: {label}{name} ({reason})")
-        count = len(cache.unreadable)
-        if count > _SHOWN and view:
-            self.reporter.print_line(
-                f"warning: view {view}: {count} clips give no image; their scores are the shares of the classes"
-            )
-        elif count > _SHOWN:
-            self.reporter.print_line(f"warning: {count} unreadable files in all")
+    def _print_warnings(self, warnings: list[str], more: str) -> None:
+        """Prints the first warnings and, where there are others, one line about all of them."""
+        for line in [*warnings[:_SHOWN], *([more] if len(warnings) > _SHOWN else [])]:
+            self.print_line(f"warning: {line}")
 
-    def _make_stop(self, supervisor: Supervisor) -> Callable[[], None]:
-        """Makes the answer to Ctrl-C: the first stops the workers after their epochs, the second stops now."""
+    def _stop(self, supervisor: Supervisor) -> None:
+        """Answers Ctrl-C: the first stops the workers after their epochs, the second stops now."""
+        if self.stopping:
+            raise KeyboardInterrupt
+        self.stopping = True
+        supervisor.stop()
 
-        def stop_search() -> None:
-            if self.stopping:
-                raise KeyboardInterrupt
-            self.stopping = True
-            supervisor.stop()
-
-        return stop_search
-
-    def _make_ticker(self, result: SearchResult, deadline: float | None) -> Callable[[], None]:
-        """Makes a callback that shows progress, and keeps `best.yaml` and `trials.csv` current."""
-        written = -1
-
-        def show_and_write() -> None:
-            nonlocal written
-            try:
-                self.reporter.show_study(result, deadline, self.stopping)
-                ended = sum(trial.state.is_finished() for trial in result.study.get_trials(deepcopy=False))
-                if ended != written:
-                    written = ended
-                    _write_results(result)
-            except StorageLost:
-                if not self.stopping:  # else the workers end without it
-                    raise
-
-        return show_and_write
+    def _show_progress(self, result: SearchResult, deadline: float | None) -> None:
+        """Shows where the study is, and keeps `best.yaml` and `trials.csv` current."""
+        try:
+            self.reporter.show_study(result, deadline, self.stopping)
+            ended = sum(trial.state.is_finished() for trial in result.study.get_trials(deepcopy=False))
+            if ended != self.written:
+                self.written = ended
+                _write_results(result)
+        except StorageLost:
+            if not self.stopping:  # else the workers end without it
+                raise
 
     def _print_dataset(self, dataset: Dataset) -> None:
         """Prints what was read: samples by split and class, then notes and warnings."""
@@ -311,22 +290,22 @@ class _Search:
                 numbers = zip(counts.index, counts, strict=True)
                 classes = ", ".join(f"{number} {dataset.classes[label]}" for label, number in numbers)
                 parts.append(f"{split} {counts.sum()} ({classes})")
-        self.reporter.print_line(f"data: {dataset.name}, {dataset.format} format; {'; '.join(parts)}")
+        self.print_line(f"data: {dataset.name}, {dataset.format} format; {'; '.join(parts)}")
         for line in dataset.remarks:
-            self.reporter.print_line(f"read: {line}")
+            self.print_line(f"read: {line}")
         for problem in dataset.problems:
-            self.reporter.print_line(f"warning: {problem}")
+            self.print_line(f"warning: {problem}")
 
     def _print_pool(self, setup: StudySetup, devices: tuple[str, ...]) -> None:
         """Prints each backbone of the pool with its needs, and what a CPU means for the search."""
         for note in setup.pool.notes:
-            self.reporter.print_line(f"note: {note}")
+            self.print_line(f"note: {note}")
         train = int((setup.dataset.samples["split"] == "train").sum())
         for rank, entry in enumerate(setup.pool.entries):
             timing = entry.timing
             epoch = format_seconds(timing.train_seconds * train)
             limits = entry.describe_limits()
-            self.reporter.print_line(
+            self.print_line(
                 f"pool {rank}: {entry.backbone} · score {entry.score:+.2f} · {entry.params_m:.3g}M parameters · "
                 f"{entry.memory.describe(setup.memory_bytes)} · {epoch} an epoch at {timing.image_size} px · "
                 f"{timing.precision} {timing.memory_format}{f' · {limits}' if limits else ''}"
@@ -335,7 +314,7 @@ class _Search:
             limit = f"; one trial may take {format_seconds(setup.trial_seconds)}" if setup.trial_seconds else ""
             memory = f"{format_bytes(setup.memory_bytes)} of GPU memory" if setup.memory_bytes else ""
             budget = f" {memory} still decide, by prediction, which recipes fit;" if memory else ""
-            self.reporter.print_line(
+            self.print_line(
                 f"training on the CPU: no GPU here;{budget} recipes too long for the time budget are shortened{limit}"
             )
 

@@ -57,25 +57,21 @@ _DATASET_KEYS = ("root", "format", "classes", "real_class", "positive", "problem
 
 @dataclass(frozen=True)
 class StudySetup:
-    """What a study has fixed.
-
-    Attributes:
-        dataset: The samples, split.
-        space: What may vary; with the data's face detector in its views.
-        pool: The backbones.
-        metric: Of the validation split, by which trials are compared.
-        cache_size: Pixels per side at which images are decoded.
-        memory_bytes: What training may take of a GPU, the CUDA context included; None: no limit.
-        trial_seconds: How long one trial may train; None: no limit.
-    """
+    """What a study has fixed."""
 
     dataset: Dataset
+    """The samples, split."""
     space: Space
+    """What may vary; with the data's face detector in its views."""
     pool: Pool
     metric: str
+    """Of the validation split, by which trials are compared."""
     cache_size: int
+    """Pixels per side at which images are decoded."""
     memory_bytes: int | None = None
+    """What training may take of a GPU, the CUDA context included; None: no limit."""
     trial_seconds: float | None = None
+    """How long one trial may train; None: no limit."""
 
 
 def make_setup(
@@ -95,17 +91,20 @@ def make_setup(
         cache: Its decoded images; of several views, those of one of them.
         space: What may vary.
         devices: What the study trains on; backbones are timed on the first.
-        memory_bytes: As in `StudySetup`; kept when the study is continued, whatever is free then.
+        memory_bytes: Kept when the study is continued, whatever is free then.
         print_line: Receives what is being done, one line each.
 
     Raises:
         PoolError: If no backbone fits.
     """
+    trial_seconds = spec.budget.trial_time or (spec.budget.timeout and spec.budget.timeout / 4)
+    if not trial_seconds and not is_gpu(devices[0]):
+        trial_seconds = _CPU_TRIAL_SECONDS
     image_sizes = space.image_sizes()
     usable = (dataset.samples["split"] == "train").to_numpy() & cache.readable
     limits = PoolLimits(
         memory_bytes=memory_bytes,
-        trial_seconds=_limit_trial(spec, devices),
+        trial_seconds=trial_seconds,
         min_epochs=min(1.0, space.find_bounds("epochs")[0]),
         image_sizes=image_sizes,
         reference_image_size=image_sizes[len(image_sizes) // 2],
@@ -129,17 +128,8 @@ def make_setup(
         # A backbone that runs at a larger size alone needs larger images; whoever opens the cache decodes them.
         cache_size=max([cache.size, *(size for entry in pool.entries for size in entry.image_sizes)]),
         memory_bytes=memory_bytes,
-        trial_seconds=limits.trial_seconds,
+        trial_seconds=trial_seconds,
     )
-
-
-def _limit_trial(spec: StudySpec, devices: tuple[str, ...]) -> float | None:
-    """Returns the seconds that one trial may train."""
-    if spec.budget.trial_time:
-        return spec.budget.trial_time
-    if spec.budget.timeout:
-        return spec.budget.timeout / 4
-    return None if is_gpu(devices[0]) else _CPU_TRIAL_SECONDS
 
 
 def digest_samples(dataset: Dataset) -> str:
@@ -152,12 +142,7 @@ def digest_samples(dataset: Dataset) -> str:
 
 
 def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> optuna.Study:
-    """Creates a study with its setup, or opens it again after checking that it is the same one.
-
-    Args:
-        folder: Where it lies; holds the samples.
-        spec: What was asked for; of a study that exists, the budgets are taken from it.
-        setup: What is stored; of a study that exists, space and samples are compared.
+    """Creates a study with its setup, or opens it again after checking that it is the same one but for the budgets.
 
     Raises:
         StudyError: If anything but the budgets changed, or the folder or the storage cannot be written.
@@ -272,10 +257,6 @@ def _list_differences(was: Any, now: Any, path: str = "") -> list[tuple[str, Any
 def open_space(spec: StudySpec, media: Medium) -> Space:
     """Loads the search space of a study: the named one, or for `auto` the shipped one for the kind of files.
 
-    Args:
-        spec: Names the space and, perhaps, a face detector, which the views that look for faces then have.
-        media: The kind of the data's files.
-
     Raises:
         SpaceError: If it has mistakes, or a view looks at files of another kind.
     """
@@ -321,10 +302,7 @@ class StudyViews:
     def open_view(self, view: BaseView, progress: Progress | None = None) -> ImageData:
         """Opens the samples through a view; decodes them, if they never were.
 
-        Args:
-            view: Any view that fits the data.
-            progress: Called with (files decoded, files in all); what it raises ends the decoding, which can go on
-                later.
+        What `progress` raises ends the decoding, which can go on later.
 
         Raises:
             DataError: If too many samples show nothing in the view to train on.

@@ -23,6 +23,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from automl.errors import StudyError, first_line
 from automl.files import write_atomically
@@ -62,28 +64,21 @@ def _to_stderr(line: str) -> None:
 
 @dataclass
 class Patience:
-    """Waits for a storage that does not answer.
-
-    Attributes:
-        seconds: How long, from the first call that failed.
-        print_line: Called once when it waits, and once when the storage is back.
-        should_stop: Whether to give up at once.
-        storage: The storage, as messages name it.
-    """
+    """Waits for a storage that does not answer."""
 
     seconds: float = WAIT_SECONDS
+    """How long, from the first call that failed."""
     print_line: Callable[[str], None] = _to_stderr
+    """Called once when it waits, and once when the storage is back."""
     should_stop: Callable[[], bool] = lambda: False
+    """Whether to give up at once."""
     storage: str = ""
+    """The storage, as messages name it."""
     _since: float | None = field(default=None, init=False)
     _pause: float = field(default=0.0, init=False)
 
     def wait(self, error: Exception) -> None:
-        """Sleeps after a call that failed, a little longer each time.
-
-        Raises:
-            StorageLost: If the time is up, or it was asked to stop.
-        """
+        """Sleeps after a call that failed, a little longer each time; raises StorageLost when no time is left."""
         now, reason = time.monotonic(), _describe_error(error)
         if self._since is None:
             self._since, self._pause = now, _PAUSES[0]
@@ -178,8 +173,6 @@ def _find_cause(error: BaseException) -> BaseException:
 
 def _is_gone(error: Exception) -> bool:
     """Returns whether an error means that the storage is out of reach, and not that a call was wrong."""
-    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-
     cause = _find_cause(error)
     if isinstance(cause, DBAPIError):
         return isinstance(cause, InterfaceError | OperationalError) or cause.connection_invalidated
@@ -226,12 +219,7 @@ def open_storage(url: str, patience: Patience | None = None) -> BaseStorage:
 
 
 def open_study(folder: StudyFolder, storage: str | None = None, patience: Patience | None = None) -> optuna.Study:
-    """Loads a study that exists.
-
-    Args:
-        folder: Where it lies.
-        storage: Its storage; None: the one it was created in.
-        patience: Waits for a storage that does not answer now, as for `open_storage`.
+    """Loads a study that exists from its storage, by default the one it was created in; waits as `open_storage`.
 
     Raises:
         StudyError: If there is none in this folder or storage.
@@ -258,8 +246,6 @@ def _connect(url: str) -> _Database | _Journal:
         if not url.endswith(".log"):
             raise StudyError(f"not a storage: {url!r}; give a URL such as sqlite:///study.db, or a .log journal file")
         return _Journal(_JournalFile(Path(absolute_storage(url))))
-    from sqlalchemy import make_url
-
     parsed = make_url(absolute_storage(url))
     driver = parsed.get_dialect().driver
     name = "sqlite" if parsed.get_backend_name() == "sqlite" else driver
@@ -273,8 +259,6 @@ def absolute_storage(url: str) -> str:
         return str(Path(url).expanduser().absolute())
     if not url.startswith("sqlite"):
         return url
-    from sqlalchemy import make_url
-
     parsed = make_url(url)
     if not parsed.database or parsed.database.startswith((":", "file:")):  # in memory, or SQLite's own kind of URL
         return url
@@ -284,9 +268,6 @@ def absolute_storage(url: str) -> str:
 
 def _hide_password(url: str) -> str:
     """Returns a URL without its password."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
     try:
         return make_url(url).render_as_string() if "://" in url else url
     except ArgumentError:
@@ -324,11 +305,7 @@ class _JournalFile(JournalFileBackend):
     """Optuna's journal file, mended where a full disk or a kill cut it short."""
 
     def __init__(self, path: Path) -> None:
-        """Opens a journal, or makes one.
-
-        Raises:
-            StudyError: If it is damaged in a way that cannot be mended.
-        """
+        """Opens a journal, or makes one; raises StudyError if it cannot be mended."""
         lock = _JournalLock(path)
         super().__init__(str(path), lock_obj=lock)
         if next(_list_damaged(path), None) is not None:
@@ -385,11 +362,7 @@ def _is_entry(text: bytes) -> bool:
 
 
 def _mend_journal(path: Path) -> None:
-    """Takes the entries out of lines that were glued to an unfinished one. Needs the lock.
-
-    Raises:
-        StudyError: If a line ends in no entry; nothing is changed then.
-    """
+    """Takes the entries out of lines that were glued to an unfinished one, if each ends in one. Needs the lock."""
     mended = {number: _extract_entries(line) for number, line in _list_damaged(path)}
     if not mended:
         return

@@ -201,69 +201,57 @@ class TrialRow:
     """How often memory ran out; up to two times the trial goes on with smaller micro-batches."""
 
 
-_STATES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-}
+_STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
 def trial_rows(trials: list[FrozenTrial], maximize: bool = True, running: str = "running") -> list[TrialRow]:
-    """Makes one row for each trial that has started, by number.
+    """Makes one row for each trial of a study that has started, by number.
 
     Args:
         trials: Of one study.
         maximize: Whether a larger metric is better.
         running: What to call a trial that has not ended; where no worker is left, it is `unfinished`.
     """
-    states = _STATES | {TrialState.RUNNING: running}
-    return [
-        _make_row(trial, maximize, states[trial.state])
-        for trial in sorted(trials, key=lambda trial: trial.number)
-        if trial.state in _STATES
-    ]
-
-
-def _make_row(trial: FrozenTrial, maximize: bool, state: str) -> TrialRow:
-    values = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
-    value = trial.value if trial.state == TrialState.COMPLETE else (values[-1] if values else None)
-    record = read_trial_record(trial)
-    return TrialRow(
-        number=trial.number,
-        state=state,
-        backbone=record.backbone,
-        image_size=record.image_size,
-        epochs=record.epochs,
-        epochs_done=record.spent.get("epochs_done", 0.0),
-        value=value,
-        best_value=(max if maximize else min)(values) if values else value,
-        seconds=trial.duration.total_seconds() if trial.duration else None,
-        reason=record.error or record.reason,
-        known_good=record.known_good,
-        view=record.view,
-        out_of_memory=len(record.out_of_memory),
-    )
+    states, rows = _STATES | {TrialState.RUNNING: running}, []
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        if trial.state not in states:
+            continue
+        values = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
+        value = trial.value if trial.state == TrialState.COMPLETE else (values[-1] if values else None)
+        record = read_trial_record(trial)
+        row = TrialRow(
+            number=trial.number,
+            state=states[trial.state],
+            backbone=record.backbone,
+            image_size=record.image_size,
+            epochs=record.epochs,
+            epochs_done=record.spent.get("epochs_done", 0.0),
+            value=value,
+            best_value=(max if maximize else min)(values) if values else value,
+            seconds=trial.duration.total_seconds() if trial.duration else None,
+            reason=record.error or record.reason,
+            known_good=record.known_good,
+            view=record.view,
+            out_of_memory=len(record.out_of_memory),
+        )
+        rows.append(row)
+    return rows
 
 
 def trials_table(study: optuna.Study, space: "Space") -> "pd.DataFrame":
-    """Makes the table of all trials with their parameters and metrics, as `trials.csv` holds it.
+    """Makes the table of all trials, as `trials.csv` holds it.
 
-    Returns:
-        A row a trial: what `TrialRow` has, the recipe's drop path (0 where the backbone has none), then `metric.*`,
-        then `param.*` (as a recipe has them, not as indexes).
+    A row a trial: what `TrialRow` has, the recipe's drop path (0 where the backbone has none), then `metric.*`, then
+    `param.*` (as a recipe has them, not as indexes).
     """
     import pandas as pd
 
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-    rows: list[dict[str, Any]] = []
+    rows = []
     for row in trial_rows(list(trials.values()), study.direction == StudyDirection.MAXIMIZE):
         trial = trials[row.number]
         record = read_trial_record(trial)
-        rows.append(
-            vars(row)
-            | {"drop_path": json.loads(record.recipe or "{}").get("drop_path")}
-            | {f"metric.{name}": value for name, value in record.metrics.items()}
-            | {f"param.{name}": value for name, value in space.decode_params(trial.params).items()}
-        )
+        values = vars(row) | {"drop_path": json.loads(record.recipe or "{}").get("drop_path")}
+        values |= {f"metric.{name}": value for name, value in record.metrics.items()}
+        rows.append(values | {f"param.{name}": value for name, value in space.decode_params(trial.params).items()})
     return pd.DataFrame(rows)

@@ -108,63 +108,47 @@ def _take_trial(study: optuna.Study, folder: StudyFolder) -> Iterator[tuple[Tria
 
     Workers take turns here, so that two of them never take up the same trial or one too many.
     """
-    with hold_lock(folder.path / "take.lock"):
-        held = _adopt_trial(study, folder) or _ask_trial(study, folder)
-    if held is None:
-        yield None
-        return
-    taken, holder = held
-    with holder:
+    with ExitStack() as locks:
+        with hold_lock(folder.path / "take.lock"):
+            taken = _adopt_trial(study, folder, locks) or _ask_trial(study, folder, locks)
         yield taken
 
 
-def _try_lock(folder: StudyFolder, number: int) -> ExitStack | None:
-    """Takes a trial's lock, held until the stack is closed; None if another worker holds it."""
-    with ExitStack() as stack:
-        if stack.enter_context(hold_lock(folder.trial_folder(number) / "lock", wait=False)):
-            return stack.pop_all()
-    return None
+def _try_lock(folder: StudyFolder, number: int, locks: ExitStack) -> bool:
+    """Takes a trial's lock, held until the stack is closed; returns False if another worker holds it."""
+    return locks.enter_context(hold_lock(folder.trial_folder(number) / "lock", wait=False))
 
 
-def _adopt_trial(study: optuna.Study, folder: StudyFolder) -> tuple[tuple[Trial, FrozenTrial], ExitStack] | None:
+def _adopt_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tuple[Trial, FrozenTrial] | None:
     """Takes a running trial of this machine that no worker holds."""
     host = socket.gethostname()
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if (read_trial_record(frozen).host or host) != host:
-            continue
-        held = _try_lock(folder, frozen.number)
-        if held is None:
+        if (read_trial_record(frozen).host or host) != host or not _try_lock(folder, frozen.number, locks):
             continue
         # Its worker may have gone on, or ended it, between the two looks.
         frozen = study._storage.get_trial(frozen._trial_id)
         if frozen.state.is_finished():
-            held.close()
             continue
         study.sampler = _choose_sampler(study, frozen.number)
         trial = Trial(study, frozen._trial_id)
         taken_up = read_trial_record(frozen).taken_up + 1
-        if taken_up > _MAX_TAKEN:
-            _end_trial(study, folder, trial, TrialResult(TrialState.FAIL, reason=f"its worker died {taken_up} times"))
-            held.close()
-            continue
-        write_trial_record(trial, taken_up=taken_up)
-        return (trial, frozen), held
+        if taken_up <= _MAX_TAKEN:
+            write_trial_record(trial, taken_up=taken_up)
+            return trial, frozen
+        _end_trial(study, folder, trial, TrialResult(TrialState.FAIL, reason=f"its worker died {taken_up} times"))
     return None
 
 
-def _ask_trial(study: optuna.Study, folder: StudyFolder) -> tuple[tuple[Trial, FrozenTrial], ExitStack] | None:
+def _ask_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tuple[Trial, FrozenTrial] | None:
     """Takes a new trial, unless the study has enough."""
-    trials = study.get_trials(deepcopy=False)
-    number = sum(trial.state != TrialState.WAITING for trial in trials)
+    number = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
     if number >= read_spec(study).budget.trials:
         return None
     study.sampler = _choose_sampler(study, number)
     trial = study.ask()
-    held = _try_lock(folder, trial.number)
-    if held is None:
+    if not _try_lock(folder, trial.number, locks):
         raise StudyError(f"trial {trial.number} is new but locked: two studies share the folder {folder.path}")
-    frozen = next(t for t in study.get_trials(deepcopy=False) if t.number == trial.number)
-    return (trial, frozen), held
+    return trial, study._storage.get_trial(trial._trial_id)
 
 
 def _choose_sampler(study: optuna.Study, number: int) -> BaseSampler:

@@ -26,7 +26,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         raise WeightsError(f"cannot write the checkpoint {path}: {exc}; is the disk full?") from exc
 
 
-def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any] | None:
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """Reads a checkpoint, or None if there is none.
 
     Raises:
@@ -37,8 +37,7 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        return state
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as exc:  # torch.load raises many types for a damaged file
         raise WeightsError(f"{path} is not a checkpoint that is safe to load: {exc}") from exc
 

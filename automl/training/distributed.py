@@ -53,16 +53,12 @@ class ProcessGroup:
         # torch's own conversion loses the activation in timm's BatchNormAct2d
         from timm.layers.norm_act import convert_sync_batchnorm
 
-        converted: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return converted
+        return convert_sync_batchnorm(model)  # type: ignore[no-untyped-call, no-any-return]
 
     def wrap_model(self, model: nn.Module, *, partly_frozen: bool) -> nn.Module:
         """Returns the model to call in training steps: its backward pass averages gradients over the processes.
 
-        Args:
-            model: On its device.
-            partly_frozen: Whether parameters may get no gradient in some steps. torch warns once, without harm, at
-                the first step in which all of them get one.
+        If it is partly frozen in some steps, torch warns once, without harm, at the first step in which it is not.
         """
         if self.size == 1:
             return model
@@ -100,11 +96,8 @@ def current_process_group() -> ProcessGroup:
 def join_process_group(device: str) -> Iterator[str]:
     """Joins the processes that torchrun started, if it did.
 
-    Args:
-        device: `cpu`, or any GPU: each process takes the one of its LOCAL_RANK.
-
     Yields:
-        The device of this process.
+        The device of this process: of GPUs the one of its LOCAL_RANK, whichever is given.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield device

@@ -55,11 +55,11 @@ class Predictor:
         largest: int | None = None,
         on_smaller: Callable[[int, int], None] = lambda _tried, _smaller: None,
     ) -> None:
-        """Moves the network to its device.
+        """Moves the network to its device, in evaluation mode.
 
         Args:
-            model: Is left in evaluation mode.
-            preprocessing: What the model wants of its input.
+            model: The network.
+            preprocessing: What it expects of its input.
             numerics: Precision and memory format.
             device: Where to predict.
             batch_size: Images at once in the beginning; None: as many as are given.
@@ -98,9 +98,8 @@ class Predictor:
     def _predict_part(self, images: Tensor) -> Tensor:
         """Predicts images that may not fit."""
         with autocast(self.device, self._precision):
-            logits = self._model(self._normalize(images))
-        probabilities: Tensor = logits.double().softmax(dim=1).cpu()
-        return probabilities
+            logits: Tensor = self._model(self._normalize(images))
+        return logits.double().softmax(dim=1).cpu()
 
     def _shrink(self, tried: int) -> None:
         """Halves the number of images at once after `tried` did not fit."""
@@ -129,15 +128,8 @@ def split_probabilities(
 
     A sample without an image, such as a clip without sound, has the shares of the classes in training.
 
-    Args:
-        model: Is moved to the device, and left in evaluation mode.
-        recipe: Gives the numerics.
-        data: Has the split.
-        split: Its name.
-        preprocessing: What the model wants of its input.
-        device: Where to predict.
-        batch_size: Images at once; None: the recipe's micro-batch, or its batch.
-        on_smaller: As in `Predictor`.
+    The model is left on the device and in evaluation mode. Without `batch_size`, the recipe's micro-batch or batch is
+    taken; `on_smaller` is as in `Predictor`.
 
     Returns:
         Probabilities (N, classes) float64, of each sample.

@@ -47,7 +47,7 @@ def fit(
     on_out_of_memory: Callable[[OutOfMemory], None] | None = None,
     should_stop: Callable[[bool], bool] = lambda _at_checkpoint: False,
 ) -> Fit:
-    """Trains a recipe.
+    """Trains a recipe on data.
 
     In a group of processes (`distributed.join_process_group`) each calls this with the same arguments; the callbacks
     but `should_stop` are called in the first process alone, and the others return a Fit without history.
@@ -56,11 +56,11 @@ def fit(
         recipe: What to train.
         data: On what.
         weights: Where the pretrained weights are; None: random initialisation.
-        device: `cpu`, `cuda` or `cuda:N`.
+        device: Where to train.
         checkpoint: File to resume from, if it is there, and to write to.
         evaluate: The split to validate on; None: no validation, and the data need no other split than `train`.
-        on_evaluation: Called after each validation, and once for each validation a resumed run has behind it. What
-            it raises ends the run (a pruned trial).
+        on_evaluation: Called after each validation, and for each that a resumed run has behind it. What it raises
+            ends the run (a pruned trial).
         on_step: Called after each optimizer step with (steps done, steps in all).
         on_snapshot: Called after each validation (without validation: at each eighth), before the checkpoint: what it
             keeps on the disk is there when a killed run goes on from that checkpoint.
@@ -70,9 +70,6 @@ def fit(
             micro-batch alone: running out of memory in a training step ends the run.
         should_stop: Called after each step, with whether a checkpoint is being written; True parks the run. Of several
             processes, all call it, and its result counts at checkpoints alone.
-
-    Returns:
-        The trained model, the probabilities of the evaluated split and the history.
 
     Raises:
         Parked: If `should_stop` returned True.
@@ -99,7 +96,9 @@ def fit(
         if snapshot and run.group.is_first:
             on_snapshot(snapshot)
         at_checkpoint = eighth is not None or run.step % per_epoch == 0
-        stop = run.agree_to_stop(should_stop(at_checkpoint), at_checkpoint)
+        stop = should_stop(at_checkpoint)
+        if run.group.size > 1:  # they agree at checkpoints alone, because it waits for a GPU
+            stop = at_checkpoint and run.group.any_process(stop, run.device)
         if checkpoint is not None and run.step < run.total and (at_checkpoint or stop):
             run.save_checkpoint(checkpoint)
         if snapshot and snapshot.evaluation and run.step not in reported:
@@ -158,7 +157,12 @@ class _Run:
         self.model = self.group.synchronise_batchnorms(model.to(self.device).to(memory_format=self.normalize.layout))
         self.buffers = BufferBackup(self.model)
         self.optimizer = make_optimizer(recipe, self.model)
-        self.ema = self._make_ema()
+        self.ema: Any = None
+        if recipe.ema_decay:
+            from timm.utils.model_ema import ModelEmaV3
+
+            # Without a warm-up the average of a short run would be its random beginning.
+            self.ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
         self.scaler = self._make_scaler()
         self.called = self.group.wrap_model(self.model, partly_frozen=self.frozen_steps > 0)
         self.step = 0
@@ -184,10 +188,8 @@ class _Run:
 
     def load_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         """Loads what is left to train on: this process's share of each batch."""
-        arguments = (self.recipe, self.preprocessing.interpolation, self.step, self.total)
-        if self.group.size == 1:
-            return self.data.train_batches(*arguments)
-        return self.data.train_batches(*arguments, share=self.group.share_of_batch(self.batch_size))
+        share = {} if self.group.size == 1 else {"share": self.group.share_of_batch(self.batch_size)}
+        return self.data.train_batches(self.recipe, self.preprocessing.interpolation, self.step, self.total, **share)
 
     def train_step(self, images: Tensor, labels: Tensor) -> bool:
         """Does one optimizer step on a batch of (B, 3, S, S) uint8 images, in micro-batches.
@@ -261,9 +263,7 @@ class _Run:
         loss = float(self.group.mean_over_processes(self.loss_sum)) / max(1, self.loss_steps)
         self.loss_sum.zero_()
         self.loss_steps = 0
-        evaluation = None
-        if self.evaluated is not None:
-            evaluation = self._evaluate(self.evaluated, eighth, epoch, loss)
+        evaluation = self._evaluate(self.evaluated, eighth, epoch, loss) if self.evaluated is not None else None
         return Snapshot(eighth, self.step, epoch, loss, self.train_seconds, self.evaluated_model, evaluation)
 
     def _evaluate(self, split: str, eighth: int, epoch: float, loss: float) -> Evaluation | None:
@@ -289,19 +289,10 @@ class _Run:
         self.history.append(Evaluation(eighth, self.step, epoch, metrics, loss, self.train_seconds, seconds))
         return self.history[-1]
 
-    def agree_to_stop(self, stop: bool, at_checkpoint: bool) -> bool:
-        """Returns whether to stop; several processes agree at checkpoints alone, because it waits for a GPU."""
-        if self.group.size == 1:
-            return stop
-        return at_checkpoint and self.group.any_process(stop, self.device)
-
     @property
     def evaluated_model(self) -> nn.Module:
         """The EMA's weights where there is an EMA."""
-        if self.ema is None:
-            return self.model
-        module: nn.Module = self.ema.module
-        return module
+        return self.ema.module if self.ema is not None else self.model
 
     def save_checkpoint(self, path: Path) -> None:
         """Writes everything `load_checkpoint` needs; the first process does."""
@@ -321,8 +312,7 @@ class _Run:
 
     def load_checkpoint(self, path: Path | None) -> None:
         """Goes on from a checkpoint, if there is one."""
-        state = load_checkpoint(path) if path is not None else None
-        if state is None:
+        if path is None or (state := load_checkpoint(path)) is None:
             return
         self.step, self.train_seconds, loss_sum, self.loss_steps = state["progress"]
         self.loss_sum.fill_(loss_sum)
@@ -333,15 +323,6 @@ class _Run:
             self.ema.module.load_state_dict(state["ema"])
         self.history = [Evaluation(**values) for values in state["history"]]
         self.micro.restore_state(state.get("micro_batches", self.micro.get_state()))
-
-    def _make_ema(self) -> Any:
-        """Makes the moving average of the weights (timm's ModelEmaV3), or None."""
-        if not self.recipe.ema_decay:
-            return None
-        from timm.utils.model_ema import ModelEmaV3
-
-        # Without a warm-up the average of a short run would be its random beginning.
-        return ModelEmaV3(self.model, decay=self.recipe.ema_decay, use_warmup=True)
 
     def _make_scaler(self) -> torch.amp.GradScaler:
         """Makes the loss scaler, which does something in fp16 alone."""

@@ -57,7 +57,7 @@ def bootstrap(
         groups: What each sample belongs to (N,); None, or each sample its own group: samples are independent.
         repeats: Replicates.
         level: Share of the replicates inside the interval.
-        seed: The same seed gives the same interval.
+        seed: Of the draws.
 
     Returns:
         The metric and the interval, which is widened to hold the metric where the replicates lie to one side of it.
@@ -74,7 +74,8 @@ def bootstrap(
     if repeats < 1 or not 0 < level < 1:
         raise ValueError(f"repeats is at least 1 and level between 0 and 1, got {repeats} and {level}")
     value = metric(labels, probabilities)
-    draws = _draw_replicates(labels, groups, np.random.default_rng(seed))
+    random, codes = np.random.default_rng(seed), _number_groups(groups)
+    draws = _draw_within_classes(labels, random) if codes is None else _draw_whole_groups(labels, codes, random)
     replicates = [metric(labels[rows], probabilities[rows]) for rows, _ in zip(draws, range(repeats), strict=False)]
     low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, min(value, float(low)), max(value, float(high)))
@@ -95,18 +96,8 @@ def metric_interval(
 
     It says how the mean would vary with the samples; the models stay the same.
 
-    Args:
-        name: One of `automl.spec.METRICS`.
-        labels: True classes (N,) int.
-        models: The probabilities (N, C) of each model.
-        positive: The positive class, where there are two.
-        groups: What each sample belongs to (N,), as in `bootstrap`.
-        repeats: Replicates; this, `level` and `seed` as in `bootstrap`.
-        level: Share of the replicates inside the interval.
-        seed: Of the draws.
-
-    Raises:
-        DataError: If there are no samples, or only one class where the metric compares classes.
+    Labels, groups and what follows are as in `bootstrap`; name, positive class and errors as in `compute_metric`. Each
+    model has probabilities (N, C).
     """
     # Checked and computed as everywhere else; the replicates may then be computed in a quicker way.
     exact = [compute_metric(name, labels, probabilities, positive) for probabilities in models]
@@ -125,67 +116,54 @@ def metric_interval(
     return bootstrap(metric, labels, stacked, groups, repeats=repeats, level=level, seed=seed)
 
 
-def describe_method(groups: Groups | None = None, repeats: int = _REPEATS, level: float = _LEVEL) -> str:
-    """Names the method of `bootstrap` on samples with these groups, and its papers, in one line."""
+def describe_method(groups: Groups | None = None) -> str:
+    """Names the method of `metric_interval` on samples with these groups, and its papers, in one line."""
+    how = "samples drawn within each class (Robin et al. 2011)"
     if groups is not None and _number_groups(groups) is not None:
         how = f"whole groups drawn, {len(np.unique(groups))} of them (Field & Welsh 2007)"
-    else:
-        how = "samples drawn within each class (Robin et al. 2011)"
-    return (
-        f"{level:.0%} percentile bootstrap, {repeats} replicates, {how}; "
-        "Efron & Tibshirani 1993, Carpenter & Bithell 2000"
-    )
+    papers = "Efron & Tibshirani 1993, Carpenter & Bithell 2000"
+    return f"{_LEVEL:.0%} percentile bootstrap, {_REPEATS} replicates, {how}; {papers}"
 
 
 # --- drawing ------------------------------------------------------------------------------------------------------
 
 
-def _draw_replicates(labels: Labels, groups: Groups | None, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Draws the row numbers of one replicate after the other, without end."""
-    codes = None if groups is None else _number_groups(groups)
-    if codes is None:
-        yield from _draw_within_classes(labels, random)
-        return
-    several = len(np.unique(labels)) > 1
-    for rows in _draw_whole_groups(codes, random):
-        if not several or np.ptp(labels[rows]):
-            yield rows
-
-
-def _number_groups(groups: Groups) -> NDArray[np.int64] | None:
+def _number_groups(groups: Groups | None) -> NDArray[np.int64] | None:
     """Numbers the groups, from 0; None where there is one alone, or where each sample is its own."""
-    names, codes = np.unique(np.asarray(groups), return_inverse=True)
+    names, codes = np.unique([] if groups is None else np.asarray(groups), return_inverse=True)
     return codes if 1 < len(names) < len(codes) else None
 
 
-def _draw_within_classes(strata: Labels, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Draws with replacement, as many of each stratum as there are."""
-    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+def _draw_within_classes(labels: Labels, random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Draws the row numbers of one replicate after the other, without end: as many of each class as there are."""
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     while True:
         yield np.concatenate([rows[random.integers(len(rows), size=len(rows))] for rows in members])
 
 
-def _draw_whole_groups(codes: NDArray[np.int64], random: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Draws as many groups as there are, with replacement; each brings all its members."""
+def _draw_whole_groups(
+    labels: Labels, codes: NDArray[np.int64], random: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Draws row numbers without end: as many groups as there are, of more than one class where the labels are."""
     order, sizes = np.argsort(codes, kind="stable"), np.bincount(codes)
-    starts = np.cumsum(sizes) - sizes
+    starts, several = np.cumsum(sizes) - sizes, np.ptp(labels) > 0
     while True:
         chosen = random.integers(len(sizes), size=len(sizes))
         lengths = sizes[chosen]
         firsts = np.repeat(starts[chosen] - (np.cumsum(lengths) - lengths), lengths)
-        yield order[firsts + np.arange(lengths.sum())]
+        rows = order[firsts + np.arange(lengths.sum())]
+        if not several or np.ptp(labels[rows]):
+            yield rows
 
 
 def _score_samples(name: str, labels: Labels, probabilities: Floats) -> Floats:
     """Computes what each sample adds to a mean over samples: (N, models) of (N, models, C)."""
     if name == "accuracy":
-        right: Floats = (probabilities.argmax(axis=2) == np.asarray(labels)[:, None]).astype(np.float64)
-        return right
+        return np.asarray(probabilities.argmax(axis=2) == np.asarray(labels)[:, None], dtype=np.float64)
     normal = probabilities / probabilities.sum(axis=2, keepdims=True)
     of_truth = np.take_along_axis(normal, np.asarray(labels)[:, None, None], axis=2)[..., 0]
     eps = np.finfo(np.float64).eps
-    surprise: Floats = -np.log(of_truth.clip(eps, 1 - eps))  # clipped as scikit-learn does
-    return surprise
+    return np.asarray(-np.log(of_truth.clip(eps, 1 - eps)))  # clipped as scikit-learn does
 
 
 def _rank_auc(labels: Labels, probabilities: Floats, positive: int) -> float:

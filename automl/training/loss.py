@@ -14,16 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from automl.errors import RecipeError
-from automl.recipe.choices import choice_classes, unknown_choice
-from automl.recipe.loss import CrossEntropy, Focal, Loss
+from automl.recipe.choices import find_entry
+from automl.recipe.learning import CrossEntropy, Focal, Loss
+from automl.schema import Part
 
 
 def make_loss(loss: Loss, class_counts: Sequence[int]) -> nn.Module:
-    """Makes the loss of a recipe.
-
-    Args:
-        loss: The recipe's `loss`.
-        class_counts: Training samples of each class, in class order (C,).
+    """Makes the loss of a recipe from the training samples of each class, in class order (C,).
 
     Returns:
         A module whose `forward(logits, targets)` takes logits (B, C) of any float dtype and soft targets (B, C), and
@@ -35,22 +32,8 @@ def make_loss(loss: Loss, class_counts: Sequence[int]) -> nn.Module:
     counts = list(class_counts)
     if len(counts) < 2 or sum(counts) < 1 or min(counts) < 0:
         raise RecipeError(f"a loss needs samples of two classes or more, got {counts} samples a class")
-    return loss_class(loss)(torch.tensor(counts), **loss.model_dump(exclude={"name"}))
-
-
-def loss_class(loss: Loss) -> type[nn.Module]:
-    """Returns the class that computes a recipe's loss.
-
-    Raises:
-        RecipeError: If there is none.
-    """
-    match loss:
-        case CrossEntropy():
-            return CrossEntropyLoss
-        case Focal():
-            return FocalLoss
-        case _:
-            raise unknown_choice("training", "loss", loss, choice_classes(Loss))
+    kind = find_entry("training", "loss", loss, LOSSES)
+    return kind(torch.tensor(counts), **loss.model_dump(exclude={"name"}))
 
 
 def soft_targets(labels: Tensor, classes: int) -> Tensor:
@@ -110,3 +93,7 @@ def balanced_weights(class_counts: Tensor) -> Tensor:
     counts = class_counts.double()
     weights = counts.sum() / (len(counts) * counts.clamp(min=1))
     return torch.where(counts > 0, weights, 0.0).float()
+
+
+LOSSES: dict[type[Part], type[nn.Module]] = {CrossEntropy: CrossEntropyLoss, Focal: FocalLoss}
+"""The class that computes each loss of a recipe."""

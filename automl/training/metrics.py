@@ -36,8 +36,7 @@ class Predictions:
     @property
     def predicted(self) -> Labels:
         """The most probable class of each sample, (N,) int."""
-        predicted: Labels = self.probabilities.argmax(axis=1)
-        return predicted
+        return np.asarray(self.probabilities.argmax(axis=1))
 
     @property
     def present(self) -> Labels:
@@ -49,7 +48,6 @@ class Predictions:
 class Metric:
     """A metric: how it is computed, and which way is better."""
 
-    name: str
     function: Callable[[Predictions], float]
     direction: Literal["maximize", "minimize"] = "maximize"
 
@@ -80,9 +78,6 @@ def compute_metric(name: str, labels: Labels, probabilities: Floats, positive: i
         fpr: The false-positive rate at which `tpr_at_fpr` is read: the best TPR among the thresholds that do not
             exceed it, not interpolated.
 
-    Returns:
-        The metric; `metric_direction` says which way is better.
-
     Raises:
         FloatingPointError: If a probability is NaN or infinite: the training has diverged.
         DataError: If there are no labels, or only one class where the metric compares classes.
@@ -90,24 +85,6 @@ def compute_metric(name: str, labels: Labels, probabilities: Floats, positive: i
     """
     metric = _find_metric(name)
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
-    _check_predictions(labels, probabilities)
-    return metric.function(Predictions(labels, probabilities, positive, fpr))
-
-
-def all_metrics(labels: Labels, probabilities: Floats, positive: int = 1, *, fpr: float = 1e-3) -> dict[str, float]:
-    """Computes every metric; arguments and errors as in `compute_metric`."""
-    return {name: compute_metric(name, labels, probabilities, positive, fpr=fpr) for name in METRICS}
-
-
-def _find_metric(name: str) -> Metric:
-    """Returns the metric of a name, which may come from a user."""
-    if name not in METRICS:
-        raise SpecError(f"no metric {name!r}; choose one of: {', '.join(METRICS)}")
-    return METRICS[name]
-
-
-def _check_predictions(labels: Labels, probabilities: Floats) -> None:
-    """Raises an error for shapes that do not fit, no samples, or probabilities that are not finite."""
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
         raise ValueError(f"labels (N,) and probabilities (N, C) do not fit: {labels.shape}, {probabilities.shape}")
     if not len(labels):
@@ -117,6 +94,19 @@ def _check_predictions(labels: Labels, probabilities: Floats) -> None:
             f"{broken} of {len(labels)} predictions are NaN or infinite: the training has diverged; "
             "lower the learning rate, clip gradients, or use fp32"
         )
+    return metric.function(Predictions(labels, probabilities, positive, fpr))
+
+
+def all_metrics(labels: Labels, probabilities: Floats, positive: int = 1) -> dict[str, float]:
+    """Computes every metric; arguments and errors as in `compute_metric`."""
+    return {name: compute_metric(name, labels, probabilities, positive) for name in METRICS}
+
+
+def _find_metric(name: str) -> Metric:
+    """Returns the metric of a name, which may come from a user."""
+    if name not in METRICS:
+        raise SpecError(f"no metric {name!r}; choose one of: {', '.join(METRICS)}")
+    return METRICS[name]
 
 
 # --- of the ranks of scores ---------------------------------------------------------------------------------------
@@ -128,11 +118,6 @@ def _average_over_classes(name: str, score: Callable[[Any, Any, float], float], 
         raise DataError(f"{name} compares classes, but all {len(given.labels)} samples are of class {given.present[0]}")
     chosen = [given.positive] if given.probabilities.shape[1] == 2 else given.present
     return float(np.mean([score(given.labels == k, given.probabilities[:, k], given.fpr) for k in chosen]))
-
-
-def _roc_auc(truth: Any, scores: Any, _fpr: float) -> float:
-    """Computes the area under the ROC curve of one class against the rest."""
-    return float(roc_auc_score(truth, scores))
 
 
 def _tpr_at_fpr(truth: Any, scores: Any, limit: float) -> float:
@@ -160,15 +145,9 @@ def _log_loss(given: Predictions) -> float:
     return float(log_loss(given.labels, normal, labels=range(normal.shape[1])))
 
 
-def _accuracy(given: Predictions) -> float:
-    """Computes the share of right decisions."""
-    return float(np.mean(given.predicted == given.labels))
-
-
 def _balanced_accuracy(given: Predictions) -> float:
     """Computes the mean recall; scikit-learn's own function warns of classes that are only predicted."""
-    recall = recall_score(given.labels, given.predicted, labels=given.present, average="macro", zero_division=0)
-    return float(recall)
+    return float(recall_score(given.labels, given.predicted, labels=given.present, average="macro", zero_division=0))
 
 
 def _f1(given: Predictions) -> float:
@@ -179,15 +158,12 @@ def _f1(given: Predictions) -> float:
 
 
 METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("auc", partial(_average_over_classes, "auc", _roc_auc)),
-        Metric("accuracy", _accuracy),
-        Metric("balanced_accuracy", _balanced_accuracy),
-        Metric("f1", _f1),
-        Metric("log_loss", _log_loss, "minimize"),
-        Metric("tpr_at_fpr", partial(_average_over_classes, "tpr_at_fpr", _tpr_at_fpr)),
-        Metric("eer", partial(_average_over_classes, "eer", _equal_error_rate), "minimize"),
-    )
+    "auc": Metric(partial(_average_over_classes, "auc", lambda truth, scores, _: roc_auc_score(truth, scores))),
+    "accuracy": Metric(lambda given: float(np.mean(given.predicted == given.labels))),
+    "balanced_accuracy": Metric(_balanced_accuracy),
+    "f1": Metric(_f1),
+    "log_loss": Metric(_log_loss, "minimize"),
+    "tpr_at_fpr": Metric(partial(_average_over_classes, "tpr_at_fpr", _tpr_at_fpr)),
+    "eer": Metric(partial(_average_over_classes, "eer", _equal_error_rate), "minimize"),
 }
 """Every metric by its name."""

@@ -7,27 +7,27 @@ newest versions integer labels, and draws from numpy's global generator. torchvi
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from automl.recipe.choices import choice_classes, unknown_choice
-from automl.recipe.mixing import CutMix, Mixing, Mixup, NoMixing
+from automl.recipe.choices import find_entry
+from automl.recipe.learning import CutMix, Mixing, Mixup, NoMixing
+from automl.schema import Part
 
 Mix = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 """Images (B, C, H, W) float, soft targets (B, C) and the step → the same two, mixed."""
+
+TORCHVISION_NAMES: dict[type[Part], str] = {NoMixing: "", Mixup: "MixUp", CutMix: "CutMix"}
+"""torchvision's class for each mixing of a recipe; none for none."""
 
 
 def make_mixing(mixing: Mixing, classes: int, seed: int) -> Mix:
     """Makes the mixing of a recipe.
 
     Each image is mixed with its neighbour in the batch (the batch is shuffled), in one proportion for the whole batch.
-
-    Args:
-        mixing: The recipe's `mixing`.
-        classes: Number of classes, C.
-        seed: Of the training run.
 
     Returns:
         A function of images (B, 3, H, W) float, soft targets (B, C) fp32 and a step index, which should differ
@@ -37,27 +37,17 @@ def make_mixing(mixing: Mixing, classes: int, seed: int) -> Mix:
     Raises:
         RecipeError: If there is no such mixing.
     """
+    name = find_entry("training", "mixing", mixing, TORCHVISION_NAMES)
+    if isinstance(mixing, NoMixing):
+        return lambda images, targets, _step: (images, targets)
     from torchvision.transforms import v2
 
-    match mixing:
-        case NoMixing():
-            return lambda images, targets, _step: (images, targets)
-        case Mixup():
-            kind: type[v2.Transform] = v2.MixUp
-        case CutMix():
-            kind = v2.CutMix
-        case _:
-            raise unknown_choice("training", "mixing", mixing, choice_classes(Mixing))
-    return partial(mix_sometimes, kind(alpha=mixing.alpha, num_classes=classes), mixing.probability, seed)
+    transform = getattr(v2, name)(alpha=mixing.alpha, num_classes=classes)
+    return partial(mix_sometimes, transform, mixing.probability, seed)
 
 
 def mix_sometimes(
-    transform: Callable[..., tuple[Tensor, Tensor]],
-    probability: float,
-    seed: int,
-    images: Tensor,
-    targets: Tensor,
-    step: int,
+    transform: Callable[..., Any], probability: float, seed: int, images: Tensor, targets: Tensor, step: int
 ) -> tuple[Tensor, Tensor]:
     """Mixes a batch or leaves it as it is, by (seed, step) alone."""
     # One generator seed for both, without the collisions that a sum has.
@@ -66,4 +56,5 @@ def mix_sometimes(
         torch.default_generator.manual_seed(int(state >> np.uint64(1)))
         if torch.rand(()).item() >= probability:
             return images, targets
-        return transform(images, targets)
+        images, targets = transform(images, targets)
+    return images, targets

@@ -54,11 +54,7 @@ def none_if_out_of_memory(attempt: Callable[[], Result]) -> Result | None:
 
 
 class BufferBackup:
-    """A copy of a network's buffers: BatchNorm's statistics move in each forward pass, also in one that failed.
-
-    It costs as much memory as the buffers and, in each step, one call for each of their types; nothing for a network
-    without buffers.
-    """
+    """A copy of a network's buffers: BatchNorm's statistics move in each forward pass, also in one that failed."""
 
     def __init__(self, model: nn.Module) -> None:
         by_type: dict[torch.dtype, list[Tensor]] = {}
@@ -93,10 +89,10 @@ class MicroBatches:
         size: int | None,
         on_out_of_memory: Callable[[OutOfMemory], None] | None,
     ) -> None:
-        """Plans the micro-batches of a training.
+        """Plans the micro-batches of a training; a BatchNorm in the model needs two images in each.
 
         Args:
-            model: A BatchNorm in it needs two images in each micro-batch.
+            model: The network.
             shares: The fewest and the most images of a batch that one process trains on; all of several processes
                 have the same number of micro-batches.
             size: Images of a micro-batch, at most; None: the whole batch.
@@ -126,11 +122,7 @@ class MicroBatches:
     ) -> Result:
         """Repeats what may be repeated, with smaller micro-batches each time memory runs out.
 
-        Args:
-            attempt: Splits by `split_batch`; returns anything but None.
-            undo: Called after an attempt that failed, to leave no trace of it.
-            step: Optimizer steps that are done.
-            device: Where.
+        An attempt splits by `split_batch` and returns anything but None; `undo` leaves no trace of one that failed.
 
         Raises:
             MemoryBudgetError: If it has run out too often, or the micro-batch can be no smaller.
@@ -144,13 +136,10 @@ class MicroBatches:
         return result
 
     def try_once(self, attempt: Callable[[], Literal[True]], step: int) -> bool:
-        """Does what must not be repeated.
+        """Does what must not be repeated; may raise what `retry_smaller` does.
 
         Returns:
             Whether it was done; if not, it may be half done, and the micro-batches are smaller from now on.
-
-        Raises:
-            MemoryBudgetError: As `retry_smaller`.
         """
         if self._on_out_of_memory is None:
             return attempt()
@@ -160,11 +149,7 @@ class MicroBatches:
         return True
 
     def note_evaluation(self, step: int, tried: int, smaller: int) -> None:
-        """Counts that memory ran out in evaluation.
-
-        Raises:
-            MemoryBudgetError: If memory has run out too often.
-        """
+        """Counts that memory ran out in evaluation; raises MemoryBudgetError if it has run out too often."""
         self.evaluation_size = smaller
         self._report(OutOfMemory(step, "evaluation", tried, smaller))
 

@@ -13,8 +13,9 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from automl.recipe.choices import choice_classes, unknown_choice
-from automl.recipe.schedule import Cosine, OneCycle, Schedule, StepLR, Wsd
+from automl.recipe.choices import find_entry
+from automl.recipe.learning import Cosine, OneCycle, Schedule, StepLR, Wsd
+from automl.schema import Part
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -42,17 +43,11 @@ _TRAINING_FACTOR = 3
 
 
 def lr_factor(schedule: Schedule, step: int, total_steps: int) -> float:
-    """Computes what the base learning rate is multiplied by in one optimizer step.
+    """Computes what the base learning rate is multiplied by in one optimizer step, in [0, 1].
 
     The first step never has factor 0, and the last one only nearly, so that none is wasted.
 
-    Args:
-        schedule: The recipe's `schedule`.
-        step: Index of the optimizer step, from 0; beyond the last step the last one's factor holds.
-        total_steps: Optimizer steps in the whole run.
-
-    Returns:
-        A factor in [0, 1].
+    Steps count from 0; beyond the last of `total_steps` the last one's factor holds.
 
     Raises:
         ValueError: If `step` is negative or `total_steps` below 1.
@@ -60,27 +55,8 @@ def lr_factor(schedule: Schedule, step: int, total_steps: int) -> float:
     """
     if step < 0 or total_steps < 1:
         raise ValueError(f"a step is 0 or more of 1 or more steps, got {step=}, {total_steps=}")
-    function = schedule_function(schedule)
+    function = find_entry("training", "schedule", schedule, SCHEDULES)
     return function(min(step, total_steps - 1), total_steps, **schedule.model_dump(exclude={"name"}))
-
-
-def schedule_function(schedule: Schedule) -> Callable[..., float]:
-    """Returns the function that computes a recipe's schedule: from 0 <= step < steps and the schedule's fields.
-
-    Raises:
-        RecipeError: If there is none.
-    """
-    match schedule:
-        case StepLR():
-            return step_factor
-        case Cosine():
-            return cosine_factor
-        case OneCycle():
-            return one_cycle_factor
-        case Wsd():
-            return wsd_factor
-        case _:
-            raise unknown_choice("training", "schedule", schedule, choice_classes(Schedule))
 
 
 def set_learning_rates(optimizer: "Optimizer", factor: float) -> None:
@@ -130,17 +106,20 @@ def _half_cosine(progress: float) -> float:
     return (1 + math.cos(math.pi * progress)) / 2
 
 
+SCHEDULES: dict[type[Part], Callable[..., float]] = {
+    StepLR: step_factor,
+    Cosine: cosine_factor,
+    OneCycle: one_cycle_factor,
+    Wsd: wsd_factor,
+}
+"""The function that computes each schedule of a recipe: of 0 <= step < steps, and the schedule's fields."""
+
+
 # --- validation ---------------------------------------------------------------------------------------------------
 
 
 def evaluation_steps(total_steps: int, epochs: float, train_images: int, validation_images: int) -> dict[int, int]:
     """Chooses after which optimizer steps to validate: at each eighth, or at fewer where that would cost too much.
-
-    Args:
-        total_steps: Optimizer steps of the run.
-        epochs: Its epochs.
-        train_images: Images in an epoch.
-        validation_images: Images in a validation.
 
     Returns:
         The eighth (1 … 8) by the number of steps done; the last step is always in it. It depends on counts only,

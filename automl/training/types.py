@@ -13,6 +13,8 @@ from automl.views.base import ClipView
 if TYPE_CHECKING:
     import numpy as np
 
+Color = tuple[float, float, float]
+
 
 class Parked(Exception):  # noqa: N818 - not an error: the run stopped at a checkpoint and can go on
     """The run was asked to stop; its checkpoint is written."""
@@ -35,9 +37,7 @@ class Data(Protocol):
     def positive(self) -> int: ...  # noqa: D102
     def labels(self, split: str) -> "np.ndarray[Any, Any]": ...  # noqa: D102
     def counts(self, split: str) -> "np.ndarray[Any, Any]": ...  # noqa: D102
-    def channel_statistics(  # noqa: D102
-        self,
-    ) -> tuple[tuple[float, float, float], tuple[float, float, float]]: ...
+    def channel_statistics(self) -> tuple[Color, Color]: ...  # noqa: D102
     def batch_size(self, recipe: Recipe) -> int: ...  # noqa: D102
     def steps_per_epoch(self, recipe: Recipe) -> int: ...  # noqa: D102
     def train_batches(  # noqa: D102
@@ -49,18 +49,12 @@ class Data(Protocol):
 
 
 def expected_input(model: nn.Module, recipe: Recipe, data: Data) -> Preprocessing:
-    """Returns what a network learns to expect of its input.
-
-    Args:
-        model: The recipe's.
-        recipe: Its view says whether channels are normalised as for the backbone's weights or by the training images.
-        data: Has the training images.
-    """
-    found = read_preprocessing(model)
+    """Returns what a network learns to expect of its input: normalised as its weights were trained, or by the data."""
+    own = read_preprocessing(model)
     if isinstance(recipe.view, ClipView) and recipe.view.normalize == "dataset":
         mean, std = data.channel_statistics()
-        return replace(found, mean=mean, std=std)
-    return found
+        return replace(own, mean=mean, std=std)
+    return own
 
 
 @dataclass(frozen=True)
@@ -83,14 +77,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at one of its eighths."""
+    """A run at one of its eighths; the numbers are as in `Evaluation`."""
 
     eighth: int
-    """Eighths of the run that are done, 1 … 8."""
     step: int
     epoch: float
     train_loss: float
-    """Mean over the steps since the last snapshot."""
     train_seconds: float
     model: nn.Module
     """With the weights that are evaluated (the EMA's, if the recipe has one); they change with the next step."""

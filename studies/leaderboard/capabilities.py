@@ -21,13 +21,13 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from automl.backbones.capabilities import COMMAND, METHOD, SHIPPED, SIZES, Capabilities, rename_problem
+from automl.backbones.capability_table import COMMAND, METHOD, SHIPPED, SIZES, Capabilities, rename_problem
 from automl.files import write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Examines the backbones named, or all, and writes the table."""
-    from automl.backbones.examine import examine_backbones
+    from automl.backbones.capabilities import examine_backbones
     from automl.backbones.table import load_table
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -50,7 +50,7 @@ from automl.backbones.weights import make_model
 from automl.memory import trace
 from automl.memory.step import describe_step
 from automl.recipe import Recipe
-from automl.recipe.schedule import StepLR
+from automl.recipe.learning import StepLR
 from automl.training.evaluation import Normalize
 from automl.training.fit import fit
 from automl.training.optimizer import make_optimizer

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from automl.backbones.capabilities import Capabilities
+    from automl.backbones.capability_table import Capabilities
 
 HERE = Path(__file__).parent
 SPACE_SIZES = (128, 160, 192, 224, 256)
@@ -32,7 +32,7 @@ not drawn for it, nor is stochastic depth where a network has none. `automl back
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes the page."""
-    from automl.backbones.capabilities import SHIPPED, load_capabilities
+    from automl.backbones.capability_table import SHIPPED, load_capabilities
     from automl.files import read_header
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -5,15 +5,13 @@ import pytest
 import torch
 
 from automl.backbones.capabilities import (
-    SIZES,
-    Capabilities,
     check_image_size,
+    examine_backbones,
     find_capabilities,
-    load_capabilities,
-    shipped_capabilities,
     without_unsupported,
 )
-from automl.backbones.examine import examine_backbone, examine_backbones
+from automl.backbones.capability_table import SIZES, Capabilities, load_capabilities, shipped_capabilities
+from automl.backbones.examine import examine_backbone
 from automl.backbones.table import load_table
 from automl.errors import RecipeError, SpecError
 from automl.files import cache_dir
@@ -108,7 +106,7 @@ def test_alike_weights_are_examined_once(monkeypatch):
         examined.append(name)
         return Capabilities(name, 224)
 
-    monkeypatch.setattr("automl.backbones.examine._examine_all_sizes", find_out)
+    monkeypatch.setattr("automl.backbones.capabilities._examine_all_sizes", find_out)
     found = examine_backbones(["resnet50.a1_in1k", "resnet50.a2_in1k", "resnet50.a3_in1k"])
     assert [row.backbone for row in found] == ["resnet50.a1_in1k", "resnet50.a2_in1k", "resnet50.a3_in1k"]
     assert [row.default_weights for row in found] == [True, False, False]

@@ -9,9 +9,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from automl.backbones.capabilities import load_capabilities
+from automl.backbones.capability_table import load_capabilities
 from automl.cli.backbones import backbones
 from automl.errors import PoolError, SpecError
+from tests.fixtures.terminal import Terminal
 
 app = typer.Typer()
 app.command()(backbones)
@@ -48,11 +49,13 @@ def test_piped_output_is_plain_and_whole():
     assert max(map(len, output.splitlines()[1:-1])) < 200
 
 
-def test_a_narrow_terminal_shows_fewer_columns_and_whole_names():
+def test_a_narrow_terminal_shows_fewer_columns_and_whole_names(monkeypatch):
     for columns in (90, 200):
-        output = call("--limit", "3", FORCE_COLOR="1", COLUMNS=str(columns)).stdout  # rich takes it for a terminal
-        assert "eva02_large_patch14_448.mim_m38m_ft_in22k_in1k" in output
-        assert ("gmacs" in output) == (columns == 200)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+        app(["--limit", "3"], standalone_mode=False)
+        assert "eva02_large_patch14_448.mim_m38m_ft_in22k_in1k" in terminal.getvalue()
+        assert ("gmacs" in terminal.getvalue()) == (columns == 200)
 
 
 def test_filters_combine():
@@ -202,7 +205,7 @@ def test_a_check_examines_with_the_installed_timm_and_names_the_differences(monk
     output = call("--check", "resnet10t.c3_in1k", "vgg11.tv_in1k").output
     assert "2 backbones examined, 0 cannot be built, 0 differences" in output
     rows = [replace(row, drop_path=True) for row in load_capabilities() if row.backbone == "vgg11.tv_in1k"]
-    monkeypatch.setattr("automl.backbones.capabilities.load_capabilities", lambda: rows)
+    monkeypatch.setattr("automl.backbones.capability_table.load_capabilities", lambda: rows)
     result = CliRunner().invoke(app, ["--check", "vgg11.tv_in1k"])
     assert result.exit_code == 1
     assert "1 differences from the table" in result.output

@@ -4,7 +4,7 @@ from typer.testing import CliRunner
 
 from automl.cli.doctor import doctor
 from automl.doctor import checks
-from automl.doctor.report import Fact, Problem, Report
+from automl.doctor.report import Fact, Problem
 
 APP = typer.Typer()
 APP.command()(doctor)
@@ -24,8 +24,8 @@ APP.command()(doctor)
     ],
 )
 def test_a_line_for_each_and_the_exit_code_says_whether_a_search_can_be(monkeypatch, terminal, problems, lines, code):
-    report = Report((Fact("driver", "NVIDIA 550"), Fact("GPU 0", "Tesla T4 [16GB]")), problems)
-    monkeypatch.setattr(checks, "CHECKS", (lambda _: report,))
+    yielded = [Fact("driver", "NVIDIA 550"), Fact("GPU 0", "Tesla T4 [16GB]"), *problems]
+    monkeypatch.setattr(checks, "CHECKS", (lambda _: yielded,))
     result = CliRunner().invoke(APP, env={"FORCE_COLOR": "1", "TERM": "dumb"} if terminal else None)
     assert result.stdout.splitlines() == ["driver: NVIDIA 550", "GPU 0: Tesla T4 [16GB]", *lines]
     assert result.exit_code == code

@@ -1,9 +1,13 @@
+import io
+import sys
+
 import pytest
 from rich.console import Console
 
-from automl.cli.output import count_endings, print_line, print_table, sort_best_first
+from automl.cli.output import count_endings, print_line, print_table, progress_bar, sort_best_first
 from automl.cli.progress import StudyProgress, describe_totals, describe_trial, make_live_table
 from automl.study.trial_record import TrialRow
+from tests.fixtures.terminal import Terminal
 
 
 def row(number, state="complete", value=None, reason="", **values):
@@ -26,12 +30,11 @@ ROWS = [
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_table_is_never_cut_and_its_texts_are_no_markup(capsys, monkeypatch, terminal):
-    if terminal:
-        monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
-        monkeypatch.setenv("COLUMNS", "30")
+def test_a_table_is_never_cut_and_its_texts_are_no_markup(monkeypatch, terminal):
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr(sys, "stdout", stream := Terminal() if terminal else io.StringIO())
     print_table(["data", "n"], [["[red]mine", "1"], ["a" * 60, "20"]], left=("data",))
-    printed = capsys.readouterr().out
+    printed = stream.getvalue()
     assert "[red]mine" in printed
     if terminal:
         assert printed.count("a") == 62  # "data", and a name that is folded
@@ -86,3 +89,13 @@ def test_the_live_table_shows_the_latest_trials_and_how_far_they_are(capsys):
     Console(width=120).print(make_live_table(progress))
     text = capsys.readouterr().out
     assert all(row.state in text for row in ROWS)
+
+
+def test_a_pipe_gets_no_control_codes_even_if_colours_are_forced(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as ipykernel does
+    print_table(("backbone", "auc"), [("resnet18", "0.9")], left=("backbone",))
+    with progress_bar("decoding") as progress:
+        progress(1, 2)
+    captured = capsys.readouterr()
+    assert "resnet18" in captured.out
+    assert "\x1b" not in captured.out + captured.err

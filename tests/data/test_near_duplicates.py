@@ -269,10 +269,10 @@ def test_candidates_are_those_most_of_whose_images_are_near(seed):
     rows = np.sort(rng.integers(0, 40, 150))  # some rows have many images, some none
     hashes = rng.choice(rng.integers(0, 2**63, 12, dtype=np.uint64), len(rows))  # many are equal, the others far
     images = copies._Images(rows, np.zeros_like(rows), hashes)
-    left = np.arange(40) < 17
+    left = rows < 17
     found = [
         tuple(pair)
-        for pairs in copies._find_candidates(images.select_rows(left), images.select_rows(~left), 3, copies._Groups(40))
+        for pairs in copies._find_candidates(images[left], images[~left], 3, copies._Groups(40))
         for pair in pairs.tolist()
     ]
     expected = []

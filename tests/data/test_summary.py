@@ -199,7 +199,7 @@ def test_without_a_cache_the_rest_is_still_shown(clips, monkeypatch):
 
 def test_what_is_missing_to_read_clips_is_told(clips, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(DataError, match=r"automl-timm\[media\]"):
+    with pytest.raises(DataError, match=r"pip install .* av$"):
         summary(clips)
 
 

@@ -212,10 +212,10 @@ def test_the_codec_is_silent(image, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_without_pyav_the_codec_names_the_extra(monkeypatch):
+def test_without_pyav_the_codec_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     train_transform(augmentation(), 32)
-    with pytest.raises(DataError, match=r"automl-timm\[media\]"):
+    with pytest.raises(DataError, match=r"pip install .* av$"):
         train_transform(augmentation(codec=0.1), 32)
 
 

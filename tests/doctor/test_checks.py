@@ -9,7 +9,7 @@ import pytest
 from automl.doctor import machine
 from automl.doctor.checks import CHECKS, refuse_hopeless, run_checks
 from automl.doctor.machine import Disk
-from automl.doctor.report import Fact, Options, Problem, Report
+from automl.doctor.report import Fact, Options, Problem, make_report
 from automl.errors import StudyError, WeightsError
 
 GB = 10**9
@@ -25,7 +25,7 @@ def _offline(monkeypatch, tmp_path):
 def test_a_check_reports_facts_on_this_machine_and_sentences_that_say_what_to_do(check, tmp_path):
     weights = tmp_path / "weights"
     weights.mkdir()
-    report = check(Options(tmp_path / "runs", weights))
+    report = make_report(check(Options(tmp_path / "runs", weights)))
     assert check.__name__.startswith("check_")
     assert check.__doc__.startswith("Reports ")
     assert report.findings
@@ -59,8 +59,8 @@ def test_the_checks_are_imported_without_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_reports_add_up():
-    both = Report((Fact("a", "1"),), (Problem("x"),)) + Report((Fact("b", "2"),), (Problem("y", fatal=True),))
+def test_a_report_has_all_that_was_yielded():
+    both = make_report([Fact("a", "1"), Problem("x"), Problem("y", fatal=True), Fact("b", "2")])
     assert [fact.name for fact in both.findings] == ["a", "b"]
     assert [problem.text for problem in both.problems] == ["x", "y"]
     assert not both.can_search

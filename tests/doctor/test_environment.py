@@ -6,13 +6,13 @@ import pytest
 
 from automl.doctor import environment
 from automl.doctor.environment import check_packages, check_weights
-from automl.doctor.report import Options
+from automl.doctor.report import Options, make_report
 
 # --- packages ------------------------------------------------------------------------------------------------------
 
 
 def packages(tmp_path):
-    report = check_packages(Options(tmp_path))
+    report = make_report(check_packages(Options(tmp_path)))
     return {fact.name: fact.text for fact in report.findings}, report.problems
 
 
@@ -82,7 +82,7 @@ def weights(monkeypatch, tmp_path):
 
     def check(folder=None, hub=True):
         monkeypatch.setattr("automl.backbones.weights.hub_reachable", lambda: hub)
-        report = check_weights(Options(tmp_path, folder))
+        report = make_report(check_weights(Options(tmp_path, folder)))
         return {fact.name: fact.text for fact in report.findings}, [problem.text for problem in report.problems]
 
     return check

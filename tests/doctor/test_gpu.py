@@ -4,6 +4,7 @@ import pynvml
 import pytest
 
 from automl.doctor.gpu import examine_gpus
+from automl.doctor.report import make_report
 from tests.fixtures.fake_nvml import GB, FakeGpu, FakeNvml, FakeProcess
 
 ALL = ("sm_60", "sm_75", "sm_80", "sm_86", "sm_90")
@@ -38,7 +39,7 @@ def install(monkeypatch, *gpus, **values):
 
 def examined(torch):
     """The findings by name, and the problems, none of which stops a search."""
-    report = examine_gpus(torch)
+    report = make_report(examine_gpus(torch))
     assert report.can_search
     return {fact.name: fact.text for fact in report.findings}, [problem.text for problem in report.problems]
 

@@ -17,10 +17,15 @@ from automl.doctor.machine import (
     folder_bytes,
     read_memory,
 )
-from automl.doctor.report import Options, Report
+from automl.doctor.report import Options, Report, make_report
 
 GB, GIB = 10**9, 2**30
+RUNS = Path("runs")
 MEMINFO = f"MemTotal: {16 * 2**20} kB\nMemFree: 1 kB\nMemAvailable: {8 * 2**20} kB\n"
+
+
+def run_check(check):
+    return make_report(check(Options(RUNS)))
 
 
 @pytest.fixture
@@ -70,30 +75,30 @@ def test_the_least_memory_of_all_groups_counts(root, files, expected):
     assert read_memory() == expected
 
 
-def test_what_the_system_does_not_show_is_no_error(root, tmp_path):
+def test_what_the_system_does_not_show_is_no_error(root):
     assert read_memory() == (0, 0)
-    assert check_memory(Options(tmp_path)) == check_shared_memory(Options(tmp_path)) == Report()
+    assert run_check(check_memory) == run_check(check_shared_memory) == Report()
 
 
-def test_little_memory(root, tmp_path):
+def test_little_memory(root):
     root({"proc/meminfo": MEMINFO})
-    report = check_memory(Options(tmp_path))
+    report = run_check(check_memory)
     assert report.findings[0].text == "17.2GB, 8.59GB available"
     assert not report.problems
     root({"proc/meminfo": MEMINFO.replace(f"{8 * 2**20}", f"{2 * 2**20}")})
-    assert "only 2.15GB of memory is available" in check_memory(Options(tmp_path)).problems[0].text
+    assert "only 2.15GB of memory is available" in run_check(check_memory).problems[0].text
 
 
 def test_docker_s_little_shared_memory(root, monkeypatch, tmp_path):
     (tmp_path / "dev/shm").mkdir(parents=True)
     size = SimpleNamespace(total=64 * 2**20)
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: size)
-    report = check_shared_memory(Options(tmp_path))
+    report = run_check(check_shared_memory)
     assert report.findings[0].text == "67.1MB"
     assert "(/dev/shm) has only 67.1MB" in report.problems[0].text
     assert "--shm-size=8g" in report.problems[0].text
     size.total = 16 * GB
-    assert not check_shared_memory(Options(tmp_path)).problems
+    assert not run_check(check_shared_memory).problems
 
 
 # --- cores ---------------------------------------------------------------------------------------------------------
@@ -108,11 +113,11 @@ def test_docker_s_little_shared_memory(root, monkeypatch, tmp_path):
     ],
     ids=["all", "affinity", "container"],
 )
-def test_cores(monkeypatch, tmp_path, total, allowed, usable, text, advice):
+def test_cores(monkeypatch, total, allowed, usable, text, advice):
     monkeypatch.setattr(os, "cpu_count", lambda: total)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)), raising=False)
     monkeypatch.setattr(machine, "cpu_threads", lambda: usable)
-    report = check_cores(Options(tmp_path))
+    report = run_check(check_cores)
     assert report.findings[0].text == text
     assert [bool(re.search(advice, problem.text)) for problem in report.problems] == ([True] if advice else [])
 
@@ -121,15 +126,12 @@ def test_cores(monkeypatch, tmp_path, total, allowed, usable, text, advice):
 
 
 def test_the_cache_is_listed_by_kind(tmp_path):
-    assert check_cache(Options(tmp_path)).findings[0].text == f"{tmp_path / 'cache'}: empty"
+    assert run_check(check_cache).findings[0].text == f"{tmp_path / 'cache'}: empty"
     for name, size in (("images/a/images.bin", 3000), ("memory/x.json", 20), (".half/y", 9)):
         path = tmp_path / "cache" / name
         path.parent.mkdir(parents=True)
         path.write_bytes(bytes(size))
-    assert check_cache(Options(tmp_path)).findings[0].text.endswith("cache: images 3kB, memory 20B")
-
-
-RUNS = Path("runs")
+    assert run_check(check_cache).findings[0].text.endswith("cache: images 3kB, memory 20B")
 
 
 @pytest.fixture
@@ -138,7 +140,7 @@ def disks(monkeypatch):
 
     def check(find):
         monkeypatch.setattr(machine, "find_disk", find)
-        return check_disks(Options(RUNS))
+        return run_check(check_disks)
 
     return check
 

@@ -11,8 +11,7 @@ from automl.exporters.source import find_source
 from automl.models.folder import write_ensemble
 from automl.recipe import Numerics, Recipe
 from automl.recipe.augmentation import Augmentation
-from automl.recipe.mixing import Mixup
-from automl.recipe.optimizer import Sgd
+from automl.recipe.learning import Mixup, Sgd
 from tests.fixtures.models import write
 from tests.fixtures.studies import entry
 

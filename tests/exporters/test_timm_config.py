@@ -39,10 +39,7 @@ from automl.recipe.augmentation import (
     ResizeCrop,
     SquashCrop,
 )
-from automl.recipe.loss import Focal
-from automl.recipe.mixing import CutMix
-from automl.recipe.optimizer import Lion, Sgd
-from automl.recipe.schedule import Cosine, OneCycle, StepLR, Wsd
+from automl.recipe.learning import Cosine, CutMix, Focal, Lion, OneCycle, Sgd, StepLR, Wsd
 from automl.space.space import load_space
 from automl.training.schedule import lr_factor
 from tests.fixtures.recipes import IMAGE_RECIPES

@@ -19,7 +19,7 @@ from automl.memory.envelope import Envelope
 from automl.memory.estimate import CONTEXT_BYTES as ASSUMED_CONTEXT_BYTES
 from automl.memory.step import describe_step, save_envelope
 from automl.recipe import Recipe
-from automl.recipe.optimizer import Sgd
+from automl.recipe.learning import Sgd
 from automl.training.precision import Timing
 from tests.fixtures.fake_nvml import GB, FakeGpu, FakeNvml, FakeProcess
 from tests.fixtures.limited_memory import LimitedMemory

@@ -1,6 +1,5 @@
 import shutil
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,15 +14,7 @@ from automl.views.frame import Frame
 from automl.views.mel import Mel
 from tests.fixtures import damaged as stand_ins
 from tests.fixtures.models import write
-from tests.fixtures.view_clips import background, moving_face, tone, write_clip
-
-
-@pytest.fixture(scope="module")
-def talk(tmp_path_factory):
-    """Sixteen frames of a face, upside down in the tenth, and 1.6 s of a tone."""
-    frames = moving_face(16, step=3)
-    frames[9] = np.ascontiguousarray(frames[9][::-1])
-    return write_clip(tmp_path_factory.mktemp("talk") / "talk.mkv", frames, tone(1.6))
+from tests.fixtures.view_clips import background, moving_face, write_clip
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from automl.models.card import find_weights_licence, render_model_card
 from automl.models.folder import Labels
 from automl.recipe import Recipe
 from automl.recipe.augmentation import Augmentation
-from automl.recipe.mixing import Mixup
+from automl.recipe.learning import Mixup
 
 RECIPE = Recipe(backbone="mobilenetv2_100.ra_in1k", learning_rate=0.0025, mixing=Mixup(alpha=0.3))
 LABELS = Labels(("real", "fake"), 1, (0.5, 0.5))

@@ -1,6 +1,6 @@
 """The script that examines every backbone of the leaderboard."""
 
-from automl.backbones.capabilities import SIZES, Capabilities, load_capabilities
+from automl.backbones.capability_table import SIZES, Capabilities, load_capabilities
 from tests.fixtures.scripts import load_script
 
 capabilities = load_script("leaderboard/capabilities.py")

@@ -4,7 +4,7 @@ import urllib.request
 import pandas as pd
 import pytest
 
-from automl.backbones.capabilities import Capabilities
+from automl.backbones.capability_table import Capabilities
 from automl.backbones.weights import Weights, hub_reachable
 from automl.errors import PoolError, RecipeError, WeightsError
 from automl.gpu.probe import CannotProbe, Measurement, StepMemory

@@ -430,10 +430,9 @@ def test_a_search_that_is_stopping_needs_no_storage_to_come_to_its_end(tmp_path)
     def gone(*_):
         raise StorageLost("gone")
 
-    reporter = SimpleNamespace(show_study=gone)
+    reporter = SimpleNamespace(show_study=gone, print_line=print)
     search = api._Search(spec_without_files(), tmp_path, reporter, 0.0, 0)
-    tick = search._make_ticker(None, None)
     with pytest.raises(StorageLost):
-        tick()
+        search._show_progress(None, None)
     search.stopping = True
-    tick()
+    search._show_progress(None, None)

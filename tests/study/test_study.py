@@ -1,6 +1,7 @@
 import os
 import threading
 import uuid
+from contextlib import ExitStack
 
 import optuna
 import pytest
@@ -304,7 +305,7 @@ def test_a_trial_that_ended_between_two_looks_is_not_taken_up(tmp_path, monkeypa
         stale = slow.get_trials(deepcopy=True)
         monkeypatch.setattr(slow, "get_trials", lambda **_: stale)
         worker._end_trial(study, folder, trial, TrialResult(TrialState.COMPLETE, 0.5))
-    assert worker._adopt_trial(slow, folder) is None
+    assert worker._adopt_trial(slow, folder, ExitStack()) is None
     assert study.trials[0].value == 0.5
 
 

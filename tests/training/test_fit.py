@@ -4,9 +4,7 @@ import torch
 from safetensors.torch import save_file
 
 from automl.backbones.weights import Weights, make_model
-from automl.recipe.loss import CrossEntropy, Focal
-from automl.recipe.mixing import CutMix, Mixup
-from automl.recipe.optimizer import Sgd
+from automl.recipe.learning import CrossEntropy, CutMix, Focal, Mixup, Sgd
 from automl.training.fit import fit, total_steps
 from automl.training.types import Diverged, Parked
 from tests.fixtures.trainings import DATA, Tones, assert_same, recipe_of, without_clock

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl.errors import RecipeError
-from automl.recipe.loss import CrossEntropy, Focal
+from automl.recipe.learning import CrossEntropy, Focal
 from automl.training.loss import make_loss, soft_targets
 
 LOSSES = [

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automl.recipe.mixing import CutMix, Mixup, NoMixing
+from automl.recipe.learning import CutMix, Mixup, NoMixing
 from automl.training.loss import soft_targets
 from automl.training.mixing import make_mixing
 

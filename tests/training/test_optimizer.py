@@ -9,7 +9,7 @@ from torch import nn
 from automl.backbones.heads import freeze_backbone, head_modules
 from automl.errors import RecipeError
 from automl.recipe import Recipe
-from automl.recipe.optimizer import Adam, AdamW, Lion, NAdamW, Sgd
+from automl.recipe.learning import Adam, AdamW, Lion, NAdamW, Sgd
 from automl.training.optimizer import make_optimizer
 
 OPTIMIZERS = [Sgd(), Sgd(momentum=0, nesterov=True), Sgd(nesterov=False), Adam(), AdamW(beta2=0.95), NAdamW(), Lion()]

@@ -12,9 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from automl.errors import MemoryBudgetError
 from automl.recipe import Numerics, Recipe
-from automl.recipe.loss import CrossEntropy
-from automl.recipe.mixing import Mixup
-from automl.recipe.optimizer import Sgd
+from automl.recipe.learning import CrossEntropy, Mixup, Sgd
 from automl.training.fit import fit
 from automl.training.out_of_memory import BufferBackup, MicroBatches, OutOfMemory
 from automl.training.types import Parked

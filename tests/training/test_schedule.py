@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from automl.recipe.schedule import Cosine, OneCycle, StepLR, Wsd
+from automl.recipe.learning import Cosine, OneCycle, StepLR, Wsd
 from automl.training.schedule import EIGHTHS, evaluation_steps, lr_factor, set_learning_rates
 
 SCHEDULES = st.one_of(st.builds(kind, warmup=st.floats(0, 1)) for kind in (StepLR, Cosine, OneCycle)) | st.builds(

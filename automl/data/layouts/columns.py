@@ -40,18 +40,14 @@ _WEAK_LABELS = ("dx", "diagnosis", "breed", "species")  # beside a surer name, t
 GROUP_NAMES = ("group", "group_id", "groups")
 """What people call the column of what stays together, in lower case."""
 
+# what people call the classes of what is genuine and of what is not, in lower case
 GENUINE = frozenset({"real", "genuine", "bonafide", "bona-fide", "bona_fide", "original", "authentic", "pristine"})
-"""What people call the class of what is genuine, in lower case."""
-
 FORGED = frozenset({"fake", "fakes", "deepfake", "deepfakes", "spoof", "spoofed", "forged", "forgery", "manipulated"})
-"""What people call the class of what is not, in lower case."""
 
 COLUMN_OPTIONS = tuple(name for name in DataSpec.model_fields if name.endswith("_column"))
 """The options of the data that name a column of a label file."""
 
-PROBE_ROWS = 200
-"""Rows looked at to recognise the file column, up to twice as many."""
-
+PROBE_ROWS = 200  # looked at to recognise the file column, up to twice as many
 _SPLIT_COLUMNS = ("split", "subset")
 _LIKE_SPLITS = ("usage", "is_valid", "is_val", "is_test", "fold", "set", "partition", "phase")
 _LIKE_GROUPS = (
@@ -66,13 +62,7 @@ _FEW_ROWS = 10  # of so few, labels may all differ
 
 @dataclass(frozen=True)
 class FileColumn:
-    """The column that names files.
-
-    Attributes:
-        name: The column.
-        names: How its names are understood.
-        folder: The column of their folders, where names alone come more than once.
-    """
+    """The column that names files, how its names are understood, and the column of their folders if it is another."""
 
     name: str
     names: Names
@@ -89,15 +79,10 @@ class FileColumn:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a table is which.
+    """Which column of a table is which; `group` and `split` are None if no column says.
 
-    Attributes:
-        files: The files' names.
-        label: The labels; "" if there is none.
-        one_hot: Columns that are a label together, one of them 1 in each row; empty if `label` is one.
-        group: What stays together; None if no column says.
-        split: The split; None if no column says.
-        unused: The others.
+    Either `label` names the labels' column, or it is "" and the columns `one_hot` are a label together, one of them 1
+    in each row; or there is none at all.
     """
 
     files: FileColumn
@@ -145,13 +130,7 @@ def flag_of(option: str) -> str:
 def find_file_column(table: Table, finder: Finder, spec: DataSpec) -> tuple[Table, FileColumn]:
     """Finds the column that names files, and how; it looks at a few rows only.
 
-    Args:
-        table: Any table.
-        finder: The files.
-        spec: Its option for the file column overrides what is recognised.
-
-    Returns:
-        The table, whose first row may have turned out to be no header, and the column.
+    Its first result is the table, whose first row may have turned out to be no header.
 
     Raises:
         DataError: If the column cannot be recognised, with the columns and the flag.
@@ -209,17 +188,9 @@ def _with_folder_column(finder: Finder, columns: dict[str, list[str]], files: Fi
 
 
 def find_columns(table: Table, finder: Finder, spec: DataSpec, like: Columns | None = None) -> tuple[Table, Columns]:
-    """Finds out which column is which.
+    """Finds out which column is which; what `find_file_column` says of the table goes here, too.
 
-    Args:
-        table: Any table.
-        finder: The files.
-        spec: Its column flags override what is recognised.
-        like: The columns of another table of the set, whose label is that of all.
-
-    Returns:
-        The table, whose first row may have turned out to be no header, and its columns; of a table without the label
-        of `like`, `label` is "".
+    `like` are the columns of another table of the set, whose label is that of all: `label` is "" without it.
 
     Raises:
         DataError: If a column cannot be recognised, with the columns and the flag.
@@ -229,9 +200,14 @@ def find_columns(table: Table, finder: Finder, spec: DataSpec, like: Columns | N
     if not rows:
         raise DataError(f"{table.file}: a header and no rows")
     columns = {name: [row[i] for row in rows] for i, name in enumerate(table.header)}
-    split = _wanted_column(table.file, columns, spec, "split_column") or _find_split(columns)
+    named = [name for name in columns if name.lower() in _SPLIT_COLUMNS]
+    named = [name for name in named if {cell.lower() for cell in columns[name]} <= {"", *SPLIT_NAMES}]
+    split = _wanted_column(table.file, columns, spec, "split_column") or next(iter(named), None)
     group = _wanted_column(table.file, columns, spec, "group_column") or _first_known(columns, GROUP_NAMES)
-    group = group or _find_source(columns, files.name)
+    source = _first_known(columns, _SOURCES)
+    if source and source != files.name and not group:  # what files were made of, if most of that is in the table
+        values, known = [value for value in columns[source] if value], set(columns[files.name])
+        group = source if sum(value in known for value in values) > len(values) / 2 else None
     rest = {name: cells for name, cells in columns.items() if name not in (files.name, files.folder, split, group)}
     if like is not None and spec.label_column is None:
         here = like.label in columns if like.label else all(name in columns for name in like.one_hot)
@@ -243,23 +219,12 @@ def find_columns(table: Table, finder: Finder, spec: DataSpec, like: Columns | N
     return table, Columns(files, label, one_hot, group, split, unused)
 
 
-def _find_split(columns: dict[str, list[str]]) -> str | None:
-    """Finds the column that is called a split and holds nothing but names of splits."""
-    named = [name for name in columns if name.lower() in _SPLIT_COLUMNS]
-    return next((name for name in named if {cell.lower() for cell in columns[name]} <= {"", *SPLIT_NAMES}), None)
-
-
 def split_values(file: Path, column: str, values: Sequence[str]) -> tuple[list[str], str]:
     """Translates the values of a split column; an empty one stays so.
 
     Words as in `SPLIT_NAMES`; true and false in a column such as `is_valid`, `is_test` or `train`; 0, 1, 2 for train,
     validation and test (CelebA's partition); of a column of folds, the first is validation and all others are train.
-
-    Returns:
-        The splits, and how values were translated that are no words.
-
-    Raises:
-        DataError: If a value is none of these.
+    The second result is how values were translated that are no words; DataError if a value is none of these.
     """
     split_of = _translate_splits(column, sorted({value.lower() for value in values if value}))
     if unknown := sorted({value for value in values if value and value.lower() not in split_of}):
@@ -272,10 +237,8 @@ def _translate_splits(column: str, distinct: Sequence[str]) -> dict[str, str]:
     """Returns the split that each value of a split column means, without those that are not understood."""
     name = column.lower()
     if set(distinct) <= {*_TRUE, *_FALSE} and (word := re.search(r"train|val|test|holdout", name)):
-        yes, no = {
-            "train": ("train", "validation"),
-            "val": ("validation", "train"),
-        }.get(word[0], ("holdout", "train"))
+        yes = SPLIT_NAMES[word[0]]
+        no = "validation" if yes == "train" else "train"
         return {value: yes if value in _TRUE else no for value in distinct}
     numbers = {value: int(float(value)) for value in distinct if re.fullmatch(r"[0-9]{1,9}(\.0)?", value)}
     if len(numbers) == len(distinct) > 1:
@@ -298,17 +261,11 @@ def _check_header(table: Table, finder: Finder) -> Table:
         for i, cell in enumerate(first):
             values = [row[i] for row in some]
             names = finder.settle_names([cell, *values])
-            if names.hits > 1 and (
-                finder.locate_file(names, cell) or (not counted and _is_one_of(cell, values, names))
-            ):
+            alike = sum(re.sub(r"\d+", "0", value) == re.sub(r"\d+", "0", cell) for value in values)
+            looks_alike = not counted and 2 * alike > len(values) and _are_most(names.hits, values)
+            if names.hits > 1 and (finder.locate_file(names, cell) or looks_alike):
                 return table.with_header(headed=False)
     return table
-
-
-def _is_one_of(cell: str, values: Sequence[str], names: Names) -> bool:
-    """Returns whether a cell looks like most values of its column, but for numbers, and most of these are files."""
-    alike = sum(re.sub(r"\d+", "0", value) == re.sub(r"\d+", "0", cell) for value in values)
-    return 2 * alike > len(values) and _are_most(names.hits, values)
 
 
 def _find_label(
@@ -326,7 +283,8 @@ def _find_label(
         return named[0], ()
     if one_hot := _find_one_hot(columns):
         return "", one_hot
-    worded = [name for name, cells in columns.items() if _are_real_and_fake(cells)]
+    words = {name: {cell.lower() for cell in cells} for name, cells in columns.items()}
+    worded = [name for name, used in words.items() if used <= GENUINE | FORGED and used & GENUINE and used & FORGED]
     odd = {*_LIKE_SPLITS, *_LIKE_GROUPS, "x", "y"}
     plain = [name for name, cells in columns.items() if len(set(cells)) > 1 and name.lower() not in odd]
     if len(plain) == 1 and len(set(columns[plain[0]])) == len(columns[plain[0]]) >= _FEW_ROWS:
@@ -351,26 +309,10 @@ def _find_one_hot(columns: dict[str, list[str]]) -> tuple[str, ...]:
     return tuple(binary) if sums == {1.0} else ()
 
 
-def _are_real_and_fake(cells: Sequence[str]) -> bool:
-    """Returns whether a column holds nothing but words for genuine and forged, both of them."""
-    words = {cell.lower() for cell in cells}
-    return words <= GENUINE | FORGED and bool(words & GENUINE) and bool(words & FORGED)
-
-
 def _same_classes(one: Sequence[str], other: Sequence[str]) -> bool:
     """Returns whether two columns divide the rows into the same classes, by other names."""
     pairs = set(zip(one, other, strict=True))
     return len(pairs) == len(set(one)) == len(set(other))
-
-
-def _find_source(columns: dict[str, list[str]], file_column: str) -> str | None:
-    """Finds the column that names what a file was made of, if that is always another file of the table, or nothing."""
-    name = _first_known(columns, _SOURCES)
-    if name is None or name == file_column:
-        return None
-    files = set(columns[file_column])
-    values = [value for value in columns[name] if value]
-    return name if values and sum(value in files for value in values) > len(values) / 2 else None
 
 
 def _first_known(columns: Iterable[str], known: Sequence[str]) -> str | None:

@@ -63,8 +63,13 @@ def _read_levels(tree: Tree, top: str, read: LabelFile) -> bool:
     inside = [parts for parts in parts_of.values() if parts != [""]]
     depth = min(map(len, inside), default=0)
     names = [{parts[level] for parts in inside} for level in range(depth)]
-    words = [level for level in range(depth) if _are_words(names[level])]
-    split = next((level for level in range(depth) if _are_splits(names[level])), None)
+    # real and fake, perhaps numbered
+    bare = [{re.sub(r"^\d+[-_]", "", name.lower()) for name in level_names} for level_names in names]
+    words = [level for level in range(depth) if bare[level] <= _WORDS and len(bare[level]) > 1]
+    # the training set, and another or nothing else
+    called = [{_split_in(name) for name in level_names} for level_names in names]
+    splits = [level for level in range(depth) if "train" in called[level]]
+    split = next((level for level in splits if "" not in called[level] or len(called[level]) > 2), None)
     label = words[0] if words else next((level for level in range(depth) if level != split), None)
     if label is None or (label == (1 if split == 0 else 0) and split in (0, None)):
         return False
@@ -74,12 +79,12 @@ def _read_levels(tree: Tree, top: str, read: LabelFile) -> bool:
             read.problems.append(_describe_loose_files(tree, top))
             continue
         name = re.sub(r"^\d+[-_]", "", parts[label]) if words else parts[label]
-        called = _split_in(parts[split]) if split is not None else ""
+        own_split = _split_in(parts[split]) if split is not None else ""
         files = tree.files_in(folder)
-        if split is not None and not called:
+        if split is not None and not own_split:
             beside[parts[split]] += len(files)
         else:
-            _add_rows(read, tree, [f"{folder}/{file}" for file in files], name, called)
+            _add_rows(read, tree, [f"{folder}/{file}" for file in files], name, own_split)
     read.problems += [f"{name}/ is no split and is left out: {count} files" for name, count in beside.items()]
     read.remarks.append(f"the classes are the folders of level {label + 1}: {_list_folders(names[label])}")
     if split is not None:
@@ -124,7 +129,12 @@ def _read_classes(tree: Tree, parent: str, split: str, read: LabelFile) -> None:
     folders = tree.folders_in(parent)
     for folder in folders:
         _add_rows(read, tree, list(tree.files_below(folder)), last_part(folder), split)
-    read.problems += [f"{empty!r} holds no images, videos or sounds" for empty in _list_empty_folders(tree, parent)]
+    full = {last_part(folder) for folder in folders}
+    empty = [path for path in sorted((tree.root / parent).iterdir()) if path.is_dir() and path.name not in full]
+    for path in empty:
+        if not path.name.startswith((".", "__MACOSX")):
+            name = f"{path.relative_to(tree.root)}/"
+            read.problems.append(f"{name!r} holds no images, videos or sounds")
     if tree.files_in(parent):
         read.problems.append(_describe_loose_files(tree, parent))
     if folders and not any(tree.files_in(folder) for folder in folders):
@@ -144,32 +154,12 @@ def _describe_loose_files(tree: Tree, folder: str) -> str:
     return f"left out, files of {called}/ that lie in no class folder ({len(loose)}): {list_names(loose)}"
 
 
-def _list_empty_folders(tree: Tree, parent: str) -> list[str]:
-    """Lists the folders beside class folders that hold no media, relative to the root."""
-    full = {last_part(folder) for folder in tree.folders_in(parent)}
-    inside = sorted(path for path in (tree.root / parent).iterdir() if path.is_dir() and path.name not in full)
-    shown = [path for path in inside if not path.name.startswith((".", "__MACOSX"))]
-    return [f"{path.relative_to(tree.root)}/" for path in shown]
-
-
 def _folders_with_files(tree: Tree, top: str) -> Iterator[str]:
     """Yields the folders below and with `top` that hold files themselves."""
     if tree.files_in(top):
         yield top
     for folder in tree.folders_in(top):
         yield from _folders_with_files(tree, folder)
-
-
-def _are_words(names: set[str]) -> bool:
-    """Returns whether folders are called real and fake."""
-    words = {re.sub(r"^\d+[-_]", "", name.lower()) for name in names}
-    return words <= _WORDS and len(words) > 1
-
-
-def _are_splits(names: set[str]) -> bool:
-    """Returns whether folders are called like splits: the training set, and another or nothing else."""
-    called = {_split_in(name) for name in names}
-    return "train" in called and ("" not in called or len(called) > 2)
 
 
 def _split_in(name: str) -> str:

@@ -24,16 +24,10 @@ _TRIED = 1000  # names by which it is settled how all of a table are understood
 
 
 def with_groups(table: pd.DataFrame, root: Path, wanted: Path | None) -> "tuple[pd.Series[str], list[str]]":
-    """Fills in the groups of samples that have none yet.
+    """Fills in the groups of samples that have none yet, "" if still not given; returns warnings, too, one line each.
 
-    Args:
-        table: Columns path (absolute), name (as in the label file, or relative to the root) and group ("" where not
-            given), one row per sample.
-        root: The data's folder or label file.
-        wanted: The table of groups; None: `groups.csv` in the folder, if it is there.
-
-    Returns:
-        The groups, "" where still not given, and warnings, one line each.
+    The samples are those of `recognise.Listing.table`; `wanted` is the table of groups (None: `groups.csv`, if it is in
+    the data's folder or that of the label file).
 
     Raises:
         DataError: If the table cannot be read, none of its names is a sample's, a name may be several samples', or a
@@ -78,10 +72,6 @@ class _Samples:
                 break  # what is not there then is missing, and not to be found in another folder
         return best
 
-    def count_names(self, names: Sequence[str], dropped: int) -> int:
-        """Counts how many of different names are a sample's."""
-        return sum(name in self._by_name or bool(self._index.matches(name, dropped)) for name in set(names))
-
 
 def _find_groups_file(root: Path) -> Path | None:
     """Finds `groups.csv` in a folder, or in the folder of a label file."""
@@ -101,7 +91,12 @@ def _read_groups(file: Path, samples: _Samples) -> dict[str, str]:
     first = table.header[files]
     if table.headed and first.lower() not in FILE_NAMES and samples.find_paths(first, dropped):
         table = table.with_header(headed=False)
-    group = _find_group_column(table, files)
+    rest = [i for i in range(len(table.header)) if i != files]
+    called = [i for i in rest if table.header[i].lower() in GROUP_NAMES]
+    if not called and len(rest) > 1:
+        names = ", ".join(table.header[i] for i in rest)
+        raise DataError(f"{table.file}: cannot tell the groups among {names}; call that column `group`")
+    group = (called or rest)[0]
     groups: dict[str, str] = {}
     for row in table.read_rows():
         if not row[group]:
@@ -119,14 +114,13 @@ def _read_groups(file: Path, samples: _Samples) -> dict[str, str]:
 
 
 def _find_file_column(table: Table, samples: _Samples) -> tuple[int, int]:
-    """Finds the column that names most samples, and how many folders in front of its names to leave out.
-
-    Raises:
-        DataError: If none of the names is a sample's.
-    """
+    """Finds the column that names most samples, and how many folders in front of its names to leave out."""
     columns = list(zip(*table.read_rows(), strict=True)) or [()] * len(table.header)
     dropped = [samples.settle_dropped(cells) for cells in columns]
-    hits = [samples.count_names(cells, fewer) for cells, fewer in zip(columns, dropped, strict=True)]
+    hits = [
+        sum(bool(samples.find_paths(name, fewer)) for name in set(cells))
+        for cells, fewer in zip(columns, dropped, strict=True)
+    ]
     if not any(hits):
         called = list_names(list(samples.name_of.values()))
         raise DataError(f"{table.file}: none of its names is a sample's; the samples are called {called}")
@@ -137,13 +131,3 @@ def _find_file_column(table: Table, samples: _Samples) -> tuple[int, int]:
 
     best = max(range(len(columns)), key=rank_column)
     return best, dropped[best]
-
-
-def _find_group_column(table: Table, files: int) -> int:
-    """Finds the column of the groups: called so, or the only other one."""
-    rest = [i for i in range(len(table.header)) if i != files]
-    named = [i for i in rest if table.header[i].lower() in GROUP_NAMES]
-    if not named and len(rest) > 1:
-        names = ", ".join(table.header[i] for i in rest)
-        raise DataError(f"{table.file}: cannot tell the groups among {names}; call that column `group`")
-    return (named or rest)[0]

@@ -4,13 +4,13 @@
 one set: the label column of the training table is that of all, and a table without it has no labels.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from automl.data.layouts.columns import PROBE_ROWS, Columns, find_columns, find_file_column, split_values
 from automl.data.layouts.names import Finder, describe_difference, describe_rivals, outside_error
-from automl.data.layouts.text_table import Table, list_names, open_table
+from automl.data.layouts.text_table import list_names, open_table
 from automl.data.layouts.tree import Tree
 from automl.errors import DataError
 from automl.spec import DataSpec
@@ -33,15 +33,7 @@ class Row:
 
 @dataclass
 class LabelFile:
-    """What was read of a label file, or of a whole layout.
-
-    Attributes:
-        rows: The labelled files.
-        problems: Warnings, one line each.
-        remarks: What was read and what was not, one line each.
-        columns: Which is which; None of a layout without a table.
-        tables: The tables that were read.
-    """
+    """What was read of a label file, or of a whole layout; problems and remarks as in `data.dataset.Dataset`."""
 
     rows: list[Row] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -51,45 +43,20 @@ class LabelFile:
 
     def add_table(self, other: "LabelFile", split: str = "") -> None:
         """Adds another label file of the set; `split` is that of its rows that have none."""
-        self.rows += (
-            [Row(row.path, row.name, row.label, row.group, row.split or split) for row in other.rows]
-            if split
-            else other.rows
-        )
+        self.rows += [replace(row, split=row.split or split) for row in other.rows] if split else other.rows
         self.problems += other.problems
         self.remarks += other.remarks
         self.tables += other.tables
         self.columns = self.columns or other.columns
 
 
-def read_table(file: Path) -> tuple[list[str], list[list[str]]]:
-    """Parses a table into column names and rows of stripped strings.
-
-    Raises:
-        DataError: As `open_table` and `Table.read_rows`.
-    """
-    table = open_table(file)
-    return list(table.header), list(table.read_rows())
-
-
 def read_label_file(
-    file: Path,
-    spec: DataSpec,
-    root: Path | None = None,
-    tree: Tree | None = None,
-    like: Columns | None = None,
+    file: Path, spec: DataSpec, root: Path | None = None, tree: Tree | None = None, like: Columns | None = None
 ) -> LabelFile:
     """Understands a label file: which column is which, and where the files lie.
 
-    Args:
-        file: The label file.
-        spec: Its column flags override what is recognised.
-        root: No name leads out of this folder; None: the label file's.
-        tree: What lies below `root`, if that is known.
-        like: The columns of another table of the same set.
-
-    Returns:
-        The rows whose file exists and that have a label; none if the table has not the label column of `like`.
+    No name may lead out of `root` (None: the label file's folder), and `tree` is what lies below it, if that is known.
+    `like` are the columns of another table of the same set; without its label column, no rows are returned.
 
     Raises:
         DataError: If a column cannot be recognised (with columns and flag), if names leave the folder, or if all
@@ -116,19 +83,25 @@ def read_label_file(
     splits, meaning = [""] * len(rows), ""
     if columns.split:
         splits, meaning = split_values(file, columns.split, [row[index[columns.split]] for row in rows])
-    labels, groups = _read_labels(index, columns, rows), _read_groups(table, columns, rows, names)
+    if columns.label:
+        labels = [_without_nan(row[index[columns.label]]) for row in rows]
+    else:
+        labels = [next((name for name in columns.one_hot if float(row[index[name]] or 0) == 1), "") for row in rows]
+    groups = [""] * len(rows)
+    if columns.group:
+        groups = [_without_nan(row[index[columns.group]]) for row in rows]
+        sources = set(groups) & set(names)  # where a group is another file of the table, that file is of it as well
+        groups = [group or (name if name in sources else "") for group, name in zip(groups, names, strict=True)]
     fields = zip(paths, names, labels, groups, splits, strict=True)
     existing = [Row(path, *rest) for path, *rest in fields if path]
     missing = [name for name, path in zip(names, paths, strict=True) if not path]
+    near = finder.nearest_name(missing[0]) if missing else ""
+    shown = list_names(missing) + (f" (there is {near!r})" if near else "")
     if not existing:
-        raise DataError(
-            f"{file}: none of its {len(names)} files exist in {columns.files.names.base}: "
-            f"{_describe_missing(finder, missing)}"
-        )
+        raise DataError(f"{file}: none of its {len(names)} files exist in {columns.files.names.base}: {shown}")
     if table.title:
         read.problems.append(f"{file.name}: the line above the table is skipped: {table.title[:80]!r}")
     if missing:
-        shown = _describe_missing(finder, missing)
         read.problems.append(f"{file.name}: {len(missing)} of {len(names)} files are missing: {shown}")
     if unlabelled := [row.name for row in existing if not row.label]:
         shown = list_names(unlabelled)
@@ -145,17 +118,11 @@ def read_label_file(
 
 @dataclass(frozen=True)
 class Mentions:
-    """How much of the files below a folder a table names.
+    """How much of the files below a folder a table names."""
 
-    Attributes:
-        rows: Which share of its rows, by a few of them, names files.
-        files: Which share of the files it names, about.
-        reason: Why it cannot be read; "" if it can, or names no files at all.
-    """
-
-    rows: float = 0.0
-    files: float = 0.0
-    reason: str = ""
+    rows: float = 0.0  # which share of its rows, by a few of them, names files
+    files: float = 0.0  # which share of the files it names, about
+    reason: str = ""  # why it cannot be read; "" if it can, or names no files at all
 
     @property
     def of_labels(self) -> bool:
@@ -197,29 +164,6 @@ def _refuse_unclear_names(finder: Finder, file: Path, names: Sequence[str], rows
             )
 
 
-def _read_labels(index: Mapping[str, int], columns: Columns, rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns the label of each row; `index` gives the position of each column."""
-    if columns.label:
-        return [_without_nan(row[index[columns.label]]) for row in rows]
-    return [next((name for name in columns.one_hot if float(row[index[name]] or 0) == 1), "") for row in rows]
-
-
-def _read_groups(table: Table, columns: Columns, rows: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
-    """Returns the group of each row; where it is another file of the table, that file is of the group as well."""
-    if not columns.group:
-        return [""] * len(rows)
-    position = table.header.index(columns.group)
-    groups = [_without_nan(row[position]) for row in rows]
-    sources = set(groups) & set(names)
-    return [group or (name if name in sources else "") for group, name in zip(groups, names, strict=True)]
-
-
 def _without_nan(cell: str) -> str:
     """Returns a label or a group; "" for `NaN`, which programs write where there is none."""
     return "" if cell.lower() in ("nan", "<na>") else cell
-
-
-def _describe_missing(finder: Finder, missing: Sequence[str]) -> str:
-    """Lists names that are no files, and what the first might mean."""
-    near = finder.nearest_name(missing[0])
-    return list_names(missing) + (f" (there is {near!r})" if near else "")

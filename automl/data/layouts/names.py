@@ -26,40 +26,23 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Names:
-    """How the names of one column are understood.
+    """How the names of one column are understood."""
 
-    Attributes:
-        base: The folder they are relative to.
-        hits: How many different ones of those that were tried are files.
-        loosely: Whether they may differ from the files' names.
-        near: Whether most are the files' own: one that is not is looked for in its folder alone.
-        dropped: Folders in front that are not there.
-        single: Whether they all lie below `base`; else anywhere, each name once.
-        numbers: Whether names are numbers that lost their zeros.
-        rivals: Other folders that have files of most of the names too.
-    """
-
-    base: Path
-    hits: int
-    loosely: bool = False
-    near: bool = False
-    dropped: int = 0
-    single: bool = True
-    numbers: bool = False
-    rivals: tuple[str, ...] = ()
+    base: Path  # the folder they are relative to
+    hits: int  # how many different ones of those that were tried are files
+    loosely: bool = False  # they may differ from the files' names
+    near: bool = False  # most are the files' own: one that is not is looked for in its folder alone
+    dropped: int = 0  # folders in front that are not there
+    single: bool = True  # they all lie below `base`; else anywhere, each name once
+    numbers: bool = False  # they are numbers that lost their zeros
+    rivals: tuple[str, ...] = ()  # other folders that have files of most of the names too
 
 
 class Finder:
     """The files below a folder, by the names that a table beside or above them has."""
 
     def __init__(self, table: Path, root: Path | None = None, tree: Tree | None = None) -> None:
-        """Prepares to look.
-
-        Args:
-            table: The table; names are relative to its folder, or to one in it.
-            root: No name leads out of this folder; None: the table's.
-            tree: What lies below `root`, if that is known already.
-        """
+        """Prepares to look for the names of a table, none of which leads out of `root` (None: the table's folder)."""
         self._table, self.root = table, root if root is not None else table.parent
         self._absolute = os.path.abspath(self.root)  # noqa: PTH100
         self._real = os.path.realpath(self.root)
@@ -78,40 +61,31 @@ class Finder:
         return list(dict.fromkeys(path for path in folders if self._is_inside(os.path.abspath(path))))  # noqa: PTH100
 
     def settle_names(self, names: Sequence[str], loosely: bool = True) -> Names:
-        """Finds out how names are to be understood.
-
-        Args:
-            names: Some of a column.
-            loosely: Whether names may differ from the files'.
-        """
+        """Finds out how some names of a column are to be understood; `loosely`: they may differ from the files'."""
         names = list(dict.fromkeys(name for name in names if name))
         hits = {base: sum(self._find_exactly(base, name) is not None for name in names) for base in self.bases}
         # what test.csv names is looked for in test/, though a train/ with the same names may have more of them
-        called = [
-            base for base in self.bases if hits[base] and base != self.root and self._is_called_like_table(base.name)
-        ]
+        inner = [base for base in self.bases if hits[base] and base != self.root]
+        called = [base for base in inner if self._is_called_like_table(base.name)]
         best = max(called or self.bases, key=lambda base: hits[base], default=self._table.parent)
         most = hits.get(best, 0)
-        others = [
-            _relative_to(base, self.root) for base in self.bases if base != best and 2 * hits[base] >= max(most, 1)
-        ]
-        exact = Names(best, most, loosely, near=True, rivals=tuple(others))
+        others = [base for base in self.bases if base != best and 2 * hits[base] >= max(most, 1)]
+        rivals = tuple(_relative_to(base, self.root) for base in others)
+        exact = Names(best, most, loosely, near=True, rivals=rivals)
         if not loosely or most > (1 - _SPREAD_OUT) * len(names):
             return exact
         if most and (called or 2 * most >= len(names)):
-            return self._settle_anywhere(names) or exact
+            # as they are, in whatever folder, if each is one file
+            matches = [self._tree.index.find(name) for name in names]
+            anywhere = sum(map(len, matches))
+            if any(len(files) > 1 for files in matches) or anywhere < (1 - _SPREAD_OUT) * len(names):
+                return exact
+            return Names(self.root, anywhere, True, single=False)
         loose = self._settle_loosely(names)
         return loose if loose.hits > exact.hits else exact
 
     def locate_file(self, names: Names, name: str) -> str | None:
-        """Finds a file.
-
-        Args:
-            names: How names are understood.
-            name: One of them.
-
-        Returns:
-            Its absolute path, "" if there is no such file, None if the name leads out of the folder.
+        """Finds a file by its name: its absolute path, "" if there is none, None if the name leads out of the root.
 
         Raises:
             DataError: If it may be more than one file.
@@ -125,9 +99,11 @@ class Finder:
                     "and ending"
                 )
             path = os.path.join(self._absolute, files[0]) if files else None  # noqa: PTH118
-        if path is None:
-            return None if self._leads_out(names.base, name) else ""
-        return path
+        if path is not None:
+            return path
+        spelled = name.replace("\\", "/")
+        inside = self._is_inside(os.path.abspath(os.path.join(names.base, spelled)))  # noqa: PTH100, PTH118
+        return "" if inside and spelled[1:2] != ":" else None
 
     def nearest_name(self, name: str) -> str:
         """Returns the name of a file that is most like a name, for a message; "" if none is."""
@@ -146,8 +122,7 @@ class Finder:
 
     def _find_exactly(self, base: Path, name: str) -> str | None:
         """Returns the path of a file by its name as it stands; None if there is none below the root."""
-        spellings = (name, name.replace("\\", "/")) if "\\" in name else (name,)
-        for spelling in spellings:
+        for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
             path = os.path.join(base, spelling)  # noqa: PTH118 - ten times as fast as Path, for every row
             try:
                 if spelling and stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
@@ -161,11 +136,6 @@ class Finder:
         """Returns whether an absolute path lies below the root, links taken as they are named."""
         inside = (self._absolute, self._real)
         return any(path == root or path.startswith(root.rstrip(os.sep) + os.sep) for root in inside)
-
-    def _leads_out(self, base: Path, name: str) -> bool:
-        """Returns whether a name leads out of the root."""
-        spelled = name.replace("\\", "/")
-        return spelled[1:2] == ":" or not self._is_inside(os.path.abspath(os.path.join(base, spelled)))  # noqa: PTH100, PTH118
 
     # --- as people write them
 
@@ -182,14 +152,6 @@ class Finder:
         if "submission" in stems[0]:
             stems.append("test")
         return any(stem.startswith(folder.lower()) or folder.lower().startswith(stem) for stem in stems if folder)
-
-    def _settle_anywhere(self, names: Sequence[str]) -> Names | None:
-        """Takes the names as they are if each is one file, in whatever folder; None if one of them is several."""
-        matches = [self._tree.index.find(name) for name in names]
-        hits = sum(map(len, matches))
-        if any(len(files) > 1 for files in matches) or hits < (1 - _SPREAD_OUT) * len(names):
-            return None
-        return Names(self.root, hits, True, single=False)
 
     def _settle_loosely(self, names: Sequence[str]) -> Names:
         """Finds out how names are understood that are not the files' own."""
@@ -210,12 +172,9 @@ class Finder:
         return Names(self.root / base, hits, True, dropped=dropped, numbers=numbers, rivals=tuple(others))
 
     def _likeliest_folder(self, matches: dict[str, list[str]], dropped: int) -> tuple[str, int, list[str]]:
-        """Chooses the folder, relative to the root, that names are relative to.
+        """Chooses the folder that names are relative to: one called like the table, its own, or that of most names.
 
-        It is one called like the table, the table's own, or that of most names.
-
-        Returns:
-            The folder, how many names are in it, and others that have as many of them.
+        With it, relative to the root, come how many names are in it, and others that have as many of them.
         """
         counts = Counter(
             folder for name, files in matches.items() for folder in {_folder_of(file, name, dropped) for file in files}

@@ -19,6 +19,7 @@ from automl.data.layouts.tree import Tree, last_part, stem_of
 from automl.errors import DataError
 from automl.media.kinds import find_medium
 
+_Read = tuple[dict[str, str], dict[str, str], dict[str, str]]  # label, group and split of the files, by their names
 _TEST_LIST = "List_of_testing_videos.txt"
 _CELEB_DF = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "fake"}
 _FACE_FORENSICS = {"original_sequences": "real", "manipulated_sequences": "fake"}
@@ -28,11 +29,7 @@ _SOURCE_NUMBERS = re.compile(r"(\d{2,3})(?:_(\d{2,3}))?(_.*)?")
 
 
 def read_published(tree: Tree, level: str) -> LabelFile | None:
-    """Reads a known set; None if this is none.
-
-    Args:
-        tree: The files.
-        level: The folder that may be the set, relative to the tree's root.
+    """Reads the known set that a folder, relative to the tree's root, may be; None if it is none.
 
     Raises:
         DataError: If it is one, and all of it is real, or all forged.
@@ -44,13 +41,23 @@ def read_published(tree: Tree, level: str) -> LabelFile | None:
         others = [name for name in folders if name not in label_of]
         present = set(labels.values())
         if len(present) > 1:
-            read = read_set(tree, level, labels)
+            read = LabelFile()
+            labels, groups, splits = read_set(tree.root / level, labels, read)
+            if alone := [name for name in labels if name not in groups]:
+                line = f"{called}: {len(alone)} files are of no group, their names are not those of the set's videos: "
+                read.problems.append(line + list_names(alone))
+            base, inside = os.path.abspath(tree.root / level), f"{level}/" if level else ""  # noqa: PTH100
+            read.rows = [
+                Row(f"{base}/{name}", inside + name, label, groups.get(name, ""), splits.get(name, ""))
+                for name, label in labels.items()
+            ]
             left = {f"{name}/": len(_files_inside(tree, level, name)) for name in others}
             left |= {"what lies beside the folders": len(loose)} if (loose := tree.files_in(level)) else {}
             for what, count in left.items():
                 read.problems.append(f"{what} is no part of {called} and is left out: {count} files")
             return read
-        if present and not others and (called != "FaceForensics++" or any(map(_is_held, labels))):
+        held = any({"videos", "frames"} & set(name.split("/")) for name in labels)  # in folders for them
+        if present and not others and (called != "FaceForensics++" or held):
             missing = " or ".join(f"{name}/" for name, label in label_of.items() if label not in present)
             raise DataError(
                 f"{tree.root / level}: this is {called} without {missing}, all of it is {present.pop()}; put that "
@@ -59,28 +66,25 @@ def read_published(tree: Tree, level: str) -> LabelFile | None:
     return None
 
 
-def _is_held(name: str) -> bool:
-    """Returns whether a file lies in a folder for videos or for their frames."""
-    return not {"videos", "frames"}.isdisjoint(name.split("/"))
-
-
 def _files_inside(tree: Tree, *folders: str) -> list[str]:
     """Lists the files below a folder, relative to it."""
     folder = "/".join(filter(None, folders))
     return [name[len(folder) + 1 :] for name in tree.files_below(folder)]
 
 
-def _read_celeb_df(tree: Tree, level: str, labels: dict[str, str]) -> LabelFile:
+def _read_celeb_df(folder: Path, labels: dict[str, str], read: LabelFile) -> _Read:
     """Reads Celeb-DF, in which id0_id1_0000.mp4 is id0_0000.mp4 with another face."""
-    test_list = tree.root / level / _TEST_LIST
-    test = _read_test_list(test_list) if test_list.is_file() else {}
+    test_list = folder / _TEST_LIST
+    lines = test_list.read_text(encoding="utf-8", errors="replace").splitlines() if test_list.is_file() else []
+    listed = [line.split(maxsplit=1)[1].strip() for line in lines if len(line.split(maxsplit=1)) == 2]
+    test = {_name_in_class(name): name for name in listed}  # `1 YouTube-real/00170.mp4`
     matches = {name: _match_video(name, _CELEB_VIDEO) for name in labels}
     groups = {name: (match[2] or "YouTube ") + (match[3] or match[1]) for name, match in matches.items() if match}
     videos = {name: _name_in_class(name, match[1] if match else "") for name, match in matches.items()}
     present = test.keys() & set(videos.values())
     splits = {name: "holdout" if video in test else "train" for name, video in videos.items()} if present else {}
-    read = LabelFile(tables=[test_list] if test else [])
     if test:
+        read.tables = [test_list]
         read.remarks.append(f"Celeb-DF: {len(present)} of the {len(test)} videos of {_TEST_LIST} are the holdout")
     if test and not present:
         read.problems.append(
@@ -89,15 +93,7 @@ def _read_celeb_df(tree: Tree, level: str, labels: dict[str, str]) -> LabelFile:
     read.remarks.append(
         f"Celeb-DF: a forged video and the one it was made of are a group ({len(groups)} of {len(labels)} files)"
     )
-    _add_rows(read, "Celeb-DF", tree, level, labels, groups, splits)
-    return read
-
-
-def _read_test_list(file: Path) -> dict[str, str]:
-    """Reads the list's videos, `1 YouTube-real/00170.mp4`, as written, by class folder and name without ending."""
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    names = [line.split(maxsplit=1)[1].strip() for line in lines if len(line.split(maxsplit=1)) == 2]
-    return {_name_in_class(name): name for name in names}
+    return labels, groups, splits
 
 
 def _name_in_class(name: str, video: str = "") -> str:
@@ -105,7 +101,7 @@ def _name_in_class(name: str, video: str = "") -> str:
     return f"{name.partition('/')[0]}/{video or stem_of(last_part(name))}"
 
 
-def _read_face_forensics(tree: Tree, level: str, labels: dict[str, str]) -> LabelFile:
+def _read_face_forensics(_: Path, labels: dict[str, str], read: LabelFile) -> _Read:
     """Reads FaceForensics++, in which 000_003.mp4 is 000.mp4 with the face or the expression of 003.mp4."""
     masks = {name for name in labels if "masks" in name.split("/")[:-1]}
     labels = {name: label for name, label in labels.items() if name not in masks}
@@ -113,26 +109,21 @@ def _read_face_forensics(tree: Tree, level: str, labels: dict[str, str]) -> Labe
     for name, label in labels.items():
         if match := _match_video(name, _SOURCE_NUMBERS):  # of an original, a second number is that of a frame
             numbers[name] = [match[1], match[2]] if match[2] and label == "fake" else [match[1]]
-    groups = _join_sources(numbers)
-    share = f"{len(groups)} of {len(labels)} files"
-    read = LabelFile(remarks=[f"FaceForensics++: videos of one source, original or forged, are a group ({share})"])
-    if masks:
-        read.remarks.append(f"FaceForensics++: masks/ is no part of the videos: {len(masks)} files are not read")
-    kinds = sorted({part for name in labels for part in name.split("/")[:-1] if re.fullmatch(r"raw|c\d\d", part)})
-    if len(kinds) > 1:
-        read.remarks.append(f"FaceForensics++: {' and '.join(kinds)} of one video all count, and are of one group")
-    _add_rows(read, "FaceForensics++", tree, level, labels, groups, {})
-    return read
-
-
-def _join_sources(numbers: dict[str, list[str]]) -> dict[str, str]:
-    """Groups files by the numbers of their sources: what shares one, directly or through others."""
+    # what shares a source, directly or through others
     sources = DisjointSet(number for pair in numbers.values() for number in pair)
     for first, *others in numbers.values():
         for other in others:
             sources.merge(first, other)
     group_of = {number: f"source {min(subset)}" for subset in sources.subsets() for number in subset}
-    return {name: group_of[first] for name, (first, *_) in numbers.items()}
+    groups = {name: group_of[first] for name, (first, *_) in numbers.items()}
+    share = f"{len(groups)} of {len(labels)} files"
+    read.remarks.append(f"FaceForensics++: videos of one source, original or forged, are a group ({share})")
+    if masks:
+        read.remarks.append(f"FaceForensics++: masks/ is no part of the videos: {len(masks)} files are not read")
+    kinds = sorted({part for name in labels for part in name.split("/")[:-1] if re.fullmatch(r"raw|c\d\d", part)})
+    if len(kinds) > 1:
+        read.remarks.append(f"FaceForensics++: {' and '.join(kinds)} of one video all count, and are of one group")
+    return labels, groups, {}
 
 
 def _match_video(name: str, pattern: re.Pattern[str]) -> re.Match[str] | None:
@@ -147,29 +138,8 @@ def _match_video(name: str, pattern: re.Pattern[str]) -> re.Match[str] | None:
     return pattern.fullmatch(stem_of(last)) if is_own else None
 
 
-def _add_rows(
-    read: LabelFile,
-    called: str,
-    tree: Tree,
-    level: str,
-    labels: dict[str, str],
-    groups: dict[str, str],
-    splits: dict[str, str],
-) -> None:
-    """Adds the files, given relative to the set, and warns of those that got no group although they belong to one."""
-    if alone := [name for name in labels if name not in groups]:
-        line = f"{called}: {len(alone)} files are of no group, their names are not those of the set's videos: "
-        read.problems.append(line + list_names(alone))
-    base = os.path.abspath(tree.root / level)  # noqa: PTH100
-    inside = f"{level}/" if level else ""
-    read.rows = [
-        Row(f"{base}/{name}", inside + name, label, groups.get(name, ""), splits.get(name, ""))
-        for name, label in labels.items()
-    ]
-
-
-_SETS: tuple[tuple[str, dict[str, str], Callable[[Tree, str, dict[str, str]], LabelFile]], ...] = (
+_SETS: tuple[tuple[str, dict[str, str], Callable[[Path, dict[str, str], LabelFile], _Read]], ...] = (
     ("Celeb-DF", _CELEB_DF, _read_celeb_df),
     ("FaceForensics++", _FACE_FORENSICS, _read_face_forensics),
 )
-"""Name, labels of the folders, and what reads the files given with their labels."""
+"""Name, labels of the folders, and what gives the files of a folder, with their labels, groups and splits."""

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from automl.data.layouts.columns import COLUMN_OPTIONS, FORGED, GENUINE, LABEL_NAMES, flag_of, split_in
@@ -28,7 +29,7 @@ from automl.data.layouts.text_table import list_names
 from automl.data.layouts.tree import LeftOut, Tree, last_part, walk_media
 from automl.errors import DataError
 from automl.files import is_there
-from automl.media.kinds import ENDINGS, Medium, endings_for, is_media, find_medium_at, find_medium_within
+from automl.media.kinds import ENDINGS, Medium, endings_for, find_medium_at, find_medium_within, is_media
 from automl.spec import DataSpec
 
 FFDI_SETS = {"trainset": "train", "valset": "validation", "testset": "holdout"}
@@ -41,26 +42,21 @@ _COVERS = 0.8  # of the files: a table of labels, not one that mentions some of 
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """What lies on the disk: `table` has the text columns path, name, label, group and split ("" where not given)."""
+    """What lies on the disk, as in `automl.data.dataset.Dataset`.
+
+    `table` has the text columns path, name, label, group and split ("" where not given).
+    """
 
     root: Path
     format: str
     table: pd.DataFrame
     problems: tuple[str, ...]
     media: Medium
-    """What kind of files they all are."""
     remarks: tuple[str, ...]
-    """What was read and what was not, one line each."""
 
 
 def list_samples(spec: DataSpec) -> Listing:
-    """Lists the labelled files of a data set.
-
-    Args:
-        spec: Where they are; `format` and the column flags override what is recognised.
-
-    Returns:
-        One row per file, sorted by path.
+    """Lists the labelled files of a data set, one row per file, sorted by path.
 
     Raises:
         DataError: If the layout cannot be recognised, or there are no labelled files, or a file has two labels.
@@ -233,11 +229,7 @@ def _read_tables(root: Path, spec: DataSpec, files: Sequence[Path], tree: Tree) 
 
 
 def _find_label_files(root: Path, tree: Tree, spec: DataSpec) -> tuple[list[Path], list[str]]:
-    """Finds the tables below a folder that are label files; a sample submission is none.
-
-    Returns:
-        The files, and warnings of those that may have been meant to be and cannot be read.
-    """
+    """Finds the label files below a folder, and warns of those that may have been meant to be and cannot be read."""
     files, problems = [], []
     for name in tree.tables:
         file = root / name
@@ -253,10 +245,11 @@ def _find_label_files(root: Path, tree: Tree, spec: DataSpec) -> tuple[list[Path
 
 def _find_broken_label_file(root: Path, tree: Tree) -> Path | None:
     """Finds a table in the folder that names no files but may have been meant to; a README was not."""
-    files = [root / name for name in tree.tables if "/" not in name or _split_in(root / name, root)]
-    files = [file for file in files if not _DOCUMENTS.search(file.stem) and "submission" not in file.name.lower()]
-    files = [file for file in files if file.suffix.lower() != ".json"]  # which may be of anything
-    return next((file for file in files if file.name.lower() != GROUPS_FILE), None)
+    for file in (root / name for name in tree.tables if "/" not in name or _split_in(root / name, root)):
+        another = _DOCUMENTS.search(file.stem) or "submission" in file.name.lower() or file.name.lower() == GROUPS_FILE
+        if not another and file.suffix.lower() != ".json":  # which may be of anything
+            return file
+    return None
 
 
 def _split_in(file: Path, root: Path) -> str:
@@ -268,14 +261,13 @@ def _split_in(file: Path, root: Path) -> str:
 
 
 def _make_table(root: Path, read: LabelFile, layout: str) -> tuple[pd.DataFrame, Medium]:
-    """Makes the table of samples: one row per file of one kind, labels in one spelling; raises where that cannot be.
-
-    What is left out is added to the problems of `read`.
-    """
+    """Makes the table of samples: one row per file of one kind, labels in one spelling; `read` gets the problems."""
     table = pd.DataFrame([vars(row) for row in read.rows], columns=list(Row.__dataclass_fields__), dtype=str)
     table, media = _keep_one_kind(root, table, read.problems)
-    if layout != "folder":  # names of folders are names: 001 stays 001
-        table["label"] = _spell_numbers_alike(table["label"])
+    labels = table["label"].unique()
+    # names of folders are names: 001 stays 001; else `1`, `1.0` and `01` are one class
+    if layout != "folder" and all(re.fullmatch(r"[+-]?\d+(\.0*)?", label) for label in labels):
+        table["label"] = table["label"].map({label: str(int(label.partition(".")[0])) for label in labels})
     for column, what in (("label", "more than one label"), ("split", "more than one split")):
         kinds = table.groupby("path")[column].nunique()
         if bad := kinds.index[kinds > 1].tolist():
@@ -289,11 +281,7 @@ def _make_table(root: Path, read: LabelFile, layout: str) -> tuple[pd.DataFrame,
 
 
 def _keep_one_kind(root: Path, table: pd.DataFrame, problems: list[str]) -> tuple[pd.DataFrame, Medium]:
-    """Keeps the files of the kind that most are of; those of an unknown kind are left in: what they are shows later.
-
-    Raises:
-        DataError: If none is of a known kind.
-    """
+    """Keeps the files of the kind that most are of; those of an unknown kind are left in: what they are shows later."""
     kinds = [find_medium_at(path) for path in table["path"]]
     counts = Counter(kind for kind in kinds if kind is not None)
     if not counts and root.is_file():
@@ -304,15 +292,12 @@ def _keep_one_kind(root: Path, table: pd.DataFrame, problems: list[str]) -> tupl
             "of one folder per class, a label file, or the FFDI or FFDV layout (trainset/ with trainset_label.txt)"
         )
     media = max(counts, key=lambda kind: counts[kind])
-    others = [
-        kind not in (media, None) and find_medium_within(path) != media
-        for kind, path in zip(kinds, table["path"], strict=True)
-    ]
-    if not any(others):
-        return table, media
-    names = table["name"][others].tolist()
-    problems.append(f"{len(names)} files are no {media}s, as most are, and are left out: {list_names(names)}")
-    return table[[not other for other in others]].reset_index(drop=True), media
+    pairs = zip(kinds, table["path"], strict=True)
+    kept = np.array([kind in (media, None) or find_medium_within(path) == media for kind, path in pairs])
+    if not kept.all():
+        names = table["name"][~kept].tolist()
+        problems.append(f"{len(names)} files are no {media}s, as most are, and are left out: {list_names(names)}")
+    return table[kept].reset_index(drop=True), media
 
 
 def _describe_unread(table: pd.DataFrame, read: LabelFile, tree: Tree | None) -> list[str]:
@@ -331,13 +316,6 @@ def _describe_unread(table: pd.DataFrame, read: LabelFile, tree: Tree | None) ->
     if unnamed and read.columns is not None:
         lines.insert(0, f"{len(unnamed)} more files lie there, and no row names them: {list_names(unnamed)}")
     return lines
-
-
-def _spell_numbers_alike(labels: "pd.Series[str]") -> "pd.Series[str]":
-    """Writes labels that are all whole numbers alike: `1`, `1.0` and `01` are one class."""
-    if all(re.fullmatch(r"[+-]?\d+(\.0*)?", label) for label in labels.unique()):
-        return labels.map({label: str(int(label.partition(".")[0])) for label in labels.unique()})
-    return labels
 
 
 def describe_contents(folder: Path) -> str:

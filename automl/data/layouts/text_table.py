@@ -65,22 +65,16 @@ class Table:
     header: tuple[str, ...]
     """Names of the columns, all different; column_1, column_2, … in a table without a header; the second of two
     columns called `note` is note_2."""
-    headed: bool
-    """Whether its first row is a header."""
+    headed: bool  # whether its first row is a header
     encoding: str = "utf-8"
     separator: str = ","
-    skipped: int = 0
-    """Lines above the table that are no part of it: comments, a title, `sep=;`."""
-    title: str = ""
-    """The first of these lines that is neither a comment nor `sep=`; a user should know that it was skipped."""
-    repeated: tuple[str, ...] = ()
-    """Names that more than one column has; the first of them keeps it."""
+    skipped: int = 0  # lines above the table that are no part of it: comments, a title, `sep=;`
+    title: str = ""  # the first of these that is neither a comment nor `sep=`; a user should know that it was skipped
+    repeated: tuple[str, ...] = ()  # names that more than one column has; the first of them keeps it
     indexed: bool = False
     """Whether the header has no name for the first column, as R and CelebA write it; that is column_1, then."""
-    whole: bool = False
-    """Whether every line is one cell, whatever is in it."""
-    records: tuple[tuple[str, ...], ...] | None = field(default=None, repr=False)
-    """The rows of a JSON file."""
+    whole: bool = False  # whether every line is one cell, whatever is in it
+    records: tuple[tuple[str, ...], ...] | None = field(default=None, repr=False)  # of a JSON file
 
     def read_rows(self) -> Iterator[list[str]]:
         """Yields the rows below the header as lists of stripped cells, one per column.
@@ -123,8 +117,10 @@ class Table:
             pass
         seen.clear()
         if self.whole:
-            for line in lines:
-                yield self._clean_cells([_remove_quotes(line.strip())], seen, 0)
+            for line in map(str.strip, lines):
+                inner = line[1:-1]
+                is_quoted = line == f'"{inner}"' and '"' not in inner.replace('""', "")
+                yield self._clean_cells([inner.replace('""', '"') if is_quoted else line], seen, 0)
                 seen.clear()
             return
         reader = csv.reader(lines, delimiter=self.separator, skipinitialspace=True, strict=True)
@@ -141,8 +137,8 @@ class Table:
                 if len(seen) > 1 or "end of data" in str(exc):
                     raise self._quote_error(seen, reader.line_num) from exc
                 if "expected" not in str(exc):
-                    line_number = _line_number(self.file, self.encoding, self.skipped + reader.line_num - 1)
-                    raise DataError(f"{self.file}, line {line_number}: not a table: {exc}") from exc
+                    number = self._line_number(reader.line_num - 1)
+                    raise DataError(f"{self.file}, line {number}: not a table: {exc}") from exc
                 row = _parse_loose_quotes(seen[0], self.separator, len(self.header))
             yield self._clean_cells([cell.strip() for cell in row], seen, reader.line_num)  # the reader goes on below
             seen.clear()
@@ -158,23 +154,23 @@ class Table:
                 raise DataError(f"{self.file}: a cell has characters that cannot be printed: {cells[i][:80]!r}")
         return cells
 
+    def _line_number(self, index: int) -> int:
+        """Returns the number of a line, as editors count; `index` counts those of the table that are not blank."""
+        with _open_text(self.file, self.encoding) as handle:
+            numbers = (number for number, line in enumerate(handle, start=1) if line.strip())
+            return next(islice(numbers, self.skipped + index, None), 0)
+
     def _quote_error(self, seen: Sequence[str], read: int) -> DataError:
         """Makes the error for a quote that goes on over the lines below it; `seen` is the row, of `read` lines."""
-        number = _line_number(self.file, self.encoding, self.skipped + read - len(seen))
         return DataError(
-            f"{self.file}, line {number}: a row has a quote that is not closed where its cell ends, which swallows the "
-            f"rows below; leave it out, or write it twice in a cell in quotes: {seen[0].strip()[:80]!r}"
+            f"{self.file}, line {self._line_number(read - len(seen))}: a row has a quote that is not closed where its "
+            "cell ends, which swallows the rows below; leave it out, or write it twice in a cell in quotes: "
+            f"{seen[0].strip()[:80]!r}"
         )
 
 
 def open_table(file: Path, least: int = 2) -> Table:
-    """Recognises encoding, separator and header of a table.
-
-    Without a header (a cell of the first line ends like a media file) the columns are called column_1, column_2, …
-
-    Args:
-        file: The table.
-        least: Columns that it must have.
+    """Recognises encoding, separator and header of a table, which must have `least` columns.
 
     Raises:
         DataError: If it cannot be read, is no table, is empty, or has too few columns.
@@ -289,12 +285,6 @@ def _read_lines(file: Path, encoding: str, seen: list[str] | None = None) -> Ite
                 yield line
 
 
-def _line_number(file: Path, encoding: str, index: int) -> int:
-    """Returns the number of a line, as editors count; `index` counts those that are not blank, from 0."""
-    with _open_text(file, encoding) as handle:
-        return next(islice((number for number, line in enumerate(handle, start=1) if line.strip()), index, None), 0)
-
-
 @contextmanager
 def _open_text(file: Path, encoding: str) -> Iterator[TextIO]:
     """Opens a text; DataError if it cannot be read or is none."""
@@ -310,11 +300,8 @@ def _open_text(file: Path, encoding: str) -> Iterator[TextIO]:
 
 def _detect_encoding(file: Path) -> str:
     """Recognises UTF-8 with or without a byte order mark, or UTF-16 with one; DataError for what is no text."""
-    try:
-        with file.open("rb") as handle:
-            head = handle.read(16)
-    except OSError as exc:
-        raise DataError(f"cannot read {file}: {exc.strerror or exc}") from exc
+    with _open_text(file, "latin-1") as handle:
+        head = handle.read(16).encode("latin-1")  # a character is a byte
     what = next((what for magic, what in _BINARY.items() if head.startswith(magic)), None)
     if what and file.suffix.lower() in (".xlsx", ".xlsm", ".ods"):
         what = "a spreadsheet; save it as CSV"
@@ -401,12 +388,6 @@ def _parse_loose_quotes(line: str, separator: str, width: int) -> list[str]:
         return plain if width in (0, len(plain)) else _split_line(line, separator)  # "a" b.png is the name as it stands
 
 
-def _remove_quotes(line: str) -> str:
-    """Removes the quotes around all of a line, if they are such."""
-    inner = line[1:-1]
-    return inner.replace('""', '"') if line == f'"{inner}"' and '"' not in inner.replace('""', "") else line
-
-
 def _trim_row(row: list[str]) -> list[str]:
     """Removes one empty cell at the end of a row, if more than two are left."""
     return row[:-1] if len(row) > 2 and not row[-1].strip() else row
@@ -433,7 +414,8 @@ def _read_json(file: Path, encoding: str, least: int) -> Table:
     if len(plain) < least:
         wanted = "two values each; a label file names a file and its label" if least > 1 else "values"
         raise DataError(f"{file}: its records have no {wanted}")
-    rows = tuple(tuple(_write_cell(record.get(name)) for name in plain) for record in records)
+    cells = ((record.get(name) for name in plain) for record in records)
+    rows = tuple(tuple("" if cell is None else str(cell).strip() for cell in row) for row in cells)
     if bad := next((cell for row in (plain, *rows) for cell in row if not is_printable(cell)), None):
         raise DataError(f"{file}: a value has characters that cannot be printed: {bad[:80]!r}")
     return Table(file, tuple(plain), True, records=rows)
@@ -482,8 +464,3 @@ def _json_error(file: Path) -> DataError:
         f"{file}: JSON of another kind; a label file is a CSV, TSV or TXT table, or JSON with one record for each "
         'file: {"a.mp4": {"label": "FAKE"}, …}'
     )
-
-
-def _write_cell(value: Any) -> str:
-    """Writes a JSON value as a table would have it."""
-    return "" if value is None else str(value).strip()

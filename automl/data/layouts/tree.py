@@ -15,7 +15,7 @@ from pathlib import Path
 
 from automl.data.layouts.text_table import TABLES, is_printable, list_names
 from automl.errors import DataError
-from automl.media.kinds import ENDINGS, Medium, is_media, find_medium_at, find_medium_within
+from automl.media.kinds import ENDINGS, Medium, find_medium_at, find_medium_within, is_media
 
 _MOST_ENDINGS = 1000  # counted one by one; a folder of hashes has as many endings as files
 _SHOWN_ENDINGS = 20
@@ -33,14 +33,10 @@ _CIRCLE = "links to a folder around them"
 class LeftOut:
     """What a walk met and did not take."""
 
-    endings: Counter[str] = field(default_factory=Counter)
-    """Files that are no media of the wanted kinds, by their endings in lower case."""
-    names: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """What else was left out, by the reason."""
-    outside: int = 0
-    """Links that lead out of the folder; they are followed."""
-    tables: list[str] = field(default_factory=list)
-    """Text tables, which may be label files; they are counted among the endings, too."""
+    endings: Counter[str] = field(default_factory=Counter)  # in lower case, of files that are no wanted media
+    names: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # what else, by the reason
+    outside: int = 0  # links that lead out of the folder; they are followed
+    tables: list[str] = field(default_factory=list)  # text tables; they are counted among the endings, too
 
     def count_ending(self, name: str) -> None:
         """Counts a file that is not read."""
@@ -77,7 +73,7 @@ def walk_media(
     strict: bool = False,
     deep: bool = True,
 ) -> Iterator[tuple[str, str]]:
-    """Walks through a folder, holding none of its names.
+    """Yields (folder relative to the root, "" for itself; name) of each file below a folder, in no order.
 
     Args:
         root: The folder.
@@ -85,9 +81,6 @@ def walk_media(
         media: The kinds of files that are wanted.
         strict: Raise for a folder that cannot be opened, instead of leaving it out.
         deep: Whether the folders in it are walked through, too.
-
-    Yields:
-        (folder relative to the root, "" for itself; name) of each file, in no order.
 
     Raises:
         DataError: If the root, or with `strict` a folder in it, cannot be opened.
@@ -194,12 +187,9 @@ class Tree:
         for name in self.left.tables:
             folder, _, last = name.rpartition("/")
             kinds.setdefault((folder, last.rpartition(".")[2].lower()), []).append(name)
-        some = [
-            name
-            for names in kinds.values()
-            for name in names
-            if len(names) <= _MOST_TABLES or _LABELS.search(name.rpartition("/")[2])
-        ]
+        some: list[str] = []
+        for names in kinds.values():
+            some += [name for name in names if len(names) <= _MOST_TABLES or _LABELS.search(last_part(name))]
         return sorted(some, key=lambda name: (name.count("/"), name))[:_LOOKED_AT]
 
     @cached_property
@@ -221,12 +211,9 @@ class NameIndex:
         self._by_tail = cache(self._index_tails)
 
     def matches(self, name: str, dropped: int = 0, by_number: bool = False) -> list[str]:
-        """Finds the files whose paths end with a name, whatever their endings.
+        """Finds the files whose paths end with a name, whatever their endings, without `dropped` folders in front.
 
-        Args:
-            name: As it is written.
-            dropped: How many folders in front of it are left out.
-            by_number: Compare numbers instead, without folders: names may have lost their zeros.
+        `by_number`: numbers are compared, without folders: names may have lost their zeros.
         """
         parts = spell_name(name)
         if by_number:

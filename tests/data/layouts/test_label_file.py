@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from automl.data.layouts.label_file import read_table
+from automl.data.layouts.text_table import open_table
 from automl.errors import DataError
 from tests.fixtures.real_names import (
     classes,
@@ -220,9 +220,9 @@ def test_tables_are_read_as_they_were_written(tmp_path, rows, separator, end, en
     writer = csv.writer(buffer, delimiter=separator, lineterminator=end, quoting=quoting)
     writer.writerows([("img name", "target"), *((f"{name}.jpg", label) for name, label in rows)])
     (tmp_path / "labels.csv").write_bytes(buffer.getvalue().encode(encoding))
-    header, found = read_table(tmp_path / "labels.csv")
-    assert header == ["img name", "target"]
-    assert found == [[f"{name}.jpg", label] for name, label in rows]
+    table = open_table(tmp_path / "labels.csv")
+    assert table.header == ("img name", "target")
+    assert list(table.read_rows()) == [[f"{name}.jpg", label] for name, label in rows]
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -230,10 +230,11 @@ def test_tables_are_read_as_they_were_written(tmp_path, rows, separator, end, en
 def test_any_bytes_are_read_or_refused(tmp_path, content):
     (tmp_path / "labels.csv").write_bytes(content)
     try:
-        header, rows = read_table(tmp_path / "labels.csv")
+        table = open_table(tmp_path / "labels.csv")
+        rows = list(table.read_rows())
     except DataError:
         return
-    assert all(len(row) == len(header) for row in rows)
+    assert all(len(row) == len(table.header) for row in rows)
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", " "])
