@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 @cache
 def cpu_threads() -> int:
     """Counts the CPU cores that this process may use, within its affinity and its control group."""
-    from joblib import cpu_count  # type: ignore[import-untyped]  # late: it takes as long to import as the rest of automl
+    from joblib import cpu_count  # late: it takes as long to import as the rest of automl
 
     return int(cpu_count())
 

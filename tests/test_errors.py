@@ -1,5 +1,3 @@
-import re
-
 import pytest
 
 from automl import errors
@@ -9,10 +7,10 @@ NAMES = [name for name in NAMES if isinstance(getattr(errors, name), type)]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_error_can_be_caught_as_one_and_is_in_the_tree(name):
+def test_every_error_can_be_caught_as_one_and_has_its_meaning_below_it(name):
     error = getattr(errors, name)
     assert issubclass(error, errors.AutomlError)
-    assert re.search(rf"^(├── |└── )?{name}\b", errors.__doc__, re.MULTILINE)
+    assert error.__dict__["__doc__"].endswith(".")
     assert str(error("16GB is too much")) == "16GB is too much"
 
 

@@ -75,9 +75,6 @@ def without_unsupported(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     """Takes out of a recipe what its backbone does not have: it could not be trained, and had no effect before.
 
     Returns the recipe, and what was taken out, in words: `drop_path 0.2 (vgg11 has no stochastic depth)`.
-
-    Raises:
-        RecipeError: If timm has no such backbone.
     """
     if not (recipe.drop_path or recipe.numerics.grad_checkpointing):
         return recipe, ()
@@ -97,11 +94,7 @@ def examine_backbones(
 ) -> list[Capabilities]:
     """Finds out what many backbones can do at all of `SIZES`; earlier results come from the cache.
 
-    Weights of one architecture for one image size have one answer, whatever they were trained on. `progress` is called
-    with backbones done and backbones in all. Returns them by name.
-
-    Raises:
-        RecipeError: If timm has no such backbone.
+    Weights of one architecture for one image size have one answer, whatever they were trained on. Returns them by name.
     """
     from timm.models import get_pretrained_cfg
 

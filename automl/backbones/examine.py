@@ -61,11 +61,7 @@ def is_default(backbone: str) -> bool:
 
 
 def run_on_meta(model: nn.Module, image_size: int) -> Tensor:
-    """Runs a model that has no data on two images of one size, as in training; returns its logits (2, classes).
-
-    Raises:
-        Exception: Whatever its code raises for a size that it cannot take.
-    """
+    """Runs a model that has no data on two images of one size, as in training; returns its logits (2, classes)."""
     device = next(model.parameters()).device
     model.train()
     with torch.no_grad(), torch.device(device):

@@ -47,10 +47,6 @@ def rank_table(table: "pd.DataFrame", boards: Mapping[str, float] = DEFAULT_BOAR
     A board's top-1 is standardised (mean 0, standard deviation 1) over the rows of *this* table that have it, so rank
     the whole table first and select from the result: then a score does not depend on what else was selected.
 
-    Args:
-        table: Rows with the columns of `load_table`.
-        boards: Positive weight by board name.
-
     Returns:
         A copy, best first (ties by model and image size, rows without a score last), with a new index and the columns
         `score` (NaN where a chosen board is), `gap_a` and `gap_r` (top-1 points lost from the clean counterpart, the
@@ -87,10 +83,7 @@ def rank_at_size(
     - One slope is enough. It is estimated for the boards chosen, and is 0.39 for convnets, 0.46 for transformers, 0.55
       for mixtures; and 0.24 from 300 pixels up, where boards saturate: scores over 2.5 are lowered by 0.12 too much.
 
-    Args:
-        table: Rows with the columns of `load_table`. The whole table, as for `rank_table`.
-        image_size: The side in pixels that will be trained.
-        boards: Positive weight by board name.
+    `image_size` is the side in pixels that will be trained; the whole table is needed, as for `rank_table`.
 
     Returns:
         One row per model, sorted as by `rank_table` and with its columns, where `score` is the corrected one;

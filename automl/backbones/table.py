@@ -46,11 +46,8 @@ def read_provenance(path: Path = SHIPPED) -> dict[str, str]:
 def read_rows(path: Path, parse: Callable[[dict[str, Any]], Row], content: str, command: str) -> list[Row]:
     """Reads a shipped table row by row, without pandas.
 
-    Args:
-        path: The table.
-        parse: Makes a row of its cells, by column; raises a KeyError, TypeError or ValueError for a wrong one.
-        content: What the table holds, for the message.
-        command: Makes the table.
+    `parse` makes a row of its cells by column, and raises a KeyError, TypeError or ValueError for a wrong one. Messages
+    name what the table holds (`content`) and the `command` that makes it.
 
     Raises:
         SpecError: If the file cannot be read or is another table.

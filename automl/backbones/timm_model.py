@@ -29,11 +29,7 @@ def create_model(backbone: str, wanted: Mapping[str, Any], **always: Any) -> tup
 
     Those of `wanted` are left out where they are refused; those of `always` every architecture must take.
 
-    Returns:
-        The model, and the names of the wanted arguments that it refused.
-
-    Raises:
-        Exception: Whatever timm raises for a combination it cannot build.
+    Returns the model, and the names of the wanted arguments that it refused.
     """
     import timm
 

@@ -56,8 +56,8 @@ def backbones(
 ) -> None:
     """Lists backbones by robustness score: standardised top-1 on ImageNet-A and -R, or the boards you choose.
 
-    Of up to three it prints what they can do: image sizes, drop path, gradient checkpointing; --check examines that with
-    the installed timm, about a second each.
+    Of up to three it prints what they can do: image sizes, drop path, gradient checkpointing; --check examines that
+    with the installed timm, about a second each.
 
     Example: automl backbones 'convnext*' --gpu-mem 16GB --licence commercial --sort params_m
     """
@@ -158,9 +158,8 @@ def _explain_scores(at: int | None, boards: dict[str, float]) -> str:
 
 def _explain_memory(rows: "pd.DataFrame", precision: str, batch_size: int) -> list[str]:
     """Writes what the memory column means, and which of its figures are known to be weak."""
-    task = f"one AdamW step of {batch_size} images in {precision}"
-    if precision == "inference":
-        task = f"predicting {batch_size} images at once in fp16"
+    training = f"one AdamW step of {batch_size} images in {precision}"
+    task = f"predicting {batch_size} images at once in fp16" if precision == "inference" else training
     lines = [f"GB: predicted for {task}, CUDA itself included; `automl probe` measures it."]
     weak = [f"{model} ({why})" for model, why in zip(rows["model"], rows["weak"], strict=True) if why]
     return lines + ([f"Weak predictions, perhaps too low: {', '.join(weak)}."] if weak else [])

@@ -34,6 +34,7 @@ def probe(
     """
     from automl.backbones.selection import find_backbones
     from automl.backbones.timm_model import find_native_size
+    from automl.cli.output import print_table
     from automl.devices import find_devices
     from automl.gpu.budget import decide_budget
     from automl.recipe import Recipe
@@ -50,7 +51,11 @@ def probe(
     ]
     for line in budget.notes:
         typer.echo(line, err=True)
-    _print_comparisons(_compare_recipes(recipes, classes, devices[0], budget.bytes, choose=precision is None))
+    rows = _compare_recipes(recipes, classes, devices[0], budget.bytes, choose=precision is None)
+    cells = [_format_row(row) for row in rows]
+    header = [title for title in cells[0] if any(row[title] for row in cells)]
+    print_table(header, ([row[title] or "–" for title in header] for row in cells), left=("backbone", "numerics"))
+    typer.echo("\n".join(_explain_figures(rows)))
 
 
 def _compare_recipes(
@@ -78,16 +83,6 @@ def _compare_recipes(
                     raise
                 typer.echo(f"left out: {exc}", err=True)
     return rows
-
-
-def _print_comparisons(rows: "list[Comparison]") -> None:
-    """Prints a table without the columns that are empty, and below it what the figures are."""
-    from automl.cli.output import print_table
-
-    cells = [_format_row(row) for row in rows]
-    header = [title for title in cells[0] if any(row[title] for row in cells)]
-    print_table(header, ([row[title] or "–" for title in header] for row in cells), left=("backbone", "numerics"))
-    typer.echo("\n".join(_explain_figures(rows)))
 
 
 def _format_row(row: "Comparison") -> dict[str, str]:

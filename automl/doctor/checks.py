@@ -27,11 +27,7 @@ CHECKS: tuple[Callable[[Options], Iterator[Fact | Problem]], ...] = (
 
 
 def run_checks(weights_dir: Path | None = None) -> Report:
-    """Runs all checks; a folder of weights is looked into as well.
-
-    Raises:
-        WeightsError: If there is no such folder.
-    """
+    """Runs all checks; a folder of weights is looked into as well."""
     if weights_dir is not None and not weights_dir.is_dir():
         raise WeightsError(f"--weights-dir {weights_dir} is not a folder; give one that holds safetensors files")
     options = Options(Path.cwd(), weights_dir)

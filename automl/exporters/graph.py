@@ -181,9 +181,6 @@ def _write_and_compare(
         raise WeightsError(f"{model.recipe.backbone} cannot be exported to this format: {reason}") from exc
 
 
-# --- the network ------------------------------------------------------------------------------------------------
-
-
 class _Probabilities(nn.Module):
     """A network with a softmax: normalised (B, 3, S, S) float32 → (B, classes) probabilities."""
 
@@ -226,9 +223,6 @@ def _silence_exporters() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-# --- images to compare on -----------------------------------------------------------------------------------------
 
 
 def _make_noise(model: ModelFolder) -> Iterator[Tensor]:

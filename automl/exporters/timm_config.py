@@ -233,8 +233,9 @@ def _set_network(options: _Options, recipe: Recipe, able: Capabilities) -> None:
         options.copy(drop_path="drop_path")  # 0 as well: some of timm's architectures have another default
     # The classifier starts from zero where train.py can make it: it scales one layer's weights.
     if not able.plain_head:
-        text = "The classifier starts as timm initialises it, automl's from zero: head_init_scale takes one layer"
-        options.add_comment(text)
+        options.add_comment(
+            "The classifier starts as timm initialises it, automl's from zero: head_init_scale takes one layer"
+        )
     else:
         second = "as automl's; its second classifier starts as timm initialises it"
         note = second if _has_second_head(recipe.backbone) else "the classifier starts from zero, as automl's does"

@@ -93,19 +93,15 @@ def _decide_for_gpu(gpu: Gpu, wanted: int | Share | Literal["auto"] | None) -> M
     asked = format_bytes(wanted)
     if wanted > usable:
         return MemoryBudget(free, (f"GPU memory: {asked} is more than there is; the budget is {size}: {calculation}",))
-    if wanted > gpu.free_bytes:
-        note = f"warning: GPU memory: {asked} is given, but only {size} is free: {calculation}; "
-        return MemoryBudget(wanted, (note + "end what uses it, or give --gpu-mem auto",))
-    return MemoryBudget(wanted, ())
+    warning = f"warning: GPU memory: {asked} is given, but only {size} is free: {calculation}; "
+    notes = (warning + "end what uses it, or give --gpu-mem auto",) if wanted > gpu.free_bytes else ()
+    return MemoryBudget(wanted, notes)
 
 
 def _read_gpus(devices: Sequence[str]) -> dict[str, Gpu | None]:
     """Reads the memory of each GPU from NVML or else from CUDA; without the CPU."""
-    wanted = list(filter(is_gpu, devices))
-    if not wanted:
-        return {}
-    snapshot = read_nvml()
-    return {device: find_gpu(device, snapshot) or _ask_cuda(device) for device in wanted}
+    snapshot = read_nvml() if any(map(is_gpu, devices)) else None
+    return {device: find_gpu(device, snapshot) or _ask_cuda(device) for device in filter(is_gpu, devices)}
 
 
 def _ask_cuda(device: str) -> Gpu | None:

@@ -58,7 +58,7 @@ def compare_memory(
     Raises:
         RecipeError: If the backbone cannot be built or trained at this image size.
     """
-    step, micro, context, base = None, None, CONTEXT_BYTES, CONTEXT_BYTES
+    step, micro, context, base = None, recipe.batch_size, CONTEXT_BYTES, CONTEXT_BYTES
     why: str | None = "how much memory the GPU has is not known" if is_gpu(device) else "there is no GPU here"
     if budget_bytes is not None:
         try:
@@ -67,11 +67,7 @@ def compare_memory(
             recipe, context, base = measured.apply_numerics(recipe), measured.context_bytes, measured.base_bytes
             why, step, micro = None, measured.largest, measured.micro_batch
         except CannotProbe as exc:
-            why = str(exc)
-    if micro is None:
-        micro = recipe.batch_size
-        if budget_bytes is not None:
-            micro = largest_micro_batch(recipe, classes, budget_bytes, context_bytes=base)
+            why, micro = str(exc), largest_micro_batch(recipe, classes, budget_bytes)
     shown = micro or predict_envelope(recipe, classes).smallest_batch
     predicted = base + _predict_tensors(recipe, classes, shown, live=step is not None)
     whole = base + _predict_tensors(recipe, classes, recipe.batch_size, live=False)

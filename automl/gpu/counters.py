@@ -33,10 +33,7 @@ class CudaCounters:
 
     def read_context(self) -> int:
         """Reads what the process takes beside the allocator; after a step, with the kernels loaded since."""
-        used = self.read_process()
-        if used is None:
-            return BARE_CONTEXT_BYTES
-        context = used - torch.cuda.memory_reserved(self._device)
+        context = (self.read_process() or 0) - torch.cuda.memory_reserved(self._device)
         return context if context >= _LEAST_CONTEXT_BYTES else BARE_CONTEXT_BYTES
 
     def read_workspace(self) -> int:

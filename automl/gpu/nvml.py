@@ -87,15 +87,13 @@ def read_nvml() -> NvmlSnapshot:
         return NvmlSnapshot((), None, "NVML cannot be read: the package nvidia-ml-py is not installed")
     try:
         pynvml.nvmlInit()
+        try:
+            return _read_snapshot(pynvml)
+        finally:
+            with suppress(pynvml.NVMLError):
+                pynvml.nvmlShutdown()
     except pynvml.NVMLError as exc:
         return NvmlSnapshot((), None, _explain_error(pynvml, exc))
-    try:
-        return _read_snapshot(pynvml)
-    except pynvml.NVMLError as exc:
-        return NvmlSnapshot((), None, _explain_error(pynvml, exc))
-    finally:
-        with suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
 
 
 def find_gpu(device: str, snapshot: NvmlSnapshot | None = None) -> Gpu | None:
@@ -116,9 +114,7 @@ def find_gpu(device: str, snapshot: NvmlSnapshot | None = None) -> Gpu | None:
     for gpu in gpus:
         if uuid is not None and gpu.uuid.removeprefix("GPU-").removeprefix("MIG-") == uuid:
             return gpu
-    visible = _list_visible(gpus)
-    index = int(number or 0)
-    return visible[index] if index < len(visible) else None
+    return dict(enumerate(_list_visible(gpus))).get(int(number or 0))
 
 
 def _list_visible(gpus: tuple[Gpu, ...]) -> list[Gpu]:
@@ -178,12 +174,10 @@ def _read_snapshot(nvml: ModuleType) -> NvmlSnapshot:
 def _read_gpus(nvml: ModuleType, index: int) -> list[Gpu]:
     """Reads the GPU of this index or, in MIG mode, its instances."""
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    capability = _call_nvml(nvml, "nvmlDeviceGetCudaComputeCapability", handle)
     mode = _call_nvml(nvml, "nvmlDeviceGetMigMode", handle)  # current and pending; None: this GPU has no MIG
     if not mode or not mode[0]:
-        return [
-            _read_gpu(nvml, handle, index, _call_nvml(nvml, "nvmlDeviceGetCudaComputeCapability", handle), mig=False)
-        ]
-    capability = _call_nvml(nvml, "nvmlDeviceGetCudaComputeCapability", handle)
+        return [_read_gpu(nvml, handle, index, capability, mig=False)]
     instances = []
     for slot in range(_call_nvml(nvml, "nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
         instance = _call_nvml(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", handle, slot)
@@ -193,21 +187,13 @@ def _read_gpus(nvml: ModuleType, index: int) -> list[Gpu]:
 
 
 def _read_gpu(nvml: ModuleType, handle: Any, index: int, capability: Any, *, mig: bool) -> Gpu:
-    """Reads one GPU or instance.
-
-    Raises:
-        NVMLError: If its memory cannot be read; the rest may be missing.
-    """
+    """Reads one GPU or instance; an NVMLError if its memory cannot be read, while the rest may be missing."""
     try:
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
-        unseen = _UNSEEN_BYTES
+        memory, unseen = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2), _UNSEEN_BYTES
     except nvml.NVMLError:  # drivers before 510 do not count the reserve apart
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        unseen = _UNSEEN_BYTES_V1
+        memory, unseen = nvml.nvmlDeviceGetMemoryInfo(handle), _UNSEEN_BYTES_V1
     total, free, used = (int(getattr(memory, name)) for name in ("total", "free", "used"))
     processes = _read_processes(nvml, handle)
-    if not processes and used > unseen:
-        processes = None
     return Gpu(
         index=index,
         name=_decode_text(_call_nvml(nvml, "nvmlDeviceGetName", handle)) or "NVIDIA GPU",
@@ -215,7 +201,7 @@ def _read_gpu(nvml: ModuleType, handle: Any, index: int, capability: Any, *, mig
         total_bytes=total,
         free_bytes=free,
         used_bytes=used,
-        processes=processes,
+        processes=None if not processes and used > unseen else processes,
         mig=mig,
         capability=None if capability is None else (int(capability[0]), int(capability[1])),
     )
@@ -263,8 +249,6 @@ def _explain_error(nvml: ModuleType, error: Any) -> str:
         nvml.NVML_ERROR_LIBRARY_NOT_FOUND: "the library of the NVIDIA driver, libnvidia-ml, is missing",
         nvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is installed but not loaded, or there is no NVIDIA GPU",
         nvml.NVML_ERROR_NO_PERMISSION: "this user has no permission to ask the NVIDIA driver",
-        nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
-            "the NVIDIA driver was updated and its older version is still loaded"
-        ),
+        nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was updated and its older version is still loaded",
     }
     return reasons.get(error.value, f"NVML cannot be read: {error}")

@@ -54,7 +54,7 @@ class Request:
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain data."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"recipe": self.recipe.model_dump()}
+        return vars(self) | {"recipe": self.recipe.model_dump()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Request":
@@ -86,13 +86,10 @@ class Measurement:
     """What was measured of a recipe's training step on a device; sizes are bytes.
 
     Attributes:
-        device_name: Such as `Tesla P100-PCIE-16GB`.
         context_bytes: What the process takes beside PyTorch's allocator; `BARE_CONTEXT_BYTES` where NVML does not say.
         budget_bytes: What the process was limited to.
         shared: Whether others left less than the budget free, so that it may fit another time.
-        image_size: Pixels per side of the measured steps.
-        precision: Of the measured steps.
-        memory_format: Of the measured steps.
+        image_size: Pixels per side of the measured steps, which have this precision and memory format.
         steps: By ascending micro-batch size: the smallest, those tried, the largest that fits.
         micro_batch: The largest that fits, a divisor of the recipe's batch size; 0: none does.
         accumulation: Micro-batches per optimizer step.
@@ -141,12 +138,7 @@ def probe_backbone(
 ) -> Measurement:
     """Measures a recipe's training step in a fresh process, or recalls an earlier measurement from the disk.
 
-    Args:
-        recipe: What is trained. Weights are random: they decide neither memory nor time.
-        classes: As for `Request`, like what follows.
-        device: `cuda` or `cuda:N`.
-        budget_bytes: For the whole process, the CUDA context included.
-        timed_image_size: Where precision and memory format are chosen by timing.
+    The arguments are as for `Request`. Weights are random: they decide neither memory nor time.
 
     Raises:
         CannotProbe: If nothing can be measured here: no GPU, or no process can be started.
@@ -166,16 +158,12 @@ def probe_backbone(
 
 
 def memory_factor(recipe: Recipe, classes: int, measurement: Measurement) -> float:
-    """Divides the measured peak of live tensors by the predicted one, at the largest micro-batch that fits.
+    """Divides the measured peak of live tensors by the predicted one, at the largest micro-batch that fits; 1 if none.
 
     Smaller ones show less: what kernels take for a moment in any step is much of a small one. The recipe has the
     numerics that were measured.
-
-    Returns:
-        1 where nothing fits.
     """
-    step = measurement.largest
-    if step is None:
+    if (step := measurement.largest) is None:
         return 1.0
     envelope = predict_envelope(recipe, classes, accumulates=step.batch < recipe.batch_size)
     return (step.allocated - measurement.workspace_bytes) / envelope.live_bytes(step.batch)
@@ -227,7 +215,6 @@ def _run_worker(request: str, backbone: str) -> "subprocess.CompletedProcess[str
             input=request,
             capture_output=True,
             check=False,
-            text=True,
             encoding="utf-8",
             errors="replace",
             timeout=TIME_LIMIT_SECONDS,
@@ -245,8 +232,7 @@ def _run_worker(request: str, backbone: str) -> "subprocess.CompletedProcess[str
 def _describe_device(device: str) -> dict[str, Any] | None:
     """Returns what a context's size depends on; None where NVML does not say which device it is."""
     snapshot = read_nvml()
-    gpu = find_gpu(device, snapshot)
-    if gpu is None:
+    if (gpu := find_gpu(device, snapshot)) is None:
         return None
     return {"gpu": gpu.name, "driver": snapshot.driver, "torch": version("torch"), "method": METHOD}
 

@@ -40,15 +40,7 @@ _SLACK_BYTES = 256 * 2**20
 
 
 def measure_request(request: Request, counters: CudaCounters) -> Measurement:
-    """Measures what a request asks for.
-
-    Returns:
-        What was measured; a micro-batch of 0 if not even the smallest one fits.
-
-    Raises:
-        RecipeError: If the backbone cannot be built, or trained at this image size.
-        Exception: Whatever a step raises but `torch.OutOfMemoryError`.
-    """
+    """Measures what a request asks for; the micro-batch is 0 if not even the smallest one fits."""
     context, workspace, budget = counters.read_context(), counters.read_workspace(), request.budget_bytes
     counters.limit_memory(budget, context)
     free = counters.read_free()
@@ -61,8 +53,10 @@ def measure_request(request: Request, counters: CudaCounters) -> Measurement:
     steps: dict[int, StepMemory] = {}
 
     def fits(batch: int) -> bool:
-        if batch not in steps and (step := _try_batch(recipe, batch, request, counters)) is not None:
-            steps[batch] = step
+        if batch not in steps:
+            step = none_if_out_of_memory(lambda: measure_step(recipe, batch, request.classes, request.device, counters))
+            counters.release_memory()
+            steps.update({batch: step} if step is not None else {})
         return batch in steps
 
     micro = 0
@@ -119,7 +113,6 @@ def measure_step(recipe: Recipe, batch: int, classes: int, device: str, counters
 
     Raises:
         torch.OutOfMemoryError: If the step does not fit.
-        Exception: Whatever else it raises.
     """
     # Two micro-batches are enough: in the second, the gradients of the first are there.
     whole = min(recipe.batch_size, max(2, 2 * batch))
@@ -182,13 +175,6 @@ class _Noise:
         self, recipe: Recipe, preprocessing: Preprocessing, split: str, batch_size: int
     ) -> Iterable[tuple[Tensor, Tensor]]:
         raise NotImplementedError("nothing is evaluated")
-
-
-def _try_batch(recipe: Recipe, batch: int, request: Request, counters: CudaCounters) -> StepMemory | None:
-    """Measures a step, or returns None if it was out of memory; afterwards the device is empty again."""
-    step = none_if_out_of_memory(lambda: measure_step(recipe, batch, request.classes, request.device, counters))
-    counters.release_memory()
-    return step
 
 
 def _choose_numerics(request: Request, counters: CudaCounters) -> Timing | None:

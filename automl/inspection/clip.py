@@ -31,20 +31,11 @@ from automl.views.mel import compute_log_mel
 
 Floats = npt.NDArray[np.float64]
 
-COMPARED_SIDE = 128
-"""Pixels of each side of the grey pictures that are compared."""
-
-MOST_Z = 3.5
-"""Robust z-score beyond which a similarity is unusual: Iglewicz & Hoaglin's."""
-
-LEAST_CHANGE = 0.01
-"""Distance from the median below which no similarity is unusual, however steady the others are."""
-
-LEAST_PAIRS = 8
-"""Comparisons below which none is called unusual: so few do not show what is usual."""
-
+COMPARED_SIDE = 128  # pixels of each side of the grey pictures that are compared
+MOST_Z = 3.5  # robust z-score beyond which a similarity is unusual: Iglewicz & Hoaglin's
+LEAST_CHANGE = 0.01  # distance from the median below which no similarity is unusual, however steady the others are
+LEAST_PAIRS = 8  # comparisons below which none is called unusual: so few do not show what is usual
 _LONG_SECONDS = 600
-
 _IMAGES = EXTENSIONS | {".avif", ".gif", ".heic"}  # two of which FFmpeg takes for videos
 _FRAME_BYTES = 128_000_000  # of all frames together; more of them are read smaller
 _NORMAL_MAD, _NORMAL_MEAN_DEVIATION = 0.6745, 0.7979  # of a normal distribution, in standard deviations
@@ -56,12 +47,7 @@ _SILENT_DB = -99.9
 
 @dataclass(frozen=True)
 class TimeUnit:
-    """The unit that all times of a clip are written in.
-
-    Attributes:
-        name: `s`, or `min` from ten minutes on.
-        seconds: 1 or 60.
-    """
+    """The unit that all times of a clip are written in: `s` (1 second), or `min` (60) from ten minutes on."""
 
     name: str
     seconds: float
@@ -83,9 +69,8 @@ class Curve:
     Attributes:
         times_seconds: Shape (n,): of the later picture of each pair.
         similarity: Shape (n,): 1 is identical; NaN where there is nothing to compare.
-        unusual: Shape (n,), bool: beyond `limits`.
+        unusual: Shape (n,): beyond `limits`, which are None if there are too few pairs to say.
         median: Of the similarities; NaN if there are none.
-        limits: What lies outside is unusual; None if there are too few pairs to say.
     """
 
     times_seconds: Floats
@@ -105,12 +90,9 @@ class Pictures:
     """The frames of a clip that are looked at, and the faces in them.
 
     Attributes:
-        frames: In the order of time.
         tracks: The faces that were followed, the one that fills most of the pictures first.
         faces: The first track's face in each frame, (`COMPARED_SIDE`, `COMPARED_SIDE`, 3) uint8, upright; None where
             it was not found.
-        frame_curve: Of each frame with the one before.
-        face_curve: Of each face with that in the frame before.
     """
 
     frames: Frames
@@ -125,7 +107,6 @@ class Sound:
     """The sound of a clip over time.
 
     Attributes:
-        sample_rate_hz: At which it was looked at.
         seconds: How long it is, as decoded.
         column_seconds: Of sound that one column is the mean of.
         times_seconds: Shape (columns,): the middle of each column.
@@ -159,15 +140,9 @@ class Clip:
 
 
 def analyse_clip(path: Path, count: int, face_model: str | None = None) -> Clip:
-    """Compares the frames and faces of a video or a sound file, and measures its sound.
+    """Compares frames, evenly placed, and faces of a video, and measures the sound of a video or a sound file.
 
-    Args:
-        path: The file.
-        count: Frames that are compared, at least 2, evenly placed.
-        face_model: A YuNet ONNX file. None: that of the `media` extra.
-
-    Raises:
-        DataError: If the file is an image, or cannot be read.
+    `count` is at least 2; `face_model` is a YuNet ONNX file (None: that of the `media` extra).
     """
     if path.suffix.lower() in _IMAGES:
         raise DataError(f"{path} is an image; automl inspect looks at a video or a sound file")
@@ -188,16 +163,12 @@ def analyse_clip(path: Path, count: int, face_model: str | None = None) -> Clip:
 
 
 def mark_unusual(times_seconds: Sequence[float], similarity: Sequence[float]) -> Curve:
-    """Marks the unusual among similarities, by a robust z-score.
+    """Marks the unusual among similarities (NaN where there is nothing to compare), by a robust z-score.
 
     The score is 0.6745 · (similarity - median) / MAD, MAD being the median absolute deviation, and 3.5 its limit, as
     Iglewicz & Hoaglin recommend ("How to Detect and Handle Outliers", ASQC, 1993; NIST/SEMATECH e-Handbook of
     Statistical Methods, 1.3.5.17). Where more than half of the similarities are the same, so that MAD is 0, the mean
     absolute deviation over 0.7979 is the scale instead (as SPSS has it).
-
-    Args:
-        times_seconds: Of each pair.
-        similarity: Of each pair; NaN where there is nothing to compare.
     """
     times, values = np.asarray(times_seconds, dtype=np.float64), np.asarray(similarity, dtype=np.float64)
     known = values[~np.isnan(values)]
@@ -263,20 +234,10 @@ def _compute_similarities(pictures: Sequence[Pixels | None]) -> list[float]:
 def measure_sound(
     path: Path, stored_rate_hz: int, *, columns: int = 1200, read_seconds: float = 300, piece_seconds: float = 30
 ) -> tuple[Sound | None, list[str]]:
-    """Computes the spectrogram and the features of all the sound of a file.
+    """Computes the spectrogram and the features of all the sound of a file, None if it is empty; and notes.
 
-    Args:
-        path: The file.
-        stored_rate_hz: Its sample rate.
-        columns: At most, over the whole clip; an even number.
-        read_seconds: Of sound in memory.
-        piece_seconds: Of that in the transform.
-
-    Returns:
-        The sound, None if it is empty; and notes.
-
-    Raises:
-        DataError: If it cannot be read.
+    Over the whole clip there are at most `columns` columns, an even number. `read_seconds` of sound are in memory, and
+    `piece_seconds` of that in the transform.
     """
     rate = min(max(stored_rate_hz, _RATES_HZ[0]), _RATES_HZ[1])
     notes = [] if rate == stored_rate_hz else [f"Its sound was resampled from {stored_rate_hz} Hz to {rate} Hz."]

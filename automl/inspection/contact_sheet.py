@@ -7,7 +7,6 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from automl.inspection.clip import Curve, Pictures, TimeUnit
-from automl.views.face_detector import FoundFace
 
 _WIDTH = 1600
 _FRAME_SIDE, _FACE_SIDE = 190, 114  # longer side of a picture on the sheet
@@ -18,15 +17,7 @@ _PAPER, _INK = "#FFFFFF", "#222222"
 
 
 def draw_contact_sheet(pictures: Pictures, unit: TimeUnit) -> Image.Image:
-    """Draws the contact sheet.
-
-    Args:
-        pictures: The frames and faces of the clip.
-        unit: That of the times.
-
-    Returns:
-        An RGB picture 1600 pixels wide, as high as its frames need.
-    """
+    """Draws the contact sheet: an RGB picture 1600 pixels wide, as high as its frames need."""
     frames = [_draw_frame(pictures, position) for position in range(len(pictures.frames))]
     times = [unit.format_time(time) for time in pictures.frames.times_seconds.tolist()]
     title = "Frames. Orange rim: unusually like or unlike the one before."
@@ -60,15 +51,12 @@ def _draw_frame(pictures: Pictures, position: int) -> Image.Image:
     draw = ImageDraw.Draw(image)
     for number, track in reversed(list(enumerate(pictures.tracks))):  # the compared one on top
         if position in track.faces:
-            _draw_box(draw, track.faces[position], scale, main=number == 0)
+            colour, width = (_OTHER, 1) if number else (_MAIN, 2)
+            left, top, right, bottom = (side * scale for side in track.faces[position].box())
+            rim = (left - 1, top - 1, right + 1, bottom + 1)  # dark, so that the box shows on any picture
+            draw.rectangle(rim, outline=_INK, width=width + 2)
+            draw.rectangle((left, top, right, bottom), outline=colour, width=width)
     return image
-
-
-def _draw_box(draw: ImageDraw.ImageDraw, face: FoundFace, scale: float, *, main: bool) -> None:
-    """Draws a box around a face, on a dark rim so that it shows on any picture."""
-    left, top, right, bottom = (side * scale for side in face.box())
-    draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=_INK, width=4 if main else 3)
-    draw.rectangle((left, top, right, bottom), outline=_MAIN if main else _OTHER, width=2 if main else 1)
 
 
 def _make_thumbnail(pixels: npt.NDArray[np.uint8], side: int) -> Image.Image:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from automl.inspection.clip import Curve, Floats, Pictures, Sound, TimeUnit
 from automl.media.opening import require
@@ -49,13 +48,8 @@ _TITLES = {
 def draw_timeline(pictures: Pictures | None, unit: TimeUnit, scores: "ClipScores | None" = None) -> Figure:
     """Draws the similarity of frames and faces with the ones before, the unusual marked, and a model's scores.
 
-    Args:
-        pictures: The frames and faces of the clip; None: a sound file, of which there are scores.
-        unit: That of the time axis.
-        scores: Those of a model; None, or scores without any moment, are not drawn.
-
-    Returns:
-        A figure of one to three panels over the same time.
+    One to three panels over the same time: a sound file has no pictures (None), and scores without any moment are not
+    drawn.
     """
     curves = {} if pictures is None else {"Neighbouring frames": pictures.frame_curve}
     if pictures is not None and not np.isnan(pictures.face_curve.similarity).all():
@@ -81,12 +75,7 @@ def find_highest(member: "MemberScores") -> list[int]:
 
 
 def draw_mel(sound: Sound, unit: TimeUnit) -> Figure:
-    """Draws the log-mel spectrogram; the frequency axis is the mel scale, labelled in Hz.
-
-    Args:
-        sound: The sound of the clip.
-        unit: That of the time axis.
-    """
+    """Draws the log-mel spectrogram; the frequency axis is the mel scale, labelled in Hz."""
     figure = _make_panels(["Log-mel spectrogram"], [360], unit)
     bands = np.arange(len(sound.mel_hz))
     shown = [tick for tick in _TICKS_HZ if tick <= sound.sample_rate_hz / 2]
@@ -110,12 +99,7 @@ def draw_mel(sound: Sound, unit: TimeUnit) -> Figure:
 
 
 def draw_features(sound: Sound, unit: TimeUnit) -> Figure:
-    """Draws the seven features of the sound, one below the other over the same time.
-
-    Args:
-        sound: The sound of the clip.
-        unit: That of the time axis.
-    """
+    """Draws the seven features of the sound, one below the other over the same time."""
     names = list(sound.features)
     figure = _make_panels([_TITLES[name] for name in names], [130 if name in _LINES else 170 for name in names], unit)
     times = _convert_times(sound.times_seconds, unit)
@@ -124,11 +108,10 @@ def draw_features(sound: Sound, unit: TimeUnit) -> Figure:
         if name in _LINES:
             title, factor = _LINES[name]
             hover = f"%{{x:.2f}} {unit.name}: %{{y:.2f}}<extra></extra>"
-            line = _plotly().Scatter(
-                x=times, y=(values[0] * factor).astype(np.float32), mode="lines", hovertemplate=hover, showlegend=False
-            )
-            line.line = {"color": _BLUE, "width": 1.2}
-            figure.add_trace(line, row=row, col=1)
+            line = {"color": _BLUE, "width": 1.2}
+            numbers = (values[0] * factor).astype(np.float32)
+            options = {"mode": "lines", "line": line, "hovertemplate": hover, "showlegend": False}
+            figure.add_trace(_plotly().Scatter(x=times, y=numbers, **options), row=row, col=1)
             limits = {"range": _LOUDNESS_DB} if name == "rms" else {"rangemode": "tozero"}
             figure.update_yaxes(title_text=title, row=row, col=1, **limits)
         else:
@@ -150,7 +133,8 @@ def _add_curve(figure: Figure, row: int, curve: Curve, unit: TimeUnit) -> None:
             _add_trace(figure, row, "limits of the usual", ends | dashed)
     far = np.flatnonzero(curve.unusual)
     if len(far):
-        labelled = _choose_labelled(curve, far)
+        farthest = far[np.argsort(-np.abs(curve.similarity[far] - curve.median), kind="stable")].tolist()
+        labelled = _choose_apart(curve.times_seconds, farthest, _LABELS)  # whose texts do not overlap
         marker = {"size": 10, "symbol": "diamond", "color": _ORANGE, "line": {"width": 1, "color": "black"}}
         points = {
             "x": times[far],
@@ -160,13 +144,13 @@ def _add_curve(figure: Figure, row: int, curve: Curve, unit: TimeUnit) -> None:
             "textposition": ["top center" if up else "bottom center" for up in curve.similarity[far] > curve.median],
         }
         _add_trace(figure, row, "unusual", points | {"marker": marker, "hovertemplate": hover, "cliponaxis": False})
-    _fit_range(figure, row, curve)
-
-
-def _choose_labelled(curve: Curve, far: npt.NDArray[np.intp]) -> list[int]:
-    """Chooses the unusual points that have their time beside them: the farthest whose texts do not overlap."""
-    order = far[np.argsort(-np.abs(curve.similarity[far] - curve.median), kind="stable")].tolist()
-    return _choose_apart(curve.times_seconds, order, _LABELS)
+    known = curve.similarity[~np.isnan(curve.similarity)]
+    if len(known):  # all points and their labels show; limits beyond 1 need not
+        low, high = float(known.min()), float(known.max())
+        if curve.limits is not None:
+            low, high = min(low, curve.limits[0]), max(high, min(1.0, curve.limits[1]))
+        room = max(0.15 * (high - low), 0.01)
+        figure.update_yaxes(range=[low - room, high + room], row=row, col=1)
 
 
 def _choose_apart(times_seconds: Floats, order: Iterable[int], most: int) -> list[int]:
@@ -200,12 +184,8 @@ def _add_scores(figure: Figure, row: int, scores: "ClipScores", unit: TimeUnit) 
 def _add_member(figure: Figure, row: int, member: "MemberScores", unit: TimeUnit, marker: dict[str, Any]) -> None:
     """Adds the scores of one member over time; a bar is the time that a picture of sound shows."""
     times, values, each = member.times_seconds, member.probabilities, member.seconds_each
-    spans = [
-        unit.format_time(time)
-        if not wide
-        else f"{(time - wide / 2) / unit.seconds:.2f} to {unit.format_time(time + wide / 2)}"
-        for time, wide in zip(times.tolist(), each.tolist(), strict=True)
-    ]
+    starts, ends = (times - each / 2) / unit.seconds, map(unit.format_time, times + each / 2)
+    spans = [f"{start:.2f} to {end}" if wide else end for start, end, wide in zip(starts, ends, each, strict=True)]
     steps = np.diff(times)
     several = bool((steps == 0).any())  # several faces of a frame: no line goes through them
     usual = np.median(steps) if len(steps) else np.inf
@@ -253,17 +233,6 @@ def _add_trace(figure: Figure, row: int, name: str, values: dict[str, Any]) -> N
     new = all(trace.name != name for trace in figure.data)
     trace = _plotly().Scatter(name=name, legendgroup=name, showlegend=new, **values)
     figure.add_trace(trace, row=row, col=1)
-
-
-def _fit_range(figure: Figure, row: int, curve: Curve) -> None:
-    """Sets the range of similarities so that all points and their labels show; limits beyond 1 need not."""
-    known = curve.similarity[~np.isnan(curve.similarity)]
-    if len(known):
-        low, high = float(known.min()), float(known.max())
-        if curve.limits is not None:
-            low, high = min(low, curve.limits[0]), max(high, min(1.0, curve.limits[1]))
-        room = max(0.15 * (high - low), 0.01)
-        figure.update_yaxes(range=[low - room, high + room], row=row, col=1)
 
 
 def _add_rows(figure: Figure, row: int, name: str, values: Floats, times: Any) -> None:

@@ -19,7 +19,7 @@ from automl.files import explain_write_errors, write_atomically, write_text
 from automl.inspection.clip import COMPARED_SIDE, LEAST_CHANGE, LEAST_PAIRS, MOST_Z, Clip, analyse_clip
 from automl.inspection.contact_sheet import draw_contact_sheet
 from automl.inspection.figures import draw_features, draw_mel, draw_timeline, find_highest
-from automl.media.info import AudioStream, MediaInfo, VideoStream
+from automl.media.info import MediaInfo
 from automl.media.opening import require
 
 if TYPE_CHECKING:  # it brings torch, which only scores need
@@ -31,13 +31,7 @@ PAGE, SHEET = "inspect.html", "frames.png"
 
 @dataclass(frozen=True)
 class Inspection:
-    """The files written about a clip, and what is most to be known.
-
-    Attributes:
-        page: The HTML file.
-        sheet: The PNG file; None of a sound file.
-        lines: Plain sentences: the notes, the times of what is unusual, and the scores of a model.
-    """
+    """The files written about a clip (the sheet only of a video), and what is most to be known, in sentences."""
 
     page: Path
     sheet: Path | None
@@ -52,19 +46,11 @@ def inspect_clip(
     model: Path | None = None,
     device: str = "auto",
 ) -> Inspection:
-    """Writes the page and the contact sheet of a video or a sound file.
+    """Writes the page and the contact sheet of a video or a sound file; files of an earlier call are replaced.
 
-    Args:
-        path: The file.
-        folder: Where to write; made if it is missing, files of an earlier call are replaced.
-        frames: How many are compared, at least 2, evenly placed.
-        face_model: A YuNet ONNX file. None: that of the `media` extra.
-        model: A folder that `automl train` wrote of clips, whose scores are shown. None: no scores.
-        device: Where the model runs: auto (a GPU where there is one), cpu, cuda or cuda:N.
-
-    Raises:
-        DataError: If the file is an image or cannot be read, or the folder cannot be written.
-        AutomlError: As of `automl.inspection.score_timeline.load_clip_model` and `score_clip`.
+    `frames`, at least 2, are compared, evenly placed; `face_model` is a YuNet ONNX file (None: that of the `media`
+    extra). `model` is a folder that `automl train` wrote of clips, whose scores are shown; it runs on `device` (auto,
+    cpu, cuda or cuda:N).
     """
     require("plotly")  # a missing one is an error before a long clip is decoded
     if folder.exists() and not folder.is_dir():
@@ -78,16 +64,7 @@ def inspect_clip(
 
 
 def write_page(clip: Clip, scores: "ClipScores | None", folder: Path) -> Inspection:
-    """Writes the page and the contact sheet of a clip that was analysed.
-
-    Args:
-        clip: The clip.
-        scores: Those of a model; None: there is no model.
-        folder: Where to write.
-
-    Raises:
-        DataError: If the folder cannot be written.
-    """
+    """Writes the page and the contact sheet of a clip that was analysed; `scores` are None where there is no model."""
     sheet = None if clip.pictures is None else draw_contact_sheet(clip.pictures, clip.unit)
     page = render_page(clip, sheet, scores)
     with explain_write_errors(folder, DataError):
@@ -171,33 +148,21 @@ def _describe_step(clip: Clip) -> str:
 
 def _describe_file(info: MediaInfo) -> dict[str, str]:
     """Makes the rows of the table at the page's head."""
-    rows = {
-        "file": _decode_path(info.path),
-        "container": info.container,
-        "duration": "not known" if info.duration_seconds is None else _format_length(info.duration_seconds),
-    }
-    rows |= {"pictures": "none"} if info.video is None else _describe_video(info.video)
-    return rows | ({"sound": "none"} if info.audio is None else _describe_audio(info.audio))
-
-
-def _describe_video(video: VideoStream) -> dict[str, str]:
-    """Makes the rows on pictures."""
-    rate = "rate not known" if video.frames_per_second is None else f"{video.frames_per_second:.5g} frames a second"
-    count = "" if video.frames is None else f", {video.frames} frames"
-    turned = f"{video.rotation_degrees}° clockwise, shown upright here" if video.rotation_degrees else "none"
-    return {
-        "pictures": f"{video.width} × {video.height} pixels, {rate}{count}",
-        "frame rate": "variable" if video.variable_rate else "constant",
-        "picture codec": f"{video.codec}, {video.pixel_format}",
-        "rotation": turned,
-    }
-
-
-def _describe_audio(audio: AudioStream) -> dict[str, str]:
-    """Makes the rows on sound."""
-    channels = {1: "mono", 2: "stereo"}.get(audio.channels, f"{audio.channels} channels")
-    length = "" if audio.duration_seconds is None else f", {_format_length(audio.duration_seconds)}"
-    return {"sound": f"{audio.sample_rate_hz} Hz, {channels}{length}", "sound codec": audio.codec}
+    length = "not known" if info.duration_seconds is None else _format_length(info.duration_seconds)
+    rows = {"file": _decode_path(info.path), "container": info.container, "duration": length}
+    rows |= {"pictures": "none", "sound": "none"}
+    if video := info.video:
+        rate = "rate not known" if video.frames_per_second is None else f"{video.frames_per_second:.5g} frames a second"
+        count = "" if video.frames is None else f", {video.frames} frames"
+        turned = f"{video.rotation_degrees}° clockwise, shown upright here" if video.rotation_degrees else "none"
+        rows["pictures"] = f"{video.width} × {video.height} pixels, {rate}{count}"
+        rows["frame rate"] = "variable" if video.variable_rate else "constant"
+        rows |= {"picture codec": f"{video.codec}, {video.pixel_format}", "rotation": turned}
+    if audio := info.audio:
+        channels = {1: "mono", 2: "stereo"}.get(audio.channels, f"{audio.channels} channels")
+        length = "" if audio.duration_seconds is None else f", {_format_length(audio.duration_seconds)}"
+        rows |= {"sound": f"{audio.sample_rate_hz} Hz, {channels}{length}", "sound codec": audio.codec}
+    return rows
 
 
 def _decode_path(path: Path) -> str:
@@ -215,9 +180,8 @@ def _format_length(seconds: float) -> str:
 
 def _make_html(figure: Any) -> str:
     """Makes a piece of HTML of a figure, without Plotly's own JavaScript."""
-    return str(
-        figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
-    )
+    config = {"displaylogo": False, "responsive": True}
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
 
 
 def _encode_jpeg(sheet: Image.Image) -> str:

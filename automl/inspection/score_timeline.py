@@ -4,7 +4,6 @@ The clip's score is that of `automl predict`, of the images that the view was tr
 looks at more of them, so that one sees where in the clip the score comes from.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,9 +26,7 @@ from automl.views.sound_parts import SoundView
 
 Floats = npt.NDArray[np.float64]
 
-MOST_IMAGES = 64
-"""Images that a curve is made of at most, unless a view was trained with more: all are in memory at once."""
-
+MOST_IMAGES = 64  # that a curve is made of, unless a view was trained with more: all are in memory at once
 _BATCH = 32
 
 
@@ -41,14 +38,12 @@ class MemberScores:
         name: That of its view, with a number if there are several.
         network: timm's name of the backbone.
         weight: Its share in the score of an ensemble.
-        medium: What it looks at: `video` or `sound`.
         times_seconds: Shape (K,), ascending: of the curve's images; several faces of one frame have the same. K is 0
             if it sees nothing.
         seconds_each: Shape (K,): how much of the clip each image shows, around its time; 0 of a frame.
         probabilities: Shape (K,): of the class that is shown.
         made_of: What its score is made of, such as `mean of 8 images`.
-        score: Its probability for the clip; None if it sees nothing.
-        problem: Why it sees nothing.
+        score: Its probability for the clip; None if it sees nothing, and `problem` has the reason.
     """
 
     name: str
@@ -70,9 +65,8 @@ class ClipScores:
     Attributes:
         class_name: The class whose probability is shown: of two, the positive one; of more, the one that the clip is
             taken for.
-        score: That of `automl predict`; None if no member sees anything.
-        prior: What `automl predict` gives then: the share of the class in training.
-        members: At least one.
+        score: That of `automl predict`; None if no member sees anything. It then gives `prior`, the share of the class
+            in training.
     """
 
     class_name: str
@@ -92,17 +86,7 @@ class _Scored(NamedTuple):
 
 
 def load_clip_model(path: Path, device: str = "auto") -> Model:
-    """Loads a model of clips, or an ensemble of them.
-
-    Args:
-        path: The folder that `automl train` wrote.
-        device: auto (a GPU where there is one), cpu, cuda or cuda:N.
-
-    Raises:
-        WeightsError: If it is no model folder, or damaged.
-        SpecError: If it was trained on image files.
-        StudyError: If there is no such device.
-    """
+    """Loads a model of clips, or an ensemble of them, as `automl.load`; one of image files is refused."""
     for folder, _ in read_members(path.expanduser()):
         if not isinstance(folder.recipe.view, ClipView):
             # faces cut with which margin, whole frames, anything: a guess would give scores that look like scores
@@ -116,18 +100,8 @@ def load_clip_model(path: Path, device: str = "auto") -> Model:
 def score_clip(model: Model, clip: Path, count: int) -> ClipScores:
     """Scores a clip and moments of it.
 
-    Args:
-        model: From `load_clip_model`.
-        clip: A video or sound file.
-        count: Images that the curve of each member is made of: at most `MOST_IMAGES`, and no fewer than the view was
-            trained with. Sound is cut into no more parts than cover the clip.
-
-    Returns:
-        The scores; of a member that sees nothing, why.
-
-    Raises:
-        WeightsError: If a network's outputs are not finite.
-        MemoryBudgetError: If the memory does not hold one image.
+    The curve of each member is made of `count` images: at most `MOST_IMAGES`, and no fewer than the view was trained
+    with. Sound is cut into no more parts than cover the clip.
     """
 
     @cache  # members that see the same images share them
@@ -172,12 +146,8 @@ def _add_images(view: Any, count: int) -> Any:
 def _name_members(members: Sequence[Member]) -> list[str]:
     """Names each member by its view; those of the same view are numbered."""
     views = [member.folder.recipe.view.name for member in members]
-    several, before = Counter(views), Counter[str]()
-    names = []
-    for view in views:
-        before[view] += 1
-        names.append(f"{view} {before[view]}" if several[view] > 1 else view)
-    return names
+    numbers = [views[: position + 1].count(view) for position, view in enumerate(views)]
+    return [f"{view} {number}" if views.count(view) > 1 else view for view, number in zip(views, numbers, strict=True)]
 
 
 def _describe_member(member: Member, scored: _Scored, name: str, shown: int) -> MemberScores:

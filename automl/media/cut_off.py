@@ -28,9 +28,9 @@ def refuse_cut_off(path: Path) -> None:
     """Raises DataError if a file ends before its headers say, OSError if it cannot be read."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        said = _find_declared_end(file, size)
-    if said > size:
-        raise DataError(f"cannot read {path}: cut off: {size} bytes of at least {said}")
+        declared = _find_declared_end(file, size)
+    if declared > size:
+        raise DataError(f"cannot read {path}: cut off: {size} bytes of at least {declared}")
 
 
 def declares_length(path: Path) -> bool:
@@ -69,9 +69,9 @@ def _trust_end(end: int, unknown: int, slack: int) -> int:
 
 def _find_mp4_end(file: BinaryIO, size: int) -> int:
     """MP4 and MOV: the boxes of ISO/IEC 14496-12, 4.2: size, type, contents."""
-    place = 0
-    while place + 8 <= size:
-        file.seek(place)
+    offset = 0
+    while offset + 8 <= size:
+        file.seek(offset)
         length, kind = struct.unpack(">I4s", file.read(8))
         if kind not in _BOXES:
             break
@@ -79,59 +79,59 @@ def _find_mp4_end(file: BinaryIO, size: int) -> int:
             length = int.from_bytes(file.read(8), "big")
         if length < 8:
             break  # 0: to the end of the file
-        place += length
-    return place
+        offset += length
+    return offset
 
 
 def _find_wav_end(file: BinaryIO, size: int) -> int:
     """WAV: the end of its data chunk; RF64 has sizes of 64 bits in a chunk of their own (EBU Tech 3306)."""
-    place, long = 12, 0
+    offset, long = 12, 0
     for _ in range(_MOST_CHUNKS):
-        if place + 8 > size:
+        if offset + 8 > size:
             break
-        file.seek(place)
+        file.seek(offset)
         kind, length = struct.unpack("<4sI", file.read(8))
         if kind == b"ds64":
             long = int.from_bytes(file.read(16)[8:], "little")
         if kind == b"data":
             if length == 0xFFFF_FFFF and 0 < long < _UNKNOWN_64:
-                return place + 8 + long - _SLACK
-            return _trust_end(place + 8 + length, _UNKNOWN, _SLACK) if length else 0
-        place += 8 + length + length % 2
+                return offset + 8 + long - _SLACK
+            return _trust_end(offset + 8 + length, _UNKNOWN, _SLACK) if length else 0
+        offset += 8 + length + length % 2
     return 0
 
 
 def _find_avi_end(file: BinaryIO, size: int) -> int:
     """AVI: the end of the last of its RIFF chunks, of which large files have several."""
-    place = 0
-    while place + 8 <= size:
-        file.seek(place)
+    offset = 0
+    while offset + 8 <= size:
+        file.seek(offset)
         kind, length = struct.unpack("<4sI", file.read(8))
         if kind != b"RIFF" or not length or length >= _UNKNOWN:
             break
-        place += 8 + length + length % 2
-    return max(0, place - _SLACK)
+        offset += 8 + length + length % 2
+    return max(0, offset - _SLACK)
 
 
 def _find_caf_end(file: BinaryIO, size: int) -> int:
     """CAF: the end of its chunks (type, 64 bits of size); that of the samples may be unknown, and is then the last."""
-    place = 8
+    offset = 8
     for _ in range(_MOST_CHUNKS):
-        if place + 12 > size:
+        if offset + 12 > size:
             break
-        file.seek(place)
+        file.seek(offset)
         length = int.from_bytes(file.read(12)[4:], "big")
         if length >= _UNKNOWN_64:
             break
-        place += 12 + length
-    return max(0, place - _SLACK)
+        offset += 12 + length
+    return max(0, offset - _SLACK)
 
 
 def _find_matroska_end(file: BinaryIO) -> int:
     """Matroska and WebM: the end of the segment (RFC 8794, 6: sizes of which all bits are set are not known)."""
-    place = 4
+    offset = 4
     for ident in (_EBML, _SEGMENT):
-        file.seek(place - 4)
+        file.seek(offset - 4)
         if file.read(4) != ident:
             return 0
         first = int.from_bytes(file.read(1))
@@ -141,8 +141,8 @@ def _find_matroska_end(file: BinaryIO) -> int:
         length = int.from_bytes(bytes([first & ((1 << (8 - width)) - 1)]) + file.read(width - 1), "big")
         if ident == _SEGMENT and length in (0, (1 << 7 * width) - 1):
             return 0
-        place += width + length + 4
-    return place - 4
+        offset += width + length + 4
+    return offset - 4
 
 
 def _find_ogg_end(file: BinaryIO, size: int) -> int:
@@ -150,12 +150,12 @@ def _find_ogg_end(file: BinaryIO, size: int) -> int:
     start = max(0, size - _LARGEST_PAGE)
     file.seek(start)
     tail = file.read()
-    place = tail.rfind(b"OggS\0")
-    if place < 0:
+    offset = tail.rfind(b"OggS\0")
+    if offset < 0:
         return 0
-    header = tail[place : place + 27 + 255]
+    header = tail[offset : offset + 27 + 255]
     segments = header[26] if len(header) > 26 else 0
-    return start + place + 27 + segments + sum(header[27 : 27 + segments])
+    return start + offset + 27 + segments + sum(header[27 : 27 + segments])
 
 
 def _read_mp3_header(file: BinaryIO) -> int | None:
@@ -163,8 +163,8 @@ def _read_mp3_header(file: BinaryIO) -> int | None:
 
     Xing's and LAME's header is where the first frame's sound would be, Fraunhofer's VBRI 32 bytes after its beginning.
     """
-    place = _skip_tags(file)
-    file.seek(place)
+    offset = _skip_tags(file)
+    file.seek(offset)
     frame = file.read(64)
     if len(frame) < 64 or frame[0] != 0xFF or frame[1] & 0xE0 != 0xE0:
         return None
@@ -173,21 +173,21 @@ def _read_mp3_header(file: BinaryIO) -> int | None:
     if frame[after : after + 4] in (b"Xing", b"Info"):
         flags, frames, length = struct.unpack(">III", frame[after + 4 : after + 16])
         if flags & 1 and frames:
-            return place + length if flags & 2 and length else 0
+            return offset + length if flags & 2 and length else 0
     if frame[36:40] == b"VBRI":
         length, frames = struct.unpack(">II", frame[46:54])
         if frames:
-            return place + length if length else 0
+            return offset + length if length else 0
     return None
 
 
 def _skip_tags(file: BinaryIO) -> int:
     """Returns where a file goes on after its ID3v2 tags (id3.org, ID3v2.4.0 structure, 3.1)."""
-    place = 0
+    offset = 0
     while True:
-        file.seek(place)
+        file.seek(offset)
         head = file.read(10)
         if len(head) < 10 or head[:3] != b"ID3":
-            return place
+            return offset
         length = sum((byte & 0x7F) << 7 * (3 - k) for k, byte in enumerate(head[6:]))
-        place += 10 + length + (10 if head[5] & 0x10 else 0)
+        offset += 10 + length + (10 if head[5] & 0x10 else 0)

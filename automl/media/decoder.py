@@ -79,14 +79,14 @@ def receive_message(connection: socket.socket) -> Any:
 
 def _receive_bytes(connection: socket.socket, size: int) -> bytearray:
     """Receives so many bytes."""
-    found = bytearray(size)
-    with memoryview(found) as view:
+    buffer = bytearray(size)
+    with memoryview(buffer) as view:
         done = 0
         while done < size:
             if not (got := connection.recv_into(view[done:], flags=socket.MSG_WAITALL)):
                 raise EOFError
             done += got
-    return found
+    return buffer
 
 
 def _prepare_process(descriptor: int, memory_bytes: int) -> None:

@@ -99,10 +99,10 @@ def _list_factories() -> dict[str, tuple[Callable[..., ImageFile.ImageFile], _Ac
     Image.init()
     with suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
-    found = {name: Image.OPEN[name] for name in FORMATS if name in Image.OPEN}
+    formats = {name: Image.OPEN[name] for name in FORMATS if name in Image.OPEN}
     # Pillow would look for further pictures in a JPEG (MPO), and lose it if their table is broken; the first counts
-    found["JPEG"] = (JpegImageFile, found["JPEG"][1])
-    return found
+    formats["JPEG"] = (JpegImageFile, formats["JPEG"][1])
+    return formats
 
 
 def _identify_format(file: BinaryIO, path: str | Path) -> ImageFile.ImageFile:
@@ -142,25 +142,25 @@ def _strip_metadata(file: BinaryIO) -> BytesIO | None:
 def _png_pixels(data: bytes) -> Iterator[bytes]:
     """Yields the chunks of a PNG (RFC 2083, 3.2: length, name, contents, checksum) that make the picture."""
     yield _PNG_MAGIC
-    place = len(_PNG_MAGIC)
-    while place + 8 <= len(data):
-        name, end = data[place + 4 : place + 8], place + 12 + int.from_bytes(data[place : place + 4], "big")
-        whole = zlib.crc32(data[place + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+    offset = len(_PNG_MAGIC)
+    while offset + 8 <= len(data):
+        name, end = data[offset + 4 : offset + 8], offset + 12 + int.from_bytes(data[offset : offset + 4], "big")
+        whole = zlib.crc32(data[offset + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
         if name in _PNG_PIXELS or (name in _PNG_LOOKS and whole):
-            yield data[place:end]
-        place = end
+            yield data[offset:end]
+        offset = end
 
 
 def _jpeg_pixels(data: bytes) -> Iterator[bytes]:
     """Yields the segments of a JPEG (ITU-T T.81, B.1) that make the picture; of Adobe's, what the colours are."""
     yield _JPEG_MAGIC
-    place = len(_JPEG_MAGIC)
-    while place + 4 <= len(data) and data[place] == 0xFF and (marker := data[place + 1]) != 0xDA:  # then: pixels
-        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or (marker == 0xEE and end - place >= 14):
-            yield data[place:end]
-        place = end
-    yield data[place:]
+    offset = len(_JPEG_MAGIC)
+    while offset + 4 <= len(data) and data[offset] == 0xFF and (marker := data[offset + 1]) != 0xDA:  # then: pixels
+        end = offset + 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or (marker == 0xEE and end - offset >= 14):
+            yield data[offset:end]
+        offset = end
+    yield data[offset:]
 
 
 def _describe_error(exc: Exception) -> str:

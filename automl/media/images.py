@@ -131,8 +131,8 @@ def probe_image(path: str | Path) -> ImageInfo:
 
     def look(image: ImageFile.ImageFile) -> ImageInfo:
         size = _find_upright_size(image) if isinstance(image, JpegImageFile) else None  # what else is not drafted
-        picture, said = _decode_picture(image, 1)
-        return ImageInfo(*(size or picture.size), said)
+        picture, note = _decode_picture(image, 1)
+        return ImageInfo(*(size or picture.size), note)
 
     return read_image(path, look)
 
@@ -180,8 +180,8 @@ def _decode_picture(image: ImageFile.ImageFile, short_side: int | None) -> tuple
         low.tile = [_read_low_bytes(tile) for tile in low.tile]
         low.load()
         values = 256 * np.asarray(_turn_upright(image), np.float32) + np.asarray(_turn_upright(low), np.float32)
-        scaled, said = _to_eight_bits(values, floats=False)
-        return Image.fromarray(scaled), said
+        scaled, note = _to_eight_bits(values, floats=False)
+        return Image.fromarray(scaled), note
     return _to_rgb(_turn_upright(image))
 
 
@@ -207,8 +207,8 @@ def _turn_upright(image: Image.Image) -> Image.Image:
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
     """Converts a decoded image of any mode to RGB, and says how its values were scaled."""
     if image.mode in _WIDE_GRAY:
-        values, said = _to_eight_bits(np.asarray(image, dtype=np.float32), image.mode == "F")
-        return Image.fromarray(values).convert("RGB"), said
+        values, note = _to_eight_bits(np.asarray(image, dtype=np.float32), image.mode == "F")
+        return Image.fromarray(values).convert("RGB"), note
     if "transparency" in image.info or image.mode in {"RGBA", "LA", "PA", "RGBa", "La"}:
         if image.mode == "La":
             image = image.convert("LA")  # Pillow has no way from La to RGBA
@@ -224,10 +224,10 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
 
 def _to_eight_bits(values: npt.NDArray[np.float32], floats: bool) -> tuple[npt.NDArray[np.uint8], str]:
     """Scales gray of more than 8 bits to 0..255 (see the module's text), and says how, "" for plain 16 bits."""
-    black, white, said = _choose_scale(*_find_range(values), floats)
+    black, white, note = _choose_scale(*_find_range(values), floats)
     with np.errstate(invalid="ignore", over="ignore"):
         scaled = (values - np.float32(black)) * np.float32(255 / (white - black))
-    return np.nan_to_num(np.rint(scaled.clip(0, 255, out=scaled), out=scaled), copy=False).astype(np.uint8), said
+    return np.nan_to_num(np.rint(scaled.clip(0, 255, out=scaled), out=scaled), copy=False).astype(np.uint8), note
 
 
 def _find_range(values: npt.NDArray[np.generic]) -> tuple[float, float]:

@@ -171,9 +171,9 @@ def _find_duration(
     """Finds the duration of a file in seconds, by its last packets; DataError if its header promises too much."""
     if not ends:
         return promised
-    found = max(ends.values()) - origin
+    end = max(ends.values()) - origin
     if promised is not None and container in _ROUGH:
-        refuse_missing(path, Fraction(promised), found, max(_MISSING_SECONDS, _MISSING_SHARE * promised))
+        refuse_missing(path, Fraction(promised), end, max(_MISSING_SECONDS, _MISSING_SHARE * promised))
     if promised is not None and container in EXACT:
-        refuse_missing(path, Fraction(promised), found, EXACT_SECONDS)
-    return float(found)
+        refuse_missing(path, Fraction(promised), end, EXACT_SECONDS)
+    return float(end)

@@ -222,10 +222,10 @@ def ends_of(path: str | Path, stream_index: int | None = None) -> dict[int, Frac
     return ends
 
 
-def refuse_missing(path: str | Path, promised: Fraction | None, found: Fraction, allowed_seconds: float) -> None:
+def refuse_missing(path: str | Path, promised: Fraction | None, end: Fraction, allowed_seconds: float) -> None:
     """Raises DataError if a file ends by more than `allowed_seconds` earlier than its header says."""
-    if promised is not None and promised - found > allowed_seconds:
-        raise DataError(f"cannot read {path}: cut off: it ends after {float(found):.3f} s of {float(promised):.3f} s")
+    if promised is not None and promised - end > allowed_seconds:
+        raise DataError(f"cannot read {path}: cut off: it ends after {float(end):.3f} s of {float(promised):.3f} s")
 
 
 def _read_head(path: Path) -> bytes:
@@ -236,15 +236,15 @@ def _read_head(path: Path) -> bytes:
 
 def _describe_error(path: Path, exc: OSError) -> str:
     """Returns one line on what is wrong with a file."""
-    said = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+    message = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
     if exc.errno == errno.ENOMEM:  # FFmpeg's answer to both
         return f"it has more than {_MOST_TRACKS} tracks, or claims more than there is memory for"
     # EINVAL: what it is was recognised, and is none of our demuxers'
     if not isinstance(exc, require("av").error.InvalidDataError | EOFError) and exc.errno != errno.EINVAL:
-        return str(said)
+        return str(message)
     head = _read_head(path)
     if not head:
         return "the file is empty"
-    if any(head[place:].startswith(magic) for magic, place in _MAGIC.items()):
-        return f"cut off or damaged ({said.lower()})"
-    return f"not a video or sound file ({said.lower()})"
+    if any(head[offset:].startswith(magic) for magic, offset in _MAGIC.items()):
+        return f"cut off or damaged ({message.lower()})"
+    return f"not a video or sound file ({message.lower()})"

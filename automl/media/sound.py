@@ -127,7 +127,7 @@ def _read_whole(
     With the blocks comes where the sound ended; they are None if the seek went past `begin`.
     """
     blocks: list[Samples] = []
-    place, ended = begin, None  # of the next sample, and of the sound
+    position, ended = begin, None  # of the next sample, and of the sound
     with open_media(path) as container:
         stream = find_sound(container)
         if stream is None:
@@ -147,12 +147,12 @@ def _read_whole(
                 if 4 * (stop - begin) > _LARGEST_BYTES:
                     hours = _LARGEST_BYTES / 4 / rate / 3600
                     raise DataError(f"{path}: more than {hours:.1f} hours of sound at {rate} Hz do not fit in memory")
-                if min(start, stop) > place:
-                    blocks.append(np.zeros(min(start, stop) - place, dtype=np.float32))
-                if stop > max(place, start):  # an empty view would keep the whole block alive
-                    blocks.append(samples[max(0, place - start) : stop - start])
-                place = max(place, stop)
-                if place == end:
+                if min(start, stop) > position:
+                    blocks.append(np.zeros(min(start, stop) - position, dtype=np.float32))
+                if stop > max(position, start):  # an empty view would keep the whole block alive
+                    blocks.append(samples[max(0, position - start) : stop - start])
+                position = max(position, stop)
+                if position == end:
                     break
             else:
                 if container.format.name in EXACT and ended is not None:
@@ -253,15 +253,15 @@ def _decode_blocks(
     av = require("av")
     packer = None
     kind: tuple[str, str, int] | None = None
-    rate = place = given = 0  # of the sound; of what comes out of the packer next; after what was given out
+    rate = position = given = 0  # of the sound; of what comes out of the packer next; after what was given out
 
     def take_ready(outputs: "list[AudioFrame]") -> Iterator[tuple[int, int, Samples]]:
-        nonlocal place, given
+        nonlocal position, given
         for output in outputs:
-            late, end = max(place, given), place + output.samples
+            late, end = max(position, given), position + output.samples
             if late < end:
-                yield rate, late, _mix_channels(output)[late - place :]
-            place, given = end, max(given, end)
+                yield rate, late, _mix_channels(output)[late - position :]
+            position, given = end, max(given, end)
 
     for frame in _decode_frames(container, stream):
         # a stream may change its rate or its channels; a resampler is made for one kind of frame
@@ -274,7 +274,7 @@ def _decode_blocks(
         if frame is None or start is None:
             continue
         if packer is None:
-            packer, place = av.AudioResampler(format="flt", frame_size=_BLOCK), start
+            packer, position = av.AudioResampler(format="flt", frame_size=_BLOCK), start
             given = given * frame.sample_rate // rate if rate else start
             rate = frame.sample_rate
         yield from take_ready(packer.resample(frame))

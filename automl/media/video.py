@@ -231,17 +231,17 @@ def _read_displayed(path: str | Path, decoder: "_Decoder", wanted: list[int], si
     pixels: np.ndarray | None = None
     times = np.zeros(len(wanted))
     before: tuple[VideoFrame, int] | None = None
-    for place in sorted(range(len(wanted)), key=wanted.__getitem__):
-        frame = _decode_displayed(path, decoder, wanted[place])
-        times[place] = decoder.to_seconds(frame)
+    for position in sorted(range(len(wanted)), key=wanted.__getitem__):
+        frame = _decode_displayed(path, decoder, wanted[position])
+        times[position] = decoder.to_seconds(frame)
         if before is not None and before[0] is frame and pixels is not None:
-            pixels[place] = pixels[before[1]]
+            pixels[position] = pixels[before[1]]
         else:
             image = painter.paint_frame(frame)
             if pixels is None:
                 pixels = np.empty((len(wanted), *image.shape), dtype=np.uint8)
-            pixels[place] = image
-        before = frame, place
+            pixels[position] = image
+        before = frame, position
     return Frames(_NO_PIXELS if pixels is None else pixels, times)
 
 
@@ -257,15 +257,15 @@ def _read_pairs(path: str | Path, decoder: "_Decoder", count: int, size: int | N
         _decode_displayed(path, decoder, timestamp)
         pair = decoder.pair_at()
         if pair is not None and (not earlier or decoder.to_seconds(pair[0]) > earlier[-1][0]):
-            for found, frame in zip((earlier, later), pair, strict=True):
-                found.append((decoder.to_seconds(frame), painter.paint_frame(frame)))
+            for frames, frame in zip((earlier, later), pair, strict=True):
+                frames.append((decoder.to_seconds(frame), painter.paint_frame(frame)))
     return _stack_frames(earlier), _stack_frames(later)
 
 
-def _stack_frames(found: list[tuple[float, np.ndarray]]) -> Frames:
+def _stack_frames(pairs: list[tuple[float, np.ndarray]]) -> Frames:
     """Returns frames of (time, pixels) each."""
-    pixels = np.stack([pixels for _, pixels in found]) if found else _NO_PIXELS
-    return Frames(pixels, np.array([time for time, _ in found], dtype=np.float64))
+    pixels = np.stack([pixels for _, pixels in pairs]) if pairs else _NO_PIXELS
+    return Frames(pixels, np.array([time for time, _ in pairs], dtype=np.float64))
 
 
 def _decode_displayed(path: str | Path, decoder: "_Decoder", timestamp: int) -> "VideoFrame":
@@ -419,8 +419,8 @@ class _Decoder:
             return False  # the last frame was reached
         index = self.stream.index_entries
         if len(index) and timestamp <= index[len(index) - 1].timestamp:
-            found = index.search_timestamp(timestamp)
-            return found > 0 and (self._keyframe is None or index[found].timestamp > self._keyframe)
+            entry = index.search_timestamp(timestamp)
+            return entry > 0 and (self._keyframe is None or index[entry].timestamp > self._keyframe)
         frame = self._ahead[-1] if self._ahead else None
         position = (self.stream.start_time or 0) if frame is None else (frame.pts or 0)
         return timestamp - position > self._gap

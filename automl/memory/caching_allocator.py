@@ -83,7 +83,8 @@ class CachingAllocator:
         for left, right in ((block, block.after), (block.before, block)):
             if left is None or right is None or not (left.free and right.free):
                 continue
-            self._remove_free_block(left if right is block else right)
+            neighbour, pool = left if right is block else right, self._free[block.small]
+            del pool[bisect.bisect_left(pool, (neighbour.size_bytes, neighbour.address))]
             left.size_bytes += right.size_bytes
             left.after = right.after
             if right.after is not None:
@@ -100,11 +101,8 @@ class CachingAllocator:
             pool[:] = [entry for entry in pool if entry[1] not in gone]
 
     def _new_segment(self, wanted: int, small: bool) -> Block:
-        if small:
-            size = SMALL_SEGMENT_BYTES
-        else:
-            size = round_up(wanted, OWN_SEGMENT_ROUND_BYTES)
-            size = LARGE_SEGMENT_BYTES if wanted < OWN_SEGMENT_FROM_BYTES else size
+        large = LARGE_SEGMENT_BYTES if wanted < OWN_SEGMENT_FROM_BYTES else round_up(wanted, OWN_SEGMENT_ROUND_BYTES)
+        size = SMALL_SEGMENT_BYTES if small else large
         if self.limit_bytes is not None and self.reserved_bytes + size > self.limit_bytes:
             self.release_unused_segments()
             self.out_of_memory |= self.reserved_bytes + size > self.limit_bytes
@@ -125,10 +123,6 @@ class CachingAllocator:
     def _add_free_block(self, block: Block) -> None:
         bisect.insort(self._free[block.small], (block.size_bytes, block.address, block))
 
-    def _remove_free_block(self, block: Block) -> None:
-        pool = self._free[block.small]
-        del pool[bisect.bisect_left(pool, (block.size_bytes, block.address))]
-
 
 def replay_events(events: Iterable[Event], limit_bytes: int | None = None) -> CachingAllocator:
     """Runs events through a fresh allocator with so much memory for segments (None: no limit), and returns it."""
@@ -148,5 +142,5 @@ def peak_live_bytes(events: Iterable[Event]) -> int:
 
 
 def needed_bytes(events: Iterable[Event]) -> int:
-    """Returns the least memory for segments that events get by with: unused ones go back before a new one is asked for."""
+    """Returns the least memory for segments that events get by with: unused ones go back before each new one."""
     return replay_events(events, limit_bytes=0).peak_bytes

@@ -61,9 +61,7 @@ def interpolate_bytes(batches: Sequence[int], sizes: Sequence[int], batch: int) 
 
 def upper_envelope(lines: Iterable[Line]) -> tuple[Line, ...]:
     """Keeps the lines that are highest somewhere at a batch of 1 or more, by ascending slope."""
-    highest: dict[int, int] = {}
-    for a, k in lines:
-        highest[k] = max(a, highest.get(k, a))
+    highest = {k: a for a, k in sorted(lines)}  # of parallel lines, the last and highest one stays
     kept: list[Line] = []
     for k, a in sorted(highest.items()):
         while kept and _crossing_batch(kept[-1], (a, k)) <= (

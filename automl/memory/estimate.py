@@ -41,7 +41,7 @@ def predict_envelope(recipe: Recipe, classes: int, *, accumulates: bool = False)
 def estimate_training(
     recipe: Recipe, classes: int, *, batch_size: int | None = None, context_bytes: int = CONTEXT_BYTES
 ) -> int:
-    """Predicts the peak memory of one training step on a CUDA device, the CUDA context included.
+    """Predicts the peak memory of one training step on a CUDA device in bytes, the CUDA context included.
 
     Counted are weights, gradients, the optimizer's state, the moving average, activations, the images of the whole
     batch, and what fragmentation adds to them in PyTorch's caching allocator. `nvidia-smi` may show up to a fifth more
@@ -53,9 +53,6 @@ def estimate_training(
         batch_size: Images per micro-batch, in place of the recipe's own (or, if it has none, its batch size).
             Below the recipe's batch size gradients are accumulated.
         context_bytes: What the process takes beside the allocator; `automl.gpu.probe` measures it on a GPU.
-
-    Raises:
-        RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
     """
     micro = batch_size or recipe.numerics.micro_batch_size or recipe.batch_size
     waiting = max(0, recipe.batch_size - micro)
@@ -69,9 +66,6 @@ def largest_micro_batch(recipe: Recipe, classes: int, limit_bytes: int, *, conte
     Returns:
         A divisor of the recipe's batch size, so that every micro-batch of a step has the same weight; 0 if not even
         one image fits (two, for a backbone with batch normalisation).
-
-    Raises:
-        RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
     """
     whole = recipe.batch_size
     smallest = predict_envelope(recipe, classes).smallest_batch

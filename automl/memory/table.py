@@ -61,11 +61,7 @@ class PredictedMemory:
 
 
 def load_predictions(path: Path = SHIPPED) -> dict[tuple[str, int], PredictedMemory]:
-    """Reads the table, in a few milliseconds: rows by architecture and image size.
-
-    Raises:
-        SpecError: If it cannot be read.
-    """
+    """Reads the table, in a few milliseconds: rows by architecture and image size."""
     rows = leaderboard.read_rows(path, _parse_row, "predicted memory", COMMAND)
     return {(row.arch, row.image_size): row for row in rows}
 
@@ -73,8 +69,7 @@ def load_predictions(path: Path = SHIPPED) -> dict[tuple[str, int], PredictedMem
 def predict_table(table: "pd.DataFrame", kind: Kind, batch: int) -> "tuple[pd.Series[float], pd.Series[str]]":
     """Looks up the prediction for each row of the leaderboard, and a batch of images.
 
-    Returns:
-        Bytes without the CUDA context, NaN where there is no prediction; and why it is weak, "" where it is not.
+    Returns bytes without the CUDA context, NaN where there is none; and why it is weak, "" where it is not.
     """
     import pandas as pd
 

@@ -35,11 +35,7 @@ _alone = threading.Lock()  # autocast's table and the random state are the proce
 
 
 def trace_envelope(step: Step) -> Envelope:
-    """Traces the memory of a step by batch size; afterwards torch is as it was, its random state included.
-
-    Raises:
-        RecipeError: If timm has no such backbone, or cannot build or train it at this image size.
-    """
+    """Traces the memory of a step by batch size; afterwards torch is as it was, its random state included."""
     with build_meta_model(step) as model:
         return trace_model_envelopes(model, step, (step.precision,))[step.precision]
 
@@ -73,7 +69,7 @@ def trace_model_envelopes(
     traces = trace_model(model, step, TRACED_BATCHES, precisions)
     normalised = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
     smallest = 2 if normalised else 1
-    return {name: build_envelope(*pair, TRACED_BATCHES, smallest, knots) for name, pair in traces.items()}
+    return {name: build_envelope(one, two, TRACED_BATCHES, smallest, knots) for name, (one, two) in traces.items()}
 
 
 def trace_model(

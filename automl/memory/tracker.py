@@ -59,8 +59,9 @@ class Tracker(TorchDispatchMode):
         """
         events, self._events = self._events, []
         ordered: list[Event] = []
-        for is_death, stretch in groupby(events, key=lambda event: event.change_bytes < 0):
-            ordered += sorted(stretch) if is_death else stretch
+        for are_deaths, stretch in groupby(events, key=lambda event: event.change_bytes < 0):
+            in_order = list(stretch)
+            ordered += sorted(in_order) if are_deaths else in_order
         return ordered
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

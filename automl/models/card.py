@@ -34,21 +34,13 @@ _SOURCES = {"confirm": "models of this recipe that learned from the training spl
 def render_model_card(
     recipe: Recipe, labels: Labels, inputs: InputSpec, metrics: Mapping[str, Any], data: Mapping[str, Any]
 ) -> str:
-    """Writes the card of a trained model.
+    """Writes the card, `README.md`, of a trained model.
 
-    Args:
-        recipe: How it was trained.
-        labels: What its outputs mean.
-        inputs: How a file becomes its input.
-        metrics: What `metrics.json` holds: `trained_on` (counts), `metric`, `validation` and `holdout` (each with
-            `source`, `value`, `low`, `high`, `n`, `all`), `training` (`seconds`, `images_per_second`, `last_loss`,
-            `epochs`, `steps`), `memory` (`predicted_bytes`, `measured_peak_bytes`, `device`), `versions`,
-            `weights` (`source`, `licence`). What is missing or None is left out of the card.
-        data: `name`, `format`, `counts` (samples by split, then by class name), `groups` (their number, or by split).
-            Each may be missing.
-
-    Returns:
-        The text of `README.md`; it ends with a newline.
+    `metrics` is what `metrics.json` holds: `trained_on` (counts), `metric`, `validation` and `holdout` (each with
+    `source`, `value`, `low`, `high`, `n`, `all`), `training` (`seconds`, `images_per_second`, `last_loss`, `epochs`,
+    `steps`), `memory` (`predicted_bytes`, `measured_peak_bytes`, `device`), `versions`, `weights` (`source`,
+    `licence`). `data` holds `name`, `format`, `counts` (samples by split, then by class name) and `groups` (their
+    number, or by split). What is missing or None in them is left out of the card.
     """
     from automl.training.metrics import metric_sign
 
@@ -90,16 +82,7 @@ def render_model_card(
 
 
 def render_ensemble_card(joined: "ViewEnsemble", data: str, splits: Sequence[str]) -> str:
-    """Writes the card of views that are joined; each member has a card of its own.
-
-    Args:
-        joined: The members, their weights and scores.
-        data: The name of the data set.
-        splits: The splits that the members of this folder were trained on.
-
-    Returns:
-        The text of `README.md`; it ends with a newline.
-    """
+    """Writes the card of joined views, trained on `splits` of a data set; each member has a card of its own."""
     recipes = [member.recipe for member in joined.members]
     return _render_card(
         [(recipe.backbone, find_weights_licence(recipe.backbone) if recipe.pretrained else None) for recipe in recipes],
@@ -115,11 +98,8 @@ def render_ensemble_card(joined: "ViewEnsemble", data: str, splits: Sequence[str
 def find_weights_licence(backbone: str) -> str:
     """Finds the licence of a backbone's pretrained weights in the leaderboard table, as timm and the hub write it.
 
-    Args:
-        backbone: A timm name; without a tag, the architecture's default weights are meant.
-
-    Returns:
-        Such as `apache-2.0`; "unknown" for weights that the table does not have.
+    Such as `apache-2.0`; "unknown" for weights that the table does not have. A name without a tag means the
+    architecture's default weights.
     """
     from automl.backbones.table import load_table
 

@@ -81,17 +81,13 @@ def choose_weights(
     Args:
         validation_probabilities: Of each model, (N, C), on samples that none of them was trained on.
         labels: True classes (N,) int of the same samples.
-        metric: One of `automl.spec.METRICS`, to be made better.
+        metric: The metric to be made better.
         positive: The positive class, where there are two.
         size: Models in the ensemble at most, one that is taken twice counted twice.
 
     Returns:
-        A weight for each model, in the order given; they sum to 1, and models that were left out have 0. On these
-        samples the ensemble is never worse than the best model alone.
-
-    Raises:
-        ValueError: If there are no models, or they are not of the same samples and classes.
-        DataError: As `metrics.compute_metric`.
+        A weight for each model; they sum to 1, and models that were left out have 0. On these samples the ensemble is
+        never worse than the best model alone.
     """
     models = [np.asarray(probabilities, dtype=np.float64) for probabilities in validation_probabilities]
     shapes = {model.shape for model in models}
@@ -105,23 +101,17 @@ def choose_weights(
         mean = sum(count * model for count, model in zip(counts, models, strict=True) if count) / counts.sum()
         return sign * compute_metric(metric, labels, mean, positive)
 
-    counts = _start_with_best(len(models), score, size)
-    best = score(counts)
     steps = np.eye(len(models), dtype=np.int64)
+    order = sorted(range(len(models)), key=lambda k: (-score(steps[k]), k))
+    # The best model, the two best, the three best, …, whichever is best; the fewer on a tie.
+    counts = max((steps[order[:length]].sum(axis=0) for length in range(1, min(len(models), size) + 1)), key=score)
+    best = score(counts)
     while counts.sum() < size:
         scores = [score(counts + step) for step in steps]
         if max(scores) <= best:
             break
         best, counts = max(scores), counts + steps[int(np.argmax(scores))]
     return [float(weight) for weight in counts / counts.sum()]
-
-
-def _start_with_best(models: int, score: Any, size: int) -> NDArray[np.int64]:
-    """Takes the best model, the two best, the three best, …, whichever is best; the fewer on a tie."""
-    singles = np.eye(models, dtype=np.int64)
-    order = sorted(range(models), key=lambda k: (-score(singles[k]), k))
-    prefixes = [singles[order[:length]].sum(axis=0) for length in range(1, min(models, size) + 1)]
-    return max(prefixes, key=score)
 
 
 # --- fusions of views ------------------------------------------------------------------------------------------------
@@ -265,11 +255,7 @@ def _find_scale(evidence: Floats) -> float:
 
 
 def read_fusion(path: Path) -> Fusion | None:
-    """Reads what joins the scores of an ensemble; None where they are averaged.
-
-    Raises:
-        WeightsError: If it is damaged, or its views are not the members.
-    """
+    """Reads what joins the scores of an ensemble; None where they are averaged."""
     if not (path / ENSEMBLE_FILE).is_file() or not (path / FUSION_FILE).is_file():
         return None
     fusion: Fusion = read_json(path / FUSION_FILE, Fusion)
@@ -284,10 +270,6 @@ def read_fusion(path: Path) -> Fusion | None:
 
 def read_combiner(path: Path, members: Sequence[ModelFolder]) -> Combiner | None:
     """Reads how `automl ensemble` joins the scores of a model folder's members; None for any other model.
-
-    Args:
-        path: The model folder, or the ensemble's.
-        members: Its members.
 
     Raises:
         WeightsError: If `fusion.json` is damaged, or does not fit the members.

@@ -63,14 +63,7 @@ class ModelFolder:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def load(self, device: str = "cpu") -> "nn.Module":
-        """Builds the network and loads its weights.
-
-        Returns:
-            The module in evaluation mode: normalised (B, 3, S, S) float32 → (B, classes) logits.
-
-        Raises:
-            WeightsError: If the weights do not belong to the recipe's backbone.
-        """
+        """Builds the network with its weights, in evaluation mode: normalised (B, 3, S, S) float32 → (B, classes)."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -95,11 +88,7 @@ def write_model(
     metrics: dict[str, Any],
     card: str,
 ) -> ModelFolder:
-    """Writes a model folder; the weights go last, so that a folder with weights is complete.
-
-    Raises:
-        WeightsError: If the disk is full or the folder cannot be written.
-    """
+    """Writes a model folder; the weights go last, so that a folder with weights is complete."""
     from safetensors.torch import save_file
 
     with explain_write_errors(folder, WeightsError):
@@ -116,13 +105,10 @@ def write_model(
 def write_ensemble(
     folder: Path, weights: dict[str, float], fusion: "DataclassInstance | None" = None, card: str = ""
 ) -> None:
-    """Makes a folder of model folders an ensemble; `ensemble.json` goes last.
+    """Makes an ensemble of a folder that holds one model folder per member; `ensemble.json` goes last.
 
-    Args:
-        folder: Holds one model folder per member.
-        weights: The share of each member in the mean of the probabilities, by the name of its folder; they sum to 1.
-        fusion: Joins the scores instead (`automl.models.combine.Fusion`); its views are the names of the folders.
-        card: Text of a `README.md`; "" for none.
+    `weights` is the share of each member in the mean of the probabilities, by the name of its folder; they sum to 1.
+    `fusion` (`automl.models.combine.Fusion`) joins the scores instead; its views are the names of the folders.
     """
     if fusion is not None:
         write_text(folder / FUSION_FILE, json.dumps(asdict(fusion), indent=2) + "\n")
@@ -132,14 +118,7 @@ def write_ensemble(
 
 
 def read_members(path: Path) -> list[tuple[ModelFolder, float]]:
-    """Reads a model folder, or an ensemble of them.
-
-    Returns:
-        Each member with its weight; the weights sum to 1. All members have the same classes.
-
-    Raises:
-        WeightsError: As `read_model`; or if members differ in classes.
-    """
+    """Reads a model folder, or an ensemble of them: each member with its weight; the weights sum to 1."""
     if not (path / ENSEMBLE_FILE).is_file():
         return [(read_model(path), 1.0)]
     weights = read_json(path / ENSEMBLE_FILE, dict[str, float])
@@ -156,12 +135,7 @@ def read_members(path: Path) -> list[tuple[ModelFolder, float]]:
 
 
 def read_model(path: Path) -> ModelFolder:
-    """Reads what `write_model` wrote, without the weights.
-
-    Raises:
-        WeightsError: If it is no model folder, or a part of it is damaged; a pickle is refused.
-        RecipeError: If its recipe has a mistake.
-    """
+    """Reads what `write_model` wrote, without the weights; a pickle is refused."""
     if path.is_file():
         if path.suffix.lower() in _PICKLES:
             raise WeightsError(

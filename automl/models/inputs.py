@@ -14,10 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from automl.data.layouts.columns import LABEL_NAMES, find_file_column
+from automl.data.layouts.columns import find_file_column
 from automl.data.layouts.names import Finder, describe_difference, describe_rivals, outside_error
 from automl.data.layouts.recognise import FFDI_SETS, describe_contents
-from automl.data.layouts.text_table import Table, is_printable, list_names, open_table
+from automl.data.layouts.text_table import LABEL_NAMES, Table, is_printable, list_names, open_table
 from automl.data.layouts.tree import LeftOut, walk_media
 from automl.errors import DataError
 from automl.files import is_there
@@ -68,16 +68,11 @@ def open_inputs(
 ) -> Iterator[Inputs]:
     """Understands what is to be predicted, counts it and checks every name.
 
-    Args:
-        path: A folder of files (names relative to it, sorted), the FFDI root (its testset/), or a label file, with
-            labels, which do not count, or without (the file's order, duplicates too).
-        labels: The model's; they name the file column of a folder, and separate labels from placeholders.
-        file_column: Column of the label file that names the files; for a folder, what that column is to be called.
-            None: recognised, or as in training.
-        media: The kinds of files that the model looks at; a label file may name others, which then cannot be read.
-
-    Raises:
-        DataError: If there is nothing to predict, a column is missing, or a name leads out of the label file's folder.
+    `path` is a folder of files (names relative to it, sorted), the FFDI root (its testset/), or a label file, with
+    labels, which do not count, or without (the file's order, duplicates too). `labels` are the model's: they name the
+    file column of a folder, and separate labels from placeholders. `file_column` is that of the names; for a folder,
+    what it is to be called (None: recognised, or as in training). A label file may name files of other kinds than
+    `media`, which then cannot be read.
     """
     path = path.expanduser()
     if not is_there(path):
@@ -124,12 +119,7 @@ def _choose_folder(path: Path) -> tuple[Path, tuple[str, ...]]:
 
 
 def _list_names_below(root: Path, media: Collection[Medium], left: LeftOut) -> Iterator[str]:
-    """Yields the files of some kinds below a folder, relative to it, unsorted; `left` counts what is left out.
-
-    Raises:
-        DataError: If a folder cannot be opened, or no CSV file can hold some names: leaving them out would leave rows
-            out.
-    """
+    """Yields the files of some kinds below a folder, relative to it, unsorted; `left` counts what is left out."""
     odd: list[str] = []
     for folder, name in walk_media(root, left, media, strict=True):
         file = f"{folder}/{name}" if folder else name
@@ -215,7 +205,7 @@ def _read_label_file(table: Table, labels: Labels, default_column: str, file_col
     prediction = _PREDICTION_COLUMN
     if other is not None and len(table.header) == 2 and table.headed:
         name = table.header[other]
-        if submission or cells.placeholders or (cells.constant and name.lower() not in LABEL_NAMES):
+        if submission or cells.placeholders or (not cells.several and name.lower() not in LABEL_NAMES):
             prediction = name
     problems: tuple[str, ...] = ()
     if other is not None and cells.unknown_classes and not submission:
@@ -232,10 +222,7 @@ def _find_label_position(table: Table, file_column: str) -> int | None:
     """Returns the position of the column that may hold labels: the other of two, or the one with such a name."""
     others = [i for i, name in enumerate(table.header) if name != file_column]
     named = [i for i in others if table.header[i].lower() in LABEL_NAMES]
-    for candidates in (others, named):
-        if len(candidates) == 1:
-            return candidates[0]
-    return None
+    return next((positions[0] for positions in (others, named) if len(positions) == 1), None)
 
 
 class _LabelColumn:
@@ -244,7 +231,7 @@ class _LabelColumn:
     def __init__(self, classes: tuple[str, ...]) -> None:
         self._classes = frozenset(_normalise_label(name) for name in classes)
         self._first: str | None = None
-        self._several = False
+        self.several = False
         self._named = False
         self.foreign: list[str] = []
         """The first few values that are no class of the model."""
@@ -253,17 +240,12 @@ class _LabelColumn:
         """Takes in one cell."""
         spelled = _normalise_label(value)
         self._first = spelled if self._first is None else self._first
-        self._several |= spelled != self._first
+        self.several |= spelled != self._first
         if spelled in self._classes:
             return
         self._named |= not _is_placeholder(value)
         if value not in self.foreign and len(self.foreign) < _SHOWN:
             self.foreign.append(value)
-
-    @property
-    def constant(self) -> bool:
-        """Whether all cells are the same."""
-        return not self._several
 
     @property
     def placeholders(self) -> bool:
@@ -273,7 +255,7 @@ class _LabelColumn:
     @property
     def unknown_classes(self) -> bool:
         """Whether these look like labels of other classes: several values, and not fractions."""
-        return self._several and self._named
+        return self.several and self._named
 
 
 def _normalise_label(label: str) -> str:

@@ -89,11 +89,7 @@ class Model:
         return {member.folder.path.name: member.folder.metrics for member in self.members}
 
     def predict(
-        self,
-        paths: str | Path | Iterable[str | Path],
-        *,
-        tta: str = "none",
-        batch_size: int | None = None,
+        self, paths: str | Path | Iterable[str | Path], *, tta: str = "none", batch_size: int | None = None
     ) -> "pd.DataFrame":
         """Predicts images, or clips where that is what the model looks at.
 
@@ -169,21 +165,9 @@ def predict(
     """Predicts a folder or the rows of a label file into a CSV file, in bounded memory.
 
     With two classes it has the file column and the probability of the positive class, else one column per class.
-    The file appears when it is complete.
-
-    Args:
-        model: From `load`.
-        data: As in `automl.models.inputs.open_inputs`.
-        out: The CSV file to write.
-        tta: Test-time augmentation: none, flip or 5crop.
-        batch_size: Images in a forward pass, at most; None: what fits.
-        column: Name of the prediction's column; None: the sample submission's, or `y_pred`.
-        file_column: As in `open_inputs`.
-        reporter: Receives notes, warnings and the progress.
-
-    Raises:
-        DataError: If there is nothing to predict, or the file cannot be written there.
-        SpecError: If a flag has no meaning.
+    `column` is the name of the prediction's column (None: the sample submission's, or `y_pred`); `data` and
+    `file_column` are as in `automl.models.inputs.open_inputs`, the rest as in `Model.predict`. The file appears when it
+    is complete.
     """
     scorer = model.make_scorer(tta, batch_size)
     _check_out(data, out)
@@ -233,14 +217,12 @@ def _list_items(paths: str | Path | Iterable[str | Path], labels: Labels, media:
 
 def _name_columns(model: Model, inputs: Inputs, column: str | None) -> tuple[str, ...]:
     """Chooses the header of the CSV file."""
-    if len(model.classes) == 2:
-        columns: tuple[str, ...] = (inputs.file_column, column or inputs.prediction_column)
-    elif column:
+    two = len(model.classes) == 2
+    if column and not two:
         raise DataError(
             f"--column names the one column of two classes; this model has {len(model.classes)}, with a column each"
         )
-    else:
-        columns = (inputs.file_column, *model.classes)
+    columns = (inputs.file_column, *([column or inputs.prediction_column] if two else model.classes))
     if len(set(columns)) < len(columns):
         raise DataError(f"two columns would be called {columns[0]!r}; give another name with --column or --file-column")
     return columns

@@ -70,15 +70,7 @@ class Member:
         )
 
     def predict_files(self, predictor: Predictor, files: Sequence[Tensor]) -> list[Floats]:
-        """Predicts the images of files, each (K, V, 3, S, S) uint8 in V variants.
-
-        Returns:
-            Probabilities (K, classes) of each file, the means over the variants.
-
-        Raises:
-            WeightsError: If the network's outputs are not finite.
-            MemoryBudgetError: If the memory does not hold one image.
-        """
+        """Predicts the images of files, each (K, V, 3, S, S) uint8: probabilities (K, classes), means over V."""
         probabilities = predictor.predict_batch(torch.cat([images.flatten(0, 1) for images in files]))
         if not bool(torch.isfinite(probabilities).all()):
             raise WeightsError(f"{self.folder.path}: the network's outputs are not finite; train it again")
@@ -103,11 +95,7 @@ class ImageSource:
 
     @classmethod
     def for_model(cls, model: ModelFolder, tta: str) -> "ImageSource":
-        """Describes what a model wants, with test-time augmentation (`TTA`).
-
-        Raises:
-            SpecError: If there is no such augmentation.
-        """
+        """Describes what a model wants, with test-time augmentation (`TTA`)."""
         recipe, inputs = model.recipe, model.input
         variants = Variants(tta, recipe.augmentation.crop, inputs.image_size, inputs.interpolation)
         return cls(recipe.view, inputs.decode_size, variants)
@@ -118,11 +106,7 @@ class ImageSource:
         return TTA[self.variants.tta] * getattr(self.view, "count", 1)
 
     def read_file(self, path: str | Path) -> tuple[Tensor, Floats]:
-        """Reads a file.
-
-        Returns:
-            Its images through the view and their variants, (K, V, 3, S, S) uint8; and the time of each of the K in
-            seconds, 0 for an image file.
+        """Reads a file: its images and their variants, (K, V, 3, S, S) uint8, and K times in seconds (an image's: 0).
 
         Raises:
             DataError: If it cannot be read, or shows nothing.
@@ -150,22 +134,11 @@ class Scorer:
     """Scores files with one network, or with several."""
 
     def __init__(
-        self,
-        members: Sequence[Member],
-        combine: Combiner,
-        tta: str = "none",
-        batch_size: int | None = None,
+        self, members: Sequence[Member], combine: Combiner, tta: str = "none", batch_size: int | None = None
     ) -> None:
-        """Prepares to score.
+        """Prepares to score; at most `batch_size` images are in a forward pass (None: what fits).
 
-        Args:
-            members: At least one; all on one device, with the same classes.
-            combine: Makes one score of the members'.
-            tta: A key of `TTA`.
-            batch_size: Images in a forward pass, at most; None: what fits.
-
-        Raises:
-            SpecError: If there is no such augmentation, or no such batch.
+        `members` are on one device and have the same classes; `combine` makes one score of theirs.
         """
         if batch_size is not None and batch_size < 1:
             raise SpecError(f"--batch-size is at least 1, got {batch_size}")
@@ -182,12 +155,7 @@ class Scorer:
         self._prior: Floats = np.sum(priors, axis=0)
 
     def score_files(self, items: Iterable[Item]) -> Iterator[Score]:
-        """Yields one score per item, in order; an item that no member sees anything in gets the training prior.
-
-        Raises:
-            WeightsError: If a network's outputs are not finite.
-            MemoryBudgetError: If the memory does not hold one image.
-        """
+        """Yields one score per item, in order; an item that no member sees anything in gets the training prior."""
         with closing(self._read_images(items)) as read:  # type: ignore[type-var]
             while batch := list(islice(read, self._files_per_batch())):
                 yield from self._score_batch(batch)

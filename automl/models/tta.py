@@ -33,11 +33,8 @@ _CROP_SHARE = 0.875
 class Variants:
     """Makes the images of one file that a network sees; equal ones make equal images.
 
-    Attributes:
-        tta: A key of `TTA`.
-        crop: The one the network was trained with.
-        image_size: Pixels per side of what the network sees.
-        interpolation: Of the resizing, as timm names it.
+    `tta` is a key of `TTA`, `crop` the one the network was trained with, `image_size` the pixels per side of what the
+    network sees, and `interpolation` that of the resizing, as timm names it.
     """
 
     tta: str

@@ -4,15 +4,20 @@ A plan comes from a study (the confirmed recipe, else the best one, on the study
 recipe file and data that are named.
 """
 
+import zipfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from automl.backbones.capabilities import check_image_size, without_unsupported
 from automl.backbones.weights import Weights, find_weights, hub_reachable
 from automl.data.dataset import Dataset, open_dataset, train_on
 from automl.errors import RecipeError, SpecError, StudyError, WeightsError
 from automl.files import load_yaml
+from automl.models.combine import choose_weights
 from automl.recipe import Numerics, Recipe
 from automl.space.space import load_space
 from automl.spec import StudySpec
@@ -67,19 +72,19 @@ class TrainPlan:
     recipe: Recipe
     dataset: Dataset
     """With the splits as the study, or the data, have them."""
-    decode_size: int
-    """Pixels of the short side that images are decoded to (`choose_decode_size`)."""
-    weights: Weights | None
     metric: str
     scores: dict[str, Any] = field(default_factory=dict)
     """Scores of the recipe, by split, as they stand in metrics.json."""
-    timed_on: frozenset[str] = frozenset()
-    """Kinds of device (`cpu`, `cuda`) that the recipe's numerics were timed on; empty: not known."""
     train_splits: tuple[str, ...] = ("train", "validation")
-    unsupported: tuple[str, ...] = ()
-    """What the recipe asked for and its backbone does not have."""
     drawn_by_search: bool = False
     """Whether the study drew the recipe: of its own ones, its pool knows that they fit its budget."""
+    decode_size: int = 0
+    """Pixels of the short side that images are decoded to (`choose_decode_size`)."""
+    weights: Weights | None = None
+    unsupported: tuple[str, ...] = ()
+    """What the recipe asked for and its backbone does not have."""
+    timed_on: frozenset[str] = frozenset()
+    """Kinds of device (`cpu`, `cuda`) that the recipe's numerics were timed on; empty: not known."""
     entry: PoolEntry | None = None
     """What a study knows of the backbone's memory."""
     memory_bytes: int | None = None
@@ -100,14 +105,9 @@ class TrainPlan:
         return replace(self, recipe=Recipe.from_mapping(values), train_splits=splits)
 
     def fit_to_device(self, device: str, memory_bytes: int | None) -> "TrainPlan":
-        """Returns the plan with numerics for a device: fp32 where the recipe's were timed on another kind.
+        """Returns the plan with numerics for a device, `cpu` or `cuda:N`, and a micro-batch within a memory budget.
 
-        Args:
-            device: `cpu` or `cuda:N`.
-            memory_bytes: The memory budget, within which a micro-batch must fit; None: no limit.
-
-        Raises:
-            MemoryBudgetError: If not even the smallest micro-batch fits.
+        They are fp32 where the recipe's were timed on another kind of device.
         """
         kind, recipe, entry = device.split(":")[0], self.recipe, self.entry
         other = bool(self.timed_on) and kind not in self.timed_on
@@ -138,21 +138,7 @@ def make_plan(
     runs: Path,
     weights_dir: Path | None,
 ) -> TrainPlan:
-    """Finds the recipe, the data and the weights to train.
-
-    Args:
-        study: Its name; None: that of the recipe's folder, or the latest.
-        recipe: A recipe file; None: the study's confirmed recipe, else its best.
-        data: Keys of `DataSpec`; None: the study's data.
-        runs: The folder of the studies.
-        weights_dir: Where to look for weights first.
-
-    Raises:
-        RecipeError: If the file is no recipe, or data are given without one.
-        StudyError: If there is no such study, or it has no recipe yet.
-        WeightsError: If the backbone's weights are out of reach.
-        DataError: If the data cannot be used.
-    """
+    """Finds the recipe, the data and the weights to train; arguments as in `automl.train`."""
     if data is not None:
         if "path" not in data and data.get("format") != "demo":
             raise SpecError(f"{', '.join(data)}: only with --data; a study brings its own")
@@ -173,9 +159,8 @@ def make_plan(
 def plan_for_study(
     folder: StudyFolder, recipe: Path | Recipe | None = None, weights_dir: Path | None = None
 ) -> TrainPlan:
-    """Plans the training of a recipe on a study's samples; arguments and errors as in `make_plan`."""
-    setup = open_result(folder).setup
-    confirmation = load_confirmation(folder)
+    """Plans the training of a recipe on a study's samples; arguments as in `make_plan`."""
+    setup, confirmation = open_result(folder).setup, load_confirmation(folder)
     drawn_by_search = not isinstance(recipe, Path)
     if recipe is None:
         recipe = folder.winner
@@ -185,27 +170,13 @@ def plan_for_study(
     if isinstance(recipe, Path):
         recipe = load_recipe(recipe)
     scores = read_confirmed_scores(confirmation, recipe) if confirmation else {}
-    plan = TrainPlan(
-        name=folder.name,
-        source=source,
-        recipe=recipe,
-        dataset=setup.dataset,
-        decode_size=choose_decode_size(recipe, setup),
-        weights=None,
-        metric=setup.metric,
-        drawn_by_search=drawn_by_search,
-        scores=scores,
-        train_splits=("train", "validation", "holdout") if "holdout" in scores else ("train", "validation"),
-    )
+    splits = ("train", "validation", "holdout") if "holdout" in scores else ("train", "validation")
+    plan = TrainPlan(folder.name, source, recipe, setup.dataset, setup.metric, scores, splits, drawn_by_search)
     return _complete_plan(plan, folder, setup, weights_dir)
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Reads a recipe; names what a file is that is none.
-
-    Raises:
-        RecipeError: With one line, or one for each mistake in a recipe.
-    """
+    """Reads a recipe; names what a file is that is none."""
     values = load_yaml(path, RecipeError)
     if isinstance(values, dict) and isinstance(values.get("backbone"), str):
         return Recipe.from_mapping(values, str(path))
@@ -252,16 +223,8 @@ def _plan_for_data(path: Path, data: dict[str, Any], weights_dir: Path | None) -
     beside = _find_study_beside(path)
     setup = open_result(beside).setup if beside else None
     dataset = open_dataset(spec.data, spec.seed)
-    plan = TrainPlan(
-        name=dataset.name,
-        source=str(path),
-        recipe=recipe,
-        dataset=dataset,
-        decode_size=choose_decode_size(recipe, setup),
-        weights=None,
-        metric=default_metric(len(dataset.classes)),
-    )
-    return _complete_plan(plan, beside, setup, weights_dir)
+    metric = default_metric(len(dataset.classes))
+    return _complete_plan(TrainPlan(dataset.name, str(path), recipe, dataset, metric), beside, setup, weights_dir)
 
 
 def _complete_plan(
@@ -271,7 +234,8 @@ def _complete_plan(
     check_image_size(plan.recipe)
     recipe, unsupported = without_unsupported(plan.recipe)
     entry = setup.pool.find_entry(recipe.backbone) if setup is not None else None
-    plan = replace(plan, recipe=recipe, unsupported=unsupported, weights=_find_weights(recipe, weights_dir, entry))
+    weights, decode_size = _find_weights(recipe, weights_dir, entry), choose_decode_size(recipe, setup)
+    plan = replace(plan, recipe=recipe, unsupported=unsupported, weights=weights, decode_size=decode_size)
     if folder is None or setup is None:
         return plan
     # The kinds of device that the study's workers trained on stand in the names of their logs.
@@ -286,11 +250,7 @@ def _find_study_beside(recipe: Path) -> StudyFolder | None:
 
 
 def _find_weights(recipe: Recipe, weights_dir: Path | None, entry: PoolEntry | None) -> Weights | None:
-    """Finds the pretrained weights: in the given folder, where the study had them, or wherever they are.
-
-    Raises:
-        WeightsError: If the recipe begins with pretrained weights and they are out of reach.
-    """
+    """Finds the pretrained weights: in the given folder, where the study had them, or wherever they are."""
     if not recipe.pretrained:
         return None
     if weights_dir is not None and not weights_dir.is_dir():
@@ -304,3 +264,50 @@ def _find_weights(recipe: Recipe, weights_dir: Path | None, entry: PoolEntry | N
             "give --weights-dir DIR with its safetensors file"
         )
     return weights
+
+
+# --- ensembles of confirmed models -----------------------------------------------------------------------------------
+
+
+Members = dict[str, tuple[Recipe, float]]
+"""The recipe, with its seed, and the weight of each member, by the name of its folder."""
+
+
+def choose_members(folder: StudyFolder, size: int) -> tuple[Members, bool]:
+    """Chooses the models that are averaged, and how much each counts, by their validation predictions.
+
+    Args:
+        folder: Of a study that was confirmed: each of its recipes with each seed is a model.
+        size: Different members at most.
+
+    Returns:
+        The members, and whether the study was scored on its holdout, so that they may learn from it.
+    """
+    confirmation = load_confirmation(folder)
+    if confirmation is None:
+        raise StudyError(f"study {folder.name} is not confirmed; run first: {folder.command_line('confirm')}")
+    recipes: list[tuple[str, Recipe]] = []
+    predictions, labels = [], np.zeros(0, dtype=np.int64)
+    for candidate in confirmation.candidates:
+        for seed, file in zip(candidate.seeds, candidate.predictions, strict=True):
+            recipe = candidate.recipe.model_copy(update={"seed": seed})
+            recipes.append((f"{candidate.trial:04d}-{seed}", recipe))
+            probabilities, labels = _read_predictions(folder.path / file)
+            predictions.append(probabilities)
+    positive = open_result(folder).setup.dataset.positive
+    weights = choose_weights(predictions, labels, confirmation.metric, positive)
+    heaviest = sorted(range(len(recipes)), key=lambda k: -weights[k])[:size]
+    if sum(weight > 0 for weight in weights) > size:  # weigh the heaviest again, without the others
+        again = choose_weights([predictions[k] for k in heaviest], labels, confirmation.metric, positive)
+        weights = [again[heaviest.index(k)] if k in heaviest else 0.0 for k in range(len(recipes))]
+    members = {name: (recipe, weight) for (name, recipe), weight in zip(recipes, weights, strict=True) if weight > 0}
+    return members, confirmation.holdout is not None
+
+
+def _read_predictions(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Reads the validation probabilities (N, C) and labels (N,) of a model that confirmed."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["validation"], file["labels"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
+        raise StudyError(f"cannot read the predictions {path}: {exc}; run automl confirm again") from exc

@@ -2,8 +2,6 @@
 
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,9 +22,8 @@ from automl.memory.estimate import estimate_training
 from automl.models.card import find_weights_licence, render_model_card
 from automl.models.folder import Labels, ModelFolder, read_model, write_ensemble, write_model
 from automl.recipe import Recipe
-from automl.refit.greedy_ensemble import choose_members
 from automl.refit.output_folder import OutputFolder
-from automl.refit.plan import TrainOptions, TrainPlan, make_plan, plan_for_study
+from automl.refit.plan import TrainOptions, TrainPlan, choose_members, make_plan, plan_for_study
 from automl.refit.weights import BestWeights, LastWeights, MeanWeights
 from automl.reporter import ConsoleReporter, Reporter, SilentReporter, catch_interrupts
 from automl.study.folder import StudyFolder, find_study
@@ -40,6 +37,9 @@ from automl.training.metrics import all_metrics
 from automl.training.schedule import EIGHTHS
 from automl.training.types import Diverged, Evaluation, Parked, Snapshot, expected_input
 from automl.units import format_seconds
+
+if sys.platform != "win32":
+    import resource
 
 _EVALUATED = "validation"
 
@@ -185,7 +185,7 @@ class _Training:
         self, plan: TrainPlan, options: TrainOptions, output: OutputFolder, device: str, reporter: Reporter
     ) -> None:
         self.plan, self.recipe, self.output, self.device = plan, plan.recipe, output, device
-        self.options, self.reporter = options, reporter
+        self.options, self.reporter, self.print_line = options, reporter, reporter.print_line
         self.processes = current_process_group()
         self.stopping = False
         self.total = self.batch_size = 0
@@ -205,8 +205,14 @@ class _Training:
         if is_gpu(self.device):
             torch.cuda.reset_peak_memory_stats(self.device)
         self.total, self.batch_size = total_steps(self.recipe, data), data.batch_size(self.recipe)
-        with catch_interrupts(self._stop), _explain_failures():
-            network = self._fit_network(data)
+        try:
+            with catch_interrupts(self._stop):
+                network = self._fit_network(data)
+        except Diverged as exc:
+            raise RecipeError(f"the training diverged: {exc}; lower learning_rate, or set clip_norm to 1") from exc
+        except torch.cuda.OutOfMemoryError as exc:
+            advice = "give more --gpu-mem, or lower numerics.micro_batch_size"
+            raise MemoryBudgetError(f"a training step is too large ({first_line(exc)}); {advice}") from exc
         model = make_model(self.recipe, data.classes)
         if not self.processes.is_first:
             return ModelFolder(self.output.folder, self.recipe, *describe_network(model, self.recipe, data))
@@ -215,7 +221,7 @@ class _Training:
             self.output.folder, model, self.recipe, data, self._measure(model, data), self.plan.dataset
         )
         self.output.end_training()
-        self.reporter.print_line(f"written: {self.output.folder}")
+        self.print_line(f"written: {self.output.folder}")
         return written
 
     # --- training -----------------------------------------------------------------------------------------------
@@ -234,15 +240,13 @@ class _Training:
                     on_evaluation=self.kept.on_evaluation,
                     on_step=progress,
                     on_snapshot=self._on_snapshot,
-                    on_out_of_memory=lambda event: self.reporter.print_line(f"warning: {event.describe()}"),
+                    on_out_of_memory=lambda event: self.print_line(f"warning: {event.describe()}"),
                     should_stop=lambda at_checkpoint: self.kept.ended or (self.stopping and at_checkpoint),
                 )
             return result.model
         except Parked:
             if self.stopping and not self.kept.ended:
-                self.reporter.print_line(
-                    f"stopped: {self.output.folder} has the checkpoint; the same command continues"
-                )
+                self.print_line(f"stopped: {self.output.folder} has the checkpoint; the same command continues")
                 raise KeyboardInterrupt from None
             return None
 
@@ -254,14 +258,14 @@ class _Training:
             score = f" · validation {self.plan.metric} {snapshot.evaluation.metrics[self.plan.metric]:.4f}"
         where = f"{snapshot.eighth}/{EIGHTHS} · step {snapshot.step} of {self.total}"
         speed = f"{self._images_per_second(snapshot):.1f} images/s · {format_seconds(left)} left"
-        self.reporter.print_line(f"{where} · loss {snapshot.train_loss:.4f}{score} · {speed}")
+        self.print_line(f"{where} · loss {snapshot.train_loss:.4f}{score} · {speed}")
 
     def _stop(self) -> None:
         """Stops at the next checkpoint; the second time at once."""
         if self.stopping:
             raise KeyboardInterrupt
         self.stopping = True
-        self.reporter.print_line("stopping at the next checkpoint; Ctrl-C again stops now (the same command continues)")
+        self.print_line("stopping at the next checkpoint; Ctrl-C again stops now (the same command continues)")
 
     def _images_per_second(self, moment: Snapshot | Evaluation) -> float:
         return moment.step * self.batch_size / max(moment.train_seconds, 1e-9)
@@ -270,14 +274,10 @@ class _Training:
         counts = self.plan.dataset.samples["split"].value_counts()
         splits = " + ".join(f"{split} {counts[split]}" for split in self.plan.train_splits if split in counts)
         weights = self.plan.weights.source if self.plan.weights else "none: from scratch"
-        self.reporter.print_line(
-            f"training {self.recipe.backbone} ({self.plan.source}) on {self.device}; weights: {weights}"
-        )
-        self.reporter.print_line(f"data: {self.plan.dataset.name}; learns from {splits}")
+        self.print_line(f"training {self.recipe.backbone} ({self.plan.source}) on {self.device}; weights: {weights}")
+        self.print_line(f"data: {self.plan.dataset.name}; learns from {splits}")
         if self.processes.size > 1:
-            self.reporter.print_line(
-                f"{self.processes.size} processes share each batch of {self.recipe.batch_size} images"
-            )
+            self.print_line(f"{self.processes.size} processes share each batch of {self.recipe.batch_size} images")
 
     # --- what is written ----------------------------------------------------------------------------------------
 
@@ -316,24 +316,12 @@ class _Training:
             interval = metric_interval(self.plan.metric, labels, [probabilities], data.positive, groups)
             every = all_metrics(labels, probabilities, data.positive)
         except DataError as exc:  # a given test set of one class
-            self.reporter.print_line(f"warning: the {split} split is not scored: {exc}")
+            self.print_line(f"warning: the {split} split is not scored: {exc}")
             return None
         spread = f"95 % interval {interval.low:.4f} to {interval.high:.4f}, {len(labels)} {data.samples.media}s"
-        self.reporter.print_line(f"{split} {self.plan.metric} {interval.value:.4f} ({spread})")
+        self.print_line(f"{split} {self.plan.metric} {interval.value:.4f} ({spread})")
         values = {"value": interval.value, "low": interval.low, "high": interval.high, "n": len(labels), "all": every}
         return {"source": "this model", **values}
-
-
-@contextmanager
-def _explain_failures() -> Iterator[None]:
-    """Turns failures of a training into errors that say what to change."""
-    try:
-        yield
-    except Diverged as exc:
-        raise RecipeError(f"the training diverged: {exc}; lower learning_rate, or set clip_norm to 1") from exc
-    except torch.cuda.OutOfMemoryError as exc:
-        advice = "give more --gpu-mem, or lower numerics.micro_batch_size"
-        raise MemoryBudgetError(f"a training step is too large ({first_line(exc)}); {advice}") from exc
 
 
 # --- the parts of a model folder ----------------------------------------------------------------------------------
@@ -342,19 +330,7 @@ def _explain_failures() -> Iterator[None]:
 def write_network(
     folder: Path, model: nn.Module, recipe: Recipe, data: ImageData, metrics: dict[str, Any], dataset: Dataset
 ) -> ModelFolder:
-    """Writes a trained network as a model folder.
-
-    Args:
-        folder: Where to.
-        model: The network with its trained weights.
-        recipe: How it was trained.
-        data: What it was trained on.
-        metrics: What metrics.json holds.
-        dataset: The data set with its own splits, for the card.
-
-    Raises:
-        WeightsError: If the folder cannot be written.
-    """
+    """Writes a trained network as a model folder; the data set, with its own splits, is for the card."""
     inputs, labels = describe_network(model, recipe, data)
     table = dataset.samples
     counts = {
@@ -372,13 +348,7 @@ def write_network(
 
 
 def describe_network(model: nn.Module, recipe: Recipe, data: ImageData) -> tuple[InputSpec, Labels]:
-    """Describes how a file becomes a network's input, and what its outputs mean.
-
-    Args:
-        model: The network.
-        recipe: How it was trained.
-        data: What it was trained on; its readable training samples give the prior.
-    """
+    """Describes how a file becomes a network's input, and what its outputs mean, with the prior of what it learned."""
     expected = expected_input(model, recipe, data)
     labels, samples = data.labels("train"), data.samples
     prior = tuple(float((labels == k).mean()) for k in range(data.classes))
@@ -406,19 +376,14 @@ def find_file_column(dataset: Dataset) -> str:
 
 
 def measure_memory(recipe: Recipe, classes: int, device: str) -> dict[str, Any]:
-    """Predicts the memory on a CUDA device, and reads the most that was used so far on this one, in bytes.
-
-    Measured is what PyTorch's allocator gave out on CUDA, what the process had resident on a CPU.
-    """
-    if not is_gpu(device):
-        import resource  # Windows has none
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        measured = peak if sys.platform == "darwin" else peak * 1024  # kilobytes, but bytes on macOS (getrusage(2))
-        name = "CPU: resident memory of the process"
-    else:
+    """Predicts the memory on a CUDA device, and reads the most that was used so far on this one, in bytes."""
+    measured, name = None, "CPU: resident memory of the process"
+    if is_gpu(device):
         measured = torch.cuda.max_memory_allocated(device)
         name = f"{torch.cuda.get_device_name(device)}: PyTorch's allocator"
+    elif sys.platform != "win32":
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        measured = peak if sys.platform == "darwin" else peak * 1024  # kilobytes, but bytes on macOS (getrusage(2))
     try:
         predicted = estimate_training(recipe, classes)
     except RecipeError:

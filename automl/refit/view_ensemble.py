@@ -128,11 +128,7 @@ def join_views(
 
 
 def load_view_ensemble(folder: StudyFolder) -> ViewEnsemble | None:
-    """Reads `ensemble.json`; None if the study's views were not joined.
-
-    Raises:
-        StudyError: If the file is damaged.
-    """
+    """Reads `ensemble.json`; None if the study's views were not joined."""
     return read_record(folder.ensemble, ViewEnsemble, "join the views again")
 
 
@@ -153,7 +149,6 @@ class _ViewRunner(ReplicateRunner):
                 f"{self.folder.command_line('train')} --ensemble K joins models of any number"
             )
         trials = self.best_trials(lambda recipe: recipe.view.name)
-        self.decode_views(trials)
         planned = self._plan_replicates(trials)
         if not planned:
             return None
@@ -254,9 +249,8 @@ class _ViewRunner(ReplicateRunner):
         scores = {}
         for view, one in done.items():
             data = self.views.open_view(one.recipe.view)
-            probabilities = one.read_validation(data.labels(split)) if split == "validation" else None
-            if probabilities is None:
-                probabilities = one.predict_split(data, split, self.device)
+            known = split == "validation"
+            probabilities = self.read_validation(one) if known else one.predict_split(data, split, self.device)
             scores[view] = np.where(data.counts(split)[:, None] > 0, probabilities, np.nan)
         return scores
 

@@ -25,13 +25,7 @@ def average_weights(states: Sequence[State]) -> dict[str, Tensor]:
 
     Izmailov et al. 2018, "Averaging weights leads to wider optima and better generalization" (SWA), average the
     weights along one run and then run the data through once more for BatchNorm's statistics; timm's `avg_checkpoints`
-    averages the statistics as well, and so does this. Whole numbers (a count of batches) are the last one's.
-
-    Args:
-        states: State dicts of one network, the latest last; at least one.
-
-    Returns:
-        A state dict on the CPU.
+    averages the statistics as well, and so does this. Whole numbers (a count of batches) are the last state's.
     """
     mean = {}
     for name, last in states[-1].items():

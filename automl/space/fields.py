@@ -16,11 +16,7 @@ Model = type[BaseModel]
 
 
 def find_field_model(model: Model, key: str) -> Model | dict[str, Model] | None:
-    """Finds what a field of a class of the recipe holds.
-
-    Returns:
-        A class (a group of fields), the classes of its branches by name, or None for a plain value.
-    """
+    """Finds what a field holds: a class (a group of fields), the classes of its branches by name, or None (a value)."""
     annotation = model.model_fields[key].annotation
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation

@@ -8,14 +8,9 @@ from automl.space.nodes import Branches, Choice, Constant, Float, Group, Int, No
 
 
 def invert(root: Group, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Finds the parameters that draw a partial recipe.
+    """Finds the Optuna parameters, by name, that draw a partial recipe, and every mistake in it, one a line.
 
-    Args:
-        root: The space.
-        values: Nested like a recipe; what it leaves out is left to the sampler.
-
-    Returns:
-        The Optuna parameters by name, and every mistake, one a line.
+    `values` is nested like a recipe; what it leaves out is left to the sampler.
     """
     inverse = _Inverse(values)
     inverse.invert_group(root.children, "", inverse.top)

@@ -21,10 +21,26 @@ _LOG: Schema = {"type": "boolean", "description": "Drawn evenly in the logarithm
 def make_schema() -> Schema:
     """Describes search-space files to editors and validators (JSON Schema 2020-12).
 
-    Returns:
-        The schema. It is somewhat more lenient than `load_space`, which also compares bounds with each other.
+    It is somewhat more lenient than `load_space`, which also compares bounds with each other.
     """
-    return _Builder().build_schema()
+    builder = _Builder()
+    properties = {key: builder.describe_field(item) for key, item in builder.top.items() if key not in STUDY_FIELDS}
+    names = {**_list_of({"type": "string"}), "maxItems": 8}
+    pool = _object_of("pool", {"type": "object", "maxProperties": 0})
+    choices = [{"type": "string"}, pool, _object_of("choice", names)]
+    forms = "{pool: {}}, one name, or {choice: [2 to 8 names]}"
+    tier = {"enum": ["quick", "medium", "long"]}
+    good = {"type": "object", "properties": {"tier": tier}, "required": ["tier"]}
+    properties["backbone"] = {"description": forms, "anyOf": choices}
+    tried = "Partial recipes that are tried first."
+    properties["known_good"] = {"description": tried, "type": "array", "items": good}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "automl search space",
+        "description": "What may vary between the trials of a study; its nesting is the recipe's.",
+        **_object_with(properties),
+        "$defs": dict(sorted(builder.defs.items())),
+    }
 
 
 def format_schema() -> str:
@@ -47,17 +63,6 @@ class _Builder:
         self.parts: Schema = recipe["$defs"]
         self.top: Schema = recipe["properties"]
         self.defs: Schema = {"number": _NUMBER}
-
-    def build_schema(self) -> Schema:
-        properties = {key: self.describe_field(item) for key, item in self.top.items() if key not in STUDY_FIELDS}
-        properties |= {"backbone": _describe_backbone(), "known_good": _describe_known_good()}
-        return {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "title": "automl search space",
-            "description": "What may vary between the trials of a study; its nesting is the recipe's.",
-            **_object_with(properties),
-            "$defs": dict(sorted(self.defs.items())),
-        }
 
     def describe_field(self, schema: Schema) -> Schema:
         """Describes a field: a group, one of several branches, or a plain value."""
@@ -105,19 +110,6 @@ class _Builder:
             lists = [_object_of(kind, _list_of(value)) for kind in ("choice", "ordered")]
             self.defs[name] = {"anyOf": [value, *ranges, *lists]}
         return _refer(name)
-
-
-def _describe_backbone() -> Schema:
-    names = {**_list_of({"type": "string"}), "maxItems": 8}
-    pool = _object_of("pool", {"type": "object", "maxProperties": 0})
-    choices = [{"type": "string"}, pool, _object_of("choice", names)]
-    return {"description": "{pool: {}}, one name, or {choice: [2 to 8 names]}", "anyOf": choices}
-
-
-def _describe_known_good() -> Schema:
-    tier = {"enum": ["quick", "medium", "long"]}
-    item = {"type": "object", "properties": {"tier": tier}, "required": ["tier"]}
-    return {"description": "Partial recipes that are tried first.", "type": "array", "items": item}
 
 
 def _refer(name: str) -> Schema:

@@ -65,11 +65,7 @@ class Parser:
         return Group(self._lifted_last(children))
 
     def read_known_good(self) -> list[tuple[int, dict[str, Any]]]:
-        """Reads the known-good recipes as plain data.
-
-        Returns:
-            The line each begins at, and its mapping.
-        """
+        """Reads the known-good recipes as plain data: the line each begins at, and its mapping."""
         if "known_good" not in self.entries:
             return []
         node = self.entries["known_good"][1]
@@ -350,9 +346,8 @@ def _make_default(model: Model, key: str) -> Node:
 def _quote_hint(node: yaml.Node) -> str | None:
     """Explains YAML's booleans and null where a name was meant."""
     if node.tag.endswith((":bool", ":null")) and isinstance(node, yaml.ScalarNode):
-        meant = {"tag:yaml.org,2002:null": "null"}.get(node.tag, "true" if node.value[:1] in "yYtToO" else "false")
-        if node.value.lower() == "off":
-            meant = "false"
+        true = node.value.lower() in ("yes", "true", "on")
+        meant = "null" if node.tag.endswith(":null") else "true" if true else "false"
         return f"YAML reads unquoted {node.value or 'nothing'} as {meant}; quote it: '{node.value}'"
     return None
 

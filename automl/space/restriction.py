@@ -10,18 +10,12 @@ from typing import Any
 
 from automl.space.nodes import Constant, Int, Node, Ordered, list_values
 
-_MOST_SIZES = 17
-"""Of a range of image sizes, how many are tried."""
+_MOST_SIZES = 17  # of a range of image sizes, how many are tried
 
 
 @dataclass(frozen=True)
 class Restriction:
-    """What a backbone can do.
-
-    Attributes:
-        image_sizes: The only image sizes it can be trained at; none: all of the space's.
-        drop_path: Whether it has stochastic depth.
-    """
+    """What a backbone can do: image sizes it can be trained at (none: all of the space's), stochastic depth."""
 
     image_sizes: tuple[int, ...] = ()
     drop_path: bool = True
@@ -35,24 +29,15 @@ def list_sizes(node: Node) -> tuple[int, ...]:
     """Lists the image sizes that a node can draw; of a range of many, some from one end to the other."""
     if isinstance(node, Int):
         sizes = range(node.low, node.high + 1, node.step)
-        if len(sizes) <= _MOST_SIZES:
-            return tuple(sizes)
         return tuple(sorted({sizes[round(k * (len(sizes) - 1) / (_MOST_SIZES - 1))] for k in range(_MOST_SIZES)}))
     return tuple(sorted(int(value) for value in list_values(node)))
 
 
 def restrict_node(key: str, name: str, node: Node, restriction: Restriction) -> tuple[str, Node]:
-    """Restricts a node to what a backbone can do.
+    """Restricts the node of a recipe's field, and its Optuna name, to what a backbone can do.
 
-    Args:
-        key: The recipe's field.
-        name: The Optuna name of the parameter.
-        node: What the space can draw.
-        restriction: What the backbone can do.
-
-    Returns:
-        The name and the node to draw. A choice among fewer image sizes has a name of its own, which says which:
-        `image_size.128_192`. So what is learned about index 1 of five sizes is not taken for index 1 of two.
+    A choice among fewer image sizes has a name of its own, which says which: `image_size.128_192`. So what is learned
+    about index 1 of five sizes is not taken for index 1 of two.
     """
     if key == "drop_path" and not restriction.drop_path:
         return name, Constant(0.0)
@@ -68,13 +53,7 @@ def restrict_node(key: str, name: str, node: Node, restriction: Restriction) -> 
 
 
 def restrict_params(nodes: Mapping[str, Node], params: Mapping[str, Any], restriction: Restriction) -> dict[str, Any]:
-    """Turns the Optuna parameters of a recipe into those that draw it, or the nearest to it, for a backbone.
-
-    Args:
-        nodes: The space's parameters by Optuna name.
-        params: As `Space.find_params` gives them.
-        restriction: What the backbone can do.
-    """
+    """Turns the Optuna parameters of a recipe into those that draw it, or the nearest to it, for a backbone."""
     restricted: dict[str, Any] = {}
     for name, value in params.items():
         key, node = name.rpartition(".")[2], nodes[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,23 +37,22 @@ TIERS = ("quick", "medium", "long")
 """Cost tiers of the known-good recipes, cheapest first."""
 POOL_TIERS = ("best", "fastest", "affordable")
 """Backbones that a known-good recipe may name by what they are in the pool, instead of a rank."""
-_SELF_BLEND = "augmentation.self_blend"
 
 
+@dataclass(eq=False)
 class Space:
     """A checked search space.
 
     Attributes:
+        known_good: Partial recipes, cheapest tier first; each has a `tier` and, mostly, a `backbone` of `POOL_TIERS`.
         source: Where it was read from, for messages.
         text: The YAML it was read from, to be stored with a study (`parse_space` reads it back).
-        known_good: Partial recipes, cheapest tier first; each has a `tier` and, mostly, a `backbone` of `POOL_TIERS`.
     """
 
-    def __init__(self, root: Group, known_good: list[dict[str, Any]], *, source: str = "space", text: str = "") -> None:
-        self.root = root
-        self.known_good = known_good
-        self.source = source
-        self.text = text
+    root: Group
+    known_good: list[dict[str, Any]]
+    source: str = "space"
+    text: str = ""
 
     def suggest_recipe(
         self,
@@ -62,20 +62,13 @@ class Space:
         self_blend: bool,
         restriction_of: Callable[[int | str], Restriction] = lambda _: Restriction(),
     ) -> dict[str, Any]:
-        """Draws one point; the backbone first, and then what it can do.
+        """Draws one point from a trial (also a `FixedTrial`); the backbone first, and then what it can do.
 
-        Args:
-            trial: An Optuna trial, or a `FixedTrial`.
-            backbones: How many backbones the pool holds.
-            self_blend: Whether the data names a class of real images; without one there is nothing to blend.
-            restriction_of: Gives what a backbone can do, by its rank or the name that the space gives it.
-
-        Returns:
-            A mapping shaped like `Recipe`, except that `backbone` is a rank (0: the pool's best) unless the space
-            names backbones itself.
+        `backbones` is how many the pool holds. Without `self_blend`, the data names no class of real images, so there
+        is nothing to blend. `restriction_of` gives what a backbone can do, by its rank or the name that the space gives
+        it. The mapping is shaped like `Recipe`; `backbone` is a rank (0: the pool's best) unless the space names it.
         """
         lifted: dict[str, Any] = {}
-        backbone = self.root.children["backbone"]
         restriction = Restriction()
 
         def draw(node: Node, name: str) -> Any:
@@ -101,17 +94,15 @@ class Space:
                     return {"name": taken} | draw_all(branches[taken].children, f"{name}.{taken}")
 
         def draw_all(nodes: Mapping[str, Node], name: str) -> dict[str, Any]:
-            of_images = name.rpartition(".")[2] == "augmentation"
-            known = {"self_blend": 0} if of_images and not self_blend else {}
-            return {
-                key: draw_field(key, f"{name}.{key}", node) for key, node in nodes.items() if key not in known
-            } | known
+            known = {"self_blend": 0} if name.rpartition(".")[2] == "augmentation" and not self_blend else {}
+            drawn = {key: node for key, node in nodes.items() if key not in known}
+            return {key: draw_field(key, f"{name}.{key}", node) for key, node in drawn.items()} | known
 
         def draw_field(key: str, name: str, node: Node) -> Any:
             name, node = restrict_node(key, name, node, restriction)
             return draw(node, name)
 
-        values: dict[str, Any] = {"backbone": draw(backbone, "backbone")}
+        values: dict[str, Any] = {"backbone": draw(self.root.children["backbone"], "backbone")}
         restriction = restriction_of(values["backbone"])
         for key, node in self.root.children.items():  # what a branch may lift comes last, and only if none did
             if key not in lifted and key != "backbone":
@@ -121,10 +112,8 @@ class Space:
     def find_params(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Finds the Optuna parameters that draw a given recipe, for `study.enqueue_trial`.
 
-        Args:
-            values: A partial recipe, nested like `Recipe`; `backbone` is a rank where the space draws it from the
-                pool. What is left out is left to the sampler. `pretrained`, `seed` and `numerics` are passed over:
-                the study sets them.
+        `values` is a partial recipe; `backbone` is a rank where the space draws it from the pool. What is left out is
+        left to the sampler. `pretrained`, `seed` and `numerics` are passed over: the study sets them.
 
         Raises:
             SpaceError: With every value that the space cannot draw.
@@ -137,16 +126,11 @@ class Space:
     def find_known_good_params(
         self, ranks: Mapping[str, int], restriction_of: Callable[[int | str], Restriction] = lambda _: Restriction()
     ) -> list[dict[str, Any]]:
-        """Finds the Optuna parameters of the known-good recipes, cheapest tier first.
+        """Finds the Optuna parameters of each known-good recipe, for `study.enqueue_trial`, cheapest tier first.
 
-        Args:
-            ranks: The rank in the pool of each of `POOL_TIERS`: `{"best": 0, "fastest": 4}`. One that is missing is
-                left to the sampler, and so is each where the space names backbones itself.
-            restriction_of: As for `suggest_recipe`. For an image size that the backbone cannot take, the nearest is
-                enqueued.
-
-        Returns:
-            One mapping for `study.enqueue_trial` per known-good recipe.
+        `ranks` gives ranks in the pool to `POOL_TIERS`: `{"best": 0, "fastest": 4}`. One that is missing is left to the
+        sampler, and so is each where the space names backbones itself. `restriction_of` is as for `suggest_recipe`: for
+        an image size that the backbone cannot take, the nearest is enqueued.
         """
         known_good, nodes = [], dict(self.iterate_parameters())
         for good in self.known_good:
@@ -165,26 +149,17 @@ class Space:
     def decode_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Replaces the indexes of ordered parameters by what they stand for, for people to read.
 
-        Args:
-            params: A trial's `params`.
-
-        Returns:
-            The same names; `image_size: 2` becomes `image_size: 192`. Names the space does not know stay as they are.
+        `image_size: 2` becomes `image_size: 192`; names the space does not know stay as they are.
         """
         nodes = dict(self.iterate_parameters())
-        return {
-            name: node.options[value]
-            if isinstance(node := nodes.get(name), Ordered)
-            else decode_restricted(name, value, nodes)
-            for name, value in params.items()
-        }
+        decoded = {}
+        for name, value in params.items():
+            node = nodes.get(name)
+            decoded[name] = node.options[value] if isinstance(node, Ordered) else decode_restricted(name, value, nodes)
+        return decoded
 
     def find_bounds(self, name: str) -> tuple[float, float]:
-        """Finds the least and the largest value a numeric top-level parameter can have.
-
-        Args:
-            name: Such as `image_size`; one that the space leaves out has its default.
-        """
+        """Finds the least and the largest value of a numeric top-level parameter, such as `image_size`."""
         node = self.root.children.get(name, Constant(Recipe.model_fields[name].default))
         values = [float(value) for value in list_values(node)]
         return min(values), max(values)
@@ -224,10 +199,7 @@ class Space:
 
 
 def load_space(name_or_path: str) -> Space:
-    """Reads a search space.
-
-    Args:
-        name_or_path: The name of a shipped space (`image`), or the path of a `.yaml` or `.yml` file.
+    """Reads a search space: a shipped one by its name (`image`), or a `.yaml` or `.yml` file by its path.
 
     Raises:
         SpaceError: If there is no such space, or with every mistake in it: line, key, what is wrong, the nearest
@@ -248,11 +220,7 @@ def load_space(name_or_path: str) -> Space:
 
 
 def parse_space(text: str, source: str = "space") -> Space:
-    """Reads a search space from YAML text.
-
-    Args:
-        text: The YAML.
-        source: What to call it in messages.
+    """Reads a search space from YAML text; messages call it `source`.
 
     Raises:
         SpaceError: With every mistake in it.
@@ -271,9 +239,8 @@ def parse_space(text: str, source: str = "space") -> Space:
     errors = parser.errors + [f"{source}:{line}: {error}" for line, error in mistakes]
     if errors:
         raise SpaceError("\n".join(errors))
-    return Space(
-        root, sorted((item for _, item in good), key=lambda item: TIERS.index(item["tier"])), source=source, text=text
-    )
+    known_good = sorted((item for _, item in good), key=lambda item: TIERS.index(item["tier"]))
+    return Space(root, known_good, source, text)
 
 
 def _find_mistakes(root: Group, good: Mapping[str, Any]) -> list[str]:

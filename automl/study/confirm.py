@@ -91,11 +91,7 @@ class Confirmation(SplitScores):
 
 
 def load_confirmation(folder: StudyFolder) -> Confirmation | None:
-    """Reads `confirm.json`; None if the study was not confirmed.
-
-    Raises:
-        StudyError: If the file is damaged.
-    """
+    """Reads `confirm.json`; None if the study was not confirmed."""
     return read_record(folder.confirmation, Confirmation, "confirm again")
 
 
@@ -182,8 +178,7 @@ class _ConfirmRunner(ReplicateRunner):
 
     def confirm_best(self, top: int, seeds: int, times_scored: int) -> Confirmation | None:
         """Trains, chooses, scores and writes; see `confirm`."""
-        trials = self.best_trials(_describe_kind)[:top]
-        self.decode_views(trials)
+        trials = self.best_trials(_describe_kind, top)
         planned = self._plan_replicates(trials, seeds)
         if not planned:
             return None
@@ -226,7 +221,7 @@ class _ConfirmRunner(ReplicateRunner):
 
     def _make_candidate(self, trial: FrozenTrial, row: list[Replicate]) -> Candidate:
         labels, positive = self.data.labels("validation"), self.data.positive
-        scores = [compute_metric(self.setup.metric, labels, self._validation(one), positive) for one in row]
+        scores = [compute_metric(self.setup.metric, labels, self.read_validation(one), positive) for one in row]
         return Candidate(
             trial=trial.number,
             search_value=trial.value or 0.0,
@@ -237,18 +232,12 @@ class _ConfirmRunner(ReplicateRunner):
             predictions=tuple(str(one.predictions.relative_to(self.folder.path)) for one in row),
         )
 
-    def _validation(self, replicate: Replicate) -> NDArray[np.float64]:
-        """Reads the validation probabilities (N, C) of a replicate that is done."""
-        probabilities = replicate.read_validation(self.data.labels("validation"))
-        assert probabilities is not None  # noqa: S101 - `train_all` has read it
-        return probabilities
-
     def _conclude(self, candidates: list[tuple[Candidate, list[Replicate]]], times_scored: int) -> Confirmation:
         """Chooses, scores the chosen recipe on the holdout, writes, and drops the others' weights."""
         sign = metric_sign(self.setup.metric)
         chosen = max(range(len(candidates)), key=lambda i: (sign * candidates[i][0].mean, -i))
         candidate, row = candidates[chosen]
-        validation, validation_metrics = self.score_split("validation", [self._validation(one) for one in row])
+        validation, validation_metrics = self.score_split("validation", [self.read_validation(one) for one in row])
         scored, note = self.score_holdout(lambda: self.score_split("holdout", self._predict_holdout(row)))
         holdout, holdout_metrics = scored or (None, {})
         confirmation = Confirmation(

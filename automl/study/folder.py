@@ -70,11 +70,7 @@ class StudyFolder:
 
     @property
     def storage_url(self) -> str:
-        """The embedded storage, as Optuna names it: a URL, in which `?`, `#` and `%` of a path are quoted.
-
-        Raises:
-            StudyError: If the path cannot be written as a URL with the installed SQLAlchemy.
-        """
+        """The embedded storage, as Optuna names it: a URL, in which `?`, `#` and `%` of a path are quoted."""
         path = str(self.database.absolute())
         url = URL.create("sqlite", database=path).render_as_string(hide_password=False)
         if make_url(url).database != path:  # 2.0 does not quote
@@ -103,11 +99,7 @@ class StudyFolder:
         return self.path / "workers" / f"{device.replace(':', '-')}.log"
 
     def make_folders(self) -> None:
-        """Makes the folder and those in it.
-
-        Raises:
-            StudyError: If it cannot be written.
-        """
+        """Makes the folder and those in it."""
         with explain_write_errors(self.path, StudyError, "folder with --runs"):
             (self.path / "workers").mkdir(parents=True, exist_ok=True)
             (self.path / "trials").mkdir(exist_ok=True)
@@ -125,11 +117,7 @@ def list_studies(runs: Path) -> list[StudyFolder]:
 
 
 def find_study(runs: Path, name: str | None) -> StudyFolder:
-    """Finds the folder of the named study, or of the latest one.
-
-    Raises:
-        StudyError: If no name is given and there is no study. A named one is not looked for.
-    """
+    """Finds the folder of the named study, whether or not it is there, or of the latest one."""
     if name is not None:
         return StudyFolder(runs / name)
     folders = list_studies(runs)

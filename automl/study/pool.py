@@ -172,11 +172,7 @@ class Pool:
         return next(exact, None) or next(untagged, None)
 
     def entry_of(self, drawn: int | str) -> PoolEntry:
-        """Returns the entry that a search space draws: by its rank, or by the name that the space gives it.
-
-        Raises:
-            RecipeError: If there is none of that name.
-        """
+        """Returns the entry that a search space draws: by its rank, or by the name that the space gives it."""
         entry = self.entries[drawn] if isinstance(drawn, int) else self.find_entry(drawn)
         if entry is None:
             raise RecipeError(f"the search space names {drawn}, which is not in the pool")
@@ -305,11 +301,7 @@ Candidate = tuple[dict[str, Any], Weights | None]
 def build_pool(
     spec: StudySpec, limits: PoolLimits, classes: int, device: str, progress: Callable[[str], None] = lambda _: None
 ) -> Pool:
-    """Chooses the backbones a study may use; they are timed and, on a GPU, measured on the device.
-
-    Raises:
-        PoolError: If nothing fits: names the smallest need.
-    """
+    """Chooses the backbones a study may use; they are timed and, on a GPU, measured on the device."""
     ranked = rank_at_size(load_table(), limits.reference_image_size, spec.pool.boards)
     table = select_rows(ranked, names=spec.pool.names, max_params=spec.pool.max_params, licence=spec.pool.licence)
     rows: list[dict[str, Any]] = table[table["score"].notna()].to_dict("records")  # type: ignore[assignment]
@@ -332,12 +324,7 @@ def build_pool(
 
 
 def _find_candidates(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Candidate], list[str]]:
-    """Keeps the backbones whose weights are within reach, or all the small ones when none is; and says what is missing.
-
-    Raises:
-        PoolError: If there is no such folder of weights, or none is within reach where they are required, or where what
-            was named is too large to be trained from scratch unasked.
-    """
+    """Keeps the backbones whose weights are within reach, or the small ones where none are; notes what is missing."""
     if spec.weights_dir is not None and not spec.weights_dir.is_dir():
         raise PoolError(f"--weights-dir {spec.weights_dir} is not a folder; give one that holds safetensors files")
     named = tuple(spec.pool.names) != ("*",)

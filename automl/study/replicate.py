@@ -11,7 +11,7 @@ predictions.npz       from its end; written last, so that where it is, the repli
 import json
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,11 +109,7 @@ class Replicate:
         on_step: Progress,
         should_stop: Callable[[bool], bool],
     ) -> None:
-        """Trains to the end, from the checkpoint if there is one, and writes weights and predictions; errors as `fit`.
-
-        Raises:
-            WeightsError: If they cannot be written.
-        """
+        """Trains to the end, from a checkpoint if there is one, and writes weights and predictions; errors as `fit`."""
         from safetensors.torch import save_file
 
         done = fit(
@@ -137,11 +133,7 @@ class Replicate:
         self.checkpoint.unlink(missing_ok=True)
 
     def load_network(self, classes: int) -> "nn.Module":
-        """Builds the network and loads the trained weights.
-
-        Raises:
-            WeightsError: If the weights are gone or do not fit.
-        """
+        """Builds the network and loads the trained weights."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -193,12 +185,7 @@ class ReplicateRunner:
         device: str,
         reporter: Reporter | None,
     ) -> Iterator[Self]:
-        """Holds a study to train replicates of it, given what the user gave: no other process does meanwhile.
-
-        Raises:
-            StudyError: If there is no such study, or another process trains replicates of it.
-            SpecError: If `timeout` or `gpu_mem` cannot be read.
-        """
+        """Holds a study to train replicates of it, given what the user gave: no other process does meanwhile."""
         deadline = float("inf") if timeout is None else time.time() + parse_seconds(timeout)
         reporter = reporter or ConsoleReporter()
         study = open_study(folder, patience=Patience(print_line=reporter.print_line))
@@ -224,34 +211,25 @@ class ReplicateRunner:
 
     # --- what to train ----------------------------------------------------------------------------------------------
 
-    def best_trials(self, kind: Callable[[Recipe], str]) -> list[FrozenTrial]:
-        """Finds the best complete trial of each kind of recipe, best first.
-
-        Raises:
-            StudyError: If no trial is complete.
-        """
+    def best_trials(self, kind: Callable[[Recipe], str], most: int | None = None) -> list[FrozenTrial]:
+        """Finds the best complete trial of each kind of recipe, best first; decodes what their views show."""
         best: dict[str, FrozenTrial] = {}
         for trial in best_first(self.study):
             best.setdefault(kind(recipe_of(trial)), trial)
         if not best:
             raise StudyError(f"study {self.folder.name} has no complete trial; continue it with automl search")
-        return list(best.values())
-
-    def decode_views(self, trials: Iterable[FrozenTrial]) -> None:
-        """Decodes what the trials look at, where it is not decoded yet; the first one's view becomes `data`."""
+        trials = list(best.values())[:most]
         views = [recipe_of(trial).view for trial in trials]
         for view in views:
             with self.reporter.show_progress(f"decoding {describe_view(view)}") as progress:
                 self.views.open_view(view, progress)
         self.data = self.views.open_view(views[0])
+        return trials
 
     def make_replicate(self, trial: FrozenTrial, number: int) -> Replicate:
         """Takes the trial's recipe with a fresh seed, the first (0) or a later one, split to fit the memory.
 
         Fresh are the seeds after the search's own, which won among many: it is not what the recipe is worth.
-
-        Raises:
-            MemoryBudgetError: If not even the smallest micro-batch fits the budget.
         """
         seed = (read_spec(self.study).seed + 1 + number) % 2**32
         recipe = recipe_of(trial).model_copy(update={"seed": seed})
@@ -285,10 +263,6 @@ class ReplicateRunner:
         Returns:
             The replicates that are done, without recipes that diverged; none when it was stopped: then it is reported
             that the command goes on where this stopped.
-
-        Raises:
-            StudyError: If every recipe diverged.
-            AutomlError: If one cannot be trained.
         """
         labels, done, diverged = self.data.labels("validation"), list[Replicate](), set[int]()
         for number, replicate in enumerate(planned, start=1):
@@ -309,10 +283,7 @@ class ReplicateRunner:
                     diverged.add(replicate.trial)
                     continue
             done.append(replicate)
-            probabilities = replicate.read_validation(labels)
-            if probabilities is None:
-                raise StudyError(f"cannot read {replicate.predictions} again; is the disk full?")
-            value = compute_metric(self.setup.metric, labels, probabilities, self.data.positive)
+            value = compute_metric(self.setup.metric, labels, self.read_validation(replicate), self.data.positive)
             self.print_line(f"{label}: validation {self.setup.metric} {value:.4f}")
         if not self.stopping and diverged >= {replicate.trial for replicate in planned}:
             raise StudyError(
@@ -346,6 +317,13 @@ class ReplicateRunner:
             self.pace = max(0.5, (time.monotonic() - started) / replicate.seconds)
 
     # --- scoring ----------------------------------------------------------------------------------------------------
+
+    def read_validation(self, replicate: Replicate) -> Floats:
+        """Reads the validation probabilities (N, C) of a replicate that is done."""
+        probabilities = replicate.read_validation(self.data.labels("validation"))
+        if probabilities is None:
+            raise StudyError(f"cannot read {replicate.predictions} again; is the disk full?")
+        return probabilities
 
     def score_split(self, split: str, models: Sequence[Any]) -> tuple[Interval, dict[str, float]]:
         """Measures models on a split, given their probabilities (N, C): the metric, its interval, and all metrics.
@@ -411,11 +389,7 @@ def is_same_training(recipe: Recipe, other: dict[str, Any]) -> bool:
 def resolve_budget(
     gpu_mem: str | int | None, devices: Sequence[str], otherwise: int | None, reporter: Reporter
 ) -> int | None:
-    """Decides how many bytes of GPU memory a process may take, the CUDA context included; None: no limit.
-
-    Raises:
-        SpecError: If it cannot be read, or is a part of what is free and no GPU is there.
-    """
+    """Decides how many bytes of GPU memory a process may take, the CUDA context included; None: no limit."""
     if gpu_mem is None:
         return otherwise
     budget = decide_budget(parse_memory(gpu_mem), devices)
@@ -438,11 +412,7 @@ def stay_within(memory_bytes: int | None, device: str) -> Iterator[None]:
 
 
 def read_record(path: Path, kind: type[Record], remedy: str) -> Record | None:
-    """Reads a JSON file of a study's folder; None if there is no such file.
-
-    Raises:
-        StudyError: If it is damaged, with the remedy once it is deleted.
-    """
+    """Reads a JSON file of a study's folder; None if there is none, and the remedy in the error if it is damaged."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:

@@ -50,11 +50,7 @@ def make_sampler(spec: StudySpec, number: int, known_good: int) -> BaseSampler:
 
 
 def make_pruner(spec: StudySpec) -> BasePruner:
-    """Makes the pruner; steps are eighths of a run.
-
-    Raises:
-        SpecError: If the spec, of an earlier version, names a pruner that no longer exists.
-    """
+    """Makes the pruner; steps are eighths of a run."""
     match spec.pruner:
         case "halving":
             return Halving()

@@ -138,11 +138,7 @@ def search(
 
 
 def open_result(folder: StudyFolder) -> SearchResult:
-    """Opens a study that exists.
-
-    Raises:
-        StudyError: If there is none.
-    """
+    """Opens a study that exists."""
     study = open_study(folder)
     return SearchResult(study, folder, load_setup(study, folder))
 
@@ -226,11 +222,7 @@ class _Search:
         return SearchResult(study, folder, setup)
 
     def _decode_views(self, dataset: Dataset, size: int, views: list[View]) -> Cache:
-        """Decodes each view as the first trials need it, so that mistakes are shown before anything is trained.
-
-        Raises:
-            DataError: If no view shows enough to train on.
-        """
+        """Decodes each view as the first trials need it, so that mistakes are shown before anything is trained."""
         caches: list[Cache] = []
         for view in views:
             try:

@@ -93,9 +93,6 @@ def make_setup(
         devices: What the study trains on; backbones are timed on the first.
         memory_bytes: Kept when the study is continued, whatever is free then.
         print_line: Receives what is being done, one line each.
-
-    Raises:
-        PoolError: If no backbone fits.
     """
     trial_seconds = spec.budget.trial_time or (spec.budget.timeout and spec.budget.timeout / 4)
     if not trial_seconds and not is_gpu(devices[0]):
@@ -142,11 +139,7 @@ def digest_samples(dataset: Dataset) -> str:
 
 
 def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> optuna.Study:
-    """Creates a study with its setup, or opens it again after checking that it is the same one but for the budgets.
-
-    Raises:
-        StudyError: If anything but the budgets changed, or the folder or the storage cannot be written.
-    """
+    """Creates a study with its setup, or opens it again after checking that it is the same one but for the budgets."""
     folder.make_folders()
     study = _open_or_create(folder, spec, metric_direction(setup.metric))
     dataset, rooted = setup.dataset, _root_paths(spec)
@@ -178,11 +171,7 @@ def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> opt
 
 
 def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
-    """Reads what `create_study` wrote.
-
-    Raises:
-        StudyError: If the samples file is missing or was changed.
-    """
+    """Reads what `create_study` wrote."""
     record = read_study_record(study)
     try:
         samples = pd.read_csv(folder.samples, dtype={"group": str, "name": str, "path": str}, keep_default_na=False)
@@ -255,11 +244,7 @@ def _list_differences(was: Any, now: Any, path: str = "") -> list[tuple[str, Any
 
 
 def open_space(spec: StudySpec, media: Medium) -> Space:
-    """Loads the search space of a study: the named one, or for `auto` the shipped one for the kind of files.
-
-    Raises:
-        SpaceError: If it has mistakes, or a view looks at files of another kind.
-    """
+    """Loads the search space of a study: the named one, or for `auto` the shipped one for the kind of files."""
     space = load_space(SPACES[media] if spec.space == "auto" else spec.space)
     for view in list_views(space):
         if view.media != media and (view.media, media) != ("sound", "video"):  # videos hold sound, too

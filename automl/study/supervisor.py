@@ -54,9 +54,6 @@ class Supervisor:
         Args:
             tick: Called every period, to show progress.
             period_seconds: How often to look.
-
-        Raises:
-            StudyError: If a worker cannot go on, with the last lines that it printed.
         """
         if not self.stopping:
             self.workers = [_Worker(device, self._start_process(device)) for device in self.devices]

@@ -212,11 +212,7 @@ class TrialCallbacks:
         self._value: float | None = None
 
     def on_evaluation(self, evaluation: Evaluation) -> None:
-        """Reports a validation, once.
-
-        Raises:
-            optuna.TrialPruned: If the pruner says so.
-        """
+        """Reports a validation, once; raises `optuna.TrialPruned` if the pruner says so."""
         trial, value = self._trial, evaluation.metrics[self._metric]
         self._value = value
         self._validation_seconds += evaluation.validation_seconds

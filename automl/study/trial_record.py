@@ -125,11 +125,7 @@ def write_study_record(study: optuna.Study, **values: Any) -> None:
 
 
 def read_spec(study: optuna.Study) -> StudySpec:
-    """Reads the spec a study has now; its budgets may be changed while a worker runs.
-
-    Raises:
-        StudyError: If the study was not made by automl.
-    """
+    """Reads the spec a study has now; its budgets may be changed while a worker runs."""
     return _parse_spec(read_study_record(study).spec, study.study_name)
 
 
@@ -140,11 +136,7 @@ def _parse_spec(text: str, name: str) -> StudySpec:
 
 
 def recipe_of(trial: FrozenTrial) -> Recipe:
-    """Reads the recipe a trial trained; of a study of an earlier version without what the backbone had ignored.
-
-    Raises:
-        StudyError: If the trial has none (it failed before it was resolved).
-    """
+    """Reads the recipe a trial trained; of a study of an earlier version without what the backbone had ignored."""
     text = read_trial_record(trial).recipe
     if not text:
         raise StudyError(f"trial {trial.number} has no recipe: it failed before it was resolved")

@@ -182,11 +182,7 @@ def _record_lost_device(study: optuna.Study, folder: StudyFolder, trial: Trial, 
 
 
 def _check_failures(study: optuna.Study) -> None:
-    """Ends the study after several failed trials in a row.
-
-    Raises:
-        StudyError: With the message of the last one.
-    """
+    """Ends the study after several failed trials in a row."""
     last = list_finished(study)[-FAILURES_IN_A_ROW:]
     if len(last) == FAILURES_IN_A_ROW and all(trial.state == TrialState.FAIL for trial in last):
         error = read_trial_record(last[-1]).error or "no message"

@@ -125,9 +125,6 @@ def describe_method(groups: Groups | None = None) -> str:
     return f"{_LEVEL:.0%} percentile bootstrap, {_REPEATS} replicates, {how}; {papers}"
 
 
-# --- drawing ------------------------------------------------------------------------------------------------------
-
-
 def _number_groups(groups: Groups | None) -> NDArray[np.int64] | None:
     """Numbers the groups, from 0; None where there is one alone, or where each sample is its own."""
     names, codes = np.unique([] if groups is None else np.asarray(groups), return_inverse=True)

@@ -109,9 +109,6 @@ def _find_metric(name: str) -> Metric:
     return METRICS[name]
 
 
-# --- of the ranks of scores ---------------------------------------------------------------------------------------
-
-
 def _average_over_classes(name: str, score: Callable[[Any, Any, float], float], given: Predictions) -> float:
     """Computes a binary metric of the positive class, or its mean over the present classes if there are more."""
     if len(given.present) < 2:
@@ -133,9 +130,6 @@ def _equal_error_rate(truth: Any, scores: Any, _fpr: float) -> float:
     after = int(np.argmax(excess >= 0))
     share = -excess[after - 1] / (excess[after] - excess[after - 1])
     return float(fpr[after - 1] + share * (fpr[after] - fpr[after - 1]))
-
-
-# --- of probabilities and decisions -------------------------------------------------------------------------------
 
 
 def _log_loss(given: Predictions) -> float:

@@ -49,7 +49,7 @@ def make_optimizer(recipe: "Recipe", model: nn.Module) -> "torch.optim.Optimizer
         raise RecipeError(f"{recipe.backbone} has no parameter that requires a gradient; unfreeze it first")
     if groups[0]["params"][0].device.type not in ("cpu", "cuda"):
         arguments.pop("fused", None)
-    return create_optimizer_v2(  # type: ignore[no-any-return]
+    return create_optimizer_v2(
         groups, opt=recipe.optimizer.name, lr=recipe.learning_rate, weight_decay=0.0, **arguments
     )
 

@@ -38,8 +38,8 @@ class OutOfMemory:
     def describe(self) -> str:
         """Describes it in one line, for a log."""
         then = "the training ends" if self.next_micro_batch_size is None else f"now {self.next_micro_batch_size}"
-        place = _PLACES[self.where]
-        return f"out of memory in {place} after {self.step} steps with {self.micro_batch_size} images at once; {then}"
+        stretch = _PLACES[self.where]
+        return f"out of memory in {stretch} after {self.step} steps with {self.micro_batch_size} images at once; {then}"
 
 
 def none_if_out_of_memory(attempt: Callable[[], Result]) -> Result | None:

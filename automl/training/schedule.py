@@ -39,9 +39,6 @@ _TRAINING_FACTOR = 3
 """A training step costs about three forward passes."""
 
 
-# --- learning rate ------------------------------------------------------------------------------------------------
-
-
 def lr_factor(schedule: Schedule, step: int, total_steps: int) -> float:
     """Computes what the base learning rate is multiplied by in one optimizer step, in [0, 1].
 
@@ -113,9 +110,6 @@ SCHEDULES: dict[type[Part], Callable[..., float]] = {
     Wsd: wsd_factor,
 }
 """The function that computes each schedule of a recipe: of 0 <= step < steps, and the schedule's fields."""
-
-
-# --- validation ---------------------------------------------------------------------------------------------------
 
 
 def evaluation_steps(total_steps: int, epochs: float, train_images: int, validation_images: int) -> dict[int, int]:

@@ -69,15 +69,10 @@ Aggregate = Annotated[Mean | Maximum | TrimmedMean | TopShare, Field(discriminat
 
 
 def aggregate_scores(how: Aggregate, probabilities: Floats, positive: int) -> NDArray[np.float64]:
-    """Computes the score of one clip.
+    """Computes the score of a clip, (C,) float64 of sum 1, from the probabilities (K, C) of its images, K at least 1.
 
-    Args:
-        how: The recipe's `aggregate`.
-        probabilities: Of the clip's images, (K, C), K at least 1.
-        positive: The positive class, where there are two: `max` and `top` look for the images that are most of it.
-
-    Returns:
-        (C,) float64, sums to 1. Of more than two classes each is aggregated by itself, and the whole made to sum to 1.
+    Of two classes, `max` and `top` look for the images that are most of the `positive` one. Of more, each is aggregated
+    by itself, and the whole made to sum to 1.
     """
     values = np.asarray(probabilities, dtype=np.float64)
     if len(values) == 1:
@@ -92,17 +87,10 @@ def aggregate_scores(how: Aggregate, probabilities: Floats, positive: int) -> ND
 def score_clips(
     how: Aggregate, probabilities: Floats, counts: NDArray[np.integer[Any]], positive: int, prior: Floats
 ) -> NDArray[np.float64]:
-    """Computes the scores of clips.
+    """Computes the scores of clips, (N, C) float64.
 
-    Args:
-        how: The recipe's `aggregate`.
-        probabilities: Of all images, (Σ counts, C), clip after clip.
-        counts: Images of each clip, (N,); some may have none.
-        positive: The positive class, where there are two.
-        prior: (C,): the score of a clip without an image.
-
-    Returns:
-        (N, C) float64.
+    `probabilities` (Σ counts, C) are those of all images, clip after clip; `counts` (N,) the images of each clip. One
+    without an image gets `prior` (C,).
     """
     if (counts == 1).all():
         return np.asarray(probabilities, dtype=np.float64)

@@ -62,22 +62,11 @@ class AudioFeatures(SoundView):
 def compute_features(
     samples: Samples, sample_rate_hz: int, window: int, hop: int, n_mfcc: int = 20
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Computes the seven features over time.
+    """Computes the seven features over time, of sound (n,) float32 in [-1, 1]; window and hop are in samples.
 
-    Args:
-        samples: Shape (n,), dtype float32, in [-1, 1].
-        sample_rate_hz: Samples per second.
-        window: Samples of each Hann window.
-        hop: Samples from one window to the next.
-        n_mfcc: Coefficients of the cepstrum.
-
-    Returns:
-        Arrays (rows, frames) of float32 by the names in `FEATURES`: chroma 0 to 1; rms in dB of full amplitude;
-        centroid, bandwidth and rolloff in Hz; zero crossings per sample; the cepstrum of a 128-band log-mel
-        spectrogram in dB, divided by √128, so that the first coefficient is the mean over the bands.
-
-    Raises:
-        DataError: As `log_mel`.
+    Returns arrays (rows, frames) of float32 by the names in `FEATURES`: chroma 0 to 1; rms in dB of full amplitude;
+    centroid, bandwidth and rolloff in Hz; zero crossings per sample; the cepstrum of a 128-band log-mel spectrogram in
+    dB, divided by √128, so that the first coefficient is the mean over the bands.
     """
     librosa = require("librosa")
     padded = np.pad(samples, window // 2, mode="reflect")

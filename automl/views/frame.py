@@ -64,19 +64,10 @@ def drop_repeated(frames: Frames, count: int) -> tuple[Frames, list[str]]:
 
 
 def find_scene_times(path: Path, count: int, min_change: float, stride: int = 1) -> list[float]:
-    """Finds the scenes of a clip and picks times in their middle.
+    """Finds the scenes of a clip; times in seconds in the middle of the `count` longest parts, ascending.
 
-    Args:
-        path: The video; it is decoded from beginning to end, in constant memory.
-        count: How many times, at most.
-        min_change: See `Frame.min_change`.
-        stride: Every how many frames one is looked at.
-
-    Returns:
-        Times in seconds, ascending: the middle of the longest parts.
-
-    Raises:
-        DataError: If the file cannot be read.
+    The video is decoded from beginning to end, in constant memory; every `stride`-th frame is looked at. For
+    `min_change` see `Frame`.
     """
     starts: list[float] = []
     before: Pixels | None = None

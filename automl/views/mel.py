@@ -64,23 +64,10 @@ class Mel(SoundView):
 def compute_log_mel(
     samples: Samples, sample_rate_hz: int, window: int, hop: int, n_mels: int, fmin_hz: float, fmax_hz: float
 ) -> npt.NDArray[np.float32]:
-    """Computes a log-mel spectrogram.
+    """Computes a log-mel spectrogram of sound (n,) float32 in [-1, 1]; window and hop are in samples.
 
-    Args:
-        samples: Shape (n,), dtype float32, in [-1, 1].
-        sample_rate_hz: Samples per second.
-        window: Samples of each Hann window.
-        hop: Samples from one window to the next.
-        n_mels: Bands.
-        fmin_hz: Where the lowest band begins.
-        fmax_hz: Where the highest band ends.
-
-    Returns:
-        Shape (n_mels, 1 + n // hop), dtype float32, decibels; 0 is a sine wave of full amplitude in the middle of a
-        band, -200 silence.
-
-    Raises:
-        DataError: If librosa cannot compute it: of no samples, of NaN, or with parameters that do not fit together.
+    Returns (n_mels, 1 + n // hop) float32, decibels; 0 is a sine wave of full amplitude in the middle of a band, -200
+    silence. What librosa cannot compute is a DataError: no samples, NaN, or parameters that do not fit together.
     """
     librosa = require("librosa")
     edges = librosa.mel_frequencies(n_mels=n_mels + 2, fmin=fmin_hz, fmax=fmax_hz)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from automl.media.video import Frames, read_pairs
+from automl.media.video import read_pairs
 from automl.views.base import ClipView, NothingToSee, Pixels, ViewImages, probe_video, stack_images
 from automl.views.face import READ_SIDE, FaceChoices, choose_faces
 from automl.views.face_detector import FoundFace
@@ -35,7 +35,12 @@ class Motion(FaceChoices):
 
     def make_images(self, path: Path, size: int) -> ViewImages:
         """Reads pairs of frames and draws their differences; see `BaseView.make_images`."""
-        first, second, notes = self._read_pairs(path, size if self.of == "frame" else READ_SIDE)
+        probe_video(path)
+        side = size if self.of == "frame" else READ_SIDE
+        first, second = read_pairs(path, self.count, self.frames_apart, size=side)
+        if not len(first):
+            raise NothingToSee(f"{path}: no two frames that are {self.frames_apart} apart")
+        notes = [] if len(first) == self.count else [f"{len(first)} pairs of frames instead of {self.count}"]
         chosen: list[list[FoundFace | None]] = [[None] for _ in range(len(first))]
         if self.of == "face":
             chosen, face_notes = choose_faces(first, self, path)
@@ -48,15 +53,6 @@ class Motion(FaceChoices):
                 times.append(float(first.times_seconds[position]))
         return stack_images(images, times, notes)
 
-    def _read_pairs(self, path: Path, side: int) -> tuple[Frames, Frames, list[str]]:
-        """Reads the earlier and the later frames of all pairs; and notes about them."""
-        probe_video(path)
-        first, second = read_pairs(path, self.count, self.frames_apart, size=side)
-        if not len(first):
-            raise NothingToSee(f"{path}: no two frames that are {self.frames_apart} apart")
-        notes = [] if len(first) == self.count else [f"{len(first)} pairs of frames instead of {self.count}"]
-        return first, second, notes
-
     def _pixel_parameters(self) -> dict[str, object]:
         if self.of == "face":
             return super()._pixel_parameters()
@@ -65,16 +61,9 @@ class Motion(FaceChoices):
 
 
 def draw_difference(before: Pixels, after: Pixels, signed: bool, gain: float) -> Pixels:
-    """Draws the difference of two pictures of the same shape.
+    """Draws the difference of two pictures (height, width, 3) uint8, in the same shape.
 
-    Args:
-        before: Shape (height, width, 3), dtype uint8.
-        after: Same shape.
-        signed: `128 + gain · (after - before)`, else `gain · |after - before|`; rounded, cut off at 0 and 255.
-        gain: Steps of the result per step of difference.
-
-    Returns:
-        Same shape, dtype uint8.
+    If `signed` it is `128 + gain · (after - before)`, else `gain · |after - before|`; rounded, cut off at 0 and 255.
     """
     change = gain * (after.astype(np.float32) - before.astype(np.float32))
     picture = 128 + change if signed else np.abs(change)

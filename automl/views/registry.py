@@ -22,14 +22,7 @@ _ADAPTER: TypeAdapter[View] = TypeAdapter(View)
 
 
 def make_view(values: dict[str, Any]) -> View:
-    """Makes a view of its name and parameters.
-
-    Args:
-        values: `name` and any parameters of that view; those left out have their defaults.
-
-    Raises:
-        SpecError: If there is no such view, or a parameter is unknown or out of its bounds; all mistakes are listed.
-    """
+    """Makes a view of its `name` and parameters; those left out have their defaults. All mistakes are one SpecError."""
     try:
         return _ADAPTER.validate_python(values)
     except ValidationError as exc:

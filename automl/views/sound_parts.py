@@ -10,9 +10,10 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from automl.errors import DataError, first_line
+from automl.media.info import probe_media
 from automl.media.opening import require
 from automl.media.sound import NoSound, read_sound
-from automl.views.base import ClipView, NothingToSee, Pixels, ViewImages, probe_sound, stack_images
+from automl.views.base import ClipView, NothingToSee, Pixels, ViewImages, stack_images
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -72,15 +73,7 @@ class SoundView(ClipView):
         return stack_images(images, times, [])
 
     def draw_picture(self, samples: Samples, size: int) -> Pixels:
-        """Draws one part.
-
-        Args:
-            samples: Shape (n,), dtype float32, in [-1, 1], at `sample_rate_hz`.
-            size: Pixels of each side of the picture.
-
-        Returns:
-            Shape (size, size, 3), dtype uint8.
-        """
+        """Draws one part, samples (n,) float32 in [-1, 1] at `sample_rate_hz`, as (size, size, 3) uint8."""
         raise NotImplementedError(f"the view {self.name} draws no picture")
 
 
@@ -98,22 +91,14 @@ def uses_librosa(compute: Callable[P, R]) -> Callable[P, R]:
 
 
 def read_parts(path: Path, sample_rate_hz: int, seconds: float, count: int) -> Iterator[tuple[float, Samples]]:
-    """Reads evenly placed parts of a clip's sound, one after the other.
+    """Yields evenly placed parts of a clip's sound, at most `count`; a clip shorter than `seconds` is repeated.
 
-    Args:
-        path: A sound file or a video.
-        sample_rate_hz: Samples per second of what is given.
-        seconds: Length of a part; a shorter clip is repeated.
-        count: Parts at most.
-
-    Yields:
-        The time in seconds of the part's middle, and `seconds · sample_rate_hz` samples, float32.
-
-    Raises:
-        NothingToSee: If there is no sound.
-        DataError: If the file cannot be read.
+    Each is the time in seconds of the part's middle, and `seconds · sample_rate_hz` samples, float32.
     """
-    length = probe_sound(path).duration_seconds
+    audio = probe_media(path).audio
+    if audio is None:
+        raise NothingToSee(f"{path}: it has no sound track")
+    length = audio.duration_seconds
     if length is None:
         length = len(_read_samples(path, sample_rate_hz, 0.0, None)) / sample_rate_hz
     number = min(count, max(1, int(np.ceil(length / seconds - 1e-3))))

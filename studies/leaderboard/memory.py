@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from automl.backbones.table import load_table
 from automl.errors import RecipeError, SpecError
-from automl.files import read_header, write_text, explain_write_errors
+from automl.files import explain_write_errors, read_header, write_text
 from automl.memory.step import METHOD, Step
 from automl.memory.table import BATCHES, COLUMNS, COMMAND, KINDS, MIB, SHIPPED, Kind, PredictedMemory, load_predictions
 from automl.processes import map_in_processes

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from automl.backbones.table import COLUMNS, SHIPPED
 from automl.errors import SpecError
-from automl.files import write_text, explain_write_errors
+from automl.files import explain_write_errors, write_text
 
 if TYPE_CHECKING:
     import pandas as pd

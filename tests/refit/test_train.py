@@ -18,8 +18,7 @@ from automl.errors import MemoryBudgetError, RecipeError, SpecError, StudyError,
 from automl.memory.estimate import estimate_training
 from automl.models.folder import read_members, read_model
 from automl.recipe import Recipe
-from automl.refit.greedy_ensemble import choose_members
-from automl.refit.plan import plan_for_study
+from automl.refit.plan import choose_members, plan_for_study
 from automl.refit.train import train
 from automl.study.confirm import Candidate, Confirmation, store_confirmation
 from automl.training.intervals import Interval

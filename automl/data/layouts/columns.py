@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from automl.data.layouts.names import Finder, Names
-from automl.data.layouts.text_table import Table, list_names
+from automl.data.layouts.text_table import FILE_NAMES, LABEL_NAMES, Table, list_names
 from automl.data.layouts.tree import is_number
 from automl.errors import DataError, shorten, suggest_name
 from automl.media.kinds import is_media
@@ -22,18 +22,6 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "testset", "holdout", "privatetest", "eval", "evaluation"), "holdout"),
 }
 """What people call the splits, in lower case, and what automl calls them."""
-
-FILE_NAMES = (
-    *("file", "filename", "file_name", "filepath", "file_path", "path", "image", "image_name", "image_id"),
-    *("image_path", "img_name", "img", "id_code", "id", "video", "audio", "clip", "name"),
-)
-"""What people call the column of file names, in lower case."""
-
-LABEL_NAMES = (
-    *("label", "labels", "target", "class", "class_name", "category", "y", "is_fake", "fake"),
-    *("dx", "diagnosis", "breed", "species"),
-)
-"""What people call the label column, in lower case, the surest first."""
 
 _WEAK_LABELS = ("dx", "diagnosis", "breed", "species")  # beside a surer name, they say more of the same
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from automl.data.layouts.columns import FILE_NAMES, GROUP_NAMES
-from automl.data.layouts.text_table import Table, list_names, open_table
+from automl.data.layouts.columns import GROUP_NAMES
+from automl.data.layouts.text_table import FILE_NAMES, Table, list_names, open_table
 from automl.data.layouts.tree import NameIndex, spell_name
 from automl.errors import DataError
 

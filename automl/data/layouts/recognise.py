@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from automl.data.layouts.columns import COLUMN_OPTIONS, FORGED, GENUINE, LABEL_NAMES, flag_of, split_in
+from automl.data.layouts.columns import COLUMN_OPTIONS, FORGED, GENUINE, flag_of, split_in
 from automl.data.layouts.folders import are_classes, read_folders
 from automl.data.layouts.groups import GROUPS_FILE, with_groups
 from automl.data.layouts.label_file import LabelFile, Row, find_mentions, read_label_file
 from automl.data.layouts.published import read_published
-from automl.data.layouts.text_table import list_names
+from automl.data.layouts.text_table import LABEL_NAMES, list_names
 from automl.data.layouts.tree import LeftOut, Tree, last_part, walk_media
 from automl.errors import DataError
 from automl.files import is_there

@@ -19,6 +19,18 @@ from typing import Any, TextIO
 from automl.errors import DataError, shorten
 from automl.media.kinds import is_media
 
+FILE_NAMES = (
+    *("file", "filename", "file_name", "filepath", "file_path", "path", "image", "image_name", "image_id"),
+    *("image_path", "img_name", "img", "id_code", "id", "video", "audio", "clip", "name"),
+)
+"""What people call the column of file names, in lower case."""
+
+LABEL_NAMES = (
+    *("label", "labels", "target", "class", "class_name", "category", "y", "is_fake", "fake"),
+    *("dx", "diagnosis", "breed", "species"),
+)
+"""What people call the label column, in lower case, the surest first."""
+
 TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl")
 """Endings of tables, in lower case."""
 
@@ -334,8 +346,6 @@ def _is_indexed(rows: Sequence[Sequence[str]]) -> bool:
 
     A header that lacks the name of its last column is none: its names would be taken for those of other columns.
     """
-    from automl.data.layouts.columns import FILE_NAMES, LABEL_NAMES  # late: it imports this module
-
     first, *rest = rows
     if len(first) < 2 or {len(row) for row in rest} != {len(first) + 1} or any(map(is_media, first)):
         return False
