@@ -67,8 +67,10 @@ def test_imports_stand_on_top_but_for_what_is_heavy_or_optional():
         if "cli" in path.parts:
             continue
         for line in ast.walk(node):
-            names = [line.module] if isinstance(line, ast.ImportFrom) else []
-            names += [alias.name for alias in line.names] if isinstance(line, ast.Import) else []
+            names = [alias.name for alias in line.names] if isinstance(line, ast.Import) else []
+            if isinstance(line, ast.ImportFrom):
+                inner = f"{line.module}.{line.names[0].name}"  # `from package import module`
+                names += [inner if _path_of(inner) in TREES else line.module]
             late += [f"{path}:{line.lineno} {name}" for name in names if not _may_be_late(str(name))]
     assert not late
 
@@ -80,8 +82,12 @@ def _may_be_late(name: str) -> bool:
     return name.split(".")[0] in HEAVY + MEDIA + LATE
 
 
+def _path_of(module: str) -> Path:
+    return Path(*module.split(".")).with_suffix(".py")
+
+
 def _brings_heavy(module: str) -> bool:
-    tree = TREES.get(Path(*module.split(".")).with_suffix(".py"))
+    tree = TREES.get(_path_of(module))
     if tree is None:
         return False
     for node in tree.body:

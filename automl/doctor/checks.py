@@ -35,15 +35,7 @@ def run_checks(weights_dir: Path | None = None) -> Report:
 
 
 def refuse_hopeless(devices: tuple[str, ...], runs: Path) -> None:
-    """Ends a search before it begins where nothing could be trained: `automl doctor` shows the same, and more.
-
-    Args:
-        devices: What is to be trained on.
-        runs: Where the studies go.
-
-    Raises:
-        StudyError: With one line for each reason, and what to do about it.
-    """
+    """Ends a search before it begins where nothing could be trained, as `automl doctor` would show."""
     options = Options(runs)
     problems = make_report([*check_packages(options), *check_disks(options)]).problems
     reasons = [problem.text for problem in problems if problem.fatal]

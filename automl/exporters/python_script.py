@@ -14,7 +14,9 @@ from functools import cache, partial
 from pathlib import Path
 from pprint import pformat
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
 
 from automl.backbones import heads
 from automl.backbones.capabilities import find_capabilities
@@ -33,9 +35,6 @@ from automl.training.mixing import TORCHVISION_NAMES, mix_sometimes
 from automl.training.optimizer import OPTIMIZERS, group_parameters, optimizer_arguments
 from automl.training.schedule import SCHEDULES
 from automl.views.base import WholeImage
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 _POLICIES: dict[type[Part], str] = {
     aug.NoPolicy: "",
@@ -168,10 +167,8 @@ def _write_call(function: Any) -> str:
 
 
 @cache
-def _load_template() -> "Template":
+def _load_template() -> Template:
     """Reads the template; it has marks of its own, because Python is full of braces."""
-    from jinja2 import Environment, StrictUndefined
-
     environment = Environment(  # noqa: S701 - Python, not HTML: there is nothing to escape
         variable_start_string="<<",
         variable_end_string=">>",

@@ -6,11 +6,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automl.backbones.input import InputSpec
+from automl.backbones.input import InputSpec, read_preprocessing
 from automl.errors import StudyError, WeightsError
 from automl.models.folder import Labels, ModelFolder, read_members
 from automl.recipe import Recipe
-from automl.study.folder import StudyFolder
+from automl.study.folder import StudyFolder, find_study, list_studies
 
 if TYPE_CHECKING:
     from automl.study.setup import StudySetup
@@ -79,7 +79,6 @@ class ExportSource:
             return self.model.input
         if self.setup is None or getattr(self.recipe.view, "normalize", "pretraining") != "pretraining":
             return None
-        from automl.backbones.input import read_preprocessing
         from automl.backbones.weights import make_model
 
         own = read_preprocessing(make_model(self.recipe, 2))  # with random weights, to ask it
@@ -110,8 +109,6 @@ def find_source(source: str | Path | None, runs: Path) -> ExportSource:
         RecipeError: If the recipe has a mistake.
         WeightsError: If it is an ensemble, a damaged model folder or a pickle.
     """
-    from automl.study.folder import find_study, list_studies
-
     if source is None:
         return _open_study(find_study(runs, None))
     path = Path(source)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl.backbones.input import InputSpec
+from automl.backbones.table import load_table
 from automl.errors import shorten
 from automl.models.folder import Labels
 from automl.recipe import Recipe
@@ -101,8 +102,6 @@ def find_weights_licence(backbone: str) -> str:
     Such as `apache-2.0`; "unknown" for weights that the table does not have. A name without a tag means the
     architecture's default weights.
     """
-    from automl.backbones.table import load_table
-
     table = load_table()
     licences = table.loc[table["model"] == _add_tag(backbone), "licence"]
     return (str(licences.iloc[0]) if len(licences) else "") or "unknown"

@@ -73,9 +73,8 @@ class ModelFolder:
         try:
             model.load_state_dict(load_file(self.path / _WEIGHTS))
         except (RuntimeError, SafetensorError, OSError) as exc:
-            raise WeightsError(
-                f"{self.path / _WEIGHTS} does not fit {self.recipe.backbone}: {first_line(exc)}"
-            ) from exc
+            misfit = f"{self.path / _WEIGHTS} does not fit {self.recipe.backbone}"
+            raise WeightsError(f"{misfit}: {first_line(exc)}") from exc
         return model.eval().to(device)
 
 

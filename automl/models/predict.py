@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from automl.data.layouts.text_table import TABLES
+from automl.devices import find_devices
 from automl.errors import DataError, shorten
 from automl.files import explain_write_errors, write_atomically
 from automl.media.kinds import Medium
@@ -143,8 +144,6 @@ def load(path: str | Path, device: str = "auto") -> Model:
         WeightsError: If it is no model folder, or damaged; a pickle is refused.
         StudyError: If there is no such device.
     """
-    from automl.devices import find_devices
-
     folder = Path(path).expanduser()
     folders, chosen = read_members(folder), find_devices(device)[0]
     members = [Member(member, weight, chosen) for member, weight in folders]

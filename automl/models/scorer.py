@@ -183,13 +183,9 @@ class Scorer:
     def _score_batch(self, batch: list[_Read]) -> Iterator[Score]:
         """Yields the scores of what shows something, and gives the prior to what shows nothing."""
         columns = [[images[source] for _, images in batch] for source in range(len(self._sources))]
-        scores = np.stack(
-            [
-                _score_member(member, predictor, columns[source])
-                for member, predictor, source in zip(self._members, self._predictors, self._positions, strict=True)
-            ]
-        )  # (M, N, classes)
-        seen = np.asarray(~np.isnan(scores).all(axis=(0, 2)))
+        members = zip(self._members, self._predictors, self._positions, strict=True)
+        scores = np.stack([_score_member(one, predictor, columns[source]) for one, predictor, source in members])
+        seen = np.asarray(~np.isnan(scores).all(axis=(0, 2)))  # of (M, N, classes)
         combined = iter(self._combine(scores[:, seen])) if seen.any() else iter(())
         for (item, images), sees in zip(batch, seen, strict=True):
             if sees:

@@ -38,11 +38,7 @@ class OutputFolder:
             self._check_empty()
 
     def start_training(self, record: dict[str, Any], *, overwrite: bool) -> bool:
-        """Takes the folder for a training.
-
-        Args:
-            record: What makes it this training, as plain data.
-            overwrite: Whether a model or training of automl that is there is deleted first.
+        """Takes the folder for a training, given what makes it this training, as plain data.
 
         Returns:
             Whether this very training was finished before, and only its leftovers had to be removed.

@@ -274,11 +274,7 @@ Members = dict[str, tuple[Recipe, float]]
 
 
 def choose_members(folder: StudyFolder, size: int) -> tuple[Members, bool]:
-    """Chooses the models that are averaged, and how much each counts, by their validation predictions.
-
-    Args:
-        folder: Of a study that was confirmed: each of its recipes with each seed is a model.
-        size: Different members at most.
+    """Chooses at most so many of the models that confirmed a study, and their weights, by their validation predictions.
 
     Returns:
         The members, and whether the study was scored on its holdout, so that they may learn from it.

@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,6 @@ from automl.training.metrics import all_metrics
 from automl.training.schedule import EIGHTHS
 from automl.training.types import Diverged, Evaluation, Parked, Snapshot, expected_input
 from automl.units import format_seconds
-
-if sys.platform != "win32":
-    import resource
 
 _EVALUATED = "validation"
 
@@ -284,10 +281,8 @@ class _Training:
     def _measure(self, model: nn.Module, data: ImageData) -> dict[str, Any]:
         """Measures the model; returns what goes to metrics.json."""
         memory = measure_memory(self.recipe, data.classes, self.device)  # of the training alone
-        own = {}
-        for split in (_EVALUATED, "holdout"):
-            if (data.samples.samples["split"] == split).any():
-                own[split] = self._score_split(model, data, split)
+        held_out = [split for split in (_EVALUATED, "holdout") if (data.samples.samples["split"] == split).any()]
+        own = {split: self._score_split(model, data, split) for split in held_out}
         moment = self.kept.last
         assert moment is not None  # noqa: S101 - a run has at least its last eighth
         weights = self.plan.weights
@@ -320,8 +315,7 @@ class _Training:
             return None
         spread = f"95 % interval {interval.low:.4f} to {interval.high:.4f}, {len(labels)} {data.samples.media}s"
         self.print_line(f"{split} {self.plan.metric} {interval.value:.4f} ({spread})")
-        values = {"value": interval.value, "low": interval.low, "high": interval.high, "n": len(labels), "all": every}
-        return {"source": "this model", **values}
+        return {"source": "this model", **asdict(interval), "n": len(labels), "all": every}
 
 
 # --- the parts of a model folder ----------------------------------------------------------------------------------
@@ -382,6 +376,8 @@ def measure_memory(recipe: Recipe, classes: int, device: str) -> dict[str, Any]:
         measured = torch.cuda.max_memory_allocated(device)
         name = f"{torch.cuda.get_device_name(device)}: PyTorch's allocator"
     elif sys.platform != "win32":
+        import resource  # Windows has none
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         measured = peak if sys.platform == "darwin" else peak * 1024  # kilobytes, but bytes on macOS (getrusage(2))
     try:

@@ -238,11 +238,8 @@ class _ViewRunner(ReplicateRunner):
         seen = ~np.all([np.isnan(values) for values in scores.values()], axis=0)  # (N, 2)
         alone = {view: np.where(np.isnan(values), shares[view], values) for view, values in scores.items()}
         joined = np.where(seen, fusion.join_scores(scores, self.data.positive), blind)
-        return {view: self._score(split, values) for view, values in alone.items()}, self._score(split, joined)
-
-    def _score(self, split: str, probabilities: Floats) -> Scored:
-        interval, metrics = self.score_split(split, [probabilities])
-        return Scored(interval=interval, metrics=metrics)
+        views = {view: self.score_split(split, [values]) for view, values in alone.items()}
+        return views, self.score_split(split, [joined])
 
     def _predict_views(self, split: str, done: dict[str, Replicate]) -> dict[str, Floats]:
         """Predicts each view's scores (N, 2) of a split; NaN where it sees nothing of a sample."""

@@ -214,8 +214,8 @@ class _ConfirmRunner(ReplicateRunner):
         cut = "" if (recipes, each) == (len(trials), seeds) else f" (cut from {len(trials)} and {seeds}: no more fit)"
         total = sum(sum(row[:each]) for row in costs[:recipes])
         self.print_line(
-            f"confirming study {self.folder.name} on {self.device}: {_count(recipes, 'recipe')}, "
-            f"{_count(each, 'fresh seed')} each{cut}; about {format_seconds(total)} of training"
+            f"confirming study {self.folder.name} on {self.device}: {recipes} recipe{'s' * (recipes > 1)}, "
+            f"{each} fresh seed{'s' * (each > 1)} each{cut}; about {format_seconds(total)} of training"
         )
         return [rows[i][k] for k in range(each) for i in range(recipes)]
 
@@ -237,16 +237,16 @@ class _ConfirmRunner(ReplicateRunner):
         sign = metric_sign(self.setup.metric)
         chosen = max(range(len(candidates)), key=lambda i: (sign * candidates[i][0].mean, -i))
         candidate, row = candidates[chosen]
-        validation, validation_metrics = self.score_split("validation", [self.read_validation(one) for one in row])
+        validation = self.score_split("validation", [self.read_validation(one) for one in row])
         scored, note = self.score_holdout(lambda: self.score_split("holdout", self._predict_holdout(row)))
-        holdout, holdout_metrics = scored or (None, {})
+        holdout = scored.interval if scored else None
         confirmation = Confirmation(
             **self.describe_scoring(times_scored, note),
             chosen=chosen,
-            validation=validation,
+            validation=validation.interval,
             holdout=holdout,
-            validation_metrics=validation_metrics,
-            holdout_metrics=holdout_metrics,
+            validation_metrics=validation.metrics,
+            holdout_metrics=scored.metrics if scored else {},
             search_value=candidate.search_value,
             optimism=sign * (candidate.search_value - holdout.value) if holdout else None,
             validation_optimism=sign * (candidate.mean - holdout.value) if holdout else None,
@@ -270,10 +270,6 @@ class _ConfirmRunner(ReplicateRunner):
 def _describe_kind(recipe: Recipe) -> str:
     """Writes what makes two recipes the same: all but their seed and the numerics."""
     return recipe.model_copy(update={"seed": 0, "numerics": Numerics()}).model_dump_json()
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number > 1)}"
 
 
 def _format_interval(interval: Interval) -> str:

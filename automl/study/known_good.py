@@ -37,16 +37,15 @@ def show_all(space: Space, sizes: Sizes, media: Medium, params: Mapping[str, Any
     Returns:
         The Optuna parameters with another crop, of videos another fit of the frame view, or as they were.
     """
-    if mostly_long(sizes) and media == "image" and _can_choose(_list_crops(space)):
-        return {key: value for key, value in params.items() if not key.startswith(f"{_CROP}.")} | {_CROP: _WHOLE}
-    if mostly_long(sizes) and _FIT in params and _can_choose(_list_fits(space)):
-        return dict(params) | {_FIT: _WHOLE}
-    return dict(params)
+    name, choices = _list_cuts(space, media)
+    if not mostly_long(sizes) or not _can_choose(choices) or (media != "image" and name not in params):
+        return dict(params)
+    return {key: value for key, value in params.items() if not key.startswith(f"{name}.")} | {name: _WHOLE}
 
 
 def show_all_frames(space: Space, sizes: Sizes, view: View) -> View:
     """Returns the view as the known-good recipes have it, by the same rule as `show_all`."""
-    if isinstance(view, Frame) and mostly_long(sizes) and _can_choose(_list_fits(space)):
+    if isinstance(view, Frame) and mostly_long(sizes) and _can_choose(_list_cuts(space, "video")[1]):
         return view.model_copy(update={"fit": _WHOLE})
     return view
 
@@ -56,7 +55,7 @@ def describe_crops(space: Space, sizes: Sizes, media: Medium = "image") -> str |
 
     Of videos, the frame view alone cuts without looking.
     """
-    name, choices = (_CROP, _list_crops(space)) if media == "image" else (_FIT, _list_fits(space))
+    name, choices = _list_cuts(space, media)
     note = cut_off_note(sizes, f"{media}s")
     if note is None or not choices or choices == (_WHOLE,):
         return None
@@ -70,21 +69,18 @@ def _can_choose(choices: tuple[str, ...]) -> bool:
     return len(choices) > 1 and _WHOLE in choices
 
 
-def _list_crops(space: Space) -> tuple[str, ...]:
-    """Lists the crops of images that a space can draw."""
-    augmentation = space.root.children.get("augmentation")
-    crop = augmentation.children.get("crop") if isinstance(augmentation, Group) else None
-    return tuple(crop.branches) if isinstance(crop, Branches) else ("resize",)
-
-
-def _list_fits(space: Space) -> tuple[str, ...]:
-    """Lists what a space's frame view can show of a frame; nothing where it has no such view."""
+def _list_cuts(space: Space, media: Medium) -> tuple[str, tuple[str, ...]]:
+    """Names the parameter that cuts pictures, of videos the frame view's, and lists what a space can draw for it."""
+    if media == "image":
+        augmentation = space.root.children.get("augmentation")
+        crop = augmentation.children.get("crop") if isinstance(augmentation, Group) else None
+        return _CROP, tuple(crop.branches) if isinstance(crop, Branches) else ("resize",)
     views = space.root.children.get("view")
     if not isinstance(views, Branches) or "frame" not in views.branches:
-        return ()
+        return _FIT, ()
     match views.branches["frame"].children.get("fit"):
         case Choice(options):
-            return tuple(map(str, options))
+            return _FIT, tuple(map(str, options))
         case Constant(value):
-            return (str(value),)
-    return ("middle",)
+            return _FIT, (str(value),)
+    return _FIT, ("middle",)

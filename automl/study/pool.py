@@ -268,17 +268,11 @@ def fit_within_memory(
 ) -> Recipe:
     """Splits a recipe's batch so that a micro-batch fits the memory budget; the effective batch stays.
 
-    Args:
-        recipe: What is trained. A micro-batch of its own that is small enough stays.
-        entry: What the study knows of its backbone; None: nothing, the plain prediction decides.
-        classes: Outputs of the head.
-        memory_bytes: The budget, the CUDA context included; None: no limit.
-        trust_pool: Whether the budget is the study's and the recipe one that it drew, so that what its pool knows to
-            fit does.
+    A micro-batch of the recipe's own that is small enough stays. Without an entry the plain prediction decides; what it
+    knows to fit does, if the pool is to be trusted: the budget is the study's, and the recipe one that it drew.
 
     Raises:
         MemoryBudgetError: If not even the smallest micro-batch fits.
-        RecipeError: If timm cannot build or train the backbone.
     """
     if memory_bytes is None or (trust_pool and entry is not None and entry.memory.fits_all):
         return recipe

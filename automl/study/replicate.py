@@ -23,15 +23,16 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from pydantic import BaseModel, ValidationError
 
-from automl.backbones.weights import Weights, make_model
+from automl.backbones.weights import make_model
 from automl.data.loader import ImageData
 from automl.devices import find_devices, open_device
 from automl.errors import DataError, StudyError, WeightsError, first_line
 from automl.files import write_atomically
 from automl.gpu.budget import decide_budget
 from automl.gpu.probe import read_context_bytes
+from automl.models.view_ensemble import Scored
 from automl.recipe import Recipe
-from automl.reporter import ConsoleReporter, Progress, Reporter, catch_interrupts
+from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
 from automl.schema import describe_errors
 from automl.study.folder import StudyFolder, hold_lock
 from automl.study.pool import fit_within_memory
@@ -41,7 +42,7 @@ from automl.study.trial_record import best_first, read_spec, read_trial_record, 
 from automl.training.checkpoint import weights_on_cpu
 from automl.training.evaluation import split_probabilities
 from automl.training.fit import fit
-from automl.training.intervals import Interval, describe_method, metric_interval
+from automl.training.intervals import describe_method, metric_interval
 from automl.training.metrics import all_metrics, compute_metric
 from automl.training.schedule import VALIDATION_SHARE
 from automl.training.types import Diverged, Parked, expected_input
@@ -101,27 +102,12 @@ class Replicate:
             return None
         return probabilities if same and len(probabilities) == len(labels) else None
 
-    def train(
-        self,
-        data: ImageData,
-        pretrained: Weights | None,
-        device: str,
-        on_step: Progress,
-        should_stop: Callable[[bool], bool],
-    ) -> None:
-        """Trains to the end, from a checkpoint if there is one, and writes weights and predictions; errors as `fit`."""
+    def train(self, data: ImageData, **how: Any) -> None:
+        """Trains to the end, from a checkpoint if there is one, and writes weights and predictions; see `fit`."""
         from safetensors.torch import save_file
 
-        done = fit(
-            self.recipe,
-            data,
-            weights=pretrained,
-            device=device,
-            checkpoint=self.checkpoint,
-            on_step=on_step,
-            on_out_of_memory=lambda _: None,  # the training goes on with smaller micro-batches
-            should_stop=should_stop,
-        )
+        # Where memory runs out, the training goes on with smaller micro-batches.
+        done = fit(self.recipe, data, checkpoint=self.checkpoint, on_out_of_memory=lambda _: None, **how)
         try:
             with write_atomically(self.weights) as temporary:
                 save_file(weights_on_cpu(done.model), temporary)
@@ -308,10 +294,10 @@ class ReplicateRunner:
         with self.reporter.show_progress(label) as progress:
             replicate.train(
                 self.views.open_view(replicate.recipe.view),
-                entry.locate_weights() if entry else None,
-                self.device,
-                progress,
-                lambda _at_checkpoint: self.stopping or time.time() > self.deadline,
+                weights=entry.locate_weights() if entry else None,
+                device=self.device,
+                on_step=progress,
+                should_stop=lambda _at_checkpoint: self.stopping or time.time() > self.deadline,
             )
         if replicate.seconds and not resumes:  # what was resumed took less than the whole
             self.pace = max(0.5, (time.monotonic() - started) / replicate.seconds)
@@ -325,7 +311,7 @@ class ReplicateRunner:
             raise StudyError(f"cannot read {replicate.predictions} again; is the disk full?")
         return probabilities
 
-    def score_split(self, split: str, models: Sequence[Any]) -> tuple[Interval, dict[str, float]]:
+    def score_split(self, split: str, models: Sequence[Any]) -> Scored:
         """Measures models on a split, given their probabilities (N, C): the metric, its interval, and all metrics.
 
         Raises:
@@ -334,7 +320,8 @@ class ReplicateRunner:
         labels, positive = self.data.labels(split), self.data.positive
         every = [all_metrics(labels, probabilities, positive) for probabilities in models]
         means = {name: float(np.mean([metrics[name] for metrics in every])) for name in every[0]}
-        return metric_interval(self.setup.metric, labels, models, positive, self.split_groups(split)), means
+        interval = metric_interval(self.setup.metric, labels, models, positive, self.split_groups(split))
+        return Scored(interval=interval, metrics=means)
 
     def score_holdout(self, score: Callable[[], Scores]) -> tuple[Scores | None, str]:
         """Calls what scores the holdout; returns its result or, where there can be none, None and what is missing."""
@@ -366,8 +353,7 @@ class ReplicateRunner:
 
     def split_groups(self, split: str) -> NDArray[Any]:
         """Lists the group of each sample of a split, (N,)."""
-        groups: NDArray[Any] = self.setup.dataset.samples["group"].to_numpy()[self.data.rows(split)]
-        return groups
+        return np.asarray(self.setup.dataset.samples["group"])[self.data.rows(split)]
 
     @property
     def holdout_samples(self) -> int:

@@ -94,7 +94,8 @@ class Halving(BasePruner):
         if math.isnan(value):
             return True
         others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
-        rivals = [other.intermediate_values[eighth] for other in others if _takes_part(other, eighth)]
+        took_part = [other.intermediate_values for other in others if other.state != TrialState.FAIL]
+        rivals = [values[eighth] for values in took_part if eighth in values]
         lost = sum(_was_pruned_before(other, eighth) for other in others)
         sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
         ahead = sum(sign * rival > sign * value for rival in rivals)
@@ -112,10 +113,6 @@ class Hyperband(HyperbandPruner):
         super()._try_initialization(study)
         ours: Any = [Halving(_FACTOR**bracket) for bracket in range(len(self._pruners))]
         self._pruners = ours
-
-
-def _takes_part(trial: FrozenTrial, eighth: int) -> bool:
-    return trial.state != TrialState.FAIL and eighth in trial.intermediate_values
 
 
 def _was_pruned_before(trial: FrozenTrial, eighth: int) -> bool:

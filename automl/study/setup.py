@@ -83,17 +83,7 @@ def make_setup(
     memory_bytes: int | None,
     print_line: Callable[[str], None] = lambda _: None,
 ) -> StudySetup:
-    """Chooses the pool and fixes the limits.
-
-    Args:
-        spec: The study's spec.
-        dataset: The data, read and split.
-        cache: Its decoded images; of several views, those of one of them.
-        space: What may vary.
-        devices: What the study trains on; backbones are timed on the first.
-        memory_bytes: Kept when the study is continued, whatever is free then.
-        print_line: Receives what is being done, one line each.
-    """
+    """Chooses the pool, timed on the first device, and fixes the limits; of several views, the cache is of any one."""
     trial_seconds = spec.budget.trial_time or (spec.budget.timeout and spec.budget.timeout / 4)
     if not trial_seconds and not is_gpu(devices[0]):
         trial_seconds = _CPU_TRIAL_SECONDS

@@ -193,12 +193,8 @@ def open_storage(url: str, patience: Patience | None = None) -> BaseStorage:
     Args:
         url: A database URL as Optuna takes it (`sqlite:///…`, `postgresql://…`, `mysql://…`), or the path of a file
             ending in `.log` for Optuna's journal. A journal that was cut short is mended.
-        patience: Waits for a storage that does not answer now, if it is known to be one; None: that is an error at
-            once. One that goes away later is waited for in any case.
-
-    Raises:
-        StudyError: If it cannot be opened.
-        StorageLost: If it did not answer in time.
+        patience: Waits for a storage that does not answer now, if it is known to be one, and raises `StorageLost`;
+            None: that is an error at once. One that goes away later is waited for in any case.
     """
     wait = patience is not None
     patience = patience or Patience()

@@ -31,30 +31,21 @@ class _Worker:
 
 @dataclass
 class Supervisor:
-    """Workers of one study on this machine.
-
-    Attributes:
-        folder: The study's folder.
-        storage: Its Optuna storage URL.
-        devices: One worker each.
-        deadline: When the study ends, in seconds since 1970; None: when its trials are done.
-    """
+    """Workers of one study on this machine."""
 
     folder: StudyFolder
     storage: str
+    """The study's Optuna storage URL."""
     devices: tuple[str, ...]
+    """One worker each."""
     deadline: float | None = None
+    """When the study ends, in seconds since 1970; None: when its trials are done."""
     workers: list[_Worker] = field(default_factory=list)
     replaced: int = 0
     stopping: bool = False
 
     def watch_workers(self, tick: Callable[[], None], period_seconds: float = 0.5) -> None:
-        """Runs the study to its end.
-
-        Args:
-            tick: Called every period, to show progress.
-            period_seconds: How often to look.
-        """
+        """Runs the study to its end; calls `tick` every period, to show progress."""
         if not self.stopping:
             self.workers = [_Worker(device, self._start_process(device)) for device in self.devices]
         try:

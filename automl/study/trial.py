@@ -82,11 +82,7 @@ class Objective:
     on_progress: OnProgress
 
     def __call__(self, trial: Trial, frozen: FrozenTrial) -> TrialResult:
-        """Trains a new trial, or one that another worker left behind.
-
-        Args:
-            trial: The trial, running.
-            frozen: What the storage knew of it when it was taken.
+        """Trains a new trial, or one that another worker left behind, given what the storage knew of it when taken.
 
         Raises:
             Parked: If it was asked to stop; the trial stays running, to be taken up again.
@@ -199,14 +195,13 @@ class TrialCallbacks:
     def __init__(self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, metric: str, on_progress: OnProgress) -> None:
         """Prepares them; `frozen` is what the storage held when the trial was taken, which is not reported again."""
         self._trial, self._recipe, self._metric, self._on_progress = trial, recipe, metric, on_progress
-        record = read_trial_record(frozen)
+        self._record = record = read_trial_record(frozen)
         self._reported = set(frozen.intermediate_values)
         # With a handful of trials to compare, the pruner would be guessing: the first half of a recipe that is known
         # to be good is spared.
         self._spared = EIGHTHS // 2 if record.known_good else 1
-        self._resumed_at, self._out_of_memory = record.resumed_at, record.out_of_memory
         self._taken_up = bool(record.recipe)
-        self._spent = record.spent
+        self._spent, self._out_of_memory = record.spent, record.out_of_memory
         self._started = time.perf_counter() - self._spent.get("fit_seconds", 0.0)
         self._validation_seconds = 0.0
         self._value: float | None = None
@@ -234,9 +229,11 @@ class TrialCallbacks:
         epochs = self._recipe.epochs
         if self._taken_up:
             self._taken_up = False
-            write_trial_record(self._trial, resumed_at=[*self._resumed_at, round(epochs * (done - 1) / total, 3)])
-        progress = {"trial": self._trial.number, "step": done, "epoch": epochs * done / total, "value": self._value}
-        self._on_progress(progress)
+            write_trial_record(
+                self._trial, resumed_at=[*self._record.resumed_at, round(epochs * (done - 1) / total, 3)]
+            )
+        epoch = epochs * done / total
+        self._on_progress({"trial": self._trial.number, "step": done, "epoch": epoch, "value": self._value})
 
     def on_out_of_memory(self, event: OutOfMemory) -> None:
         """Writes that memory ran out, and with which micro-batches the trial goes on."""

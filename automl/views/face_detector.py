@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -136,29 +136,22 @@ class Detector:
         box, but takes its mouth for the eyes. Coordinates and tilt are those in `pixels` (height, width, 3) uint8, RGB,
         whatever the turn.
         """
-        small, scale = self._shrink_picture(pixels)
-        return self._detect_faces(small, scale, turn)
+        return self.every_turn(pixels, [turn])[0]
 
-    def every_turn(self, pixels: Pixels) -> list[list[FoundFace]]:
+    def every_turn(self, pixels: Pixels, turns: Iterable[int] = range(4)) -> list[list[FoundFace]]:
         """Finds faces with each of the four quarter turns; as `faces` with `turn` 0, 1, 2 and 3."""
-        small, scale = self._shrink_picture(pixels)
-        return [self._detect_faces(small, scale, turn) for turn in range(4)]
-
-    def _shrink_picture(self, pixels: Pixels) -> tuple[Pixels, float]:
-        """Returns what the network sees of a picture, and how many of its pixels are one of the picture's."""
         height, width = pixels.shape[:2]
-        scale = min(1.0, self._long_side / max(height, width))
-        if scale == 1:
-            return pixels, scale
-        shape = max(1, round(width * scale)), max(1, round(height * scale))
-        return np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.BILINEAR)), scale
-
-    def _detect_faces(self, small: Pixels, scale: float, turn: int) -> list[FoundFace]:
-        """Finds the faces of a turn in a shrunk picture."""
-        rows = self._run_network(np.rot90(small, turn))  # counterclockwise
-        height, width = (side / scale for side in small.shape[:2])
-        faces = [_turn_back(_make_face(row, scale), turn, height, width) for row in rows]
-        return sorted(faces, key=lambda face: (-face.side, face.center))
+        scale = min(1.0, self._long_side / max(height, width))  # pixels of what the network sees per picture's pixel
+        if scale < 1:
+            shape = max(1, round(width * scale)), max(1, round(height * scale))
+            pixels = np.asarray(Image.fromarray(pixels).resize(shape, Image.Resampling.BILINEAR))
+        height, width = (side / scale for side in pixels.shape[:2])
+        by_turn = []
+        for turn in turns:
+            rows = self._run_network(np.rot90(pixels, turn))  # counterclockwise
+            faces = [_turn_back(_make_face(row, scale), turn, height, width) for row in rows]
+            by_turn.append(sorted(faces, key=lambda face: (-face.side, face.center)))
+        return by_turn
 
     def level_face(self, pixels: Pixels, face: FoundFace) -> FoundFace:
         """Measures the tilt of a face better, by looking again at the face alone, turned upright as far as it is known.

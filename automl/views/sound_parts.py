@@ -66,11 +66,9 @@ class SoundView(ClipView):
 
     def make_images(self, path: Path, size: int) -> ViewImages:
         """Draws a picture of each part of a clip's sound; see `BaseView.make_images`."""
-        images, times = [], []
-        for time, samples in read_parts(path, self.sample_rate_hz, self.seconds, self.count):
-            images.append(self.draw_picture(samples, size))
-            times.append(time)
-        return stack_images(images, times, [])
+        parts = read_parts(path, self.sample_rate_hz, self.seconds, self.count)
+        drawn = [(time, self.draw_picture(samples, size)) for time, samples in parts]
+        return stack_images([picture for _, picture in drawn], [time for time, _ in drawn], [])
 
     def draw_picture(self, samples: Samples, size: int) -> Pixels:
         """Draws one part, samples (n,) float32 in [-1, 1] at `sample_rate_hz`, as (size, size, 3) uint8."""

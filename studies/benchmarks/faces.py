@@ -74,8 +74,8 @@ def finders(yunet: Path | None) -> dict[str, Finder]:
 
 def yunet_finder(model: Path | None, side: int) -> Finder:
     """YuNet as the project uses it."""
-    find_detector = Detector(model, long_side=side)
-    return lambda frame: [face.box() for face in find_detector.faces(frame)]
+    detector = Detector(model, long_side=side)
+    return lambda frame: [face.box() for face in detector.faces(frame)]
 
 
 def haar_finder() -> Finder:
@@ -166,8 +166,8 @@ def print_table(found: dict[str, list[list[Box]]], milliseconds: dict[str, float
 
 def print_turns(clips: Sequence[Sequence[np.ndarray]]) -> None:
     """Prints how many faces of turned clips are found and stand upright, without `find_turned` and with it."""
-    find_detector = Detector()
-    truth = [main_face(find_detector, clip, [find_detector.faces(frame) for frame in clip]) for clip in clips]
+    detector = Detector()
+    truth = [main_face(detector, clip, [detector.faces(frame) for frame in clip]) for clip in clips]
     print(
         "\n| turned by | found, upright only | known | ms a clip | found, quarter turns | known | ms a clip | ratio |"
     )
@@ -179,8 +179,8 @@ def print_turns(clips: Sequence[Sequence[np.ndarray]]) -> None:
             frames = [turned(frame, degrees) for frame in clip]
             for way in (0, 1):
                 began = time.perf_counter()
-                faces = find_turned(find_detector, frames) if way else [find_detector.faces(frame) for frame in frames]
-                main = main_face(find_detector, frames, faces)
+                faces = find_turned(detector, frames) if way else [detector.faces(frame) for frame in frames]
+                main = main_face(detector, frames, faces)
                 spent[way].append(1000 * (time.perf_counter() - began))
                 off = [
                     math.remainder(face.tilt_degrees - straight[position].tilt_degrees - degrees, 360)
@@ -196,11 +196,11 @@ def print_turns(clips: Sequence[Sequence[np.ndarray]]) -> None:
 
 
 def main_face(
-    find_detector: Detector, frames: Sequence[np.ndarray], faces: Sequence[Sequence[FoundFace]]
+    detector: Detector, frames: Sequence[np.ndarray], faces: Sequence[Sequence[FoundFace]]
 ) -> dict[int, FoundFace]:
     """The face that fills most of the frames, by their positions, leveled; the frames are a second apart."""
-    level_face = [[find_detector.level_face(frame, face) for face in few] for frame, few in zip(frames, faces, strict=True)]
-    tracks = follow_faces(level_face, [float(second) for second in range(len(frames))])
+    leveled = [[detector.level_face(frame, face) for face in few] for frame, few in zip(frames, faces, strict=True)]
+    tracks = follow_faces(leveled, [float(second) for second in range(len(frames))])
     return tracks[0].faces if tracks else {}
 
 

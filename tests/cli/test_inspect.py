@@ -101,7 +101,7 @@ def test_a_model_that_cannot_be_asked_is_one_line_and_exit_code_2(tmp_path, monk
 
 def test_the_help_names_the_model():
     result = CliRunner().invoke(APP, ["--help"], env={"COLUMNS": "120", "NO_COLOR": "1"})
-    assert re.search(r"--model +DIR +Folder that automl train wrote", result.stdout)
+    assert re.search(r"--model +DIR +Model or ensemble of clips", result.stdout)
 
 
 def test_torch_is_not_needed():

@@ -209,10 +209,10 @@ def test_the_study_s_memory_budget_holds(searched, untrained, limited_to):
 def test_a_recipe_that_diverges_is_left_out(fresh, untrained, monkeypatch):
     train, told = Replicate.train, RecordingReporter()
 
-    def diverge(self, *arguments):
+    def diverge(self, data, **how):
         if self.recipe.view == FRAME:
             raise Diverged("the loss is not finite after 3 steps")
-        train(self, *arguments)
+        train(self, data, **how)
 
     monkeypatch.setattr(Replicate, "train", diverge)
     assert [member.view for member in join(fresh, told).members] == ["mel"]

@@ -244,9 +244,9 @@ def test_a_deadline_within_the_plan_leaves_comparable_seeds(searched, untrained,
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     train = Replicate.train
 
-    def slow(self, *arguments):
+    def slow(self, data, **how):
         clock[0] += 4
-        train(self, *arguments)
+        train(self, data, **how)
 
     monkeypatch.setattr(Replicate, "train", slow)
     confirmation = confirm_study(folder, top=2, seeds=3, timeout=12.5, reporter=told)
@@ -326,10 +326,10 @@ def test_a_recipe_that_diverges_with_a_fresh_seed_is_left_out(searched, untraine
     folder, told = searched(0.9, 0.8), RecordingReporter()
     train = Replicate.train
 
-    def diverge(self, *arguments):
+    def diverge(self, data, **how):
         if self.trial == 0 and self.recipe.seed == 2:
             raise Diverged("the loss is not finite after 3 steps")
-        train(self, *arguments)
+        train(self, data, **how)
 
     monkeypatch.setattr(Replicate, "train", diverge)
     confirmation = confirm_study(folder, top=2, seeds=3, reporter=told)
@@ -337,7 +337,7 @@ def test_a_recipe_that_diverges_with_a_fresh_seed_is_left_out(searched, untraine
     assert (
         "trial 0, test_byobnet.r160_in1k, seed 2: the loss is not finite after 3 steps; this recipe is left out" in told
     )
-    monkeypatch.setattr(Replicate, "train", lambda *_: (_ for _ in ()).throw(Diverged("no")))
+    monkeypatch.setattr(Replicate, "train", lambda *_, **__: (_ for _ in ()).throw(Diverged("no")))
     with pytest.raises(StudyError, match="every recipe diverged"):
         confirm_study(searched(0.9, name="other"), reporter=told)
 
