@@ -70,7 +70,7 @@ def _can_choose(choices: tuple[str, ...]) -> bool:
 
 
 def _list_cuts(space: Space, media: Medium) -> tuple[str, tuple[str, ...]]:
-    """Names the parameter that cuts pictures, of videos the frame view's, and lists what a space can draw for it."""
+    """Returns the parameter that cuts pictures, of videos the frame view's, and what a space can draw for it."""
     if media == "image":
         augmentation = space.root.children.get("augmentation")
         crop = augmentation.children.get("crop") if isinstance(augmentation, Group) else None

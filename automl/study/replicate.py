@@ -353,7 +353,8 @@ class ReplicateRunner:
 
     def split_groups(self, split: str) -> NDArray[Any]:
         """Lists the group of each sample of a split, (N,)."""
-        return np.asarray(self.setup.dataset.samples["group"])[self.data.rows(split)]
+        groups: NDArray[Any] = self.setup.dataset.samples["group"].to_numpy()[self.data.rows(split)]
+        return groups
 
     @property
     def holdout_samples(self) -> int:

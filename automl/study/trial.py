@@ -229,9 +229,8 @@ class TrialCallbacks:
         epochs = self._recipe.epochs
         if self._taken_up:
             self._taken_up = False
-            write_trial_record(
-                self._trial, resumed_at=[*self._record.resumed_at, round(epochs * (done - 1) / total, 3)]
-            )
+            resumed_at = round(epochs * (done - 1) / total, 3)
+            write_trial_record(self._trial, resumed_at=[*self._record.resumed_at, resumed_at])
         epoch = epochs * done / total
         self._on_progress({"trial": self._trial.number, "step": done, "epoch": epoch, "value": self._value})
 

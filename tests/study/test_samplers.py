@@ -14,7 +14,7 @@ KINDS = {2: (4, 8), 3: (1, 4, 8), 5: (1, 2, 4, 8), 8: (1, 2, 3, 4, 5, 6, 7, 8)}
 
 
 def study_of(pruner, direction="maximize"):
-    return optuna.create_study(direction=direction, pruner=pruner)
+    return optuna.create_study(study_name="tones", direction=direction, pruner=pruner)
 
 
 def grown(study, *values, state=TrialState.COMPLETE):
