@@ -116,7 +116,10 @@ def _take_trial(study: optuna.Study, folder: StudyFolder) -> Iterator[tuple[Tria
 
 def _try_lock(folder: StudyFolder, number: int, locks: ExitStack) -> bool:
     """Takes a trial's lock, held until the stack is closed; returns False if another worker holds it."""
-    return locks.enter_context(hold_lock(folder.trial_folder(number) / "lock", wait=False))
+    try:
+        return locks.enter_context(hold_lock(folder.trial_folder(number) / "lock", wait=False))
+    except (FileExistsError, FileNotFoundError):  # another worker has ended it, and removes its folder right now
+        return False
 
 
 def _adopt_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tuple[Trial, FrozenTrial] | None:

@@ -1,4 +1,5 @@
 import os
+import shutil
 import threading
 import uuid
 from contextlib import ExitStack
@@ -384,3 +385,23 @@ def test_a_lock_is_exclusive_and_goes_with_its_holder(tmp_path):
             assert not second
     with hold_lock(tmp_path / "deep" / "lock", wait=False) as third:
         assert third
+
+
+def test_a_trial_whose_folder_is_being_removed_is_passed_over(tmp_path):
+    folder = folder_of(tmp_path)
+    path = folder.trial_folder(0)
+    ended = threading.Event()
+
+    def remove():
+        while not ended.is_set():
+            shutil.rmtree(path, ignore_errors=True)
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    try:
+        for _ in range(2000):  # without the guard, one in some hundred raises
+            with ExitStack() as locks:
+                worker._try_lock(folder, 0, locks)
+    finally:
+        ended.set()
+        thread.join()
