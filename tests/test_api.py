@@ -1,6 +1,7 @@
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,8 @@ from tests.fixtures.studies import SPACE
 
 PUBLIC = ["AutomlError", "Model", "Recipe", "StudySpec", "confirm", "ensemble", "export", "load", "search", "train"]
 CALLED = {command.callback.__name__: command.callback for command in app.registered_commands}
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -53,6 +56,15 @@ def test_a_command_has_the_arguments_and_defaults_of_its_function(name):
 def test_importing_automl_is_quick():
     code = "import sys, automl; print(sorted({'torch', 'optuna', 'timm', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_predicting_needs_no_optuna():
+    model, image = (ROOT / "tests" / "fixtures" / "made_by_5aab889" / name for name in ("models/tones", "tones"))
+    code = (
+        "import sys, automl; n = len(automl.load(sys.argv[1]).predict(sys.argv[2])); print(n, 'optuna' in sys.modules)"
+    )
+    line = [sys.executable, "-c", code, str(model), str(image)]
+    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "40 False\n"
 
 
 def test_a_search_gives_the_best_recipe_continues_and_confirms_it(quick, tmp_path, capsys):
