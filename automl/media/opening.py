@@ -93,8 +93,10 @@ def open_media(path: str | Path) -> Iterator["InputContainer"]:
         refuse_cut_off(path)
         if _read_head(path)[8:] == b"WAVE":
             options |= _WAVE_OPTIONS
-        # the prefix: "12:30.mp4" is a file and no protocol; undecodable tags must not make a clip unreadable
-        with av.open(f"file:{path}", container_options=options, metadata_errors="replace") as container:
+        # undecodable tags must not make a clip unreadable: PyAV 19 always replaces what it cannot decode
+        tags: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+        # the prefix: "12:30.mp4" is a file and no protocol
+        with av.open(f"file:{path}", container_options=options, **tags) as container:
             yield container
     except (av.FFmpegError, OSError) as exc:
         raise DataError(f"cannot read {path}: {_describe_error(path, exc)}") from exc

@@ -170,12 +170,12 @@ def iterate_frames(path: str | Path, stride: int = 1, size: int | None = None) -
 
 def find_turn(frame: "VideoFrame") -> Turn:
     """Reads from the display matrix of a decoded frame how it is brought upright."""
-    items: Any = frame.side_data  # which PyAV 18 annotates as something else
-    side_data = {item.type.name: item for item in items}
-    if "DISPLAYMATRIX" not in side_data:
+    side_data: Any = frame.side_data  # which PyAV 18 annotates as something else
+    matrix = side_data.get("DISPLAYMATRIX")
+    if matrix is None:
         return Turn()
     # (x', y') = (a·x + c·y, b·x + d·y), 16.16 fixed point: ISO/IEC 14496-12, 6.2.2
-    a, b, _, c, d = np.frombuffer(bytes(side_data["DISPLAYMATRIX"]), dtype=np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return Turn(False, flip_x=a < 0, flip_y=d < 0)
     return Turn(True, flip_x=c < 0, flip_y=b < 0)
