@@ -5,6 +5,7 @@ and exits with code 2; only what is not an `AutomlError` shows a traceback.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 
 
@@ -74,3 +75,8 @@ def check_name(kind: str, name: str, valid: Iterable[str]) -> None:
         return
     nearest = sorted(names, key=lambda other: -difflib.SequenceMatcher(None, name.lower(), other).ratio())
     raise SpecError(f"unknown {kind} {name!r}; valid, nearest first: {', '.join(nearest)}")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Returns whether an error means that there is no room left on the disk, or for this user."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -1,6 +1,5 @@
 """Reads and writes files so that nothing is lost and nothing in them is trusted."""
 
-import errno
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from automl.errors import AutomlError, DataError, SpecError
+from automl.errors import AutomlError, DataError, SpecError, is_disk_full
 
 Value = TypeVar("Value")
 
@@ -117,11 +116,6 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically, as UTF-8."""
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Returns whether an error means that there is no room left on the disk, or for this user."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager

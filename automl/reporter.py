@@ -48,11 +48,23 @@ class SilentReporter(ConsoleReporter):
 
 @contextmanager
 def catch_interrupts(stop: Callable[[], None]) -> Iterator[None]:
-    """Sends Ctrl-C and SIGTERM to `stop`; in threads other than the main one they stay as they are."""
+    """Calls `stop` at the first Ctrl-C or SIGTERM, and raises KeyboardInterrupt at the next ones.
+
+    In threads other than the main one they stay as they are.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGINT, signal.SIGTERM)}
+    stopping = False
+
+    def answer(*_: object) -> None:
+        nonlocal stopping
+        if stopping:
+            raise KeyboardInterrupt
+        stopping = True
+        stop()
+
+    before = {number: signal.signal(number, answer) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

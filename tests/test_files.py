@@ -6,11 +6,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from automl.errors import AutomlError, RecipeError, SpecError
+from automl.errors import AutomlError, RecipeError, SpecError, is_disk_full
 from automl.files import (
     cache_dir,
     explain_write_errors,
-    is_disk_full,
     load_yaml,
     read_header,
     shipped,

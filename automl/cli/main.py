@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from automl import __version__
-from automl.errors import AutomlError
-from automl.files import is_disk_full
+from automl.errors import AutomlError, is_disk_full
 
 COMMANDS = (
     *("search", "best", "confirm", "ensemble", "train", "predict", "export", "studies", "dashboard"),

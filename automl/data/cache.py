@@ -30,8 +30,8 @@ from filelock import FileLock
 
 from automl.data.dataset import SPLITS, Dataset
 from automl.data.splits import check_counts
-from automl.errors import AutomlError, DataError
-from automl.files import cache_dir, is_disk_full, write_atomically, write_text
+from automl.errors import AutomlError, DataError, is_disk_full
+from automl.files import cache_dir, write_atomically, write_text
 from automl.media.decoding import NotDecoded, decode_files
 from automl.media.image_file import HEIF_ENDINGS
 from automl.media.images import LONGEST, describe_alone, image_size, read_pixels, shrink_size

@@ -10,7 +10,7 @@ from automl.backbones.input import InputSpec, read_preprocessing
 from automl.errors import StudyError, WeightsError
 from automl.models.folder import Labels, ModelFolder, read_members
 from automl.recipe import Recipe
-from automl.study.folder import StudyFolder, find_study, list_studies
+from automl.study.folder import StudyFolder, find_study, find_study_beside, list_studies
 
 if TYPE_CHECKING:
     from automl.study.setup import StudySetup
@@ -61,7 +61,8 @@ class ExportSource:
     def weights(self) -> Path | None:
         """The file of pretrained weights that the study started from; None if there was none, or it is not known."""
         entry = self.setup.pool.find_entry(self.recipe.backbone) if self.setup is not None else None
-        return Path(entry.weights_path) if entry is not None and entry.weights_path else None
+        weights = entry.locate_weights() if entry is not None else None
+        return weights.path if weights is not None else None
 
     @property
     def data_dir(self) -> Path | None:
@@ -145,8 +146,7 @@ def _open_study(folder: StudyFolder) -> ExportSource:
 
 def _open_recipe(path: Path) -> ExportSource:
     """Opens a recipe file; one in a study's folder knows what the study knows."""
-    folder = StudyFolder(path.absolute().parent)
-    return ExportSource(Recipe.load(path), _read_comment(path), study=folder if folder.has_study else None)
+    return ExportSource(Recipe.load(path), _read_comment(path), study=find_study_beside(path))
 
 
 def _read_comment(path: Path) -> str:

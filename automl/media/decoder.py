@@ -3,7 +3,6 @@
 It imports little, and never torch: it has to start, and to start again, in a tenth of a second.
 """
 
-import errno
 import os
 import pickle
 import select
@@ -17,14 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from automl.errors import AutomlError, DataError
+from automl.errors import AutomlError, DataError, is_disk_full
 
 NO_MEMORY = 77
 """Exit code of a decoder whose file needs more memory than it may have; it begins anew instead of going on with what
 is left."""
 
 _IDLE_SECONDS = 60
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CV2_NO_MEMORY = -4  # cv2.Error.StsNoMem
 
 
@@ -142,7 +140,7 @@ def _call_function(function: Callable[[Any], Any], item: Any) -> Any:
             os._exit(NO_MEMORY)
         if isinstance(exc, DataError):
             return exc
-        if isinstance(exc, AutomlError) or (isinstance(exc, OSError) and exc.errno in _DISK_FULL):
+        if isinstance(exc, AutomlError) or is_disk_full(exc):
             raise
         return DataError(f"{type(exc).__name__}: {next(iter(str(exc).strip().splitlines()), 'no message')}")
 

@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeVar
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from automl.errors import DataError
+from automl.errors import DataError, first_line
 
 FORMATS = {
     "JPEG": ".jpg .jpeg .jpe .jfif .jfi .pjpeg .pjp .mpo .jps",
@@ -171,4 +171,4 @@ def _describe_error(exc: Exception) -> str:
         return exc.strerror
     if isinstance(exc, SyntaxError) and exc.__cause__:  # Pillow's word for whatever it met in a header
         return "its header is damaged or of an unknown kind"
-    return str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+    return first_line(exc)

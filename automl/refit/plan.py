@@ -5,6 +5,7 @@ recipe file and data that are named.
 """
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from automl.recipe import Numerics, Recipe
 from automl.space.space import load_space
 from automl.spec import StudySpec
 from automl.study.confirm import Confirmation, load_confirmation
-from automl.study.folder import StudyFolder, find_study
+from automl.study.folder import StudyFolder, find_study, find_study_beside
 from automl.study.pool import PoolEntry, fit_within_memory
 from automl.study.search import open_result
 from automl.study.setup import SPACES, StudySetup, digest_samples
+from automl.training.intervals import Interval
 from automl.training.metrics import default_metric
 from automl.training.schedule import EIGHTHS
 from automl.units import parse_memory
@@ -148,7 +150,7 @@ def make_plan(
             raise RecipeError("--data needs --recipe: the recipe to train on it, such as runs/STUDY/best.yaml")
         return _plan_for_data(recipe, data, weights_dir)
     if study is None and recipe is not None:
-        beside = _find_study_beside(recipe)
+        beside = find_study_beside(recipe)
         if beside is None:
             load_recipe(recipe)  # a mistake in the file comes before the question for data
             raise RecipeError(f"{recipe} is in no study's folder; name what to train on with --data or STUDY")
@@ -204,15 +206,16 @@ def read_confirmed_scores(confirmation: Confirmation, recipe: Recipe) -> dict[st
     same = {"seed": recipe.seed, "numerics": recipe.numerics}
     if confirmation.best.recipe.model_copy(update=same) != recipe:
         return {}
-    splits = {
-        "validation": (confirmation.validation, confirmation.validation_samples, confirmation.validation_metrics),
-        "holdout": (confirmation.holdout, confirmation.holdout_samples, confirmation.holdout_metrics),
-    }
-    return {
-        split: {"source": "confirm", **asdict(interval), "n": samples, "all": every}
-        for split, (interval, samples, every) in splits.items()
-        if interval is not None
-    }
+    one = confirmation
+    scores = {"validation": describe_score("confirm", one.validation, one.validation_samples, one.validation_metrics)}
+    if one.holdout is not None:
+        scores["holdout"] = describe_score("confirm", one.holdout, one.holdout_samples, one.holdout_metrics)
+    return scores
+
+
+def describe_score(source: str, interval: Interval, samples: int, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """Returns a score on a split as it stands in metrics.json; `source` says what was scored."""
+    return {"source": source, **asdict(interval), "n": samples, "all": metrics}
 
 
 def _plan_for_data(path: Path, data: dict[str, Any], weights_dir: Path | None) -> TrainPlan:
@@ -220,7 +223,7 @@ def _plan_for_data(path: Path, data: dict[str, Any], weights_dir: Path | None) -
     recipe = load_recipe(path)
     # Splits belong to the recipe's own seed: another --seed is another training on the same samples.
     spec = StudySpec.from_mapping({"data": data, "seed": recipe.seed % 2**32}, "automl train")
-    beside = _find_study_beside(path)
+    beside = find_study_beside(path)
     setup = open_result(beside).setup if beside else None
     dataset = open_dataset(spec.data, spec.seed)
     metric = default_metric(len(dataset.classes))
@@ -241,12 +244,6 @@ def _complete_plan(
     # The kinds of device that the study's workers trained on stand in the names of their logs.
     timed_on = frozenset(path.stem.split("-")[0] for path in (folder.path / "workers").glob("*.log"))
     return replace(plan, timed_on=timed_on, entry=entry, memory_bytes=setup.memory_bytes)
-
-
-def _find_study_beside(recipe: Path) -> StudyFolder | None:
-    """Finds the study in whose folder a recipe lies."""
-    folder = StudyFolder(recipe.absolute().parent)
-    return folder if folder.has_study else None
 
 
 def _find_weights(recipe: Recipe, weights_dir: Path | None, entry: PoolEntry | None) -> Weights | None:

@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from automl.models.card import find_weights_licence, render_model_card
 from automl.models.folder import Labels, ModelFolder, read_model, write_ensemble, write_model
 from automl.recipe import Recipe
 from automl.refit.output_folder import OutputFolder
-from automl.refit.plan import TrainOptions, TrainPlan, choose_members, make_plan, plan_for_study
+from automl.refit.plan import TrainOptions, TrainPlan, choose_members, describe_score, make_plan, plan_for_study
 from automl.refit.weights import BestWeights, LastWeights, MeanWeights
 from automl.reporter import ConsoleReporter, Reporter, SilentReporter, catch_interrupts
 from automl.study.folder import StudyFolder, find_study
@@ -258,9 +258,7 @@ class _Training:
         self.print_line(f"{where} · loss {snapshot.train_loss:.4f}{score} · {speed}")
 
     def _stop(self) -> None:
-        """Stops at the next checkpoint; the second time at once."""
-        if self.stopping:
-            raise KeyboardInterrupt
+        """Stops at the next checkpoint."""
         self.stopping = True
         self.print_line("stopping at the next checkpoint; Ctrl-C again stops now (the same command continues)")
 
@@ -315,7 +313,7 @@ class _Training:
             return None
         spread = f"95 % interval {interval.low:.4f} to {interval.high:.4f}, {len(labels)} {data.samples.media}s"
         self.print_line(f"{split} {self.plan.metric} {interval.value:.4f} ({spread})")
-        return {"source": "this model", **asdict(interval), "n": len(labels), "all": every}
+        return describe_score("this model", interval, len(labels), every)
 
 
 # --- the parts of a model folder ----------------------------------------------------------------------------------

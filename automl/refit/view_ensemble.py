@@ -25,7 +25,7 @@ from automl.models.combine import Fusion, fit_fusion
 from automl.models.folder import write_ensemble
 from automl.models.view_ensemble import Scored, ViewEnsemble, ViewMember
 from automl.refit.output_folder import OutputFolder
-from automl.refit.plan import TrainOptions, plan_for_study
+from automl.refit.plan import TrainOptions, describe_score, plan_for_study
 from automl.refit.train import describe_origin, train_plan, write_network
 from automl.reporter import ConsoleReporter, Reporter
 from automl.study.folder import StudyFolder, find_study
@@ -258,12 +258,12 @@ class _ViewRunner(ReplicateRunner):
 
 def _list_scores(joined: ViewEnsemble, member: ViewMember, source: str) -> dict[str, Any]:
     """Lists a member's scores by split, as they stand in metrics.json."""
-    splits: dict[str, tuple[Scored | None, int]] = {
+    splits = {
         "validation": (member.validation, joined.validation_samples),
         "holdout": (member.holdout, joined.holdout_samples),
     }
     return {
-        split: {"source": source, **asdict(scored.interval), "n": samples, "all": scored.metrics}
+        split: describe_score(source, scored.interval, samples, scored.metrics)
         for split, (scored, samples) in splits.items()
         if scored is not None
     }

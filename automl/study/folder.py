@@ -126,6 +126,12 @@ def find_study(runs: Path, name: str | None) -> StudyFolder:
     return folders[-1]
 
 
+def find_study_beside(recipe: Path) -> StudyFolder | None:
+    """Finds the study in whose folder a recipe lies."""
+    folder = StudyFolder(recipe.absolute().parent)
+    return folder if folder.has_study else None
+
+
 @contextmanager
 def hold_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Holds an exclusive lock on a file; the system lets go of it when the process dies, however it dies.

@@ -190,9 +190,7 @@ class ReplicateRunner:
                 yield runner
 
     def stop(self) -> None:
-        """Stops at the next checkpoint; the second time at once."""
-        if self.stopping:
-            raise KeyboardInterrupt
+        """Stops at the next checkpoint."""
         self.stopping = True
 
     # --- what to train ----------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """The search, from data to the best recipe: what `automl search` and `automl.search()` both call."""
 
-import json
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,7 +35,7 @@ from automl.study.setup import (
 )
 from automl.study.storage import Patience, StorageLost, open_storage, open_study, patience_of, read_storage_url
 from automl.study.supervisor import Supervisor
-from automl.study.trial_record import best_trial, read_study_record, recipe_of, trials_table
+from automl.study.trial_record import best_trial, read_spec, read_study_record, recipe_of, trials_table
 from automl.units import format_bytes, format_seconds
 from automl.views.registry import View
 
@@ -64,7 +63,7 @@ class SearchResult:
     @property
     def trials_wanted(self) -> int:
         """How many trials the study shall have."""
-        return int(json.loads(read_study_record(self.study).spec)["budget"]["trials"])
+        return read_spec(self.study).budget.trials
 
     @property
     def best(self) -> Recipe | None:
@@ -255,9 +254,7 @@ class _Search:
             self.print_line(f"warning: {line}")
 
     def _stop(self, supervisor: Supervisor) -> None:
-        """Answers Ctrl-C: the first stops the workers after their epochs, the second stops now."""
-        if self.stopping:
-            raise KeyboardInterrupt
+        """Stops the workers after their epochs."""
         self.stopping = True
         supervisor.stop()
 

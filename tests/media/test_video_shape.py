@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from automl.media.info import probe_media
-from automl.media.video import iterate_frames, read_frames
+from automl.media.video import read_frames
+from tests.fixtures.clips import shown_size
 
 STORED = 90, 72
 
@@ -29,15 +30,6 @@ def write_stretched(path, shape, degrees=0, codec="libx264", size=STORED):
     return path
 
 
-def shown(path):
-    """The (width, height) of what is read, in which all ways to read agree."""
-    pixels = read_frames(path, count=1).pixels[0]
-    assert next(iterate_frames(path))[1].shape == pixels.shape
-    video = probe_media(path).video
-    assert (video.height, video.width, 3) == pixels.shape
-    return video.width, video.height
-
-
 @pytest.mark.parametrize(
     ("name", "codec"), [("x.mp4", "libx264"), ("x.mkv", "libx264"), ("x.mov", "libx264"), ("x.avi", "mpeg4")]
 )
@@ -46,7 +38,7 @@ def shown(path):
 )
 def test_what_is_too_short_is_made_longer(tmp_path, name, codec, shape, size):
     path = write_stretched(tmp_path / name, shape, codec=codec)
-    assert shown(path) == size
+    assert shown_size(path) == size
     assert probe_media(path).video.square_pixels == (shape == 1)
 
 
@@ -54,7 +46,7 @@ def test_what_is_too_short_is_made_longer(tmp_path, name, codec, shape, size):
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_it_is_widened_before_it_is_turned(tmp_path, name, degrees):
     path = write_stretched(tmp_path / name, Fraction(16, 11), degrees)
-    assert shown(path) == ((131, 72) if degrees == 180 else (72, 131))
+    assert shown_size(path) == ((131, 72) if degrees == 180 else (72, 131))
     bright = read_frames(path, count=1).pixels[0] > 125
     assert bright.any(axis=1 if degrees == 180 else 0).all()  # the bright half lies along the long side,
     assert bright.mean() == pytest.approx(0.5, abs=0.01)  # and is a half
@@ -69,7 +61,7 @@ def test_the_short_side_is_that_of_what_is_shown(tmp_path, size, expected):
 @pytest.mark.parametrize("size", [(90, 72), (320, 240)])
 def test_what_a_scaler_rounded_is_square(tmp_path, size):
     path = write_stretched(tmp_path / "x.mp4", Fraction(1280, 1281), size=size)
-    assert shown(path) == size
+    assert shown_size(path) == size
     assert probe_media(path).video.square_pixels
 
 
@@ -80,7 +72,7 @@ def test_an_absurd_shape_is_ignored(tmp_path, shape):
     assert data.count(b"pasp") == 1
     place = data.index(b"pasp") + 4
     path.write_bytes(data[:place] + b"".join(n.to_bytes(4, "big") for n in shape) + data[place + 8 :])
-    assert shown(path) == STORED
+    assert shown_size(path) == STORED
     assert probe_media(path).video.square_pixels
 
 
@@ -89,4 +81,4 @@ def test_the_container_goes_before_the_codec(tmp_path):
     data = path.read_bytes()
     place = data.index(b"pasp") + 4
     path.write_bytes(data[:place] + (2).to_bytes(4, "big") + (1).to_bytes(4, "big") + data[place + 8 :])
-    assert shown(path) == (180, 72)
+    assert shown_size(path) == (180, 72)

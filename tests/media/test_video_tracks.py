@@ -11,8 +11,8 @@ from automl.errors import DataError
 from automl.media.info import probe_media
 from automl.media.opening import _MOST_TRACKS
 from automl.media.sound import read_sound
-from automl.media.video import iterate_frames, read_frames
-from tests.fixtures.clips import tone
+from automl.media.video import read_frames
+from tests.fixtures.clips import shown_size, tone
 
 DEFAULT, COVER = av.stream.Disposition.default, av.stream.Disposition.attached_pic
 NONE = av.stream.Disposition(0)
@@ -40,43 +40,34 @@ def write_pictures(path, *tracks):
     return path
 
 
-def shown(path):
-    """The (width, height) of what is read, in which all ways to read agree."""
-    pixels = read_frames(path, count=1).pixels[0]
-    assert next(iterate_frames(path))[1].shape == pixels.shape
-    video = probe_media(path).video
-    assert (video.height, video.width, 3) == pixels.shape
-    return video.width, video.height
-
-
 @pytest.mark.parametrize("ending", ["mkv", "mp4"])
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_the_default_track_is_read_and_there_are_two(tmp_path, ending, codec):
     path = write_pictures(tmp_path / f"x.{ending}", (SMALL, 25, NONE, codec), (LARGE, 25, DEFAULT, codec))
-    assert shown(path) == LARGE
+    assert shown_size(path) == LARGE
     assert probe_media(path).video.tracks == 2
     path = write_pictures(tmp_path / f"y.{ending}", (SMALL, 25, DEFAULT, codec), (LARGE, 25, NONE, codec))
-    assert shown(path) == SMALL
+    assert shown_size(path) == SMALL
 
 
 def test_without_a_default_track_it_is_that_of_ffmpeg(tmp_path):
     path = write_pictures(tmp_path / "x.mkv", (SMALL, 25, NONE, "libx264"), (LARGE, 25, NONE, "libx264"))
     with av.open(str(path)) as container:
         best = container.streams.best("video")
-    assert shown(path) == (best.width, best.height)
+    assert shown_size(path) == (best.width, best.height)
 
 
 @pytest.mark.parametrize("ending", ["mkv", "mp4", "mov"])
 @pytest.mark.parametrize("disposition", [NONE, DEFAULT, COVER])
 def test_a_cover_is_never_read_beside_moving_pictures(tmp_path, ending, disposition):
     path = write_pictures(tmp_path / f"x.{ending}", (LARGE, 1, disposition, "mjpeg"), (SMALL, 25, NONE, "libx264"))
-    assert shown(path) == SMALL
+    assert shown_size(path) == SMALL
     assert probe_media(path).video.tracks == 1
 
 
 def test_the_only_track_may_have_one_frame(tmp_path):
     path = write_pictures(tmp_path / "x.mkv", (SMALL, 1, DEFAULT, "libx264"))
-    assert shown(path) == SMALL
+    assert shown_size(path) == SMALL
     assert probe_media(path).video.tracks == 1
 
 
@@ -139,5 +130,5 @@ def test_ten_thousand_tracks_are_one_clear_line(tmp_path):
 
 def test_a_hundred_tracks_are_read(tmp_path):
     path = with_tracks(write_pictures(tmp_path / "x.mp4", (SMALL, 2, DEFAULT, "mpeg4")), 100)
-    assert shown(path) == SMALL
+    assert shown_size(path) == SMALL
     assert probe_media(path).video.tracks == 100
