@@ -8,17 +8,20 @@ import typer
 
 
 def worker(
-    storage: Annotated[str, typer.Option(help="Optuna storage URL.")],
     study: Annotated[str, typer.Option(help="Name of the study.")],
+    storage: Annotated[str | None, typer.Option(help="Optuna storage URL; supervised, it is read instead.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder that holds the study's folder.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
     deadline: Annotated[float | None, typer.Option(help="When to stop, in seconds since 1970.")] = None,
-    supervised: Annotated[bool, typer.Option("--supervised", help="Stop when standard input ends.")] = False,
+    supervised: Annotated[
+        bool, typer.Option("--supervised", help="Begin at the first line of standard input, stop when it ends.")
+    ] = False,
 ) -> None:
     """Trains trials of a study that a search has started.
 
     Example: automl worker --storage sqlite:////data/runs/ffdi/study.db --study ffdi --runs /data/runs
     """
+    from automl.errors import SpecError
     from automl.study.folder import StudyFolder
     from automl.study.storage import Patience, open_study
     from automl.study.trial import Stop
@@ -27,5 +30,12 @@ def worker(
     folder = StudyFolder(runs / study)
     stop = Stop(deadline)
     if supervised:
+        import timm  # noqa: F401 - what a trial needs is imported while the study is being prepared
+
+        storage = sys.stdin.readline().strip()
+        if not storage:
+            return  # there will be no study
         stop.watch_stream(sys.stdin)
+    if storage is None:
+        raise SpecError("a worker needs --storage, the Optuna storage URL of its study")
     run_worker(open_study(folder, storage, Patience(should_stop=stop)), folder, device, stop)

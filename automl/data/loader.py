@@ -50,16 +50,20 @@ class ImageData:
         return self.samples.positive
 
     def rows(self, split: str) -> np.ndarray:
-        """Returns the row numbers (int64) of the samples of a split.
+        """Returns the row numbers (int64) of the samples of a split; of `validation/2`, of every second one of a class.
 
         To train on, samples need an image. To be scored, clips do not: whatever the view, all of them are.
         """
+        split, _, every = split.partition("/")
         chosen = (self.samples.samples["split"] == split).to_numpy()
         if split == "train" or self.samples.media == "image":
             chosen = chosen & self.cache.readable
         rows = np.flatnonzero(chosen)
         if not len(rows):
             raise DataError(f"no readable {self.samples.media} in the {split} split of {self.samples.root}")
+        if every:
+            labels = self.samples.samples["label"].to_numpy(np.int64)[rows]
+            rows = np.sort(rows[np.argsort(labels, kind="stable")][:: int(every)])
         return rows
 
     def counts(self, split: str) -> np.ndarray:

@@ -33,7 +33,7 @@ from automl.schema import Part
 from automl.training.loss import LOSSES
 from automl.training.mixing import TORCHVISION_NAMES, mix_sometimes
 from automl.training.optimizer import OPTIMIZERS, group_parameters, optimizer_arguments
-from automl.training.schedule import SCHEDULES
+from automl.training.schedule import RESTART_SCALE, SCHEDULES, restart_schedule
 from automl.views.base import WholeImage
 
 _POLICIES: dict[type[Part], str] = {
@@ -116,6 +116,7 @@ def python_script(
         loss_arguments=recipe.loss.model_dump(exclude={"name"}),
         schedule_function=SCHEDULES[type(recipe.schedule)].__name__,
         schedule_arguments=recipe.schedule.model_dump(exclude={"name"}),
+        restart_scale=RESTART_SCALE,
         optimizer_arguments={"opt": recipe.optimizer.name} | optimizer_arguments(recipe.optimizer),
         classes=classes,
         positive=positive,
@@ -142,6 +143,7 @@ def _copy_functions(recipe: Recipe, steps: list[str]) -> dict[str, str]:
     windows = [getattr(window, "func", window) for window in _find_windows(recipe.augmentation.crop)]
     mixing = [mix_sometimes] * (recipe.mixing.name != "none")
     freeze = [heads.freeze_backbone] * (recipe.freeze_epochs > 0)
+    restart = [restart_schedule] * bool(recipe.restarts)
     return {
         "image_functions": copier.copy(images._turn_upright, images._to_rgb, images._find_spans),
         "augmentation_functions": copier.copy(*windows, *used),
@@ -149,7 +151,7 @@ def _copy_functions(recipe: Recipe, steps: list[str]) -> dict[str, str]:
         "blend_functions": copier.copy(self_blend.self_blend),
         "head_functions": copier.copy(create_model, heads.start_from_zero, forget_weights, *freeze),
         "training_functions": copier.copy(
-            group_parameters, SCHEDULES[type(recipe.schedule)], LOSSES[type(recipe.loss)], *mixing
+            group_parameters, SCHEDULES[type(recipe.schedule)], LOSSES[type(recipe.loss)], *restart, *mixing
         ),
     }
 

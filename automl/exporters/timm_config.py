@@ -56,6 +56,7 @@ _REASONS = {
     "loss.class_weights": "train.py: every image counts the same",
     "drop_path": "this backbone has no stochastic depth",
     "numerics.grad_checkpointing": "this backbone has none",
+    "restarts": "train.py's cycles are of equal length",
 }
 
 
@@ -158,7 +159,7 @@ class _Options:
         switches = [switch for start, switch in _SWITCHES.items() if name.startswith(start)]
         if any(self.values.get(switch) == 0 for switch in switches):
             return True
-        return value in (0, "none") or (name == "head_lr_factor" and value == 1)
+        return value in (0, "none", ()) or (name == "head_lr_factor" and value == 1)
 
 
 def flatten_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """The recipe as a whole."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from automl.errors import RecipeError
 from automl.files import load_yaml, write_text
@@ -59,8 +60,18 @@ class Recipe(Part):
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Images per optimizer step (the effective batch)."""
     epochs: Annotated[float, Field(gt=0)] = 5
-    seed: int = 0
+    restarts: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    """Fractions of the run at which the schedule begins anew, at half the learning rate (SGDR, Loshchilov & Hutter
+    2017): a search continues a run that ended well for longer, and this is the whole run."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     numerics: Numerics = Numerics()
+
+    @field_validator("restarts")
+    @classmethod
+    def _check_restarts_ascend(cls, restarts: tuple[float, ...]) -> tuple[float, ...]:
+        if any(later <= earlier for earlier, later in pairwise(restarts)):
+            raise ValueError(f"restarts are ascending fractions of the run, got {', '.join(map(str, restarts))}")
+        return restarts
 
     @model_validator(mode="after")
     def _check_augmentation_fits_view(self) -> Self:

@@ -9,8 +9,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from automl.errors import suggest_name
 from automl.recipe import Recipe
 
-STUDY_FIELDS = frozenset({"pretrained", "seed", "numerics"})
-"""Recipe fields that the study decides (flags, timing), not the space."""
+STUDY_FIELDS = frozenset({"pretrained", "seed", "numerics", "restarts"})
+"""Recipe fields that the study decides (flags, timing, continued trials), not the space."""
 
 Model = type[BaseModel]
 

@@ -33,7 +33,7 @@ from automl.space.restriction import Restriction, decode_restricted, list_sizes,
 if TYPE_CHECKING:  # Optuna takes half a second to import, and `automl --help` shall not pay for it
     from optuna.trial import BaseTrial
 
-TIERS = ("quick", "medium", "long")
+TIERS = ("minutes", "quick", "medium", "long")
 """Cost tiers of the known-good recipes, cheapest first."""
 POOL_TIERS = ("best", "fastest", "affordable")
 """Backbones that a known-good recipe may name by what they are in the pool, instead of a rank."""

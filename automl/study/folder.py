@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
@@ -103,6 +104,14 @@ class StudyFolder:
         with explain_write_errors(self.path, StudyError, "folder with --runs"):
             (self.path / "workers").mkdir(parents=True, exist_ok=True)
             (self.path / "trials").mkdir(exist_ok=True)
+
+    def remove_unused(self) -> None:
+        """Removes what `make_folders` and workers left where no study came of it."""
+        if not self.has_study and not self.samples.exists():
+            shutil.rmtree(self.path / "workers", ignore_errors=True)
+            for path in (self.path / "trials", self.path):
+                with suppress(OSError):  # it holds something, or is not there
+                    path.rmdir()
 
 
 def study_name(text: str) -> str:

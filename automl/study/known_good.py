@@ -10,25 +10,54 @@ from automl.media.kinds import Medium
 from automl.space.nodes import Branches, Choice, Constant, Group
 from automl.space.space import Space
 from automl.study.setup import StudySetup
+from automl.training.schedule import VALIDATION_SHARE
 from automl.views.frame import Frame
 from automl.views.registry import View
 
 _CROP, _FIT, _WHOLE = "augmentation.crop", "view.frame.fit", "squash"
+_LEAST_SHARE = 0.6
+"""Of a known-good recipe's epochs: cut to less, it is not the recipe that is known to be good."""
+
+_LONGER = 1.5
+"""The same recipe again must be so many times as long."""
+
 Sizes = Sequence[tuple[int, int]]
 """(width, height) of pictures of the data, in pixels."""
 
 
-def enqueue_known_good(study: optuna.Study, setup: StudySetup, sizes: Sizes) -> None:
-    """Enqueues the space's known-good recipes in a study without trials, each on the backbone it asks for."""
+def enqueue_known_good(study: optuna.Study, setup: StudySetup, sizes: Sizes) -> list[str]:
+    """Enqueues the space's known-good recipes in a study without trials, each on the backbone it asks for.
+
+    The first one always; of the others those that one trial has the time for, and none that differs from another by
+    less than half of its length: cut to the same time, two of them would be one recipe, trained twice.
+
+    Returns:
+        The tiers that were left out, each with the reason.
+    """
     train = int((setup.dataset.samples["split"] == "train").sum())
+    enqueued: list[tuple[dict[str, Any], float]] = []
+    left_out = []
     for number, good in enumerate(setup.space.known_good):
         recipe = {"image_size": 224, "epochs": 5} | good
-        images = train * float(recipe["epochs"])
-        affordable = setup.pool.affordable_rank(int(recipe["image_size"]), images, setup.trial_seconds)
+        size, epochs = int(recipe["image_size"]), float(recipe["epochs"])
+        affordable = setup.pool.affordable_rank(size, train * epochs, setup.trial_seconds)
         ranks = {"best": 0, "fastest": setup.pool.fastest_rank(), "affordable": affordable}
         params = setup.space.find_known_good_params(ranks, lambda drawn: setup.pool.entry_of(drawn).restriction)[number]
         params = show_all(setup.space, sizes, setup.dataset.media, params)
-        study.enqueue_trial(params, user_attrs={"known_good": good["tier"]})
+        planned = epochs
+        if setup.trial_seconds is not None and "backbone" in params:
+            entry = setup.pool.entry_of(params["backbone"])
+            timing = entry.timing.scale_to(entry.restriction.nearest_size(size))
+            planned = min(epochs, setup.trial_seconds / (timing.train_seconds * train * (1 + VALIDATION_SHARE)))
+        rest = {name: value for name, value in params.items() if name != "epochs"}
+        if enqueued and planned < _LEAST_SHARE * epochs:
+            left_out.append(f"{good['tier']} (a trial has time for {planned:.2g} of its {epochs:.3g} epochs)")
+        elif any(rest == other and planned < _LONGER * length for other, length in enqueued):
+            left_out.append(f"{good['tier']} (the same as another one)")
+        else:
+            enqueued.append((rest, planned))
+            study.enqueue_trial(params, user_attrs={"known_good": good["tier"]})
+    return left_out
 
 
 def show_all(space: Space, sizes: Sizes, media: Medium, params: Mapping[str, Any]) -> dict[str, Any]:

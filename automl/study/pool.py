@@ -5,7 +5,9 @@ when such trials failed, and 17.5 when they were pruned. On a GPU, memory is pre
 fit is measured, each backbone in a fresh process; this process never uses CUDA itself.
 """
 
+import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from automl.devices import give_freed_memory_back, is_gpu, keep_freed_memory
 from automl.errors import MemoryBudgetError, PoolError, RecipeError, WeightsError, shorten
 from automl.gpu.probe import CannotProbe, memory_factor, probe_backbone
 from automl.memory.estimate import CONTEXT_BYTES, estimate_training, largest_micro_batch, limit_for_prediction
+from automl.memory.table import load_predictions
 from automl.recipe import Numerics, Recipe
 from automl.space.restriction import Restriction
 from automl.spec import StudySpec
@@ -35,6 +38,16 @@ _SCRATCH_MAX_PARAMS = 12.0
 
 _CPU_GMACS_PER_CORE = 100.0
 """No CPU core does more fp32 GMAC/s; a backbone that would be too slow even so is not built to be timed."""
+
+_MACTS_PER_GMAC = 0.035
+"""A million activations take a CPU as long as this part of 10⁹ multiplications: memory is what depthwise convolutions
+and normalisation wait for. Fitted to the training steps of 24 backbones (`studies/benchmarks/start_up.py`)."""
+
+_TIMING_SECONDS = 6.0
+"""For timing the backbones of a pool on a CPU before the first trial; what is left is timed when a trial draws it."""
+
+_PREDICTED_WITHIN = 2.0
+"""A predicted training step takes at most so many times as long as a timed one, or as short (there, too)."""
 
 _LEAST_BYTES_PER_PARAM = 12.0
 """fp32 weights, gradients and one state of the optimizer: no training step needs less."""
@@ -211,9 +224,38 @@ def smallest_step(backbone: str, limits: PoolLimits, numerics: Numerics | None =
     return Recipe(backbone=backbone, image_size=limits.image_sizes[0], batch_size=2, numerics=numerics)
 
 
-def predict_need(backbone: str, limits: PoolLimits, classes: int) -> MemoryNeed:
-    """Predicts the largest step of a study and, where that does not fit, the smallest."""
+_TABLE_MARGIN = 1.15
+"""Between the shipped table's figure, brought to another image size, and what a trace says."""
+
+
+def look_up_largest_step(backbone: str, limits: PoolLimits, params_m: float) -> int | None:
+    """Looks the memory of a study's largest step up in the shipped table, at the nearest size that it has.
+
+    Activations grow with the pixels; weights, gradients, and the optimizer's state do not. Returns bytes; None where
+    the table has no figure, or a weak one.
+    """
+    arch, size = backbone.partition(".")[0], limits.image_sizes[-1]
+    rows = [row for row in load_predictions().values() if row.arch == arch and not row.weak and not row.problem]
+    if not rows:
+        return None
+    row = min(rows, key=lambda row: abs(row.image_size - size))
+    one, two, most = (row.needed_bytes("fp32", batch) for batch in (1, 2, limits.max_batch_size))
+    if one is None or two is None or most is None:
+        return None
+    fixed = max(0, 2 * one - two)
+    ema = int(4e6 * params_m)
+    return CONTEXT_BYTES + ema + fixed + int((most - fixed) * (size / row.image_size) ** 2)
+
+
+def predict_need(backbone: str, limits: PoolLimits, classes: int, params_m: float = float("nan")) -> MemoryNeed:
+    """Predicts the largest step of a study and, where that does not fit, the smallest.
+
+    With the parameters in millions: from the shipped table where that leaves no doubt, which takes no time.
+    """
     limit = limits.memory_bytes
+    known = None if math.isnan(params_m) else look_up_largest_step(backbone, limits, params_m)
+    if known is not None and (limit is None or _TABLE_MARGIN * known <= limit):
+        return MemoryNeed(known, fits_all=True)
     peak = estimate_training(largest_step(backbone, limits), classes)
     if limit is None or peak <= limit:
         return MemoryNeed(peak, fits_all=True)
@@ -362,6 +404,12 @@ def _explain_where(backbone: str) -> str:
     return f"put the weights of {backbone} into --weights-dir as {backbone}.safetensors{source}"
 
 
+def _step_cost(row: dict[str, Any], image_size: int) -> float:
+    """Returns what a training step costs a CPU per image, in 10⁹ multiplications."""
+    cost: float = row["gmacs"] + _MACTS_PER_GMAC * row["macts"]
+    return cost * (image_size / row["image_size"]) ** 2
+
+
 @dataclass
 class _Chooser:
     """Looks at one backbone after the other, and remembers why the others were left out."""
@@ -379,12 +427,18 @@ class _Chooser:
     larger: dict[str, Candidate] = field(default_factory=dict)
     """What runs at larger image sizes alone than any of the space's; by its name and size, for a person."""
     takes_larger: bool = False
+    seconds_per_cost: float | None = None
+    """Of a CPU: seconds of a training step per image and `_step_cost`; None: nothing was timed yet."""
+    timing_seconds: float = 0.0
+    """Spent on timing so far."""
     why_predicted: str | None = None
     """Why nothing can be measured on this GPU."""
 
     def choose_entries(self, candidates: list[Candidate]) -> list[PoolEntry]:
         """Fills the pool with the best candidates that fit, a few of each family."""
         rules, entries = self.spec.pool, list[PoolEntry]()
+        if not is_gpu(self.device):
+            self._calibrate(candidates)
         for row, weights in candidates:
             if len(entries) == rules.size:
                 break
@@ -392,7 +446,6 @@ class _Chooser:
             relatives = sum(entry.family == row["family"] for entry in entries)
             if relatives >= rules.per_family and len(candidates) > rules.size:
                 continue
-            self.progress(row["model"])
             try:
                 entry = None if self._is_hopeless(row) else self._make_entry(row, weights)
             except (RecipeError, WeightsError) as exc:
@@ -410,7 +463,7 @@ class _Chooser:
         if not sizes:
             return None
         limits = self.limits.at_sizes(sizes)
-        memory = predict_need(backbone, limits, self.classes)
+        memory = predict_need(backbone, limits, self.classes, float(row["params_m"]))
         if self._is_too_big(memory.peak_bytes, backbone):
             return None
         need = self._measure(backbone, limits, memory)
@@ -419,8 +472,7 @@ class _Chooser:
             return None
         memory, timing = need
         if timing is None:
-            timed = Recipe(backbone=backbone, image_size=limits.reference_image_size)
-            timing = best_numerics(timed, self.classes, self.device)
+            timing = self._predict_timing(row, limits) or self._time(backbone, limits.reference_image_size)
         if self._is_too_slow(timing.scale_to(limits.image_sizes[0]).train_seconds, limits, backbone):
             return None
         return PoolEntry(
@@ -435,6 +487,40 @@ class _Chooser:
             image_sizes=() if sizes == self.limits.image_sizes else sizes,
             drop_path=capabilities.drop_path,
         )
+
+    def _time(self, backbone: str, image_size: int) -> Timing:
+        """Times a backbone's steps, and counts how long that took."""
+        self.progress(f"timing {backbone}")
+        started = time.perf_counter()
+        timing = best_numerics(Recipe(backbone=backbone, image_size=image_size), self.classes, self.device)
+        self.timing_seconds += time.perf_counter() - started
+        return timing
+
+    def _calibrate(self, candidates: list[Candidate]) -> None:
+        """Times the smallest backbone, by which the others' times are predicted."""
+        rows = [row for row, _ in candidates if row["gmacs"] > 0 and row["macts"] > 0]  # not NaN
+        for row in sorted(rows, key=lambda row: _step_cost(row, row["image_size"])):
+            size = self.limits.reference_image_size
+            if size in find_capabilities(row["model"], (size,)).trainable_sizes(pretrained=False):
+                seconds = self._time(row["model"], size).train_seconds
+                self.seconds_per_cost = seconds / _step_cost(row, size)
+                return
+
+    def _predict_timing(self, row: dict[str, Any], limits: PoolLimits) -> Timing | None:
+        """Predicts the steps of a backbone; None where it must be timed, or there is time to."""
+        seconds = self._predict_seconds(row, limits.reference_image_size)
+        if seconds is None or self.timing_seconds < _TIMING_SECONDS:
+            return None
+        shortest = seconds * (limits.image_sizes[0] / limits.reference_image_size) ** 2
+        if shortest * _PREDICTED_WITHIN * limits.train_images * limits.min_epochs > (limits.trial_seconds or math.inf):
+            return None  # it may be too slow
+        return Timing("fp32", "channels_last", seconds, seconds / 3, limits.reference_image_size, measured=False)
+
+    def _predict_seconds(self, row: dict[str, Any], image_size: int) -> float | None:
+        """Predicts the seconds of a training step per image; None where nothing is known."""
+        if self.seconds_per_cost is None or not (row["gmacs"] > 0 and row["macts"] > 0):
+            return None
+        return self.seconds_per_cost * _step_cost(row, image_size)
 
     def _find_sizes(self, row: dict[str, Any], weights: Weights | None, capabilities: Capabilities) -> tuple[int, ...]:
         """Finds the space's image sizes that a backbone runs at, or its own; none where that is a larger one."""
@@ -458,6 +544,7 @@ class _Chooser:
         if limits.memory_bytes is None:
             self.why_predicted = "it is not known how much memory the GPU has; give --gpu-mem"
             return predicted, None
+        self.progress(f"measuring {backbone}")
         try:
             return measure_need(backbone, limits, limits.memory_bytes, self.classes, self.device)
         except CannotProbe as exc:
@@ -469,8 +556,10 @@ class _Chooser:
         backbone, gmacs = row["model"], row["gmacs"]
         if not is_gpu(self.device) and gmacs > 0:  # not NaN
             # At the space's smallest size, which may be smaller than any of the backbone's.
-            pixels = (self.limits.image_sizes[0] / row["image_size"]) ** 2
-            seconds = 3 * gmacs * pixels / (_CPU_GMACS_PER_CORE * (os.cpu_count() or 1))
+            size = self.limits.image_sizes[0]
+            predicted = self._predict_seconds(row, size)
+            least = 3 * gmacs * (size / row["image_size"]) ** 2 / (_CPU_GMACS_PER_CORE * (os.cpu_count() or 1))
+            seconds = max(least, predicted / _PREDICTED_WITHIN if predicted else 0.0)
             if self._is_too_slow(seconds, self.limits, backbone):
                 return True
         return self._is_too_big(CONTEXT_BYTES + int(_LEAST_BYTES_PER_PARAM * 1e6 * row["params_m"]), backbone)

@@ -167,14 +167,20 @@ class _Search:
         dataset = open_dataset(self.spec.data, self.spec.seed)
         self._print_dataset(dataset)
         folder = StudyFolder(self.runs / (self.spec.name or study_name(dataset.name)))
-        result = self._open_or_create(dataset, folder, devices)
-        self._print_pool(result.setup, devices)
         deadline = self.started + self.spec.budget.timeout if self.spec.budget.timeout else None
-        supervisor = Supervisor(folder, read_storage_url(folder), devices, deadline)
+        supervisor = Supervisor(folder, devices, deadline)
+        try:
+            supervisor.start_workers()
+            result = self._open_or_create(dataset, folder, devices)
+        except BaseException:
+            supervisor.kill_workers()
+            folder.remove_unused()
+            raise
+        self._print_pool(result.setup, devices)
         patience = patience_of(result.study)
         patience.print_line, patience.should_stop = self.print_line, lambda: self.stopping
         with catch_interrupts(partial(self._stop, supervisor)):
-            supervisor.watch_workers(partial(self._show_progress, result, deadline))
+            supervisor.watch_workers(read_storage_url(folder), partial(self._show_progress, result, deadline))
         _write_results(result)
         if stopped := read_study_record(result.study).stopped:
             raise StudyError(stopped)
@@ -217,7 +223,8 @@ class _Search:
             crops = describe_crops(setup.space, sizes, setup.dataset.media)
             if crops:
                 self.print_line(crops)
-            enqueue_known_good(study, setup, sizes)
+            for reason in enqueue_known_good(study, setup, sizes):
+                self.print_line(f"not tried first: the known-good recipe {reason}")
         return SearchResult(study, folder, setup)
 
     def _decode_views(self, dataset: Dataset, size: int, views: list[View]) -> Cache:
@@ -292,7 +299,7 @@ class _Search:
         train = int((setup.dataset.samples["split"] == "train").sum())
         for rank, entry in enumerate(setup.pool.entries):
             timing = entry.timing
-            epoch = format_seconds(timing.train_seconds * train)
+            epoch = f"{'' if timing.measured else 'about '}{format_seconds(timing.train_seconds * train)}"
             limits = entry.describe_limits()
             self.print_line(
                 f"pool {rank}: {entry.backbone} · score {entry.score:+.2f} · {entry.params_m:.3g}M parameters · "

@@ -98,12 +98,11 @@ def make_setup(
         max_batch_size=int(space.find_bounds("batch_size")[1]),
         train_images=int(usable.sum()),
     )
-    print_line("choosing the backbones: predicting their memory, timing their steps")
     named = space.list_backbones()
     if named:
         pool_spec = spec.pool.model_copy(update={"names": named, "size": _ALL, "per_family": _ALL})
         spec = spec.model_copy(update={"pool": pool_spec})
-    pool = build_pool(spec, limits, len(dataset.classes), devices[0], lambda name: print_line(f"looking at {name}"))
+    pool = build_pool(spec, limits, len(dataset.classes), devices[0], print_line)
     for name in named:
         if pool.find_entry(name) is None:
             raise PoolError("\n".join((f"the search space names {name}, which cannot be in the pool", *pool.notes)))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from automl.devices import LEAKED, POISONED
@@ -34,20 +35,30 @@ class Supervisor:
     """Workers of one study on this machine."""
 
     folder: StudyFolder
-    storage: str
-    """The study's Optuna storage URL."""
     devices: tuple[str, ...]
     """One worker each."""
     deadline: float | None = None
     """When the study ends, in seconds since 1970; None: when its trials are done."""
+    storage: str = ""
+    """The study's Optuna storage URL, once there is a study."""
     workers: list[_Worker] = field(default_factory=list)
     replaced: int = 0
     stopping: bool = False
 
-    def watch_workers(self, tick: Callable[[], None], period_seconds: float = 0.5) -> None:
-        """Runs the study to its end; calls `tick` every period, to show progress."""
-        if not self.stopping:
-            self.workers = [_Worker(device, self._start_process(device)) for device in self.devices]
+    def start_workers(self) -> None:
+        """Starts the processes, which import what they need and wait: that takes as long as preparing the study."""
+        self.folder.make_folders()
+        self.workers = [_Worker(device, self._start_process(device)) for device in self.devices]
+
+    def watch_workers(self, storage: str, tick: Callable[[], None], period_seconds: float = 0.5) -> None:
+        """Runs the study in a storage to its end; calls `tick` every period, to show progress."""
+        self.storage = storage
+        if self.stopping:
+            self.kill_workers()
+        elif not self.workers:
+            self.start_workers()
+        for worker in self.workers:
+            self._send_storage(worker)
         try:
             while self.workers:
                 self._check_workers()
@@ -91,6 +102,7 @@ class Supervisor:
                     self._count_death(worker, code)
                 self.replaced += 1
                 worker.process = self._start_process(worker.device)
+                self._send_storage(worker)
 
     def _count_death(self, worker: _Worker, code: int) -> None:
         progress = self.folder.progress_file(worker.device)
@@ -105,13 +117,20 @@ class Supervisor:
             )
 
     def _start_process(self, device: str) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "automl", "worker", "--storage", self.storage, "--study", self.folder.name]
+        command = [sys.executable, "-m", "automl", "worker", "--study", self.folder.name]
         command += ["--runs", str(self.folder.path.parent.absolute()), "--device", device, "--supervised"]
         if self.deadline is not None:
             command += ["--deadline", str(self.deadline)]
         with self.folder.log_file(device).open("ab") as log:
             # In a session of its own: Ctrl-C reaches the supervisor alone, which then asks the worker.
             return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+
+    def _send_storage(self, worker: _Worker) -> None:
+        """Lets a worker begin. The URL may hold a password, so it is no argument, which everybody could read."""
+        with suppress(BrokenPipeError):  # it has ended: that is noticed where workers are checked
+            assert worker.process.stdin is not None  # noqa: S101 - `_start_process` makes a pipe
+            worker.process.stdin.write(f"{self.storage}\n".encode())
+            worker.process.stdin.flush()
 
     def _last_lines(self, device: str) -> str:
         try:

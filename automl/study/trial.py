@@ -5,7 +5,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,13 +19,16 @@ from automl.devices import DeviceLost, DeviceProcess
 from automl.errors import AutomlError, DataError, MemoryBudgetError, first_line
 from automl.files import write_text
 from automl.recipe import Recipe
+from automl.study.continuation import last_checkpoint
 from automl.study.folder import StudyFolder
 from automl.study.pool import PoolEntry, fit_within_memory
 from automl.study.setup import StudySetup, StudyViews, describe_view
 from automl.study.storage import StorageLost
-from automl.study.trial_record import read_trial_record, recipe_of, write_trial_record
+from automl.study.trial_record import best_trial, read_trial_record, recipe_of, write_trial_record
 from automl.training.fit import fit
+from automl.training.metrics import metric_sign
 from automl.training.out_of_memory import OutOfMemory
+from automl.training.precision import best_numerics
 from automl.training.schedule import EIGHTHS, VALIDATION_SHARE
 from automl.training.types import Diverged, Evaluation, Fit, Parked
 
@@ -130,6 +135,7 @@ class Objective:
         recipe = Recipe.from_mapping(values | given, f"trial {trial.number}")
         write_trial_record(trial, view=recipe.view.name)
         data = self._open_data(trial, recipe)
+        entry = self._time_steps(entry, recipe, data.classes)
         recipe = self._fit_within_time(recipe, entry, data)
         recipe = recipe.model_copy(update={"numerics": entry.timing.numerics()})
         recipe = fit_within_memory(recipe, entry, data.classes, self.setup.memory_bytes)
@@ -154,6 +160,14 @@ class Objective:
             return self.views.open_view(recipe.view, on_file)
         except DataError as exc:
             raise optuna.TrialPruned(f"view {recipe.view.name}: {first_line(exc)}") from exc
+
+    def _time_steps(self, entry: PoolEntry, recipe: Recipe, classes: int) -> PoolEntry:
+        """Times a backbone's steps now, if there was no time to before the first trial."""
+        if entry.timing.measured:
+            return entry
+        size = entry.restriction.nearest_size(entry.timing.image_size)
+        timed = Recipe(backbone=recipe.backbone, image_size=size)
+        return replace(entry, timing=best_numerics(timed, classes, self.device))
 
     def _fit_within_time(self, recipe: Recipe, entry: PoolEntry, data: ImageData) -> Recipe:
         """Shortens a recipe that would take longer than a trial may, or than there is time left."""
@@ -180,6 +194,7 @@ class Objective:
                 weights=entry.locate_weights(),
                 device=self.device,
                 checkpoint=self.folder.trial_folder(trial.number) / "checkpoint.pt",
+                last_checkpoint=partial(self._keep_checkpoint, trial),
                 on_evaluation=callbacks.on_evaluation,
                 on_step=callbacks.on_step,
                 on_out_of_memory=callbacks.on_out_of_memory,
@@ -187,6 +202,14 @@ class Objective:
             )
         finally:
             callbacks.write_time()
+
+    def _keep_checkpoint(self, trial: Trial, evaluation: Evaluation) -> Path | None:
+        """Returns where to keep the state in which a trial ends: if it is the best, it may be continued."""
+        best, value = best_trial(trial.study), evaluation.metrics[self.setup.metric]
+        sign = metric_sign(self.setup.metric)
+        if best is not None and best.value is not None and sign * best.value >= sign * value:
+            return None
+        return last_checkpoint(self.folder, trial.number)
 
 
 class TrialCallbacks:
@@ -200,6 +223,8 @@ class TrialCallbacks:
         # With a handful of trials to compare, the pruner would be guessing: the first half of a recipe that is known
         # to be good is spared.
         self._spared = EIGHTHS // 2 if record.known_good else 1
+        if record.continues is not None:  # chosen because it is the best, and its schedule has begun anew
+            self._spared = EIGHTHS
         self._taken_up = bool(record.recipe)
         self._spent, self._out_of_memory = record.spent, record.out_of_memory
         self._started = time.perf_counter() - self._spent.get("fit_seconds", 0.0)

@@ -43,6 +43,8 @@ class TrialRecord:
     """JSON; empty until it is drawn and adapted to budget and time."""
     known_good: str = ""
     """The tier of a recipe that the search space lists; empty for one that the sampler drew."""
+    continues: int | None = None
+    """The trial that it goes on from; None: it began with the pretrained weights."""
     host: str = ""
     """Where it trains: a trial is taken up again on the same machine only."""
     metrics: dict[str, float] = field(default_factory=dict)

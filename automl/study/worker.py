@@ -21,12 +21,19 @@ from automl.devices import LEAKED, POISONED, DeviceLost, DeviceProcess, open_dev
 from automl.errors import StudyError
 from automl.files import write_text
 from automl.gpu.probe import read_context_bytes
+from automl.study.continuation import (
+    begin_continuation,
+    choose_continuation,
+    hand_over_checkpoint,
+    last_checkpoint,
+)
 from automl.study.folder import StudyFolder, hold_lock
 from automl.study.samplers import make_pruner, make_sampler
-from automl.study.setup import StudyViews, load_setup
+from automl.study.setup import StudySetup, StudyViews, load_setup
 from automl.study.storage import StorageLost, patience_of
 from automl.study.trial import Objective, Stop, TrialResult
 from automl.study.trial_record import (
+    best_trial,
     list_finished,
     read_spec,
     read_trial_record,
@@ -78,7 +85,7 @@ def _train_trials(study: optuna.Study, folder: StudyFolder, device: str, stop: S
     # What is left at the end of a time budget is not worth a trial that would be cut to a fraction.
     shortest = (setup.trial_seconds or 0) / 8 if stop.deadline else 0
     while not stop() and stop.seconds_left() > shortest:
-        with _take_trial(study, folder) as taken:
+        with _take_trial(study, folder, setup, stop.seconds_left()) as taken:
             if taken is None:
                 break
             trial, frozen = taken
@@ -103,14 +110,21 @@ def _train_trials(study: optuna.Study, folder: StudyFolder, device: str, stop: S
 
 
 @contextmanager
-def _take_trial(study: optuna.Study, folder: StudyFolder) -> Iterator[tuple[Trial, FrozenTrial] | None]:
-    """Takes a trial: one that a dead worker left behind, else a new one; None when the study has enough.
+def _take_trial(
+    study: optuna.Study, folder: StudyFolder, setup: StudySetup | None = None, seconds_left: float = float("inf")
+) -> Iterator[tuple[Trial, FrozenTrial] | None]:
+    """Takes a trial: one that a dead worker left behind, the best one for longer, or a new one.
+
+    None when the study has enough. Without its setup the best one is not continued.
 
     Workers take turns here, so that two of them never take up the same trial or one too many.
     """
     with ExitStack() as locks:
         with hold_lock(folder.path / "take.lock"):
-            taken = _adopt_trial(study, folder, locks) or _ask_trial(study, folder, locks)
+            taken = _adopt_trial(study, folder, locks)
+            if taken is None and _wants_more(study):
+                longer = _continue_trial(study, setup, folder, locks, seconds_left) if setup else None
+                taken = longer or _ask_trial(study, folder, locks)
         yield taken
 
 
@@ -142,12 +156,33 @@ def _adopt_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> 
     return None
 
 
-def _ask_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tuple[Trial, FrozenTrial] | None:
-    """Takes a new trial, unless the study has enough."""
-    number = sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
-    if number >= read_spec(study).budget.trials:
+def _count_begun(study: optuna.Study) -> int:
+    """Counts the trials that have begun."""
+    return sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
+
+
+def _wants_more(study: optuna.Study) -> bool:
+    """Returns whether the study has fewer trials than it shall have."""
+    return _count_begun(study) < read_spec(study).budget.trials
+
+
+def _continue_trial(
+    study: optuna.Study, setup: StudySetup, folder: StudyFolder, locks: ExitStack, seconds_left: float
+) -> tuple[Trial, FrozenTrial] | None:
+    """Takes the best trial for longer, where that is the best use of the time."""
+    continued = choose_continuation(study, setup, folder, seconds_left)
+    if continued is None:
         return None
-    study.sampler = _choose_sampler(study, number)
+    trial = Trial(study, begin_continuation(study, setup, continued, socket.gethostname()))
+    if not _try_lock(folder, trial.number, locks):
+        raise StudyError(f"trial {trial.number} is new but locked: two studies share the folder {folder.path}")
+    hand_over_checkpoint(folder, continued.trial.number, trial.number)
+    return trial, study._storage.get_trial(trial._trial_id)
+
+
+def _ask_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tuple[Trial, FrozenTrial]:
+    """Takes a new trial."""
+    study.sampler = _choose_sampler(study, _count_begun(study))
     trial = study.ask()
     if not _try_lock(folder, trial.number, locks):
         raise StudyError(f"trial {trial.number} is new but locked: two studies share the folder {folder.path}")
@@ -157,7 +192,8 @@ def _ask_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tu
 def _choose_sampler(study: optuna.Study, number: int) -> BaseSampler:
     """Makes the sampler of a trial: the same one when it is taken up again."""
     known_good = sum(bool(read_trial_record(trial).known_good) for trial in study.get_trials(deepcopy=False))
-    return make_sampler(read_spec(study), number, known_good)
+    best = best_trial(study)
+    return make_sampler(read_spec(study), number, known_good, best.params if best else None)
 
 
 def _end_trial(study: optuna.Study, folder: StudyFolder, trial: Trial, result: TrialResult) -> None:
@@ -168,7 +204,16 @@ def _end_trial(study: optuna.Study, folder: StudyFolder, trial: Trial, result: T
     print(f"trial {trial.number}: {result.state.name.lower()} {result.value or result.reason}", flush=True)
     path = folder.trial_folder(trial.number)
     (path / "checkpoint.pt").unlink(missing_ok=True)
-    if not (path / "error.txt").exists():
+    best = best_trial(study)
+    kept = {t.number for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
+    kept |= {best.number} if best is not None else set()
+    for last in folder.path.glob("trials/*/last.pt"):
+        number = int(last.parent.name)
+        if number not in kept:
+            last.unlink(missing_ok=True)
+            if number != trial.number:
+                shutil.rmtree(last.parent, ignore_errors=True)
+    if not (path / "error.txt").exists() and not last_checkpoint(folder, trial.number).exists():
         shutil.rmtree(path, ignore_errors=True)
 
 

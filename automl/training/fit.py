@@ -29,8 +29,11 @@ from automl.training.mixing import make_mixing
 from automl.training.optimizer import make_optimizer
 from automl.training.out_of_memory import BufferBackup, MicroBatches, OutOfMemory
 from automl.training.precision import autocast
-from automl.training.schedule import eighth_steps, evaluation_steps, lr_factor, set_learning_rates
+from automl.training.schedule import EIGHTHS, eighth_steps, evaluation_steps, lr_factor, set_learning_rates
 from automl.training.types import Data, Diverged, Evaluation, Fit, Parked, Snapshot, expected_input
+
+_LARGE_SPLIT = 200
+"""Samples; a half of fewer is too noisy to prune by."""
 
 
 def fit(
@@ -40,6 +43,7 @@ def fit(
     weights: Weights | None = None,
     device: str = "cpu",
     checkpoint: Path | None = None,
+    last_checkpoint: Callable[[Evaluation], Path | None] = lambda _: None,
     evaluate: str | None = "validation",
     on_evaluation: Callable[[Evaluation], None] = lambda _: None,
     on_step: Callable[[int, int], None] = lambda _step, _total: None,
@@ -58,6 +62,8 @@ def fit(
         weights: Where the pretrained weights are; None: random initialisation.
         device: Where to train.
         checkpoint: File to resume from, if it is there, and to write to.
+        last_checkpoint: Called with the last validation; returns the file to write the finished run's state to, from
+            which a longer run can go on. None: it is not kept.
         evaluate: The split to validate on; None: no validation, and the data need no other split than `train`.
         on_evaluation: Called after each validation, and for each that a resumed run has behind it. What it raises
             ends the run (a pruned trial).
@@ -104,6 +110,8 @@ def fit(
         if snapshot and snapshot.evaluation and run.step not in reported:
             reported.add(run.step)
             on_evaluation(snapshot.evaluation)
+            if run.step == run.total and (last := last_checkpoint(snapshot.evaluation)) is not None:
+                run.save_checkpoint(last)
         if stop and run.step < run.total:
             raise Parked
 
@@ -183,6 +191,8 @@ class _Run:
         """Returns the eighth by the step after which a snapshot is taken."""
         if self.evaluated is None:
             return eighth_steps(self.total)
+        if self.recipe.restarts:
+            return {self.total: EIGHTHS}  # the schedule has just begun anew: what is in between tells nothing
         images = len(self.data.labels("train")), int(self.data.counts(self.evaluated).sum())
         return evaluation_steps(self.total, self.recipe.epochs, *images)
 
@@ -198,7 +208,7 @@ class _Run:
             Whether it was done; if not, memory ran out while the weights were changed, and `go_back` must follow.
         """
         started = time.perf_counter()
-        set_learning_rates(self.optimizer, lr_factor(self.recipe.schedule, self.step, self.total))
+        set_learning_rates(self.optimizer, lr_factor(self.recipe.schedule, self.step, self.total, self.recipe.restarts))
         self.buffers.save_buffers()
         loss = self.micro.retry_smaller(
             lambda: self._accumulate_gradients(images, labels), self._discard_gradients, self.step, self.device
@@ -263,8 +273,15 @@ class _Run:
         loss = float(self.group.mean_over_processes(self.loss_sum)) / max(1, self.loss_steps)
         self.loss_sum.zero_()
         self.loss_steps = 0
-        evaluation = self._evaluate(self.evaluated, eighth, epoch, loss) if self.evaluated is not None else None
+        evaluation = None
+        if self.evaluated is not None:
+            split = self.evaluated if eighth == EIGHTHS else self._choose_early_split(self.evaluated)
+            evaluation = self._evaluate(split, eighth, epoch, loss)
         return Snapshot(eighth, self.step, epoch, loss, self.train_seconds, self.evaluated_model, evaluation)
+
+    def _choose_early_split(self, split: str) -> str:
+        """Returns what a look before the end takes: half of a split that is large, to the pruner the same."""
+        return f"{split}/2" if len(self.data.labels(split)) >= _LARGE_SPLIT else split
 
     def _evaluate(self, split: str, eighth: int, epoch: float, loss: float) -> Evaluation | None:
         """Validates in the first process, and appends to the history."""

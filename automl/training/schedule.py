@@ -10,7 +10,7 @@ script that `automl export` writes holds a copy of the function.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from automl.recipe.choices import find_entry
@@ -27,7 +27,7 @@ EIGHTHS = 8
 """A run is reported in eighths of its length: a pruner compares runs at the same point of their learning-rate
 schedules, and successive halving with a factor of 2 has its rungs at 1, 2 and 4, however long the run."""
 
-VALIDATION_SHARE = 0.15
+VALIDATION_SHARE = 0.1
 """Of the training time; what validating at all eighths would take beyond it is saved by validating less often."""
 
 _EIGHTHS_CHOICES: tuple[tuple[int, ...], ...] = ((1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 4, 8), (1, 4, 8), (4, 8), (8,))
@@ -39,12 +39,17 @@ _TRAINING_FACTOR = 3
 """A training step costs about three forward passes."""
 
 
-def lr_factor(schedule: Schedule, step: int, total_steps: int) -> float:
+RESTART_SCALE = 0.5
+"""Of the learning rate, after a restart: the network is nearly there. Measured in `studies/benchmarks/recipes/`."""
+
+
+def lr_factor(schedule: Schedule, step: int, total_steps: int, restarts: Sequence[float] = ()) -> float:
     """Computes what the base learning rate is multiplied by in one optimizer step, in [0, 1].
 
     The first step never has factor 0, and the last one only nearly, so that none is wasted.
 
-    Steps count from 0; beyond the last of `total_steps` the last one's factor holds.
+    Steps count from 0; beyond the last of `total_steps` the last one's factor holds. At each of `restarts`, fractions
+    of the run, the schedule begins anew, `RESTART_SCALE` times as high, for what is left until the next one.
 
     Raises:
         ValueError: If `step` is negative or `total_steps` below 1.
@@ -53,7 +58,15 @@ def lr_factor(schedule: Schedule, step: int, total_steps: int) -> float:
     if step < 0 or total_steps < 1:
         raise ValueError(f"a step is 0 or more of 1 or more steps, got {step=}, {total_steps=}")
     function = find_entry("training", "schedule", schedule, SCHEDULES)
-    return function(min(step, total_steps - 1), total_steps, **schedule.model_dump(exclude={"name"}))
+    step, steps, scale = restart_schedule(min(step, total_steps - 1), total_steps, restarts, RESTART_SCALE)
+    return scale * function(step, steps, **schedule.model_dump(exclude={"name"}))
+
+
+def restart_schedule(step: int, steps: int, restarts: Sequence[float], scale: float) -> tuple[int, int, float]:
+    """Returns the step within the part of the run that began at the last restart, that part's steps, and its scale."""
+    bounds = [0, *(round(share * steps) for share in restarts), steps]
+    part = max(number for number, first in enumerate(bounds[:-1]) if first <= step)
+    return step - bounds[part], bounds[part + 1] - bounds[part], scale if part else 1.0
 
 
 def set_learning_rates(optimizer: "Optimizer", factor: float) -> None:
@@ -112,6 +125,10 @@ SCHEDULES: dict[type[Part], Callable[..., float]] = {
 """The function that computes each schedule of a recipe: of 0 <= step < steps, and the schedule's fields."""
 
 
+EARLY_SHARE = 0.5
+"""Of a large validation split, what a look before the end takes."""
+
+
 def evaluation_steps(total_steps: int, epochs: float, train_images: int, validation_images: int) -> dict[int, int]:
     """Chooses after which optimizer steps to validate: at each eighth, or at fewer where that would cost too much.
 
@@ -120,7 +137,9 @@ def evaluation_steps(total_steps: int, epochs: float, train_images: int, validat
         never on the clock.
     """
     affordable = VALIDATION_SHARE * epochs * _TRAINING_FACTOR * train_images / validation_images
-    eighths = next(chosen for chosen in _EIGHTHS_CHOICES if affordable >= len(chosen) or len(chosen) == 1)
+    eighths = next(
+        chosen for chosen in _EIGHTHS_CHOICES if affordable >= 1 + EARLY_SHARE * (len(chosen) - 1) or len(chosen) == 1
+    )
     return eighth_steps(total_steps, eighths)
 
 

@@ -100,3 +100,14 @@ def test_a_split_in_which_a_view_sees_nothing_is_scored_by_the_shares(data):
     scored = split_probabilities(make_model(RECIPE, 2), RECIPE, data, "validation", PLAIN, "cpu")
     assert scored.shape == (3, 2)
     assert scored[2].tolist() == [0.5, 0.5]
+
+
+def test_a_half_of_a_split_has_every_second_sample_of_each_class(data):
+    whole, half = data.rows("validation"), data.rows("validation/2")
+    assert set(half) <= set(whole)
+    assert len(half) == -(-len(whole) // 2)
+    labels = data.samples.samples["label"]
+    shares = [labels[rows].value_counts(normalize=True).to_dict() for rows in (whole, half)]
+    assert shares[1] == pytest.approx(shares[0], abs=0.2)
+    assert list(half) == sorted(half)
+    assert len(data.labels("validation/2")) == len(data.counts("validation/2")) == len(half)

@@ -133,7 +133,7 @@ def test_what_train_py_lacks_is_listed_with_its_value():
         ({"mixing": CutMix(probability=0.5)}, {"cutmix": 1.0, "mixup": 0.0, "mixup_prob": 0.5}),
         ({"epochs": 4.5}, {"epochs": 3, "warmup_epochs": 2, "warmup_prefix": True}),
         ({"epochs": 0.2}, {"epochs": 1, "warmup_epochs": 0}),
-        ({"seed": -1}, {"seed": 2**31 - 1}),
+        ({"seed": 2**32 - 1}, {"seed": 2**31 - 1}),
         ({"numerics": Numerics(precision="bf16")}, {"amp": True, "amp_dtype": "bfloat16"}),
         ({"numerics": Numerics(grad_checkpointing=True)}, {"grad_checkpointing": True, "amp": False}),
         ({}, {"grad_checkpointing": False}),

@@ -28,7 +28,7 @@ def supervised(tmp_path, monkeypatch):
                 )
 
         monkeypatch.setattr(Supervisor, "_start_process", start)
-        return Supervisor(folder, "sqlite://", ("cpu",), **values)
+        return Supervisor(folder, ("cpu",), **values)
 
     return make
 
@@ -41,7 +41,7 @@ def watch(supervisor, at_tick=lambda _: None):
         at_tick(len(ticks))
         assert len(ticks) < 2000, "the study does not end"
 
-    supervisor.watch_workers(tick, period_seconds=0.01)
+    supervisor.watch_workers("sqlite://", tick, period_seconds=0.01)
     return len(ticks)
 
 
@@ -91,9 +91,9 @@ def test_an_error_that_was_told_is_raised_once(supervised):
 
 
 def test_a_wish_to_stop_reaches_the_worker_and_none_is_started_after_it(supervised):
-    supervisor = supervised("read line; exit 0", "touch restarted")
+    supervisor = supervised("read url; read line; exit 0", "touch restarted")
     watch(supervisor, lambda n: supervisor.stop() if n == 3 else None)
-    supervisor = supervised("read line; kill -9 $$", "sleep 60")
+    supervisor = supervised("read url; read line; kill -9 $$", "sleep 60")
     watch(supervisor, lambda n: supervisor.stop() if n == 3 else None)
     assert supervisor.replaced == 0
 
@@ -131,7 +131,7 @@ def test_the_worker_is_this_program_in_a_session_of_its_own(tmp_path, monkeypatc
     monkeypatch.setattr(supervisor_module.subprocess, "Popen", lambda command, **how: seen.update(how, command=command))
     folder = StudyFolder(tmp_path / "runs" / "tones")
     folder.make_folders()
-    Supervisor(folder, "sqlite:///x.db", ("cuda:1",), 5.0)._start_process("cuda:1")
+    Supervisor(folder, ("cuda:1",), 5.0)._start_process("cuda:1")
     assert seen["command"][:4] == [sys.executable, "-m", "automl", "worker"]
     assert "--supervised" in seen["command"]
     assert seen["command"][seen["command"].index("--deadline") + 1] == "5.0"

@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from automl.errors import StudyError
 from automl.recipe import Recipe
 from automl.study import pool, worker
+from automl.study.continuation import last_checkpoint
 from automl.study.setup import load_setup
 from automl.study.storage import open_study
 from automl.study.trial import Stop
-from automl.study.trial_record import recipe_of
+from automl.study.trial_record import best_trial, recipe_of
 from automl.study.worker import run_worker
 from tests.fixtures.studies import SPACE, entry
 
@@ -51,7 +52,9 @@ def test_a_study_is_trained_to_its_budget(new_study):
         assert trial.user_attrs["metrics"]["auc"] == pytest.approx(trial.value, abs=1e-6)
         assert trial.user_attrs["spent"]["epochs_done"] == 2
     assert max(trial.value for trial in study.trials) > 0.9
-    assert not list((folder.path / "trials").iterdir())
+    best = best_trial(study)
+    assert [*(folder.path / "trials").rglob("*.pt")] == [last_checkpoint(folder, best.number)]
+    assert [path.name for path in (folder.path / "trials").iterdir()] == [f"{best.number:04d}"]
     assert not folder.progress_file("cpu").exists()
 
 

@@ -1,4 +1,5 @@
 import itertools
+from itertools import pairwise
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from automl.recipe.learning import Cosine, OneCycle, StepLR, Wsd
-from automl.training.schedule import EIGHTHS, evaluation_steps, lr_factor, set_learning_rates
+from automl.training.schedule import EIGHTHS, RESTART_SCALE, evaluation_steps, lr_factor, set_learning_rates
 
 SCHEDULES = st.one_of(st.builds(kind, warmup=st.floats(0, 1)) for kind in (StepLR, Cosine, OneCycle)) | st.builds(
     Wsd, warmup=st.floats(0, 1), decay=st.floats(0.01, 1)
@@ -158,3 +159,15 @@ def test_a_long_run_is_reported_in_eighths_and_a_short_one_at_its_end():
 @pytest.mark.parametrize("total", [1, 2, 3, 5, 7])
 def test_very_short_runs(total):
     assert max(evaluation_steps(total, 100, 1000, 10)) == total
+
+
+@given(schedule=SCHEDULES, steps=st.integers(1, 500), percents=st.lists(st.integers(1, 99), unique=True, max_size=3))
+def test_after_a_restart_the_schedule_begins_anew_for_what_is_left(schedule, steps, percents):
+    restarts = tuple(percent / 100 for percent in sorted(percents))
+    bounds = [0, *(round(share * steps) for share in restarts), steps]
+    for number, (first, after) in enumerate(pairwise(bounds)):
+        for step in {first, (first + after) // 2, after - 1}:
+            if first <= step < after:
+                scale = RESTART_SCALE if number else 1
+                expected = scale * lr_factor(schedule, step - first, after - first)
+                assert lr_factor(schedule, step, steps, restarts) == expected
