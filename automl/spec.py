@@ -141,6 +141,8 @@ class StudySpec(Section):
     """Seed of splits, sampler and training."""
     device: str = "auto"
     """auto, cpu, cuda (every GPU) or cuda:1."""
+    warm_start: str | None = None
+    """Earlier study, beside this one, whose three best recipes are tried before the known-good ones. Default: none."""
     storage: str | None = None
     """Optuna storage URL, such as mysql://host/db. Default: a file in RUNS/STUDY/."""
     weights_dir: Path | None = Field(None, json_schema_extra=_POOL)
@@ -169,11 +171,13 @@ class StudySpec(Section):
         values = load_yaml(path) or {}
         if not isinstance(values, dict):
             raise SpecError(f"{path}: a study spec is a mapping, got {type(values).__name__}")
-        return cls.from_mapping(merge(values, overrides or {}), str(path))
+        return cls.from_mapping(merge(values, overrides or {}), str(path), overrides)
 
     @classmethod
-    def from_mapping(cls, values: dict[str, Any], source: str = "study spec") -> "StudySpec":
-        """Validates a nested mapping.
+    def from_mapping(
+        cls, values: dict[str, Any], source: str = "study spec", flags: dict[str, Any] | None = None
+    ) -> "StudySpec":
+        """Validates a nested mapping; of a value that is in `flags`, nested alike, an error names its flag.
 
         Raises:
             SpecError: With every mistake, one a line.
@@ -181,11 +185,27 @@ class StudySpec(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as exc:
-            raise SpecError(describe_errors(exc, source)) from exc
+            raise SpecError(describe_errors(exc, source, _name_flags(flags or {}))) from exc
 
     def to_yaml(self) -> str:
         """Writes the spec as YAML that `load` reads back to an equal spec."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _name_flags(given: dict[str, Any]) -> dict[tuple[str, ...], str]:
+    """Returns the flags of given values, by the place of the value in the spec."""
+    flags = {}
+    for name, value in given.items():
+        field = StudySpec.model_fields.get(name)
+        parts = getattr(field.annotation, "model_fields", None) if field else None
+        is_section = parts and isinstance(value, dict)
+        for place, known in (
+            {(name, key): parts.get(key) for key in value}.items() if is_section else [((name,), field)]
+        ):
+            extra = known.json_schema_extra if known else None
+            named = extra.get("flag") if isinstance(extra, dict) else None
+            flags[place] = str(named or f"--{place[-1].replace('_', '-')}")
+    return flags
 
 
 def list_shipped_specs() -> list[str]:

@@ -71,7 +71,7 @@ def test_its_command_stands_at_its_top_and_in_the_readme(name: str) -> None:
     assert command in (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["throughput", "overhead", "peers"])
+@pytest.mark.parametrize("name", ["throughput", "overhead", "peers/compare"])
 def test_help_explains(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         load(name).main(["--help"])
@@ -143,12 +143,38 @@ def test_overhead_counts_what_a_storage_is_asked(tmp_path: Path) -> None:
     assert "1 commits" in meter.in_fit.line(2)
 
 
-def test_the_peer_tells_the_best_so_far() -> None:
-    found = [(100.0, 0.7), (400.0, 0.9), (500.0, 0.8)]
-    assert list(load("peers").best_at(found, (1, 5, 10))) == [(1, None), (5, 0.7), (10, 0.9)]
+def test_the_yardstick_counts_the_best_so_far_of_each_seed() -> None:
+    compare = load("peers/compare")
+    run = {"task": "faces", "images": 0, "version": "", "minutes": 20.0}
+    scores = {0: [(30, 0.7), (200, 0.96), (500, 0.8)], 1: [(100, 0.9)], 2: [(200, 0.953)]}
+    rows = [
+        compare.Row(**run, who="automl", seed=seed, split="validation", seconds=float(seconds), auc=auc)
+        for seed, found in scores.items()
+        for seconds, auc in found
+    ]
+    rows.append(compare.Row(**run, who="automl", seed=0, split="holdout", seconds=1200.0, auc=0.99))
+    line = list(compare.summarise(rows))[-1]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:3] == ["faces, all images", "automl", "3"]
+    assert cells[3:6] == [".700", ".800 (.700–.900)", ".953 (.900–.960)"]
+    assert cells[-3:] == ["", "200 s (2 of 3)", ".990"]  # 40 minutes were not run
 
 
-def test_the_peer_reads_the_ffdi_layout(tmp_path: Path) -> None:
-    (tmp_path / "valset_label.txt").write_text("img_name,target\na.jpg,1\nb.jpg,0\n")
-    rows = load("peers").read_labels(tmp_path, "valset")
-    assert rows == [(str(tmp_path / "valset/a.jpg"), 1), (str(tmp_path / "valset/b.jpg"), 0)]
+def test_the_yardstick_reads_what_each_runner_prints() -> None:
+    compare = load("peers/compare")
+    lines = {
+        "SCORE 0.95125 trial 3 resnet18 epoch 1 of 4": 0.95125,
+        "trial 0 complete: auc 0.9709 mobilenetv2_100.ra_in1k 224 px 4.5 epochs in 1m30s": 0.9709,
+        "Epoch 0, global step 7: 'val_roc_auc' reached 0.81530 (best 0.81530), saving model": 0.8153,
+    }
+    for line, auc in lines.items():
+        assert float(next(filter(None, compare._SCORE.search(line).groups()))) == auc
+    assert compare._SCORE.search("trial 2 pruned: auc 0.8181 after 1.09 of 2.2 epochs is behind") is None
+
+
+def test_the_yardstick_goes_on_where_it_was(tmp_path: Path) -> None:
+    compare, path = load("peers/compare"), tmp_path / "rows.csv"
+    row = compare.Row("faces", 200, "recipe", "abc", 1, 20.0, "validation", 12.5, 0.9)
+    compare.append_rows(path, [row])
+    compare.append_rows(path, [row])
+    assert compare.read_rows(path) == [row, row]

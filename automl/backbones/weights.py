@@ -40,6 +40,8 @@ def find_weights(backbone: str, weights_dir: Path | None, *, hub: bool) -> Weigh
 
     architecture, tag = split_model_name_tag(backbone)
     cfg = get_pretrained_cfg(backbone, allow_unregistered=False) if is_model(architecture) else None
+    if weights_dir is not None and not weights_dir.is_dir():
+        raise WeightsError(f"--weights-dir {weights_dir} is not a folder; give one that holds safetensors files")
     if weights_dir is not None:
         default = get_pretrained_cfg(architecture) if cfg else None
         is_default = not tag or (default is not None and default.tag == tag)

@@ -37,7 +37,7 @@ def data(
     from automl.data.summary import summarise, with_near_copies
     from automl.spec import StudySpec, merge
 
-    spec = StudySpec.from_mapping(merge(settings, {"data": {"path": path}}), "automl data")
+    spec = StudySpec.from_mapping(merge(settings, {"data": {"path": path}}), "automl data", settings)
     dataset = open_dataset(spec.data, spec.seed)
     with progress_bar("reading") as progress:
         summary = summarise(dataset, progress)

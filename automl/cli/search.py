@@ -34,3 +34,5 @@ def search(
     with SearchProgress() as progress:
         result = automl.search(spec=spec, runs=runs, confirm=confirm, reporter=progress, **settings)
     print_result(result)
+    if result.interrupted:
+        raise typer.Exit(130)

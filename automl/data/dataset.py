@@ -77,6 +77,8 @@ def open_dataset(spec: DataSpec, seed: int) -> Dataset:
         DataError: If it cannot be understood or used: no media files, missing ones, one class only, too few samples.
         SpecError: If a flag names a class that does not exist.
     """
+    if spec.face_model is not None and not spec.face_model.expanduser().is_file():
+        raise SpecError(f"--face-model {spec.face_model} is not a file; give YuNet's ONNX file, or leave it out")
     listing = list_samples(spec)
     table, left_out = _without_small_classes(listing.table, spec.min_class_samples)
     names = set(table["label"])

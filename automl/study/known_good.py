@@ -1,4 +1,7 @@
-"""The known-good recipes of a search space, put first into a study; they show all of long pictures where they can."""
+"""What is tried first in a study: known-good recipes of its space, and the best ones of an earlier study.
+
+The known-good ones show all of long pictures where they can.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,15 +9,22 @@ from typing import Any
 import optuna
 
 from automl.data.picture_shapes import cut_off_note, mostly_long
+from automl.errors import StudyError
 from automl.media.kinds import Medium
 from automl.space.nodes import Branches, Choice, Constant, Group
 from automl.space.space import Space
+from automl.study.folder import StudyFolder
 from automl.study.setup import StudySetup
+from automl.study.storage import open_study
+from automl.study.trial_record import best_first, read_study_record, read_trial_record
 from automl.training.schedule import VALIDATION_SHARE
 from automl.views.frame import Frame
 from automl.views.registry import View
 
 _CROP, _FIT, _WHOLE = "augmentation.crop", "view.frame.fit", "squash"
+_EARLIER = 3
+"""Recipes taken from an earlier study."""
+
 _LEAST_SHARE = 0.6
 """Of a known-good recipe's epochs: cut to less, it is not the recipe that is known to be good."""
 
@@ -58,6 +68,34 @@ def enqueue_known_good(study: optuna.Study, setup: StudySetup, sizes: Sizes) -> 
             enqueued.append((rest, planned))
             study.enqueue_trial(params, user_attrs={"known_good": good["tier"]})
     return left_out
+
+
+def enqueue_earlier(study: optuna.Study, setup: StudySetup, earlier: StudyFolder) -> list[str]:
+    """Enqueues the best recipes of an earlier study in a study without trials.
+
+    Returns:
+        What was enqueued and what was not, one line each.
+
+    Raises:
+        StudyError: If there is no such study, none of its trials is complete, or it searched another space.
+    """
+    other = open_study(earlier)
+    if read_study_record(other).space != setup.space.text:
+        raise StudyError(f"--warm-start {earlier.name}: that study searched another space; give the same --space")
+    best = best_first(other)[:_EARLIER]
+    if not best:
+        raise StudyError(f"--warm-start {earlier.name}: that study has no complete trial")
+    lines = []
+    for trial in best:
+        name = read_trial_record(trial).backbone
+        rank = next((rank for rank, entry in enumerate(setup.pool.entries) if entry.backbone == name), None)
+        if rank is None:
+            lines.append(f"not tried: trial {trial.number} of {earlier.name}, because {name} is not in the pool")
+            continue
+        params = trial.params | ({"backbone": rank} if isinstance(trial.params.get("backbone"), int) else {})
+        study.enqueue_trial(params, user_attrs={"known_good": "earlier"})
+        lines.append(f"tried first: the recipe of trial {trial.number} of {earlier.name} ({name})")
+    return lines
 
 
 def show_all(space: Space, sizes: Sizes, media: Medium, params: Mapping[str, Any]) -> dict[str, Any]:

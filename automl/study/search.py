@@ -22,7 +22,7 @@ from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
 from automl.spec import StudySpec, merge
 from automl.study.confirm import Confirmation, confirm, load_confirmation
 from automl.study.folder import StudyFolder, study_name
-from automl.study.known_good import describe_crops, enqueue_known_good, show_all_frames
+from automl.study.known_good import describe_crops, enqueue_earlier, enqueue_known_good, show_all_frames
 from automl.study.samplers import make_pruner
 from automl.study.setup import (
     StudySetup,
@@ -42,6 +42,9 @@ from automl.views.registry import View
 if TYPE_CHECKING:
     import pandas as pd
 
+_LOOK_SECONDS = 3.0
+"""Between two looks for trials that have ended."""
+
 _SHOWN = 5
 """Unreadable files, and leaks, that are named."""
 
@@ -54,6 +57,8 @@ class SearchResult:
     folder: StudyFolder
     setup: StudySetup = field(repr=False)
     """Data, space and pool."""
+    interrupted: bool = False
+    """Whether somebody stopped it (Ctrl-C) before its budget was spent."""
 
     @property
     def metric(self) -> str:
@@ -126,11 +131,15 @@ def search(
         raise SpecError(f"confirm is how many recipes are trained again, 0 or more; got {confirm}")
     budget = {"gpu_mem": gpu_mem, "trials": trials, "timeout": timeout}
     given: dict[str, Any] = {"budget": {key: value for key, value in budget.items() if value is not None}}
+    twice = given["budget"].keys() & dict(overrides.get("budget") or {}).keys()
+    if twice:
+        raise SpecError(f"{', '.join(sorted(twice))} is given twice: by itself, and in budget; give it once")
     if data is not None:
         given["data"] = data if isinstance(data, dict) else {"path": data}
     given = merge(given, overrides)
     if isinstance(spec, StudySpec):
-        resolved = StudySpec.from_mapping(merge(spec.model_dump(), given)) if given != {"budget": {}} else spec
+        merged = merge(spec.model_dump(), given)
+        resolved = StudySpec.from_mapping(merged, flags=given) if given != {"budget": {}} else spec
     else:
         resolved = StudySpec.load(spec or ("demo" if data is None else "default"), given)
     return _Search(resolved, Path(runs).expanduser(), reporter or ConsoleReporter(), started, confirm).run_study()
@@ -154,6 +163,8 @@ class _Search:
     stopping: bool = False
     written: int = -1
     """Trials that had ended when the results were last written."""
+    look_at: float = 0.0
+    """When the storage is looked into next."""
 
     def __post_init__(self) -> None:
         self.print_line = self.reporter.print_line
@@ -191,7 +202,7 @@ class _Search:
                 confirm(folder.name, top=top, timeout=left, device=self.spec.device, runs=runs, reporter=self.reporter)
             except AutomlError as exc:  # it takes nothing from the search
                 self.print_line(f"warning: not confirmed: {exc}")
-        return result
+        return replace(result, interrupted=self.stopping)
 
     def _open_or_create(self, dataset: Dataset, folder: StudyFolder, devices: tuple[str, ...]) -> SearchResult:
         """Opens the study again after checking that it is the same, or creates it."""
@@ -223,6 +234,9 @@ class _Search:
             crops = describe_crops(setup.space, sizes, setup.dataset.media)
             if crops:
                 self.print_line(crops)
+            if spec.warm_start:
+                for line in enqueue_earlier(study, setup, StudyFolder(self.runs / spec.warm_start)):
+                    self.print_line(line)
             for reason in enqueue_known_good(study, setup, sizes):
                 self.print_line(f"not tried first: the known-good recipe {reason}")
         return SearchResult(study, folder, setup)
@@ -269,6 +283,9 @@ class _Search:
         """Shows where the study is, and keeps `best.yaml` and `trials.csv` current."""
         try:
             self.reporter.show_study(result, deadline, self.stopping)
+            if time.monotonic() < self.look_at:  # reading every trial twice a second took a hundredth of a core
+                return
+            self.look_at = time.monotonic() + _LOOK_SECONDS
             ended = sum(trial.state.is_finished() for trial in result.study.get_trials(deepcopy=False))
             if ended != self.written:
                 self.written = ended

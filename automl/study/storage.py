@@ -224,6 +224,9 @@ def open_study(folder: StudyFolder, storage: str | None = None, patience: Patien
     if storage == folder.storage_url and not folder.database.exists():
         known = ", ".join(other.name for other in list_studies(folder.path.parent)) or "none"
         raise StudyError(f"no study {folder.name!r} in {folder.path.parent}; studies there: {known}")
+    url = make_url(storage) if "://" in storage else None
+    if url is not None and url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
+        raise StudyError(f"no study {folder.name!r}: there is no file {url.database}")  # SQLite would make an empty one
     try:
         return optuna.load_study(study_name=folder.name, storage=open_storage(storage, patience))
     except KeyError as exc:

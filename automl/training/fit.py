@@ -194,7 +194,8 @@ class _Run:
         if self.recipe.restarts:
             return {self.total: EIGHTHS}  # the schedule has just begun anew: what is in between tells nothing
         images = len(self.data.labels("train")), int(self.data.counts(self.evaluated).sum())
-        return evaluation_steps(self.total, self.recipe.epochs, *images)
+        share = 0.5 if self._choose_early_split(self.evaluated) != self.evaluated else 1.0
+        return evaluation_steps(self.total, self.recipe.epochs, *images, early_share=share)
 
     def load_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         """Loads what is left to train on: this process's share of each batch."""

@@ -125,12 +125,12 @@ SCHEDULES: dict[type[Part], Callable[..., float]] = {
 """The function that computes each schedule of a recipe: of 0 <= step < steps, and the schedule's fields."""
 
 
-EARLY_SHARE = 0.5
-"""Of a large validation split, what a look before the end takes."""
-
-
-def evaluation_steps(total_steps: int, epochs: float, train_images: int, validation_images: int) -> dict[int, int]:
+def evaluation_steps(
+    total_steps: int, epochs: float, train_images: int, validation_images: int, early_share: float = 1.0
+) -> dict[int, int]:
     """Chooses after which optimizer steps to validate: at each eighth, or at fewer where that would cost too much.
+
+    All but the last look take `early_share` of the validation images.
 
     Returns:
         The eighth (1 … 8) by the number of steps done; the last step is always in it. It depends on counts only,
@@ -138,7 +138,7 @@ def evaluation_steps(total_steps: int, epochs: float, train_images: int, validat
     """
     affordable = VALIDATION_SHARE * epochs * _TRAINING_FACTOR * train_images / validation_images
     eighths = next(
-        chosen for chosen in _EIGHTHS_CHOICES if affordable >= 1 + EARLY_SHARE * (len(chosen) - 1) or len(chosen) == 1
+        chosen for chosen in _EIGHTHS_CHOICES if affordable >= 1 + early_share * (len(chosen) - 1) or len(chosen) == 1
     )
     return eighth_steps(total_steps, eighths)
 

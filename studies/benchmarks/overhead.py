@@ -57,17 +57,17 @@ class Moments:
     def print_line(self, line: str) -> None:
         """Prints the line, and remembers when a stage was reached."""
         print(line, flush=True)
-        if line.startswith("choosing the backbones"):
+        if line.startswith(("timing ", "measuring ", "pool 0:")) and not self.decoded:
             self.decoded = time.time()
-        elif line.startswith("pool 0:"):
+        if line.startswith("pool 0:"):
             self.chosen = time.time()
 
-    def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    def show_progress(self, label: str) -> AbstractContextManager[Callable[[int, int], None]]:
         """Draws nothing."""
-        self.print_line(what)
+        self.print_line(label)
         return nullcontext(lambda _done, _total: None)
 
-    def tick(self, result: Any, deadline: float | None, stopping: bool) -> None:
+    def show_study(self, result: Any, deadline: float | None, stopping: bool) -> None:
         """Shows nothing."""
 
 

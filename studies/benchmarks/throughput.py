@@ -13,6 +13,10 @@ Two times are compared, both without validation:
   waits for;
 - `step`: all training steps alone (`Evaluation.train_seconds` in fit), without waiting for a batch.
 
+With `--plain`, `fit` runs as in a search's worker, whose process keeps the memory it frees
+(`automl.devices.keep_freed_memory`), and the bare loop in a process as Python starts it: what a search is worth to
+somebody who writes the loop.
+
 Checkpoints and reports, which the bare loop does not have, are left out here; `overhead.py` counts them.
 """
 
@@ -181,7 +185,7 @@ def _train(args: argparse.Namespace) -> Measured:
     from automl.recipe import Numerics
     from automl.spec import DataSpec
 
-    if args.device == "cpu":
+    if args.device == "cpu" and not (args.plain and args.way == "bare"):
         keep_freed_memory()  # as a search's worker does
     dataset = open_dataset(DataSpec(path=args.data), 0)
     data = ImageData(dataset, build_cache(dataset, 256), loaders=0 if args.device == "cpu" else 4)
@@ -228,6 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="default: the fastest")
     parser.add_argument("--memory-format", choices=["contiguous", "channels_last"], help="default: the fastest")
+    parser.add_argument("--plain", action="store_true", help="the bare loop's process is left as Python starts it")
     parser.add_argument("--way", choices=_WAYS, help=argparse.SUPPRESS)  # what a child process is told
     return parser
 

@@ -96,7 +96,7 @@ def test_shipped_known_good_recipes_cover_the_tiers_and_resolve_fully(image: Spa
     assert [good["tier"] for good in image.known_good] == list(TIERS)
     assert {good["backbone"] for good in image.known_good} == set(POOL_TIERS)
     ranks = {"best": 0, "fastest": 3, "affordable": 1}
-    assert [params["backbone"] for params in image.find_known_good_params(ranks)] == [3, 1, 0]
+    assert [params["backbone"] for params in image.find_known_good_params(ranks)] == [3, 3, 1, 0]
     for params in image.find_known_good_params(ranks):
         values = image.suggest_recipe(
             optuna.trial.FixedTrial(params), backbones=4, self_blend=True

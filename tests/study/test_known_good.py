@@ -2,11 +2,19 @@ import re
 
 import pytest
 
+from automl.errors import StudyError
 from automl.space.space import load_space, parse_space
-from automl.study.known_good import describe_crops, enqueue_known_good, show_all, show_all_frames
+from automl.study.known_good import (
+    describe_crops,
+    enqueue_earlier,
+    enqueue_known_good,
+    show_all,
+    show_all_frames,
+)
 from automl.study.setup import load_setup
 from automl.views.frame import Frame
 from automl.views.mel import Mel
+from tests.fixtures.studies import entry
 
 TALL, CAMERA = [(80, 480)] * 40, [(640, 480)] * 40
 MIXED = CAMERA[:30] + TALL[:10]
@@ -104,3 +112,62 @@ def test_a_study_begins_with_all_of_long_images(new_study, sizes, crop):
     (trial,) = study.get_trials()
     assert trial.system_attrs["fixed_params"] == {"backbone": 0, "augmentation.crop": crop}
     assert trial.user_attrs["known_good"] == "quick"
+
+
+def test_the_best_recipes_of_an_earlier_study_come_first(new_study):
+    other = entry(backbone="test_resnet.r160_in1k", score=2.0)
+    earlier, folder = new_study(name="earlier", pool=[entry(), other])
+    for number, value in enumerate((0.7, 0.9, 0.8, 0.6, 0.95)):
+        earlier.enqueue_trial({"backbone": number % 2, "learning_rate": 1e-3 * (number + 1)})
+        trial = earlier.ask()
+        trial.set_user_attr("backbone", ("test_byobnet.r160_in1k", "test_resnet.r160_in1k")[number % 2])
+        trial.suggest_int("backbone", 0, 1)
+        trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True)
+        earlier.tell(trial, value)
+    study, new = new_study(name="later", pool=[other])
+    lines = enqueue_earlier(study, load_setup(study, new), folder)
+    assert [trial.system_attrs["fixed_params"] for trial in study.get_trials()] == [
+        {"backbone": 0, "learning_rate": 2e-3}
+    ]
+    assert len(lines) == 3
+    assert "trial 4 of earlier, because test_byobnet.r160_in1k is not in the pool" in lines[0]
+    assert study.get_trials()[0].user_attrs["known_good"] == "earlier"
+
+
+def test_an_earlier_study_of_another_space_or_without_a_result_is_refused(new_study):
+    _, empty = new_study(name="empty")
+    study, folder = new_study(name="later")
+    setup = load_setup(study, folder)
+    with pytest.raises(StudyError, match="no complete trial"):
+        enqueue_earlier(study, setup, empty)
+    _, unlike = new_study(name="unlike", space="backbone: {pool: {}}")
+    with pytest.raises(StudyError, match="searched another space"):
+        enqueue_earlier(study, setup, unlike)
+
+
+GOOD = """backbone: {pool: {}}
+image_size: 32
+learning_rate: {float: [1e-4, 1e-2], log: true}
+epochs: {ordered: [2, 4, 12]}
+known_good:
+- {tier: minutes, backbone: fastest, learning_rate: 1e-3, epochs: 2}
+- {tier: quick, backbone: fastest, learning_rate: 1e-3, epochs: 4}
+- {tier: medium, backbone: fastest, learning_rate: 2e-3, epochs: 12}
+"""
+
+
+@pytest.mark.parametrize(
+    ("epochs_in_time", "tried", "left_out"),
+    [(100, [2, 4, 12], ""), (2.5, [2], "same as another|2.5 of its 12"), (8, [2, 4, 12], ""), (0.5, [2], "its 12")],
+)
+def test_recipes_that_would_be_cut_short_or_be_the_same_are_not_tried(new_study, epochs_in_time, tried, left_out):
+    seconds = 0.001 * 34 * 1.1 * epochs_in_time
+    study, folder = new_study(space=GOOD, setup={"trial_seconds": seconds})
+    setup = load_setup(study, folder)
+    train = int((setup.dataset.samples["split"] == "train").sum())
+    assert train == 34
+    reasons = enqueue_known_good(study, setup, CAMERA)
+    lengths = [setup.space.decode_params(trial.system_attrs["fixed_params"])["epochs"] for trial in study.get_trials()]
+    assert lengths == tried
+    assert len(reasons) == 3 - len(tried)
+    assert not left_out or any(re.search(left_out, reason) for reason in reasons)

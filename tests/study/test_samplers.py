@@ -36,7 +36,7 @@ def behind(study, reported):
 
 def test_the_kinds_report_as_they_are_said_to():
     for epochs, eighths in KINDS.items():
-        assert tuple(evaluation_steps(800, epochs, 700, 300).values()) == eighths
+        assert tuple(evaluation_steps(800, epochs, 700, 270, early_share=0.5).values()) == eighths
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])

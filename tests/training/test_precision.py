@@ -32,7 +32,7 @@ def clock(monkeypatch):
 def test_the_fastest_wins(clock, fastest):
     clock[0][fastest] = 0.8
     timing = best_numerics(RECIPE, 2, "cpu")
-    assert timing == Timing(*fastest, train_seconds=0.05, evaluation_seconds=0.0125, image_size=32)
+    assert timing == Timing(*fastest, train_seconds=0.1, evaluation_seconds=0.025, image_size=32)
     assert timing.numerics(4) == Numerics(precision=fastest[0], memory_format=fastest[1], micro_batch_size=4)
 
 
@@ -69,7 +69,7 @@ def test_another_size_batch_or_backbone_is_timed_anew(clock):
     best_numerics(RECIPE, 2, "cpu")
     best_numerics(RECIPE.model_copy(update={"image_size": 64}), 2, "cpu")
     best_numerics(RECIPE.model_copy(update={"backbone": "test_resnet"}), 2, "cpu")
-    best_numerics(RECIPE, 2, "cpu", batch_size=8)
+    best_numerics(RECIPE, 2, "cpu", batch_size=4)
     assert len(list((cache_dir() / "timings").iterdir())) == 4
 
 
