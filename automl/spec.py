@@ -198,10 +198,9 @@ def _name_flags(given: dict[str, Any]) -> dict[tuple[str, ...], str]:
     for name, value in given.items():
         field = StudySpec.model_fields.get(name)
         parts = getattr(field.annotation, "model_fields", None) if field else None
-        is_section = parts and isinstance(value, dict)
-        for place, known in (
-            {(name, key): parts.get(key) for key in value}.items() if is_section else [((name,), field)]
-        ):
+        inner = {key: parts.get(key) for key in value} if parts and isinstance(value, dict) else None
+        places = {(name,): field} if inner is None else {(name, key): known for key, known in inner.items()}
+        for place, known in places.items():
             extra = known.json_schema_extra if known else None
             named = extra.get("flag") if isinstance(extra, dict) else None
             flags[place] = str(named or f"--{place[-1].replace('_', '-')}")

@@ -215,7 +215,7 @@ def print_next_commands(folder: "StudyFolder", *, has_best: bool, confirmed: boo
     if has_best:
         steps.append((folder.command_line("train"), f"a model of the {'confirmed' if confirmed else 'best'} recipe"))
         predict = f"automl predict models/{folder.name} --data DIR --out submission.csv"
-        steps.append((predict, "predictions of that model"))
+        steps.append((predict, "predictions of that model; --tta flip is mostly a little better"))
     steps.append((folder.command_line("dashboard"), "every trial in the browser"))
     width = max(len(command) for command, _ in steps)
     print_line(title="\nnext")

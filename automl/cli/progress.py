@@ -174,7 +174,8 @@ def describe_trial(row: TrialRow, metric: str) -> str:
     view = f"{row.view}, " if row.view != "image" else ""
     network = f" {view}{row.backbone}" + (f" {row.image_size} px" if row.image_size else "")
     length = f" {row.epochs:.3g} epochs" if row.epochs and row.state == "complete" else ""
+    longer = f", trial {row.continues} for longer" if row.continues is not None else ""
     duration = f" in {format_seconds(row.seconds)}" if row.seconds else ""
     memory = f", out of memory {row.out_of_memory} ×" if row.out_of_memory else ""
     reason = f" ({row.reason})" if row.reason else ""
-    return f"trial {row.number} {row.state}:{value}{network}{length}{duration}{memory}{reason}"
+    return f"trial {row.number} {row.state}:{value}{network}{length}{longer}{duration}{memory}{reason}"

@@ -193,6 +193,8 @@ class TrialRow:
     view: str = "image"
     out_of_memory: int = 0
     """How often memory ran out; up to two times the trial goes on with smaller micro-batches."""
+    continues: int | None = None
+    """The trial that it trained for longer."""
 
 
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -227,6 +229,7 @@ def trial_rows(trials: list[FrozenTrial], maximize: bool = True, running: str = 
             known_good=record.known_good,
             view=record.view,
             out_of_memory=len(record.out_of_memory),
+            continues=record.continues,
         )
         rows.append(row)
     return rows
