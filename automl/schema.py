@@ -22,22 +22,22 @@ class Part(BaseModel):
 def describe_errors(exc: ValidationError, source: str, flags: Mapping[tuple[str, ...], str] | None = None) -> str:
     """Writes pydantic's errors one a line: where, what was given, what would be right.
 
-    `flags` are the values that came by a flag, by their place: of these, the flag is named in place of the source.
+    `flags` are the values that came by a flag, by their path: of these, the flag is named in place of the source.
     """
     lines = []
     for item in exc.errors():
-        place = tuple(str(part) for part in item["loc"])
-        flag = next((flag for known, flag in (flags or {}).items() if place[: len(known)] == known), None)
-        where = flag or f"{source}: {'.'.join(place) or '(whole)'}"
+        path = tuple(str(part) for part in item["loc"])
+        flag = next((flag for known, flag in (flags or {}).items() if path[: len(known)] == known), None)
+        where = flag or f"{source}: {'.'.join(path) or '(whole)'}"
         message = _describe_mistake(item)
         # the message of a whole part names what is wrong in it: the part itself would be too long to read
         whole = item["type"] == "value_error" and isinstance(item["input"], dict)
-        told = item["type"] in _TOLD or repr(item["input"]) in message
-        lines.append(f"{where}: {message}" + ("" if whole or told else f" (got {item['input']!r})"))
+        complete = item["type"] in _COMPLETE or repr(item["input"]) in message
+        lines.append(f"{where}: {message}" + ("" if whole or complete else f" (got {item['input']!r})"))
     return "\n".join(lines)
 
 
-_TOLD = ("missing", "union_tag_invalid")
+_COMPLETE = ("missing", "union_tag_invalid")
 """Kinds of mistakes whose message holds all there is to say."""
 
 

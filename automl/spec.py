@@ -193,17 +193,17 @@ class StudySpec(Section):
 
 
 def _name_flags(given: dict[str, Any]) -> dict[tuple[str, ...], str]:
-    """Returns the flags of given values, by the place of the value in the spec."""
+    """Returns the flags of given values, by the path of the value in the spec."""
     flags = {}
     for name, value in given.items():
         field = StudySpec.model_fields.get(name)
         parts = getattr(field.annotation, "model_fields", None) if field else None
         inner = {key: parts.get(key) for key in value} if parts and isinstance(value, dict) else None
-        places = {(name,): field} if inner is None else {(name, key): known for key, known in inner.items()}
-        for place, known in places.items():
+        paths = {(name,): field} if inner is None else {(name, key): known for key, known in inner.items()}
+        for path, known in paths.items():
             extra = known.json_schema_extra if known else None
             named = extra.get("flag") if isinstance(extra, dict) else None
-            flags[place] = str(named or f"--{place[-1].replace('_', '-')}")
+            flags[path] = str(named or f"--{path[-1].replace('_', '-')}")
     return flags
 
 

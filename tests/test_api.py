@@ -103,10 +103,10 @@ def test_what_is_given_wins_over_a_spec(tmp_path):
     ("given", "error", "message"),
     [
         ({"data": "/no/such/folder"}, DataError, "/no/such/folder"),
-        ({"gpu_mem": "lots"}, SpecError, "budget.gpu_mem"),
+        ({"gpu_mem": "lots"}, SpecError, "--gpu-mem: not a size"),
         ({"gpu_mem": "90%", "device": "cpu"}, SpecError, "there is no GPU here; give a size like 16GB"),
-        ({"timeout": "soon"}, SpecError, "budget.timeout"),
-        ({"trials": 0}, SpecError, "budget.trials"),
+        ({"timeout": "soon"}, SpecError, "--timeout: not a duration"),
+        ({"trials": 0}, SpecError, "--trials: input should"),
         ({"device": "cuda:97"}, StudyError, "no device 'cuda:97' here; there is: cpu"),
         ({"storage": "study.db"}, StudyError, "not a storage"),
         ({"spec": "nonesuch"}, SpecError, "nonesuch"),

@@ -165,7 +165,8 @@ def test_the_yardstick_reads_what_each_runner_prints() -> None:
     lines = {
         "SCORE 0.95125 trial 3 resnet18 epoch 1 of 4": 0.95125,
         "trial 0 complete: auc 0.9709 mobilenetv2_100.ra_in1k 224 px 4.5 epochs in 1m30s": 0.9709,
-        "Epoch 0, global step 7: 'val_roc_auc' reached 0.81530 (best 0.81530), saving model": 0.8153,
+        "│ val_roc_auc                         0.79258 │": 0.79258,
+        "Current best trial: 059a64f0 with val_roc_auc=0.84615 and params={}": 0.84615,
     }
     for line, auc in lines.items():
         assert float(next(filter(None, compare._SCORE.search(line).groups()))) == auc

@@ -8,6 +8,7 @@ from typing import Any
 
 from automl.recipe import Recipe
 from automl.space.fields import LIFTABLE, STUDY_FIELDS
+from automl.space.space import TIERS
 
 Schema = dict[str, Any]
 
@@ -29,7 +30,7 @@ def make_schema() -> Schema:
     pool = _object_of("pool", {"type": "object", "maxProperties": 0})
     choices = [{"type": "string"}, pool, _object_of("choice", names)]
     forms = "{pool: {}}, one name, or {choice: [2 to 8 names]}"
-    tier = {"enum": ["quick", "medium", "long"]}
+    tier = {"enum": list(TIERS)}
     good = {"type": "object", "properties": {"tier": tier}, "required": ["tier"]}
     properties["backbone"] = {"description": forms, "anyOf": choices}
     tried = "Partial recipes that are tried first."

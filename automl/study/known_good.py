@@ -45,11 +45,12 @@ def enqueue_known_good(study: optuna.Study, setup: StudySetup, sizes: Sizes) -> 
         The tiers that were left out, each with the reason.
     """
     train = int((setup.dataset.samples["split"] == "train").sum())
+    image_sizes = setup.space.image_sizes()
+    usual_size = image_sizes[len(image_sizes) // 2]
     enqueued: list[tuple[dict[str, Any], float]] = []
     left_out = []
     for number, good in enumerate(setup.space.known_good):
-        recipe = {"image_size": 224, "epochs": 5} | good
-        size, epochs = int(recipe["image_size"]), float(recipe["epochs"])
+        size, epochs = int(good.get("image_size", usual_size)), float(good.get("epochs", 5))
         affordable = setup.pool.affordable_rank(size, train * epochs, setup.trial_seconds)
         ranks = {"best": 0, "fastest": setup.pool.fastest_rank(), "affordable": affordable}
         params = setup.space.find_known_good_params(ranks, lambda drawn: setup.pool.entry_of(drawn).restriction)[number]

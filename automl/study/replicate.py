@@ -26,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 from automl.backbones.weights import make_model
 from automl.data.loader import ImageData
 from automl.devices import find_devices, open_device
-from automl.errors import DataError, StudyError, WeightsError, first_line
+from automl.errors import DataError, RecipeError, StudyError, WeightsError, first_line
 from automl.files import write_atomically
 from automl.gpu.budget import decide_budget
 from automl.gpu.probe import read_context_bytes
@@ -196,10 +196,16 @@ class ReplicateRunner:
     # --- what to train ----------------------------------------------------------------------------------------------
 
     def best_trials(self, kind: Callable[[Recipe], str], most: int | None = None) -> list[FrozenTrial]:
-        """Finds the best complete trial of each kind of recipe, best first; decodes what their views show."""
+        """Finds the best complete trial of each kind of recipe, best first; decodes what their views show.
+
+        A trial that is a better one's beginning is a part of it, not a recipe of its own.
+        """
         best: dict[str, FrozenTrial] = {}
+        beginnings: set[int | None] = set()
         for trial in best_first(self.study):
-            best.setdefault(kind(recipe_of(trial)), trial)
+            if trial.number not in beginnings:
+                best.setdefault(kind(recipe_of(trial)), trial)
+            beginnings.add(read_trial_record(trial).continues)
         if not best:
             raise StudyError(f"study {self.folder.name} has no complete trial; continue it with automl search")
         trials = list(best.values())[:most]
@@ -364,11 +370,15 @@ class ReplicateRunner:
 
 
 def is_same_training(recipe: Recipe, other: dict[str, Any]) -> bool:
-    """Compares a recipe with another one's plain data: the same but for the micro-batch, which a budget decides."""
-    one = json.loads(recipe.model_dump_json())
-    for values in (one, other):
-        values["numerics"].pop("micro_batch_size", None)
-    return bool(one == other)
+    """Compares a recipe with another one's plain data: the same but for the micro-batch, which a budget decides.
+
+    Fields that the other one lacks, as of an earlier version, stand at their defaults.
+    """
+    try:
+        written = Recipe.from_mapping(other)
+    except RecipeError:
+        return False
+    return recipe.with_numerics(micro_batch_size=None) == written.with_numerics(micro_batch_size=None)
 
 
 def resolve_budget(

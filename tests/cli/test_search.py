@@ -129,7 +129,7 @@ def test_ctrl_c_parks_and_the_same_command_goes_on(command, surroundings, tmp_pa
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 0, printed
+    assert process.returncode == 130, printed
     assert "run the same command again to continue" in printed or "unfinished" in printed
     assert not Path(f"/proc/{worker}").exists()
     parked = [trial for trial in trials_of(runs) if trial.state == TrialState.RUNNING]

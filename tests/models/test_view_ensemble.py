@@ -83,7 +83,7 @@ def test_rows_for_people():
     ("content", "message"),
     [
         (b"{", r"ensemble\.json: .*\nit is damaged: delete it"),
-        (b"{}", r"ensemble\.json: metric: field required"),
+        (b"{}", r"ensemble\.json: metric: is missing"),
         (None, "the members are \\['frame', 'mel'\\], but there are weights of \\['frame'\\]"),
     ],
 )

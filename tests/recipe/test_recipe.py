@@ -62,7 +62,7 @@ def test_all_mistakes_are_listed_at_once():
     for where in ("backbone", "learning_rate", "loss", "momentun", "augmentation.blur", "hue", "epochz"):
         assert sum(where in line for line in lines) == 1, where
     assert any("learning_rate" in line and "(got -1)" in line and "greater than 0" in line for line in lines)
-    assert any("'focal'" in line and "'cross_entropy'" in line for line in lines)
+    assert any("did you mean 'focal'?" in line and "cross_entropy" in line for line in lines)
 
 
 @pytest.mark.parametrize("name", ["epochs", "clip_norm", "freeze_epochs", "learning_rate"])

@@ -386,7 +386,7 @@ def test_a_study_without_a_complete_trial(new_study, tmp_path):
     ("content", "message"),
     [
         ("{", "fusion.json"),
-        ('{"weights": {"frame": 1}, "scales": {"frame": 1}, "neutral": {"frame": 0}}', "intercept: field required"),
+        ('{"weights": {"frame": 1}, "scales": {"frame": 1}, "neutral": {"frame": 0}}', "intercept: is missing"),
         (
             '{"weights": {"face": 1}, "scales": {"face": 1}, "neutral": {"face": 0}, "intercept": 0}',
             "joins face, but ensemble.json names frame, mel; write the folder again",

@@ -1,5 +1,6 @@
 """The notebook for a competitor runs from the data to the submission, and is committed without outputs."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -168,7 +169,9 @@ def test_every_step_did_its_work(executed):
         "validation": 4,
         "holdout": 2,
     }
-    assert pd.read_csv(study / "trials.csv")["state"].tolist() == ["complete"] * 2
+    states = pd.read_csv(study / "trials.csv")["state"].tolist()
+    assert states[0] == "complete"
+    assert states[1] in ("complete", "pruned")
     assert (study / "confirmed.yaml").is_file()
     assert (work / "models" / "ffdi" / "model.safetensors").is_file()
     assert f"submission.csv is fine: {SETS['testset']} rows" in printed(notebook, "check")
@@ -178,7 +181,7 @@ def test_every_step_did_its_work(executed):
 def test_progress_is_readable_in_a_notebook(executed):
     notebook, _ = executed
     progress = printed(notebook, "search")
-    assert "trial 1 complete" in progress
+    assert re.search("trial 1 (complete|pruned)", progress)
     assert "\x1b" not in progress  # no control characters of a live table
     assert "\r" not in progress
 
@@ -188,8 +191,8 @@ def test_pictures_and_figures_are_shown(executed):
     assert len(shown(notebook, "images", "image/png")) == 2
     assert len(shown(notebook, "extremes", "image/png")) == 3
     (figure,) = shown(notebook, "figure", "application/vnd.plotly.v1+json")
-    trials, best = figure["data"]
-    assert (trials["name"], best["name"]) == ("complete", "best so far")
+    names = [trace["name"] for trace in figure["data"]]
+    assert (names[0], names[-1]) == ("complete", "best so far")
     (histogram,) = shown(notebook, "check", "application/vnd.plotly.v1+json")
     assert histogram["data"][0]["type"] == "histogram"
 

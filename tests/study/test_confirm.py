@@ -98,6 +98,18 @@ def test_recipes_that_differ_in_seed_and_numerics_are_one_and_the_first_seeds_co
     assert confirmation.best.recipe == same
 
 
+def test_the_beginning_of_a_better_trial_is_no_recipe_of_its_own(searched, untrained):
+    folder = searched(0.7, 0.8)
+    study = open_study(folder)
+    trial = study.ask()
+    longer = RECIPE.model_copy(update={"epochs": 3 * RECIPE.epochs, "restarts": (1 / 3,)})
+    for name, value in {"recipe": longer.model_dump_json(), "backbone": RECIPE.backbone, "continues": 1}.items():
+        trial.set_user_attr(name, value)
+    study.tell(trial, 0.9)
+    confirm_study(folder, top=3, seeds=1, reporter=RecordingReporter())
+    assert pairs(untrained) == [(2, 1), (0, 1)]
+
+
 def test_the_choice_follows_the_fresh_seeds_not_the_search(searched, untrained):
     folder = searched(0.99, 0.9, 0.9, 0.9, 0.9)  # the later the trial, the better it is with fresh seeds
     confirmation = confirm_study(folder, top=5, seeds=3, reporter=RecordingReporter())
@@ -351,5 +363,5 @@ def test_mistakes(searched, new_study):
     with hold_lock(folder.path / "confirm.lock"), pytest.raises(StudyError, match="by another process"):
         confirm_study(folder, reporter=RecordingReporter())
     folder.confirmation.write_text('{"metric": "auc"}')
-    with pytest.raises(StudyError, match=r"confirm\.json: chosen: field required"):
+    with pytest.raises(StudyError, match=r"confirm\.json: chosen: is missing"):
         load_confirmation(folder)

@@ -23,11 +23,13 @@ def write_backbones(weights_dir: Path, target: Path) -> list[str]:
     for path in sorted(weights_dir.glob("*.safetensors")):
         folder = target / path.stem
         folder.mkdir(parents=True, exist_ok=True)
-        torch.save(load_file(path), folder / "pytorch_model.bin")
-        cfg = timm.create_model(path.stem).pretrained_cfg
+        model = timm.create_model(path.stem, num_classes=0)  # AutoGluon puts a head of its own on it
+        weights, wanted, cfg = load_file(path), model.state_dict(), model.pretrained_cfg
+        torch.save({name: weights[name] for name in wanted}, folder / "pytorch_model.bin")
         kept = {key: cfg[key] for key in ("input_size", "mean", "std", "crop_pct", "interpolation", "num_classes")}
         kept |= {"first_conv": cfg["first_conv"], "classifier": cfg["classifier"]}
-        text = json.dumps({"architecture": path.stem, "num_classes": 1000, "pretrained_cfg": kept})
+        known = {"architecture": path.stem, "num_classes": 1000, "num_features": model.num_features}
+        text = json.dumps(known | {"pretrained_cfg": kept})
         (folder / "config.json").write_text(text)
         folders.append(str(folder))
     return folders

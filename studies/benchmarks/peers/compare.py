@@ -34,7 +34,7 @@ MINUTES = (1, 2, 4, 5, 8, 10, 15, 20, 40)
 TARGET = 0.951
 """What AutoGluon reached in 20 minutes when the project began."""
 
-_SCORE = re.compile(r"SCORE ([0-9.]+)|trial \d+ complete: \w+ ([0-9.]+)|'val_roc_auc' reached ([0-9.]+)")
+_SCORE = re.compile(r"SCORE ([0-9.]+)|trial \d+ complete: \w+ ([0-9.]+)|val_roc_auc(?:=| +)([0-9.]+)")
 _HOLDOUT = re.compile(r"HOLDOUT ([0-9.]+)")
 
 
