@@ -1,5 +1,6 @@
 import json
 import urllib.request
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -9,9 +10,18 @@ from automl.backbones.weights import Weights, hub_reachable
 from automl.errors import PoolError, RecipeError, WeightsError
 from automl.gpu.probe import CannotProbe, Measurement, StepMemory
 from automl.memory.estimate import CONTEXT_BYTES
+from automl.memory.estimate import estimate_training as real_estimate
 from automl.spec import StudySpec
 from automl.study import pool as pool_module
-from automl.study.pool import Pool, PoolLimits, build_pool, measure_need
+from automl.study.pool import (
+    Pool,
+    PoolLimits,
+    build_pool,
+    largest_step,
+    look_up_largest_step,
+    measure_need,
+    predict_need,
+)
 from automl.training.precision import Timing
 
 GB = 10**9
@@ -458,3 +468,56 @@ def test_on_a_cpu_nothing_is_probed(probed):
     pool = build_measured("cpu")
     assert len(pool.entries) == 3
     assert not any(entry.memory.measured for entry in pool.entries)
+
+
+# --- before the first trial, in seconds ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("backbone", "params_m"), [("mobilenetv2_100", 3.5), ("tf_efficientnet_lite2", 6.09)])
+def test_the_shipped_table_says_what_a_trace_says(backbone, params_m):
+    limits = PoolLimits(**(vars(LIMITS) | {"image_sizes": (128, 256)}))
+    known = look_up_largest_step(backbone, limits, params_m)
+    assert known == pytest.approx(real_estimate(largest_step(backbone, limits), 2), rel=0.05)
+
+
+def test_a_step_that_surely_fits_is_not_traced_and_a_doubtful_one_is(monkeypatch):
+    traced = []
+    monkeypatch.setattr(pool_module, "estimate_training", lambda recipe, _: traced.append(recipe.backbone) or GB)
+    limits = PoolLimits(**(vars(LIMITS) | {"image_sizes": (128, 256), "memory_bytes": 16 * GB}))
+    need = predict_need("mobilenetv2_100", limits, 2, 3.5)
+    assert (need.fits_all, traced) == (True, [])
+    doubtful = replace(limits, memory_bytes=int(1.1 * need.peak_bytes))
+    assert predict_need("mobilenetv2_100", doubtful, 2, 3.5).peak_bytes == GB
+    assert traced == ["mobilenetv2_100"]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The leaderboard's figures of the made-up backbones: their seconds are as predicted, but for the tiny one's."""
+    timed = []
+    before = pool_module.best_numerics
+    table = pool_module.load_table()
+    table["gmacs"] = [BACKBONES[name][4] for name in table["model"]]
+    table["macts"] = 1e-9
+    monkeypatch.setattr(pool_module, "load_table", lambda: table)
+    monkeypatch.setattr(pool_module, "best_numerics", lambda r, *given: timed.append(r.backbone) or before(r, *given))
+    return timed
+
+
+def test_what_there_is_no_time_to_time_is_predicted_from_the_smallest(counted, monkeypatch):
+    monkeypatch.setattr(pool_module, "_TIMING_SECONDS", 0.0)
+    pool = build(trial_seconds=1000.0)
+    assert counted == ["tiny.a"]
+    assert names(pool) == list(BACKBONES)
+    for one in pool.entries:
+        assert not one.timing.measured
+        assert one.timing.train_seconds == pytest.approx(BACKBONES[one.backbone][4])
+    assert Pool.from_json(pool.to_json()) == replace(pool, notes=())
+
+
+def test_what_may_be_too_slow_is_timed_and_what_surely_is_is_not(counted, monkeypatch):
+    monkeypatch.setattr(pool_module, "_TIMING_SECONDS", 0.0)
+    pool = build(trial_seconds=15.0)  # an epoch of big.a takes 40 s, of wide.a 20, of deep.a 10
+    assert counted == ["tiny.a", "wide.a", "deep.a"]
+    assert names(pool) == ["deep.a", "small.a", "tiny.a"]
+    assert "too slow" in pool.notes[0]
