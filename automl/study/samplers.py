@@ -8,13 +8,11 @@ The pruners compare runs at equal fractions of their lengths. Steps are eighths 
 
 import math
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -26,21 +24,9 @@ _FACTOR = 2
 """Of successive halving: half of the trials go on at each rung, for twice as long."""
 
 
-_FREE = 3
-"""Parameters of the best trial that a neighbour draws anew, each with what exists only in its branches."""
-
-
-def make_sampler(spec: StudySpec, number: int, known_good: int, best: Mapping[str, Any] | None = None) -> BaseSampler:
-    """Makes the sampler for one trial of a study with so many trials, and so many that were enqueued.
-
-    Given the parameters of the `best` trial, every second trial is a neighbour of it: all but a few are its own. In
-    dozens of dimensions, a draw of all of them is mostly a bad recipe, whatever the few trials before have shown.
-    """
+def make_sampler(spec: StudySpec, number: int, known_good: int) -> BaseSampler:
+    """Makes the sampler for one trial of a study with so many trials, and so many that were enqueued."""
     seed = (spec.seed * 1_000_003 + number) % 2**32
-    if best and spec.sampler in ("tpe", "gp") and number % 2:
-        fixed = _fix_most(best, np.random.default_rng(seed))
-        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-            return PartialFixedSampler(fixed, make_sampler(spec, number, known_good))
     # A few good recipes are a better start than many random ones: what is drawn next is drawn around them.
     startup = known_good or min(8, max(2, spec.budget.trials // 5))
     with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
@@ -61,14 +47,6 @@ def make_sampler(spec: StudySpec, number: int, known_good: int, best: Mapping[st
                 )
             case "random":
                 return RandomSampler(seed=seed)
-
-
-def _fix_most(best: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
-    """Returns a trial's parameters but a few and those that exist only in their branches."""
-    names = sorted(best)
-    roots = [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
-    free = set(random.choice(roots, size=min(_FREE, len(roots)), replace=False))
-    return {name: best[name] for name in names if not any(name == f or name.startswith(f"{f}.") for f in free)}
 
 
 def make_pruner(spec: StudySpec) -> BasePruner:

@@ -192,8 +192,7 @@ def _ask_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tu
 def _choose_sampler(study: optuna.Study, number: int) -> BaseSampler:
     """Makes the sampler of a trial: the same one when it is taken up again."""
     known_good = sum(bool(read_trial_record(trial).known_good) for trial in study.get_trials(deepcopy=False))
-    best = best_trial(study)
-    return make_sampler(read_spec(study), number, known_good, best.params if best else None)
+    return make_sampler(read_spec(study), number, known_good)
 
 
 def _end_trial(study: optuna.Study, folder: StudyFolder, trial: Trial, result: TrialResult) -> None:

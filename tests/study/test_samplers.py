@@ -5,11 +5,9 @@ import pytest
 from optuna.trial import TrialState
 
 from automl.errors import SpecError
-from automl.space.space import load_space
 from automl.spec import StudySpec
-from automl.study.samplers import Halving, Hyperband, make_pruner, make_sampler
+from automl.study.samplers import Halving, Hyperband, make_pruner
 from automl.training.schedule import EIGHTHS, evaluation_steps
-from tests.fixtures.studies import spec_without_files
 
 KINDS = {2: (4, 8), 3: (1, 4, 8), 5: (1, 2, 4, 8), 8: (1, 2, 3, 4, 5, 6, 7, 8)}
 """At which eighths a recipe of so many epochs reports, where validating costs as much as it often does."""
@@ -174,17 +172,3 @@ def test_median_spares_the_first_report_and_compares_equal_eighths():
 def test_wilcoxon_of_an_earlier_version_is_refused_with_what_to_give():
     with pytest.raises(SpecError, match=r"wilcoxon no longer exists.*give halving"):
         pruner_of("wilcoxon")
-
-
-def test_every_second_trial_is_a_neighbour_of_the_best():
-    space, study = load_space("image"), optuna.create_study()
-    best = space.find_known_good_params({"best": 0})[0]
-    spec = spec_without_files()
-    for number in range(20):
-        study.sampler = make_sampler(spec, number, 1, best)
-        space.suggest_recipe(study.ask(), backbones=4, self_blend=False)
-    roots = [name for name in best if not any(name.startswith(f"{other}.") for other in best)]
-    changed = [sum(trial.params.get(name, best[name]) != best[name] for name in roots) for trial in study.get_trials()]
-    assert max(changed[1::2]) <= 3
-    assert min(changed[2::2]) > 3
-    assert len({str(trial.params) for trial in study.get_trials()[1::2]}) > 8
