@@ -17,7 +17,7 @@ def test_memory_runs_out_once_and_where_it_was_drawn(place):
     injector, told = oom.OutOfMemory(0, lambda: 7), []
     injector.faults[7] = [oom.Fault(place, visit=2, operator=3)]
     with injector.hooked():
-        fit(recipe_of(epochs=1), DATA, on_out_of_memory=told.append)
+        fit(recipe_of(epochs=2), DATA, on_out_of_memory=told.append)
     assert injector.faults[7][0].raised
     assert [event.where for event in told] == [TOLD[place]]
     if place != "evaluation":

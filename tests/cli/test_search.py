@@ -169,8 +169,8 @@ def test_how_many_recipes_are_confirmed(monkeypatch, given, wanted):
 
 MISTAKES = {
     "data": (["--data", "/no/such/data"], "/no/such/data"),
-    "size": (["--gpu-mem", "sixteen"], "budget.gpu_mem"),
-    "duration": (["--timeout", "soon"], "budget.timeout"),
+    "size": (["--gpu-mem", "sixteen"], "--gpu-mem: not a size"),
+    "duration": (["--timeout", "soon"], "--timeout: not a duration"),
     "metric": (["--metric", "acc"], "metric"),
     "sampler": (["--sampler", "tp"], "sampler"),
     "pruner": (["--pruner", "axe"], "pruner"),

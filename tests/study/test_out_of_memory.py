@@ -31,8 +31,8 @@ def test_a_trial_goes_on_with_smaller_micro_batches_and_says_so(new_study, capsy
     first, second = study.trials
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
     assert first.user_attrs["out_of_memory"] == [
-        {"step": 1, "where": "evaluation", "micro_batch_size": 8, "next": 4},
         {"step": 1, "where": "training", "micro_batch_size": 8, "next": 4},
+        {"step": 4, "where": "evaluation", "micro_batch_size": 8, "next": 4},
     ]
     assert recipe_of(first).numerics.micro_batch_size == 4
     assert "out_of_memory" not in second.user_attrs

@@ -226,7 +226,7 @@ def test_evaluation_is_repeated_with_fewer_images_and_gives_the_same(call):
         survived = fit(recipe, DATA, on_out_of_memory=told.append)
     expected = undisturbed(recipe.model_dump_json())
     assert faults.raised == 1
-    assert told == [OutOfMemory(4, "evaluation", 12, 6) if call == 3 else OutOfMemory(4, "evaluation", 4, 2)]
+    assert told == [OutOfMemory(4, "evaluation", 12, 6) if call == 3 else OutOfMemory(4, "evaluation", 2, 1)]
     same_weights(survived, expected)
     assert survived.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
     for one, other in zip(survived.history, expected.history, strict=True):

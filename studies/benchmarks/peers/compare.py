@@ -127,7 +127,14 @@ def run(who: str, seed: int, folder: Path, args: argparse.Namespace) -> Iterator
 
 def automl_flags(seed: int, folder: Path, args: argparse.Namespace) -> list[str]:
     """Returns the flags of `automl search`: the data and the budget, and nothing that its users would not give."""
-    flags = {"data": folder / "all.csv", "weights-dir": args.weights_dir.resolve(), "gpu-mem": "16GB", "trials": 50}
+    files = args.data.resolve() if args.data.is_dir() else args.data.resolve().parent
+    flags = {
+        "data": folder / "all.csv",
+        "files-folder": files,
+        "weights-dir": args.weights_dir.resolve(),
+        "gpu-mem": "16GB",
+        "trials": 50,
+    }
     flags |= {"timeout": f"{args.minutes}m", "seed": seed, "runs": folder / "runs", "name": "study"}
     return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
 
@@ -144,7 +151,8 @@ def split_data(data: Path, seed: int, images: int, folder: Path) -> dict[str, Pa
         train = samples[samples["split"] == "train"]
         kept = train.groupby("label").sample(images // 2, random_state=seed).index
         samples = samples.drop(train.index.difference(kept))
-    samples.to_csv(folder / "all.csv", index=False)
+    names = [os.path.relpath(path, data if data.is_dir() else data.parent) for path in samples["path"]]
+    samples.assign(path=names).to_csv(folder / "all.csv", index=False)
     tables = {}
     for split in ("train", "validation", "holdout"):
         tables[split] = folder / f"{split}.csv"
