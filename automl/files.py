@@ -12,9 +12,15 @@ from typing import Any, TypeVar
 
 import yaml
 
-from automl.errors import AutomlError, DataError, SpecError, is_disk_full
+from automl.errors import AutomlError, DataError, SpecError, WeightsError, is_disk_full
 
 Value = TypeVar("Value")
+
+
+def check_weights_dir(weights_dir: Path | None) -> None:
+    """Raises WeightsError if a folder of weights is given and is none."""
+    if weights_dir is not None and not weights_dir.is_dir():
+        raise WeightsError(f"--weights-dir {weights_dir} is not a folder; give one that holds safetensors files")
 
 
 def cache_dir() -> Path:

@@ -194,7 +194,7 @@ class StudySpec(Section):
 
 def _name_flags(given: dict[str, Any]) -> dict[tuple[str, ...], str]:
     """Returns the flags of given values, by the path of the value in the spec."""
-    flags = {}
+    flags: dict[tuple[str, ...], str] = {}
     for name, value in given.items():
         field = StudySpec.model_fields.get(name)
         parts = getattr(field.annotation, "model_fields", None) if field else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from automl.backbones.heads import start_from_zero
 from automl.backbones.timm_model import check_backbone, create_model, has_drop_path, summarize_error
 from automl.errors import RecipeError, WeightsError
+from automl.files import check_weights_dir
 from automl.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ def find_weights(backbone: str, weights_dir: Path | None, *, hub: bool) -> Weigh
 
     architecture, tag = split_model_name_tag(backbone)
     cfg = get_pretrained_cfg(backbone, allow_unregistered=False) if is_model(architecture) else None
-    if weights_dir is not None and not weights_dir.is_dir():
-        raise WeightsError(f"--weights-dir {weights_dir} is not a folder; give one that holds safetensors files")
+    check_weights_dir(weights_dir)
     if weights_dir is not None:
         default = get_pretrained_cfg(architecture) if cfg else None
         is_default = not tag or (default is not None and default.tag == tag)

@@ -11,7 +11,8 @@ from automl.doctor.environment import check_packages, check_weights, import_libr
 from automl.doctor.gpu import check_gpus, check_kernels
 from automl.doctor.machine import check_cache, check_cores, check_disks, check_memory, check_shared_memory
 from automl.doctor.report import Fact, Options, Problem, Report, make_report
-from automl.errors import StudyError, WeightsError
+from automl.errors import StudyError
+from automl.files import check_weights_dir
 
 CHECKS: tuple[Callable[[Options], Iterator[Fact | Problem]], ...] = (
     check_packages,
@@ -28,8 +29,7 @@ CHECKS: tuple[Callable[[Options], Iterator[Fact | Problem]], ...] = (
 
 def run_checks(weights_dir: Path | None = None) -> Report:
     """Runs all checks; a folder of weights is looked into as well."""
-    if weights_dir is not None and not weights_dir.is_dir():
-        raise WeightsError(f"--weights-dir {weights_dir} is not a folder; give one that holds safetensors files")
+    check_weights_dir(weights_dir)
     options = Options(Path.cwd(), weights_dir)
     return make_report(line for check in CHECKS for line in check(options))
 

@@ -21,6 +21,7 @@ from automl.backbones.table import load_table
 from automl.backbones.weights import Weights, find_weights, hub_reachable
 from automl.devices import give_freed_memory_back, is_gpu, keep_freed_memory
 from automl.errors import MemoryBudgetError, PoolError, RecipeError, WeightsError, shorten
+from automl.files import check_weights_dir
 from automl.gpu.probe import CannotProbe, memory_factor, probe_backbone
 from automl.memory.estimate import CONTEXT_BYTES, estimate_training, largest_micro_batch, limit_for_prediction
 from automl.memory.table import load_predictions
@@ -361,8 +362,7 @@ def build_pool(
 
 def _find_candidates(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Candidate], list[str]]:
     """Keeps the backbones whose weights are within reach, or the small ones where none are; notes what is missing."""
-    if spec.weights_dir is not None and not spec.weights_dir.is_dir():
-        raise PoolError(f"--weights-dir {spec.weights_dir} is not a folder; give one that holds safetensors files")
+    check_weights_dir(spec.weights_dir)
     named = tuple(spec.pool.names) != ("*",)
     if spec.pretrained == "never":
         return _find_small(rows, spec, every=named), []
@@ -406,8 +406,9 @@ def _explain_where(backbone: str) -> str:
 
 def _step_cost(row: dict[str, Any], image_size: int) -> float:
     """Returns what a training step costs a CPU per image, in 10⁹ multiplications."""
-    cost: float = row["gmacs"] + _MACTS_PER_GMAC * row["macts"]
-    return cost * (image_size / row["image_size"]) ** 2
+    pixels: float = (image_size / row["image_size"]) ** 2
+    cost: float = pixels * (row["gmacs"] + _MACTS_PER_GMAC * row["macts"])
+    return cost
 
 
 @dataclass

@@ -15,7 +15,7 @@ from automl.data.picture_shapes import picture_sizes
 from automl.devices import find_devices, is_gpu
 from automl.doctor.checks import refuse_hopeless
 from automl.errors import AutomlError, DataError, SpecError, StudyError
-from automl.files import write_atomically
+from automl.files import check_weights_dir, write_atomically
 from automl.gpu.budget import decide_budget
 from automl.recipe import Recipe
 from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
@@ -172,6 +172,7 @@ class _Search:
     def run_study(self) -> SearchResult:
         devices = find_devices(self.spec.device)
         refuse_hopeless(devices, self.runs)
+        check_weights_dir(self.spec.weights_dir)
         make_pruner(self.spec)  # a mistake should not wait for the images to be decoded
         if self.spec.storage:
             open_storage(self.spec.storage)  # nor should one in this

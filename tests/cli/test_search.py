@@ -196,7 +196,7 @@ def test_a_mistake_is_told_before_anything_is_trained(images, tmp_path, monkeypa
     assert isinstance(found.exception, AutomlError), found.output
     assert message in str(found.exception)
     assert len(str(found.exception).splitlines()) <= 2
-    assert not list(tmp_path.glob("runs/*/study.db"))
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_a_mistake_in_the_space_file_is_told_with_its_line(images, tmp_path):

@@ -189,7 +189,7 @@ def test_never_asks_nobody_for_weights(monkeypatch):
 def test_a_folder_of_weights_that_is_not_there_is_told(tmp_path):
     for path in (tmp_path / "nowhere", tmp_path / "file"):
         (tmp_path / "file").write_text("")
-        with pytest.raises(PoolError, match=f"--weights-dir .*{path.name} is not a folder"):
+        with pytest.raises(WeightsError, match=f"--weights-dir .*{path.name} is not a folder"):
             build(spec_of(weights_dir=path))
 
 
