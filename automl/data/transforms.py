@@ -51,7 +51,7 @@ INTERPOLATIONS = {name: v2.InterpolationMode(name) for name in ("nearest", "bili
 INTERPOLATIONS["lanczos"] = v2.InterpolationMode.BICUBIC  # tensors have no Lanczos; bicubic is the nearest to it
 
 
-def train_transform(augmentation: Augmentation, image_size: int, interpolation: str = "bicubic") -> Transform:
+def train_transform(augmentation: Augmentation, image_size: int, interpolation: str = "bicubic") -> "Pipeline":
     """Makes the transformation of one training image.
 
     The order: crop, flips, geometry, colour, policy, sound (shift, gain, noise), then what a file goes through on its
@@ -71,10 +71,10 @@ def train_transform(augmentation: Augmentation, image_size: int, interpolation: 
     """
     steps = [step for make_step in _STEPS.values() if (step := make_step(augmentation, image_size))]
     crop = augmentation.crop
-    return _Pipeline(crop, _choose_window(crop, training=True), image_size, _find_mode(interpolation), tuple(steps))
+    return Pipeline(crop, _choose_window(crop, training=True), image_size, _find_mode(interpolation), tuple(steps))
 
 
-def eval_transform(augmentation: Augmentation, image_size: int, interpolation: str = "bicubic") -> Transform:
+def eval_transform(augmentation: Augmentation, image_size: int, interpolation: str = "bicubic") -> "Pipeline":
     """Makes the transformation of one image that is scored: the crop alone, from the middle, nothing random.
 
     Of the crops, `resize` and `random_resized` bring the short side to `image_size`; `native` cuts the middle window
@@ -84,7 +84,7 @@ def eval_transform(augmentation: Augmentation, image_size: int, interpolation: s
     Arguments, result and RecipeError are those of `train_transform`.
     """
     crop = augmentation.crop
-    return _Pipeline(crop, _choose_window(crop, training=False), image_size, _find_mode(interpolation), ())
+    return Pipeline(crop, _choose_window(crop, training=False), image_size, _find_mode(interpolation), ())
 
 
 def shown_part(image: Pixels, crop: Crop) -> Pixels:
@@ -98,7 +98,7 @@ def shown_part(image: Pixels, crop: Crop) -> Pixels:
 
 
 @dataclass(frozen=True)
-class _Pipeline:
+class Pipeline:
     """Cuts a window out, brings it to the image size, and applies the steps."""
 
     crop: Crop
@@ -107,7 +107,19 @@ class _Pipeline:
     interpolation: v2.InterpolationMode
     steps: tuple[Step, ...]
 
+    @property
+    def cuts_alike(self) -> bool:
+        """Whether an image is cut the same each time; what is random comes after it."""
+        return self.window is _cut_nothing or (
+            isinstance(self.window, partial) and self.window.func is _cut_square and not self.window.args[1]
+        )
+
     def __call__(self, image: Pixels) -> torch.Tensor:
+        """Cuts and applies the steps."""
+        return self.finish(self.cut(image))
+
+    def cut(self, image: Pixels) -> torch.Tensor:
+        """Cuts the window out of an image and brings it to the image size: (3, S, S) uint8."""
         image = shown_part(image, self.crop)
         top, left, height, width = self.window(image.shape[0], image.shape[1], self.image_size)
         # The copy: a view would warn that the cache cannot be written, and make the resizing read strided rows.
@@ -115,6 +127,10 @@ class _Pipeline:
         x = torch.from_numpy(cut).permute(2, 0, 1)  # (3, h, w) in channels-last strides, the fast way to resize
         if (height, width) != (self.image_size, self.image_size):
             x = F.resize(x, [self.image_size, self.image_size], interpolation=self.interpolation, antialias=True)
+        return x
+
+    def finish(self, x: torch.Tensor) -> torch.Tensor:
+        """Applies the steps to what `cut` returned, which stays as it is."""
         for step in self.steps:
             x = step(x)
         return x.contiguous()

@@ -25,9 +25,6 @@ _LONGER = 3.0
 _LEAST = 1.3
 """Less is not worth a trial."""
 
-_LAST_STRETCH = 2.0
-"""Where there is no time for another trial, the best may become so many times as long as the space's longest."""
-
 _MARGIN = 0.93
 """Of the time that is left: a step may take longer than those before."""
 
@@ -64,9 +61,7 @@ def choose_continuation(
     began_at = recipe.epochs * recipe.restarts[-1] if recipe.restarts else 0.0
     epoch_seconds = spent["fit_seconds"] / max(1e-9, recipe.epochs - began_at)
     limit = min(setup.trial_seconds or float("inf"), _MARGIN * seconds_left)
-    longest = setup.space.find_bounds("epochs")[1]
-    if setup.trial_seconds and seconds_left < 2 * setup.trial_seconds:
-        longest *= _LAST_STRETCH
+    longest = setup.space.find_bounds("epochs")[1]  # twice as long as that was tried: it did not pay (docs/figures.md)
     epochs = min(_LONGER * recipe.epochs, longest, recipe.epochs + limit / epoch_seconds)
     if epochs < _LEAST * recipe.epochs:
         return None

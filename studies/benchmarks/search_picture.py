@@ -19,7 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 780, 62, 372
 NAMES = 420, 228
 """Upper left corner of the lines' names, where there are no lines."""
 LOWEST, HIGHEST, STEP = 0.65, 1.0, 0.05
-LAST_MINUTE = 40
+LAST_MINUTE = 20
 TEXT = "#7a7a7a"
 COLOURS = {"automl": "#2f81f7", "AutoGluon": "#d9730d", "a plain": "#8b949e", "one recipe": "#a371f7"}
 """By how the name of a row begins."""

@@ -13,6 +13,7 @@ over predicted seconds of each, with one factor for the machine from the smalles
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -65,7 +66,9 @@ def measure_start(data: Path, weights_dir: Path, reach: int) -> float:
                 time.sleep(0.05)
             return time.perf_counter() - started
         finally:
-            process.kill()
+            for _ in range(2):  # the second one ends the worker as well, which would train beside the next round
+                process.send_signal(signal.SIGINT)
+                time.sleep(1)
             process.wait()
 
 

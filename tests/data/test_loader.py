@@ -110,3 +110,17 @@ def test_a_half_of_a_split_has_every_second_sample_of_each_class(data):
     assert counts[1] == {label: -(-count // 2) for label, count in counts[0].items()}
     assert list(half) == sorted(half)
     assert len(data.labels("validation/2")) == len(data.counts("validation/2")) == len(half)
+
+
+@pytest.mark.parametrize("crop", ["squash", "resize", "native"])
+def test_images_that_are_kept_are_what_they_would_be_anew(data, crop, monkeypatch):
+    augmentation = Augmentation.model_validate({"crop": {"name": crop}, "horizontal_flip": 0.5, "jpeg": 0.5})
+    recipe = RECIPE.model_copy(update={"augmentation": augmentation, "epochs": 3})
+
+    def load():
+        return [images for images, _ in data.train_batches(recipe, "bicubic", 0, 3 * data.steps_per_epoch(recipe))]
+
+    kept = load()
+    monkeypatch.setattr("automl.data.loader._KEPT_BYTES", 0)
+    for one, other in zip(kept, load(), strict=True):
+        assert torch.equal(one, other)
