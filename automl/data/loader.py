@@ -163,7 +163,8 @@ class _TrainImages(Dataset[Batch]):
 class _CutImages:
     """Loads images at a recipe's size, and keeps those that are cut the same each time: most of a plain recipe's work.
 
-    On one thread, with flips alone, 8 times the images of a pipeline that decodes in each epoch (`studies/benchmarks/pipeline.py`).
+    On one thread, with flips alone, eight times as many images as from a pipeline that decodes in each epoch
+    (`studies/benchmarks/pipeline.py`).
     """
 
     def __init__(self, cache: Cache, transform: Pipeline) -> None:
