@@ -141,7 +141,7 @@ class StudySpec(Section):
     """Seed of splits, sampler and training."""
     device: str = "auto"
     """auto, cpu, cuda (every GPU) or cuda:1."""
-    warm_start: str | None = None
+    warm_start: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     """Earlier study, beside this one, whose three best recipes are tried before the known-good ones. Default: none."""
     storage: str | None = None
     """Optuna storage URL, such as mysql://host/db. Default: a file in RUNS/STUDY/."""

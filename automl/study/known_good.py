@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from automl.data.picture_shapes import cut_off_note, mostly_long
 from automl.errors import StudyError
@@ -71,23 +72,29 @@ def enqueue_known_good(study: optuna.Study, setup: StudySetup, sizes: Sizes) -> 
     return left_out
 
 
+def list_earlier(earlier: StudyFolder, space: Space) -> list[FrozenTrial]:
+    """Lists the best trials of an earlier study.
+
+    Raises:
+        StudyError: If there is no such study, none of its trials is complete, or it searched another space.
+    """
+    study = open_study(earlier)
+    if read_study_record(study).space != space.text:
+        raise StudyError(f"--warm-start {earlier.name}: that study searched another space; give the same --space")
+    best = best_first(study)[:_EARLIER]
+    if not best:
+        raise StudyError(f"--warm-start {earlier.name}: that study has no complete trial")
+    return best
+
+
 def enqueue_earlier(study: optuna.Study, setup: StudySetup, earlier: StudyFolder) -> list[str]:
     """Enqueues the best recipes of an earlier study in a study without trials.
 
     Returns:
         What was enqueued and what was not, one line each.
-
-    Raises:
-        StudyError: If there is no such study, none of its trials is complete, or it searched another space.
     """
-    other = open_study(earlier)
-    if read_study_record(other).space != setup.space.text:
-        raise StudyError(f"--warm-start {earlier.name}: that study searched another space; give the same --space")
-    best = best_first(other)[:_EARLIER]
-    if not best:
-        raise StudyError(f"--warm-start {earlier.name}: that study has no complete trial")
     lines = []
-    for trial in best:
+    for trial in list_earlier(earlier, setup.space):
         name = read_trial_record(trial).backbone
         rank = next((rank for rank, entry in enumerate(setup.pool.entries) if entry.backbone == name), None)
         if rank is None:

@@ -28,7 +28,7 @@ from automl.memory.table import load_predictions
 from automl.recipe import Numerics, Recipe
 from automl.space.restriction import Restriction
 from automl.spec import StudySpec
-from automl.training.precision import Timing, best_numerics
+from automl.training.precision import Timing, best_numerics, is_timed
 from automl.units import format_bytes, format_seconds
 
 _SHOWN = 3
@@ -491,9 +491,10 @@ class _Chooser:
 
     def _time(self, backbone: str, image_size: int) -> Timing:
         """Times a backbone's steps, and counts how long that took."""
-        self.progress(f"timing {backbone}")
-        started = time.perf_counter()
-        timing = best_numerics(Recipe(backbone=backbone, image_size=image_size), self.classes, self.device)
+        recipe, started = Recipe(backbone=backbone, image_size=image_size), time.perf_counter()
+        if is_gpu(self.device) or not is_timed(recipe, self.device):
+            self.progress(f"timing {backbone}")
+        timing = best_numerics(recipe, self.classes, self.device)
         self.timing_seconds += time.perf_counter() - started
         return timing
 
@@ -508,13 +509,10 @@ class _Chooser:
                 return
 
     def _predict_timing(self, row: dict[str, Any], limits: PoolLimits) -> Timing | None:
-        """Predicts the steps of a backbone; None where it must be timed, or there is time to."""
+        """Predicts the steps of a backbone; None where there is time to time it, or nothing to predict them by."""
         seconds = self._predict_seconds(row, limits.reference_image_size)
         if seconds is None or self.timing_seconds < _TIMING_SECONDS:
             return None
-        shortest = seconds * (limits.image_sizes[0] / limits.reference_image_size) ** 2
-        if shortest * _PREDICTED_WITHIN * limits.train_images * limits.min_epochs > (limits.trial_seconds or math.inf):
-            return None  # it may be too slow
         return Timing("fp32", "channels_last", seconds, seconds / 3, limits.reference_image_size, measured=False)
 
     def _predict_seconds(self, row: dict[str, Any], image_size: int) -> float | None:

@@ -22,7 +22,13 @@ from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
 from automl.spec import StudySpec, merge
 from automl.study.confirm import Confirmation, confirm, load_confirmation
 from automl.study.folder import StudyFolder, study_name
-from automl.study.known_good import describe_crops, enqueue_earlier, enqueue_known_good, show_all_frames
+from automl.study.known_good import (
+    describe_crops,
+    enqueue_earlier,
+    enqueue_known_good,
+    list_earlier,
+    show_all_frames,
+)
 from automl.study.samplers import make_pruner
 from automl.study.setup import (
     StudySetup,
@@ -209,6 +215,10 @@ class _Search:
         """Opens the study again after checking that it is the same, or creates it."""
         spec = self.spec.model_copy(update={"name": folder.name})
         space = open_space(spec, dataset.media)
+        if spec.warm_start == folder.name:
+            raise StudyError(f"--warm-start {folder.name}: a study cannot begin with itself; name another one")
+        if spec.warm_start and not folder.has_study:  # a mistake here leaves no study behind
+            list_earlier(StudyFolder(self.runs / spec.warm_start), space)
         try:
             study = open_study(folder, self.spec.storage, Patience(print_line=self.print_line))
         except StorageLost:
@@ -278,6 +288,7 @@ class _Search:
     def _stop(self, supervisor: Supervisor) -> None:
         """Stops the workers after their epochs."""
         self.stopping = True
+        self.print_line("stopping at the next checkpoint; Ctrl-C again stops now")
         supervisor.stop()
 
     def _show_progress(self, result: SearchResult, deadline: float | None) -> None:

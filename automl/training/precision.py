@@ -31,6 +31,9 @@ Candidate = tuple[Precision, Layout]
 
 _FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
+_PATIENCE_SECONDS = 2.0
+"""A backbone, or a machine, so slow that trying further candidates would take longer is not kept waiting for."""
+
 _TOLERANCE = 0.05
 """Largest difference from fp32's logits, as a share of their largest value, that still counts as correct."""
 
@@ -68,7 +71,27 @@ def best_numerics(recipe: Recipe, classes: int, device: str, batch_size: int | N
     Raises:
         RecipeError: If the backbone cannot be built at this image size.
     """
-    batch_size = batch_size or (16 if is_gpu(device) else 8)
+    batch_size = batch_size or _usual_batch(device)
+    cached = _find_cached(recipe, device, batch_size)
+    timing = cached.load_json(lambda values: Timing(**values))
+    if timing is None:
+        timing = _time_candidates(recipe, classes, torch.device(device), batch_size)
+        cached.save_json(asdict(timing))
+    return timing
+
+
+def is_timed(recipe: Recipe, device: str) -> bool:
+    """Returns whether `best_numerics` would recall an earlier timing."""
+    cached = _find_cached(recipe, device, _usual_batch(device))
+    return cached.load_json(lambda values: Timing(**values)) is not None
+
+
+def _usual_batch(device: str) -> int:
+    return 16 if is_gpu(device) else 8
+
+
+def _find_cached(recipe: Recipe, device: str, batch_size: int) -> CacheEntry:
+    """Returns where the timing of a backbone is kept."""
     key = [
         torch.cuda.get_device_name(device) if is_gpu(device) else f"{platform.machine()} {platform.processor()}",
         torch.get_num_threads(),
@@ -80,12 +103,7 @@ def best_numerics(recipe: Recipe, classes: int, device: str, batch_size: int | N
         recipe.optimizer.name,
         batch_size,
     ]
-    cached = CacheEntry("timings", key, digits=16)
-    timing = cached.load_json(lambda values: Timing(**values))
-    if timing is None:
-        timing = _time_candidates(recipe, classes, torch.device(device), batch_size)
-        cached.save_json(asdict(timing))
-    return timing
+    return CacheEntry("timings", key, digits=16)
 
 
 def _time_candidates(recipe: Recipe, classes: int, device: torch.device, batch_size: int) -> Timing:
@@ -99,7 +117,11 @@ def _time_candidates(recipe: Recipe, classes: int, device: torch.device, batch_s
     images = torch.randn(batch_size, 3, recipe.image_size, recipe.image_size, device=device)
     labels = torch.arange(batch_size, device=device) % classes
     # All of these before a training step, which would move BatchNorm's statistics, and with them the logits.
-    evaluated = [(*kind, *_time_evaluation(model, images, *kind)) for kind in _list_candidates(device)]
+    started, evaluated = time.perf_counter(), list[tuple[Precision, Layout, Tensor, float]]()
+    for kind in _list_candidates(device):
+        evaluated.append((*kind, *_time_evaluation(model, images, *kind)))
+        if time.perf_counter() - started > _PATIENCE_SECONDS:
+            break
     reference, best, limit = evaluated[0][2], None, float("inf")
     tolerance = _TOLERANCE * reference.abs().max().clamp_min(1e-6)
     for precision, layout, logits, evaluation in evaluated:
@@ -108,6 +130,8 @@ def _time_candidates(recipe: Recipe, classes: int, device: torch.device, batch_s
             if train < limit:
                 limit = train
                 best = Timing(precision, layout, train / batch_size, evaluation / batch_size, recipe.image_size)
+        if time.perf_counter() - started > 3 * _PATIENCE_SECONDS:
+            break
     assert best is not None  # noqa: S101 - the reference agrees with itself
     return best
 

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from automl.errors import StudyError
+from automl.errors import SpecError, StudyError
 from automl.space.space import load_space, parse_space
 from automl.study.known_good import (
     describe_crops,
@@ -11,6 +11,7 @@ from automl.study.known_good import (
     show_all,
     show_all_frames,
 )
+from automl.study.search import search
 from automl.study.setup import load_setup
 from automl.views.frame import Frame
 from automl.views.mel import Mel
@@ -171,3 +172,15 @@ def test_recipes_that_would_be_cut_short_or_be_the_same_are_not_tried(new_study,
     assert lengths == tried
     assert len(reasons) == 3 - len(tried)
     assert not left_out or any(re.search(left_out, reason) for reason in reasons)
+
+
+@pytest.mark.parametrize(("earlier", "message"), [("nope", "no study 'nope'"), ("tones", "cannot begin with itself")])
+def test_a_mistaken_warm_start_leaves_no_study_behind(images, tmp_path, earlier, message):
+    with pytest.raises(StudyError, match=message):
+        search(images, name="tones", warm_start=earlier, runs=tmp_path, pretrained="never", space="demo")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_warm_start_is_the_name_of_a_study_beside():
+    with pytest.raises(SpecError, match="--warm-start: must be letters"):
+        search("photos", warm_start="../runs/two")
