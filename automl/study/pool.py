@@ -513,6 +513,8 @@ class _Chooser:
         seconds = self._predict_seconds(row, limits.reference_image_size)
         if seconds is None or self.timing_seconds < _TIMING_SECONDS:
             return None
+        if is_timed(Recipe(backbone=row["model"], image_size=limits.reference_image_size), self.device):
+            return None  # such as the one by which the others are predicted
         return Timing("fp32", "channels_last", seconds, seconds / 3, limits.reference_image_size, measured=False)
 
     def _predict_seconds(self, row: dict[str, Any], image_size: int) -> float | None:
