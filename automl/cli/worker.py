@@ -32,6 +32,7 @@ def worker(
     if supervised:
         import timm  # noqa: F401 - what a trial needs is imported while the study is being prepared
 
+        print("ready", flush=True)
         storage = sys.stdin.readline().strip()
         if not storage:
             return  # there will be no study

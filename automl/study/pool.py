@@ -44,7 +44,7 @@ _MACTS_PER_GMAC = 0.035
 """A million activations take a CPU as long as this part of 10⁹ multiplications: memory is what depthwise convolutions
 and normalisation wait for. Fitted to the training steps of 24 backbones (`studies/benchmarks/start_up.py`)."""
 
-_TIMING_SECONDS = 6.0
+_TIMING_SECONDS = 3.0
 """For timing the backbones of a pool on a CPU before the first trial; what is left is timed when a trial draws it."""
 
 _PREDICTED_WITHIN = 2.0

@@ -48,6 +48,9 @@ from automl.views.registry import View
 if TYPE_CHECKING:
     import pandas as pd
 
+_IMPORT_SECONDS = 20.0
+"""How long workers are waited for at most before backbones are timed."""
+
 _LOOK_SECONDS = 3.0
 """Between two looks for trials that have ended."""
 
@@ -189,7 +192,7 @@ class _Search:
         supervisor = Supervisor(folder, devices, deadline)
         try:
             supervisor.start_workers()
-            result = self._open_or_create(dataset, folder, devices)
+            result = self._open_or_create(dataset, folder, devices, supervisor)
         except BaseException:
             supervisor.kill_workers()
             folder.remove_unused()
@@ -211,7 +214,9 @@ class _Search:
                 self.print_line(f"warning: not confirmed: {exc}")
         return replace(result, interrupted=self.stopping)
 
-    def _open_or_create(self, dataset: Dataset, folder: StudyFolder, devices: tuple[str, ...]) -> SearchResult:
+    def _open_or_create(
+        self, dataset: Dataset, folder: StudyFolder, devices: tuple[str, ...], supervisor: Supervisor
+    ) -> SearchResult:
         """Opens the study again after checking that it is the same, or creates it."""
         spec = self.spec.model_copy(update={"name": folder.name})
         space = open_space(spec, dataset.media)
@@ -238,6 +243,7 @@ class _Search:
             self._warn_of_copies(dataset)
             for line in memory.notes:
                 self.print_line(line)
+            supervisor.wait_for_imports(_IMPORT_SECONDS)
             setup = make_setup(spec, dataset, cache, space, devices, memory.bytes, self.print_line)
             study = create_study(folder, spec, setup)
         if not study.get_trials(deepcopy=False):

@@ -44,11 +44,23 @@ class Supervisor:
     workers: list[_Worker] = field(default_factory=list)
     replaced: int = 0
     stopping: bool = False
+    _logged: dict[str, int] = field(default_factory=dict)
+    """Bytes of each worker's log when it was started."""
 
     def start_workers(self) -> None:
         """Starts the processes, which import what they need and wait: that takes as long as preparing the study."""
         self.folder.make_folders()
+        self._logged = {device: self._log_size(device) for device in self.devices}
         self.workers = [_Worker(device, self._start_process(device)) for device in self.devices]
+
+    def wait_for_imports(self, limit_seconds: float) -> None:
+        """Waits until the workers have imported what they need: beside them, nothing can be timed."""
+        until = time.monotonic() + limit_seconds
+        while time.monotonic() < until:
+            busy = [w for w in self.workers if w.process.poll() is None]
+            if all(self._log_size(worker.device) > self._logged.get(worker.device, 0) for worker in busy):
+                return
+            time.sleep(0.05)
 
     def watch_workers(self, storage: str, tick: Callable[[], None], period_seconds: float = 0.5) -> None:
         """Runs the study in a storage to its end; calls `tick` every period, to show progress."""
@@ -131,6 +143,10 @@ class Supervisor:
             assert worker.process.stdin is not None  # noqa: S101 - `_start_process` makes a pipe
             worker.process.stdin.write(f"{self.storage}\n".encode())
             worker.process.stdin.flush()
+
+    def _log_size(self, device: str) -> int:
+        log = self.folder.log_file(device)
+        return log.stat().st_size if log.exists() else 0
 
     def _last_lines(self, device: str) -> str:
         try:
