@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from automl.errors import MemoryBudgetError, PoolError, RecipeError, WeightsErro
 from automl.files import check_weights_dir
 from automl.gpu.probe import CannotProbe, memory_factor, probe_backbone
 from automl.memory.estimate import CONTEXT_BYTES, estimate_training, largest_micro_batch, limit_for_prediction
-from automl.memory.table import load_predictions
+from automl.memory.table import PredictedMemory, load_predictions
 from automl.recipe import Numerics, Recipe
 from automl.space.restriction import Restriction
 from automl.spec import StudySpec
@@ -42,7 +43,8 @@ _CPU_GMACS_PER_CORE = 100.0
 
 _MACTS_PER_GMAC = 0.035
 """A million activations take a CPU as long as this part of 10⁹ multiplications: memory is what depthwise convolutions
-and normalisation wait for. Fitted to the training steps of 24 backbones (`studies/benchmarks/start_up.py`)."""
+and normalisation wait for. A guess by the timed steps of the four shared networks; `studies/benchmarks/start_up.py
+--predictions 24` fits it, and has not been run."""
 
 _TIMING_SECONDS = 3.0
 """For timing the backbones of a pool on a CPU before the first trial; what is left is timed when a trial draws it."""
@@ -229,6 +231,12 @@ _TABLE_MARGIN = 1.15
 """Between the shipped table's figure, brought to another image size, and what a trace says."""
 
 
+@cache
+def _read_predictions() -> tuple[PredictedMemory, ...]:
+    """Reads the shipped table once, not for each backbone that is looked at."""
+    return tuple(load_predictions().values())
+
+
 def look_up_largest_step(backbone: str, limits: PoolLimits, params_m: float) -> int | None:
     """Looks the memory of a study's largest step up in the shipped table, at the nearest size that it has.
 
@@ -236,7 +244,7 @@ def look_up_largest_step(backbone: str, limits: PoolLimits, params_m: float) -> 
     the table has no figure, or a weak one.
     """
     arch, size = backbone.partition(".")[0], limits.image_sizes[-1]
-    rows = [row for row in load_predictions().values() if row.arch == arch and not row.weak and not row.problem]
+    rows = [row for row in _read_predictions() if row.arch == arch and not row.weak and not row.problem]
     if not rows:
         return None
     row = min(rows, key=lambda row: abs(row.image_size - size))

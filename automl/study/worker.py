@@ -136,6 +136,12 @@ def _try_lock(folder: StudyFolder, number: int, locks: ExitStack) -> bool:
         return False
 
 
+def _lock_new_trial(folder: StudyFolder, trial: Trial, locks: ExitStack) -> None:
+    """Takes the lock of a trial that has just been created, which nobody else can hold."""
+    if not _try_lock(folder, trial.number, locks):
+        raise StudyError(f"trial {trial.number} is new but locked: two studies share the folder {folder.path}")
+
+
 def _adopt_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tuple[Trial, FrozenTrial] | None:
     """Takes a running trial of this machine that no worker holds."""
     host = socket.gethostname()
@@ -174,8 +180,7 @@ def _continue_trial(
     if continued is None:
         return None
     trial = Trial(study, begin_continuation(study, setup, continued, socket.gethostname()))
-    if not _try_lock(folder, trial.number, locks):
-        raise StudyError(f"trial {trial.number} is new but locked: two studies share the folder {folder.path}")
+    _lock_new_trial(folder, trial, locks)
     hand_over_checkpoint(folder, continued.trial.number, trial.number)
     return trial, study._storage.get_trial(trial._trial_id)
 
@@ -184,8 +189,7 @@ def _ask_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tu
     """Takes a new trial."""
     study.sampler = _choose_sampler(study, _count_begun(study))
     trial = study.ask()
-    if not _try_lock(folder, trial.number, locks):
-        raise StudyError(f"trial {trial.number} is new but locked: two studies share the folder {folder.path}")
+    _lock_new_trial(folder, trial, locks)
     return trial, study._storage.get_trial(trial._trial_id)
 
 
