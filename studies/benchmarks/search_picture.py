@@ -16,15 +16,15 @@ DOCS = Path(__file__).parents[2] / "docs"
 WIDTH, HEIGHT = 800, 430
 LEFT, RIGHT, TOP, BOTTOM = 52, 780, 62, 372
 """Edges of the plot."""
-NAMES = 420, 150
+NAMES = 400, 140
 """Upper left corner of the lines' names, where there are no lines."""
 LOWEST, HIGHEST, STEP = 0.5, 1.0, 0.05
 LAST_MINUTE = 20
 TEXT = "#7a7a7a"
 COLOURS = {"automl": "#2f81f7", "AutoGluon": "#d9730d", "a plain": "#8b949e", "one recipe": "#a371f7"}
 """By how the name of a row begins."""
-DASHES = ("none", "7 5", "2 4")
-"""Of the first, second and third row of one colour."""
+DASHES = ("none", "7 5", "2 4", "12 3 2 3")
+"""Of the first to the fourth row of one colour."""
 
 Curve = list[tuple[int, float]]
 """(minute, best AUC so far)"""

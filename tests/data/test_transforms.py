@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms import v2
 
 from automl.data import transforms as augment
 from automl.data.transforms import eval_transform, train_transform
@@ -377,3 +378,21 @@ def test_an_unknown_branch_is_refused_by_name(field):
     unknown = augmentation().model_copy(update={field: SimpleNamespace(name="swirl")})
     with pytest.raises(RecipeError, match=rf"augmentation.{field}: 'swirl' has no step"):
         train_transform(unknown, 32)
+
+
+@pytest.mark.parametrize("strengths", [(0.5, 0.0), (0.0, 0.5), (0.4, 0.4)])
+def test_brightness_and_contrast_are_torchvisions_within_a_step(image, strengths):
+    jitter = {"name": "jitter", "probability": 1, "brightness": strengths[0], "contrast": strengths[1]}
+    color = {"saturation": 0.0, "hue": 0.0} | jitter
+    pipeline = train_transform(augmentation(crop={"name": "squash"}, color=color), 96)
+    theirs = v2.ColorJitter(*strengths)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        ours = pipeline(image)
+        after = torch.rand(())
+        torch.manual_seed(seed)
+        expected = theirs(pipeline.cut(image))
+        difference = (ours.int() - expected.int()).abs()
+        assert difference.max() <= 2
+        assert difference.float().mean() < 0.5
+        assert torch.rand(()) == after, "as many numbers are drawn"
