@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 WIDTH, HEIGHT = 800, 430
 LEFT, RIGHT, TOP, BOTTOM = 52, 780, 62, 372
 """Edges of the plot."""
-NAMES = 400, 140
+NAMES = 400, 122
 """Upper left corner of the lines' names, where there are no lines."""
 LOWEST, HIGHEST, STEP = 0.5, 1.0, 0.05
 LAST_MINUTE = 20
@@ -102,7 +102,7 @@ def draw_curve(curve: Curve, stroke: str, colour: str) -> str:
 
 def draw_name(number: int, name: str, curve: Curve, stroke: str, colour: str) -> str:
     """Returns a row of the legend: a piece of the line, its name, and what it came to."""
-    x, y = NAMES[0], NAMES[1] + 22 * number
+    x, y = NAMES[0], NAMES[1] + 17 * number
     minute, auc = curve[-1]
     text = f"{name}: {auc:.3f} at {minute} min"
     line = f'<path d="M{x} {y}h34" {stroke}/><circle cx="{x + 17}" cy="{y}" r="4" fill="{colour}"/>'
