@@ -70,6 +70,15 @@ def freeze_backbone(model: nn.Module, frozen: bool) -> None:
             module.eval()
 
 
+def hold_statistics(model: nn.Module) -> None:
+    """Keeps the statistics of BatchNorms whose weights are frozen as they are; call it after each `model.train()`."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            weights = list(module.parameters(recurse=False))
+            if weights and not any(weight.requires_grad for weight in weights):
+                module.eval()
+
+
 def find_logit_layers(head: nn.Module, classes: int) -> list[nn.Linear | nn.Conv2d]:
     """Finds the layers of a head with one output a class; of several in a row (a hidden layer as wide), the last."""
     layers = [

@@ -1,19 +1,29 @@
 """Builds backbones with weights from a folder, the hub's cache or the hub."""
 
+import hashlib
 import os
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from automl.backbones.classifier import put_head
 from automl.backbones.heads import start_from_zero
 from automl.backbones.timm_model import check_backbone, create_model, has_drop_path, summarize_error
+from automl.backbones.tuning import choose_trained
 from automl.errors import RecipeError, WeightsError
 from automl.files import check_weights_dir
 from automl.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+HUB_FILE = "model.safetensors"
+"""The file of a repository on the hub."""
+
+_PICKLES = (".bin", ".pth", ".pt", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -30,26 +40,20 @@ def find_weights(backbone: str, weights_dir: Path | None, *, hub: bool) -> Weigh
 
     Args:
         backbone: A timm name, with or without its weights tag.
-        weights_dir: A folder of safetensors files named by timm architecture, with or without the tag. A file
-            without a tag stands for the architecture's default tag.
+        weights_dir: A folder of safetensors files named by timm architecture, with or without the tag, or of folders
+            as the hub has them (`list_places`). A file without a tag stands for the architecture's default tag.
         hub: Whether the hub can be reached; where the weights are out of reach, None is returned.
 
     Raises:
-        WeightsError: If a file in `weights_dir` is there but is no safetensors file.
+        WeightsError: If a file in `weights_dir` is there but is no safetensors file, or is a pickle.
     """
     from timm.models import get_pretrained_cfg, is_model, split_model_name_tag
 
-    architecture, tag = split_model_name_tag(backbone)
+    architecture = split_model_name_tag(backbone)[0]
     cfg = get_pretrained_cfg(backbone, allow_unregistered=False) if is_model(architecture) else None
     check_weights_dir(weights_dir)
-    if weights_dir is not None:
-        default = get_pretrained_cfg(architecture) if cfg else None
-        is_default = not tag or (default is not None and default.tag == tag)
-        for stem in (backbone, architecture) if is_default else (backbone,):
-            path = weights_dir / f"{stem}.safetensors"
-            if path.is_file():
-                _check_safetensors(path)
-                return Weights("file", path)
+    if weights_dir is not None and (path := _find_file(backbone, weights_dir)) is not None:
+        return Weights("file", path)
     if cfg is None or not cfg.has_weights:
         return None
     if cfg.hf_hub_id and _in_hub_cache(cfg.hf_hub_id):
@@ -57,15 +61,86 @@ def find_weights(backbone: str, weights_dir: Path | None, *, hub: bool) -> Weigh
     return Weights("hub") if hub else None
 
 
+def list_places(backbone: str) -> list[str]:
+    """Lists where the weights of a backbone may lie in `--weights-dir`, the first that is there is taken.
+
+    They are `NAME.safetensors`, a folder of the repository's name, and the layout of the hub's cache, where `*` stands
+    for a revision. A name without its tag means the architecture's default weights, whose file may go without it.
+    """
+    from timm.models import get_pretrained_cfg, is_model, split_model_name_tag
+
+    architecture, tag = split_model_name_tag(backbone)
+    default = get_pretrained_cfg(architecture) if is_model(architecture) else None
+    is_default = not tag or (default is not None and default.tag == tag)
+    full = backbone if tag or default is None or not default.tag else f"{architecture}.{default.tag}"
+    names = dict.fromkeys((backbone, architecture) if is_default else (backbone,))
+    cfg = get_pretrained_cfg(full, allow_unregistered=False) if is_model(architecture) else None
+    repository = (cfg.hf_hub_id if cfg is not None else None) or f"timm/{full}"
+    cached = f"models--{repository.replace('/', '--')}/snapshots/*/{HUB_FILE}"
+    return [*(f"{name}.safetensors" for name in names), f"{full}/{HUB_FILE}", cached]
+
+
+def _find_file(backbone: str, weights_dir: Path) -> Path | None:
+    """Finds a backbone's file in a folder of weights.
+
+    Raises:
+        WeightsError: If it is no safetensors file, or there is a pickle in its place.
+    """
+    places = list_places(backbone)
+    if path := _find_first(weights_dir, places):
+        _check_safetensors(path)
+        return path
+    if path := _find_first(weights_dir, [pickle for safe in places for pickle in _list_pickles(safe)]):
+        raise WeightsError(
+            f"{path} is a pickle, which can run any code when it is opened, and is not read: give the weights of "
+            f"{backbone} as {weights_dir / places[0]} (`automl weights {backbone}`)"
+        )
+    return None
+
+
+def _find_first(folder: Path, patterns: Iterable[str]) -> Path | None:
+    """Finds the first of some files below a folder; `*` stands for any name."""
+    with os.scandir(folder) as entries:  # a search asks for 1,700 backbones, of which few are there
+        there = {entry.name for entry in entries}
+    likely = (pattern for pattern in patterns if pattern.partition("/")[0] in there)
+    return next((path for pattern in likely for path in sorted(folder.glob(pattern)) if path.is_file()), None)
+
+
+def _list_pickles(safe: str) -> list[str]:
+    """Lists the pickles that might lie in the place of a safetensors file."""
+    folder, slash, file = safe.rpartition("/")
+    stems = ("pytorch_model", "model") if slash else (file.removesuffix(".safetensors"),)
+    return [f"{folder}{slash}{stem}{ending}" for stem in stems for ending in _PICKLES]
+
+
+def locate_file(backbone: str, weights: Weights) -> Path | None:
+    """Locates the safetensors file of weights on this machine; None where the hub's cache does not have it (yet)."""
+    if weights.path is not None:
+        return weights.path
+    from huggingface_hub import try_to_load_from_cache
+    from timm.models import get_pretrained_cfg
+
+    cfg = get_pretrained_cfg(backbone, allow_unregistered=False)
+    path = try_to_load_from_cache(cfg.hf_hub_id, HUB_FILE) if cfg is not None and cfg.hf_hub_id else None
+    return Path(path) if isinstance(path, str) else None
+
+
+def digest_file(path: Path) -> str:
+    """Returns the SHA-256 digest of a file as 64 hexadecimal digits; about a second a gigabyte."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> "nn.Module":
     """Builds the recipe's backbone with a new classifier; without `weights`, at random.
 
     Returns:
-        A module that maps (B, 3, image_size, image_size) float images to (B, classes) logits.
+        A module that maps (B, 3, image_size, image_size) float images to (B, classes) logits; what the recipe's `tune`
+        leaves out requires no gradient.
 
     Raises:
         RecipeError: If timm has no such backbone, cannot build it at this image size, or it lacks what the recipe asks
-            for: stochastic depth, gradient checkpointing.
+            for: stochastic depth, gradient checkpointing, something to tune, a classifier to replace.
         WeightsError: If the weights cannot be loaded or do not belong to the backbone.
     """
     from safetensors import SafetensorError
@@ -88,7 +163,9 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
             raise RecipeError(f"cannot build {recipe.backbone} {why}") from exc
         source = path or f"the {weights.source}"
         raise WeightsError(f"cannot load weights of {recipe.backbone} from {source} {why}") from exc
+    model = put_head(model, recipe, classes)
     start_from_zero(model, classes)
+    choose_trained(model, recipe)
     if recipe.drop_path and not has_drop_path(model):
         raise RecipeError(f"{recipe.backbone} has no stochastic depth: drop_path must be 0, got {recipe.drop_path}")
     if recipe.numerics.grad_checkpointing:
@@ -162,4 +239,4 @@ def _check_keys(model: "nn.Module", path: Path) -> None:
 def _in_hub_cache(hub_id: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(hub_id, "model.safetensors"), str)
+    return isinstance(try_to_load_from_cache(hub_id, HUB_FILE), str)

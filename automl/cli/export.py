@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from automl.cli.options import Runs
+from automl.cli.options import Runs, WeightsDir
 
 
 def export(
@@ -30,6 +30,7 @@ def export(
         ),
     ] = None,
     runs: Runs = Path("runs"),
+    weights_dir: WeightsDir = None,
 ) -> None:
     """Exports a recipe, or a trained model, for other programs.
 
@@ -37,7 +38,7 @@ def export(
     """
     import automl
 
-    exported = automl.export(source, format=format, out=out, runs=runs, check_data=check_data)
+    exported = automl.export(source, format=format, out=out, runs=runs, check_data=check_data, weights_dir=weights_dir)
     if exported.path is None:
         sys.stdout.write(exported.text or "")
         return

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from automl.cli.options import Device, options_from
+from automl.cli.options import Device, WeightsDir, options_from
 
 
 @options_from("data.face_model")
@@ -20,6 +20,7 @@ def inspect(
         Path | None, typer.Option(metavar="DIR", help="Model or ensemble of clips: its score over time is shown.")
     ] = None,
     device: Device = "auto",
+    weights_dir: WeightsDir = None,
     **settings: Any,
 ) -> None:
     """Writes a page about one clip: frames, faces, what is unusual from one to the next, and the sound.
@@ -35,7 +36,7 @@ def inspect(
     face_model = settings.get("face_model")
     with make_console(stderr=True).status("looking"):
         folder = out or Path("inspect") / clip.name
-        page = inspect_clip(clip, folder, frames, str(face_model) if face_model else None, model, device)
+        page = inspect_clip(clip, folder, frames, str(face_model) if face_model else None, model, device, weights_dir)
     for line in page.lines:
         typer.echo(line)
     for written in (page.page, page.sheet):

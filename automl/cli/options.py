@@ -16,6 +16,10 @@ if TYPE_CHECKING:  # the spec is imported late: `automl --help` is instant
 Study = Annotated[str | None, typer.Argument(help="Name of the study. Default: the latest.")]
 Runs = Annotated[Path, typer.Option(help="Folder that holds the studies.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option(help="Pretrained weights of a model that holds what was trained alone. Default: the hub's."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete a model or training in it first.")]
 
 

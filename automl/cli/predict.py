@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from automl.cli.options import Device
+from automl.cli.options import Device, WeightsDir
 
 
 def predict(
@@ -22,6 +22,7 @@ def predict(
         int | None, typer.Option(min=1, help="Images in a forward pass, at most. Default: what fits.")
     ] = None,
     device: Device = "auto",
+    weights_dir: WeightsDir = None,
     column: Annotated[
         str | None, typer.Option(help="Column of the prediction. Default: the sample submission's, or y_pred.")
     ] = None,
@@ -39,7 +40,7 @@ def predict(
 
     with SearchProgress() as reporter:
         written = write_predictions(
-            automl.load(model, device),
+            automl.load(model, device, weights_dir),
             data,
             out,
             tta=tta,

@@ -22,6 +22,9 @@ def train(
     with_holdout: Annotated[
         bool, typer.Option("--with-holdout", help="Train on the holdout too, although the recipe is not confirmed.")
     ] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write all weights where the recipe trains a part; else that part alone.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the training. Default: the recipe's.")] = None,
     runs: Runs = Path("runs"),
     ema: Annotated[
@@ -48,6 +51,7 @@ def train(
             recipe=recipe,
             out=out,
             overwrite=overwrite,
+            merge=merge,
             with_holdout=with_holdout,
             seed=seed,
             runs=runs,

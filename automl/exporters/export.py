@@ -26,6 +26,7 @@ def export(
     out: Path | None = None,
     runs: Path = Path("runs"),
     check_data: Path | None = None,
+    weights_dir: Path | None = None,
 ) -> Exported:
     """Writes a recipe or a trained network in another format.
 
@@ -37,6 +38,7 @@ def export(
             its model folder.
         runs: Holds the studies' folders.
         check_data: onnx, torch: a folder of images to compare on; None: noise.
+        weights_dir: onnx, torch: as for `automl.load`.
 
     Returns:
         The text, or the file and how well it agrees with the PyTorch model.
@@ -49,7 +51,7 @@ def export(
         AutomlError: If the file cannot be written, or an extra is not installed.
     """
     check_name("format", format, FORMATS)
-    return FORMATS[format](find_source(source, runs), out, check_data)
+    return FORMATS[format](find_source(source, runs, weights_dir), out, check_data)
 
 
 def _export_recipe(

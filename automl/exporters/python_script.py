@@ -29,6 +29,7 @@ from automl.media.image_file import FORMATS
 from automl.recipe import Recipe
 from automl.recipe import augmentation as aug
 from automl.recipe.choices import check_choices
+from automl.recipe.tuning import LinearHead, TuneAll
 from automl.schema import Part
 from automl.training.loss import LOSSES
 from automl.training.mixing import TORCHVISION_NAMES, mix_sometimes
@@ -47,6 +48,8 @@ _POLICIES: dict[type[Part], str] = {
 
 KNOWN: dict[str, Collection[type[Part]]] = {
     "view": (WholeImage,),
+    "tune": (TuneAll,),
+    "head": (LinearHead,),
     "loss": LOSSES,  # of these four, training's own functions or timm's and torchvision's
     "schedule": SCHEDULES,
     "optimizer": OPTIMIZERS,

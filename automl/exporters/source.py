@@ -102,7 +102,7 @@ class Exported:
     """onnx, torch: whether they were photographs or the like, not noise."""
 
 
-def find_source(source: str | Path | None, runs: Path) -> ExportSource:
+def find_source(source: str | Path | None, runs: Path, weights_dir: Path | None = None) -> ExportSource:
     """Finds what is to be exported: a model folder, then a study, then a recipe file; arguments as in `export`.
 
     Raises:
@@ -114,7 +114,7 @@ def find_source(source: str | Path | None, runs: Path) -> ExportSource:
         return _open_study(find_study(runs, None))
     path = Path(source)
     if (path / "model.safetensors").is_file() or (path / "ensemble.json").is_file():
-        return _open_model(path)
+        return _open_model(path, weights_dir)
     for folder in (StudyFolder(runs / source), StudyFolder(path)):
         if folder.has_study:
             return _open_study(folder)
@@ -127,9 +127,9 @@ def find_source(source: str | Path | None, runs: Path) -> ExportSource:
     )
 
 
-def _open_model(path: Path) -> ExportSource:
+def _open_model(path: Path, weights_dir: Path | None = None) -> ExportSource:
     """Opens a model folder that holds one model."""
-    models = [model for model, _ in read_members(path)]
+    models = [model for model, _ in read_members(path, weights_dir)]
     model = models[0]
     if model.path != path:
         names = ", ".join(str(member.path) for member in models)

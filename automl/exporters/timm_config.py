@@ -20,7 +20,7 @@ from automl.backbones.capability_table import Capabilities
 from automl.backbones.heads import head_modules
 from automl.backbones.timm_model import build_on_meta, check_backbone
 from automl.models.folder import Labels
-from automl.recipe import Recipe, learning
+from automl.recipe import Recipe, learning, tuning
 from automl.recipe import augmentation as aug
 from automl.recipe.choices import check_choices
 from automl.schema import Part
@@ -28,6 +28,8 @@ from automl.views.base import WholeImage
 
 KNOWN: dict[str, tuple[type[Part], ...]] = {
     "view": (WholeImage,),
+    "tune": (tuning.TuneAll,),
+    "head": (tuning.LinearHead,),
     "loss": (learning.CrossEntropy, learning.Focal),  # the latter is listed as missing
     "schedule": (learning.Cosine, learning.OneCycle, learning.StepLR, learning.Wsd),
     "optimizer": (learning.Sgd, learning.Adam, learning.AdamW, learning.NAdamW, learning.Lion),

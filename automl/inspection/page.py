@@ -45,12 +45,13 @@ def inspect_clip(
     face_model: str | None = None,
     model: Path | None = None,
     device: str = "auto",
+    weights_dir: Path | None = None,
 ) -> Inspection:
     """Writes the page and the contact sheet of a video or a sound file; files of an earlier call are replaced.
 
     `frames`, at least 2, are compared, evenly placed; `face_model` is a YuNet ONNX file (None: that of the `media`
     extra). `model` is a folder that `automl train` wrote of clips, whose scores are shown; it runs on `device` (auto,
-    cpu, cuda or cuda:N).
+    cpu, cuda or cuda:N), and `weights_dir` is as for `automl.load`.
     """
     require("plotly")  # a missing one is an error before a long clip is decoded
     if folder.exists() and not folder.is_dir():
@@ -59,7 +60,7 @@ def inspect_clip(
         return write_page(analyse_clip(path, frames, face_model), None, folder)
     from automl.inspection.score_timeline import load_clip_model, score_clip
 
-    loaded = load_clip_model(model, device)
+    loaded = load_clip_model(model, device, weights_dir)
     return write_page(analyse_clip(path, frames, face_model), score_clip(loaded, path, frames), folder)
 
 

@@ -85,7 +85,7 @@ class _Scored(NamedTuple):
     problem: str = ""
 
 
-def load_clip_model(path: Path, device: str = "auto") -> Model:
+def load_clip_model(path: Path, device: str = "auto", weights_dir: Path | None = None) -> Model:
     """Loads a model of clips, or an ensemble of them, as `automl.load`; one of image files is refused."""
     for folder, _ in read_members(path.expanduser()):
         if not isinstance(folder.recipe.view, ClipView):
@@ -94,7 +94,7 @@ def load_clip_model(path: Path, device: str = "auto") -> Model:
                 f"{folder.path} was trained on image files, so it does not define which images of a clip to score;"
                 " --model takes a model that was trained on videos or sounds"
             )
-    return load(path, device)
+    return load(path, device, weights_dir)
 
 
 def score_clip(model: Model, clip: Path, count: int) -> ClipScores:

@@ -9,9 +9,13 @@ from automl.files import CacheEntry
 from automl.memory.envelope import Envelope
 from automl.recipe import Recipe
 from automl.recipe.learning import Sgd
+from automl.recipe.tuning import Head, LinearHead, Pooling, Tune, TuneAll, TuneHead
 
 METHOD = 3
 """Raised whenever the prediction changes, so that older cache files are passed over."""
+
+
+_ALL, _LINEAR = TuneAll(), LinearHead()
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Step:
             gradients, `loop` of one at a time.
         grad_checkpointing: Whether activations are computed again in the backward pass.
         frozen: Whether the head alone learns.
+        tune: How much is trained, `head` what makes the logits, `pooling` what it sees; all as recipes have them.
         training: Whether it is a training step; else a forward pass without gradients.
     """
 
@@ -48,6 +53,9 @@ class Step:
     kernel: Literal["fused", "foreach", "loop"] = "fused"
     grad_checkpointing: bool = False
     frozen: bool = False
+    tune: Tune = _ALL
+    head: Head = _LINEAR
+    pooling: Pooling = "default"
     training: bool = True
 
 
@@ -70,13 +78,18 @@ def describe_step(recipe: Recipe, classes: int, accumulates: bool) -> Step:
         accumulates=accumulates,
         kernel="fused" if optimizer.fused else "foreach",
         grad_checkpointing=recipe.numerics.grad_checkpointing,
-        frozen=recipe.freeze_epochs >= recipe.epochs,
+        frozen=recipe.freeze_epochs >= recipe.epochs or isinstance(recipe.tune, TuneHead),
+        # A frozen backbone's changes of low rank do not learn, and are still there.
+        tune=_ALL if isinstance(recipe.tune, TuneHead) else recipe.tune,
+        head=recipe.head,
+        pooling=recipe.pooling,
     )
 
 
 def find_cached_envelope(step: Step) -> CacheEntry:
     """Returns where the envelope of a step is kept, under this version of torch, timm and the method."""
-    return CacheEntry("memory", {"method": METHOD, **_read_versions(), **asdict(step)})
+    parts = {"tune": step.tune.model_dump(), "head": step.head.model_dump()}
+    return CacheEntry("memory", {"method": METHOD, **_read_versions(), **asdict(step), **parts})
 
 
 def load_envelope(step: Step) -> Envelope | None:

@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from automl.backbones.heads import freeze_backbone
+from automl.backbones.classifier import put_head
+from automl.backbones.heads import freeze_backbone, hold_statistics
 from automl.backbones.timm_model import build_on_meta, check_backbone
+from automl.backbones.tuning import choose_trained
 from automl.errors import RecipeError, first_line
 from automl.memory.caching_allocator import Event
 from automl.memory.cuda_attention import cuda_kernels
@@ -24,6 +26,7 @@ from automl.memory.cuda_autocast import cuda_autocast
 from automl.memory.envelope import KNOTS, Envelope, build_envelope
 from automl.memory.step import Step
 from automl.memory.tracker import Tracker
+from automl.recipe import Recipe
 
 TRACED_BATCHES = (2, 3)
 """Next to each other, so that bytes per image are whole; from 2 on, because a dimension of 1 is laid out apart."""
@@ -52,6 +55,11 @@ def build_meta_model(step: Step) -> Iterator[nn.Module]:
         with _alone, torch.random.fork_rng(devices=[]):
             wanted = {"img_size": step.image_size, "drop_path_rate": 0.1 if step.drop_path else 0}
             model, _ = build_on_meta(step.backbone, wanted, num_classes=step.classes)
+            parts = {"tune": step.tune, "head": step.head, "pooling": step.pooling}
+            recipe = Recipe(backbone=step.backbone, image_size=step.image_size, **parts)
+            with torch.device(next(model.parameters()).device):
+                model = put_head(model, recipe, step.classes)
+                choose_trained(model, recipe)
             if step.grad_checkpointing:
                 model.set_grad_checkpointing(True)  # type: ignore[operator]
             yield model
@@ -179,6 +187,7 @@ def _warm_up_optimizer(model: nn.Module, step: Step) -> torch.optim.Optimizer:
 
     if step.frozen:
         freeze_backbone(model, True)
+    hold_statistics(model)
     plain_sgd = step.optimizer == "sgd" and not step.nesterov
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from automl.backbones.encoders import load_backbones
 from automl.backbones.input import InputSpec
-from automl.backbones.table import load_table
 from automl.errors import shorten
 from automl.models.folder import Labels
 from automl.recipe import Recipe
@@ -97,12 +97,12 @@ def render_ensemble_card(joined: "ViewEnsemble", data: str, splits: Sequence[str
 
 
 def find_weights_licence(backbone: str) -> str:
-    """Finds the licence of a backbone's pretrained weights in the leaderboard table, as timm and the hub write it.
+    """Finds the licence of a backbone's pretrained weights in the shipped tables, as timm and the hub write it.
 
-    Such as `apache-2.0`; "unknown" for weights that the table does not have. A name without a tag means the
+    Such as `apache-2.0`; "unknown" for weights that they do not have. A name without a tag means the
     architecture's default weights.
     """
-    table = load_table()
+    table = load_backbones()
     licences = table.loc[table["model"] == _add_tag(backbone), "licence"]
     return (str(licences.iloc[0]) if len(licences) else "") or "unknown"
 

@@ -1,6 +1,7 @@
 """The model folder: what `automl train` writes, and everything else about the trained model reads.
 
-    model.safetensors     the weights, fp32, by timm's names
+    model.safetensors     the weights, fp32, by timm's names; where a part was trained, that part alone
+    base.json             of that: the pretrained weights it belongs to, by name and digest
     recipe.yaml           how they were trained
     preprocessing.json    how a file becomes the network's input
     labels.json           the classes, their shares in training, the label file's columns
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from automl.backbones.input import InputSpec
-from automl.errors import WeightsError, first_line
+from automl.errors import WeightsError, first_line, shorten
 from automl.files import explain_write_errors, write_atomically, write_text
 from automl.recipe import Recipe
+from automl.recipe.tuning import TuneAll
 from automl.schema import describe_errors
 from automl.training.checkpoint import weights_on_cpu
 
@@ -30,8 +32,11 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from torch import nn
 
+    from automl.backbones.weights import Weights
+
 
 _WEIGHTS, _RECIPE, _INPUT, _LABELS = "model.safetensors", "recipe.yaml", "preprocessing.json", "labels.json"
+_BASE = "base.json"
 _METRICS, _CARD, ENSEMBLE_FILE, FUSION_FILE = "metrics.json", "README.md", "ensemble.json", "fusion.json"
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".tar", ".joblib")
 
@@ -53,6 +58,15 @@ class Labels:
 
 
 @dataclass(frozen=True)
+class BaseWeights:
+    """The pretrained weights of which a model folder holds the changes alone."""
+
+    backbone: str
+    sha256: str
+    """Of the safetensors file."""
+
+
+@dataclass(frozen=True)
 class ModelFolder:
     """A trained model as it lies on the disk; the weights are not loaded yet."""
 
@@ -61,21 +75,53 @@ class ModelFolder:
     input: InputSpec
     labels: Labels
     metrics: dict[str, Any] = field(default_factory=dict)
+    base: BaseWeights | None = None
+    """None: the folder holds all of the weights."""
+    weights_dir: Path | None = None
+    """Where the base weights are looked for before the hub's cache and the hub."""
 
     def load(self, device: str = "cpu") -> "nn.Module":
-        """Builds the network with its weights, in evaluation mode: normalised (B, 3, S, S) float32 → (B, classes)."""
+        """Builds the network with its weights, in evaluation mode: normalised (B, 3, S, S) float32 → (B, classes).
+
+        Raises:
+            WeightsError: If the weights do not fit, or their base is out of reach or another one.
+        """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        from automl.backbones.tuning import merge_low_rank, name_changed
         from automl.backbones.weights import make_model
 
-        model = make_model(self.recipe, len(self.labels.classes))
+        # Whole weights are written with what was changed added to them.
+        recipe = self.recipe if self.base else self.recipe.model_copy(update={"tune": TuneAll()})
+        model = make_model(recipe, len(self.labels.classes), self._find_base())
         try:
-            model.load_state_dict(load_file(self.path / _WEIGHTS))
+            state = load_file(self.path / _WEIGHTS)
+            needed = model.state_dict().keys() if self.base is None else name_changed(model)
+            if missing := sorted(needed - state.keys()):
+                raise RuntimeError(f"it has no {shorten(missing, 3)}")
+            model.load_state_dict(state, strict=self.base is None)
         except (RuntimeError, SafetensorError, OSError) as exc:
             misfit = f"{self.path / _WEIGHTS} does not fit {self.recipe.backbone}"
             raise WeightsError(f"{misfit}: {first_line(exc)}") from exc
-        return model.eval().to(device)
+        return merge_low_rank(model).eval().to(device)
+
+    def _find_base(self) -> "Weights | None":
+        """Finds the pretrained weights that the folder's are changes of; None where it holds all."""
+        from automl.backbones.weights import digest_file, find_weights, hub_reachable, locate_file
+
+        if self.base is None:
+            return None
+        name = self.base.backbone
+        weights = find_weights(name, self.weights_dir, hub=False) or find_weights(name, None, hub=hub_reachable())
+        holds = f"{self.path} holds what was trained of {name} alone"
+        ways = "give --weights-dir DIR with them, or train with --merge, which writes whole weights"
+        if weights is None:
+            raise WeightsError(f"{holds}, and the pretrained weights are out of reach; {ways}")
+        path = locate_file(name, weights)
+        if path is not None and digest_file(path) != self.base.sha256:
+            raise WeightsError(f"{holds}, and {path} has other weights than those it was trained from; {ways}")
+        return weights
 
 
 def write_model(
@@ -86,9 +132,16 @@ def write_model(
     labels: Labels,
     metrics: dict[str, Any],
     card: str,
+    base: BaseWeights | None = None,
 ) -> ModelFolder:
-    """Writes a model folder; the weights go last, so that a folder with weights is complete."""
+    """Writes a model folder; the weights go last, so that a folder with weights is complete.
+
+    With its base, what the recipe's `tune` does not train is left out of them; without, low-rank changes are added to
+    the weights that they change, in the model as well.
+    """
     from safetensors.torch import save_file
+
+    from automl.backbones.tuning import merge_low_rank, name_changed
 
     with explain_write_errors(folder, WeightsError):
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,9 +149,14 @@ def write_model(
         for name, values in ((_INPUT, asdict(inputs)), (_LABELS, asdict(labels)), (_METRICS, metrics)):
             write_text(folder / name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
         write_text(folder / _CARD, card)
+        state = weights_on_cpu(merge_low_rank(model) if base is None else model)
+        if base is not None:
+            write_text(folder / _BASE, json.dumps(asdict(base), indent=2) + "\n")
+            changed = name_changed(model)
+            state = {name: tensor for name, tensor in state.items() if name in changed}
         with write_atomically(folder / _WEIGHTS) as temporary:
-            save_file(weights_on_cpu(model), temporary, metadata={"format": "pt"})
-    return ModelFolder(folder, recipe, inputs, labels, metrics)
+            save_file(state, temporary, metadata={"format": "pt"})
+    return ModelFolder(folder, recipe, inputs, labels, metrics, base)
 
 
 def write_ensemble(
@@ -116,10 +174,13 @@ def write_ensemble(
     write_text(folder / ENSEMBLE_FILE, json.dumps(weights, indent=2) + "\n")
 
 
-def read_members(path: Path) -> list[tuple[ModelFolder, float]]:
-    """Reads a model folder, or an ensemble of them: each member with its weight; the weights sum to 1."""
+def read_members(path: Path, weights_dir: Path | None = None) -> list[tuple[ModelFolder, float]]:
+    """Reads a model folder, or an ensemble of them: each member with its weight; the weights sum to 1.
+
+    `weights_dir` is as for `read_model`.
+    """
     if not (path / ENSEMBLE_FILE).is_file():
-        return [(read_model(path), 1.0)]
+        return [(read_model(path, weights_dir), 1.0)]
     weights = read_json(path / ENSEMBLE_FILE, dict[str, float])
     total = sum(weights.values())
     if not weights or min(weights.values()) < 0 or not 0 < total < float("inf"):
@@ -127,14 +188,17 @@ def read_members(path: Path) -> list[tuple[ModelFolder, float]]:
     for name in weights:
         if Path(name).name != name or name in ("", ".", ".."):
             raise WeightsError(f"{path / ENSEMBLE_FILE}: {name!r} is not the name of a folder beside it")
-    members = [(read_model(path / name), weight / total) for name, weight in weights.items()]
+    members = [(read_model(path / name, weights_dir), weight / total) for name, weight in weights.items()]
     if len({member.labels.classes for member, _ in members}) > 1:
         raise WeightsError(f"{path}: the members of the ensemble predict different classes")
     return members
 
 
-def read_model(path: Path) -> ModelFolder:
-    """Reads what `write_model` wrote, without the weights; a pickle is refused."""
+def read_model(path: Path, weights_dir: Path | None = None) -> ModelFolder:
+    """Reads what `write_model` wrote, without the weights; a pickle is refused.
+
+    `weights_dir`: where the base weights of a model that holds a part are looked for first.
+    """
     if path.is_file():
         if path.suffix.lower() in _PICKLES:
             raise WeightsError(
@@ -152,6 +216,8 @@ def read_model(path: Path) -> ModelFolder:
         read_json(path / _INPUT, InputSpec),
         read_json(path / _LABELS, Labels),
         read_json(path / _METRICS, dict[str, Any]),
+        read_json(path / _BASE, BaseWeights) if (path / _BASE).is_file() else None,
+        weights_dir,
     )
 
 

@@ -133,19 +133,23 @@ class Model:
         return max(self.members, key=lambda member: member.weight).folder
 
 
-def load(path: str | Path, device: str = "auto") -> Model:
+def load(path: str | Path, device: str = "auto", weights_dir: str | Path | None = None) -> Model:
     """Loads what `automl train` wrote: a model folder, or an ensemble of them.
 
     Args:
         path: The folder.
         device: auto (a GPU where there is one), cpu, cuda or cuda:N.
+        weights_dir: Where the pretrained weights are of a model that holds what was trained alone; None: in the hub's
+            cache, or on the hub.
 
     Raises:
-        WeightsError: If it is no model folder, or damaged; a pickle is refused.
+        WeightsError: If it is no model folder, or damaged, or its pretrained weights are out of reach; a pickle is
+            refused.
         StudyError: If there is no such device.
     """
     folder = Path(path).expanduser()
-    folders, chosen = read_members(folder), find_devices(device)[0]
+    where = Path(weights_dir).expanduser() if weights_dir is not None else None
+    folders, chosen = read_members(folder, where), find_devices(device)[0]
     members = [Member(member, weight, chosen) for member, weight in folders]
     return Model(folder, members, read_combiner(folder, [member.folder for member in members]))
 

@@ -64,6 +64,8 @@ def check_choices(
     for name, choice in list_choices(recipe):
         if name in known:
             find_entry(who, name, choice, dict.fromkeys(known[name]), advice)
+    if recipe.pooling != "default":
+        raise RecipeError(f"{who} does not know pooling {recipe.pooling!r} of the recipe, only: default{advice}")
     for name, field in type(recipe.augmentation).model_fields.items():
         value = getattr(recipe.augmentation, name)
         if not isinstance(value, Part) and name not in augmentations and value != field.default:

@@ -11,6 +11,7 @@ from automl.errors import RecipeError
 from automl.files import load_yaml, write_text
 from automl.recipe.augmentation import Augmentation
 from automl.recipe.learning import AdamW, CrossEntropy, Loss, Mixing, NoMixing, OneCycle, Optimizer, Schedule
+from automl.recipe.tuning import AttentionHead, Head, LayersHead, LinearHead, Pooling, Tune, TuneAll
 from automl.schema import Part, describe_errors
 from automl.views.aggregate import Aggregate, Mean
 from automl.views.base import WholeImage
@@ -42,6 +43,11 @@ class Recipe(Part):
     """How a clip's score follows from those of its images."""
     image_size: Annotated[int, Field(ge=16, le=2048)] = 224
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0
+    tune: Tune = TuneAll()
+    head: Head = LinearHead()
+    pooling: Pooling = "default"
+    """What the head sees of a transformer: the class token, the mean of the patches, or both side by side. default: as
+    its weights were trained. A backbone without a class token, such as a CNN, has its own pooling in any case."""
     augmentation: Augmentation = Augmentation()
     mixing: Mixing = NoMixing()
     loss: Loss = CrossEntropy()
@@ -79,6 +85,13 @@ class Recipe(Part):
         for name, media in _MEDIA.items():
             if self.view.media != media and getattr(self.augmentation, name):
                 raise ValueError(f"augmentation.{name} is for views of {media}, and the view is {self.view.name}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_head_pools(self) -> Self:
+        """Refuses a pooling that a head with its own would pass over."""
+        if isinstance(self.head, AttentionHead | LayersHead) and self.pooling != "default":
+            raise ValueError(f"head {self.head.name} pools by itself: pooling must be default, got {self.pooling}")
         return self
 
     @classmethod

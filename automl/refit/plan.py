@@ -51,6 +51,8 @@ class TrainOptions:
     """GPU memory to stay within; None: the plan's budget."""
     device: str = "auto"
     overwrite: bool = False
+    merge: bool = False
+    """Write all weights, although the recipe trains a part of them."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.soup <= EIGHTHS:

@@ -11,7 +11,7 @@ import torch
 from torch import distributed, nn
 
 from automl.backbones.input import InputSpec
-from automl.backbones.weights import make_model
+from automl.backbones.weights import digest_file, locate_file, make_model
 from automl.data.cache import build_cache
 from automl.data.dataset import SPLITS, Dataset
 from automl.data.layouts.text_table import TABLES, open_table
@@ -20,7 +20,7 @@ from automl.devices import find_devices, is_gpu
 from automl.errors import DataError, MemoryBudgetError, RecipeError, SpecError, first_line
 from automl.memory.estimate import estimate_training
 from automl.models.card import find_weights_licence, render_model_card
-from automl.models.folder import Labels, ModelFolder, read_model, write_ensemble, write_model
+from automl.models.folder import BaseWeights, Labels, ModelFolder, read_model, write_ensemble, write_model
 from automl.recipe import Recipe
 from automl.refit.output_folder import OutputFolder
 from automl.refit.plan import TrainOptions, TrainPlan, choose_members, describe_score, make_plan, plan_for_study
@@ -57,6 +57,7 @@ def train(
     weights_dir: str | Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    merge: bool = False,
     runs: str | Path = "runs",
     reporter: Reporter | None = None,
 ) -> Path:
@@ -88,6 +89,8 @@ def train(
         weights_dir: A folder of safetensors files to look for weights in.
         device: `auto`, `cpu`, `cuda` or `cuda:1`; under torchrun each process has its own.
         overwrite: Delete a model or an unfinished training of automl in `out` first.
+        merge: Write all weights where the recipe trains a part of them (its `tune`); else that part alone, which needs
+            the pretrained weights beside it.
         runs: The folder that holds the studies.
         reporter: Receives what is done; None: lines are printed.
 
@@ -98,7 +101,7 @@ def train(
         AutomlError: If study, recipe, data, weights, memory or folder do not fit; the message says what to change.
         KeyboardInterrupt: If it was asked to stop; what was done is kept, and the same call continues.
     """
-    options = TrainOptions(ema, seed, soup, early_stopping, with_holdout, gpu_mem, device, overwrite)
+    options = TrainOptions(ema, seed, soup, early_stopping, with_holdout, gpu_mem, device, overwrite, merge)
     where = Path(weights_dir) if weights_dir is not None else None
     folder, reporter = Path(out) if out is not None else None, reporter or ConsoleReporter()
     if ensemble:
@@ -214,8 +217,9 @@ class _Training:
         if not self.processes.is_first:
             return ModelFolder(self.output.folder, self.recipe, *describe_network(model, self.recipe, data))
         model.load_state_dict(self.kept.kept_weights(network))
+        measured = self._measure(model, data)
         written = write_network(
-            self.output.folder, model, self.recipe, data, self._measure(model, data), self.plan.dataset
+            self.output.folder, model, self.recipe, data, measured, self.plan.dataset, self._find_base()
         )
         self.output.end_training()
         self.print_line(f"written: {self.output.folder}")
@@ -299,6 +303,14 @@ class _Training:
             **describe_origin(self.recipe, weights.source if weights else None),
         }
 
+    def _find_base(self) -> BaseWeights | None:
+        """Finds the weights that the model's are changes of, if it is to hold no more than these."""
+        weights, backbone = self.plan.weights, self.recipe.backbone
+        if self.options.merge or self.recipe.tune.name == "all" or weights is None:
+            return None
+        path = locate_file(backbone, weights)
+        return BaseWeights(backbone, digest_file(path)) if path is not None else None
+
     def _score_split(self, model: nn.Module, data: ImageData, split: str) -> dict[str, Any] | None:
         """Measures the model on a split it did not learn from, with an interval."""
         expected = expected_input(model, self.recipe, data)
@@ -320,9 +332,18 @@ class _Training:
 
 
 def write_network(
-    folder: Path, model: nn.Module, recipe: Recipe, data: ImageData, metrics: dict[str, Any], dataset: Dataset
+    folder: Path,
+    model: nn.Module,
+    recipe: Recipe,
+    data: ImageData,
+    metrics: dict[str, Any],
+    dataset: Dataset,
+    base: BaseWeights | None = None,
 ) -> ModelFolder:
-    """Writes a trained network as a model folder; the data set, with its own splits, is for the card."""
+    """Writes a trained network as a model folder; the data set, with its own splits, is for the card.
+
+    With `base`, the folder holds what was trained alone.
+    """
     inputs, labels = describe_network(model, recipe, data)
     table = dataset.samples
     counts = {
@@ -336,7 +357,7 @@ def write_network(
     groups = int(table["group"].nunique()) if dataset.grouped else None
     described = {"name": dataset.name, "format": dataset.format, "counts": counts, "groups": groups}
     card = render_model_card(recipe, labels, inputs, metrics, described)
-    return write_model(folder, model.cpu(), recipe, inputs, labels, metrics, card)
+    return write_model(folder, model.cpu(), recipe, inputs, labels, metrics, card, base)
 
 
 def describe_network(model: nn.Module, recipe: Recipe, data: ImageData) -> tuple[InputSpec, Labels]:

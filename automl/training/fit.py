@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from automl.backbones.heads import freeze_backbone
+from automl.backbones.heads import freeze_backbone, hold_statistics
+from automl.backbones.tuning import name_changed
 from automl.backbones.weights import Weights, make_model
 from automl.devices import free_cached_memory
+from automl.errors import WeightsError
 from automl.recipe import Recipe
 from automl.training.checkpoint import load_checkpoint, save_checkpoint
 from automl.training.distributed import current_process_group
@@ -163,6 +165,7 @@ class _Run:
         self.preprocessing = expected_input(model, recipe, self.data)
         self.normalize = Normalize(self.preprocessing, recipe.numerics, self.device)
         self.model = self.group.synchronise_batchnorms(model.to(self.device).to(memory_format=self.normalize.layout))
+        self.kept = None if recipe.tune.name == "all" else name_changed(self.model)
         self.buffers = BufferBackup(self.model)
         self.optimizer = make_optimizer(recipe, self.model)
         self.ema: Any = None
@@ -233,6 +236,8 @@ class _Run:
         torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
         self.model.train()
         freeze_backbone(self.model, self.step < self.frozen_steps)
+        if recipe.tune.name != "all":
+            hold_statistics(self.model)
         targets = soft_targets(labels.to(self.device, non_blocking=True), self.data.classes)
         inputs, targets = self.mix(self.normalize(images), targets, self.step)
         loss_sum = torch.zeros((), device=self.device)
@@ -318,9 +323,9 @@ class _Run:
         if not self.group.is_first:
             return
         state = {
-            "model": self.model.state_dict(),
+            "model": self._choose_kept(self.model),
             "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema is not None else None,
+            "ema": self._choose_kept(self.ema.module) if self.ema is not None else None,
             "scaler": self.scaler.state_dict(),
             "progress": [self.step, self.train_seconds, loss_sum, self.loss_steps],
             "history": [asdict(evaluation) for evaluation in self.history],
@@ -334,13 +339,25 @@ class _Run:
             return
         self.step, self.train_seconds, loss_sum, self.loss_steps = state["progress"]
         self.loss_sum.fill_(loss_sum)
-        self.model.load_state_dict(state["model"])
+        self._load_kept(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
+            self._load_kept(self.ema.module, state["ema"])
         self.history = [Evaluation(**values) for values in state["history"]]
         self.micro.restore_state(state.get("micro_batches", self.micro.get_state()))
+
+    def _choose_kept(self, model: nn.Module) -> dict[str, Tensor]:
+        """Returns what of a network's state is saved: all that training changes, and not what the weights' file has."""
+        state = model.state_dict()
+        return state if self.kept is None else {name: state[name] for name in state if name in self.kept}
+
+    def _load_kept(self, model: nn.Module, state: dict[str, Tensor]) -> None:
+        """Loads what `_choose_kept` returned; the rest is in the network already."""
+        if self.kept is None:
+            model.load_state_dict(state)
+        elif model.load_state_dict(state, strict=False).unexpected_keys:
+            raise WeightsError("the checkpoint is of another network than the recipe's")
 
     def _make_scaler(self) -> torch.amp.GradScaler:
         """Makes the loss scaler, which does something in fp16 alone."""

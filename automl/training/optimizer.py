@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from automl.backbones.headed import HeadedBackbone
 from automl.backbones.heads import head_modules
 from automl.errors import RecipeError
 from automl.recipe.choices import find_entry
@@ -42,9 +43,9 @@ def make_optimizer(recipe: "Recipe", model: nn.Module) -> "torch.optim.Optimizer
     from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 
     arguments = optimizer_arguments(recipe.optimizer)
-    groups = group_parameters(
-        model, recipe.learning_rate, recipe.weight_decay, recipe.layer_decay, recipe.head_lr_factor
-    )
+    settings = recipe.learning_rate, recipe.weight_decay, recipe.layer_decay, recipe.head_lr_factor
+    headed = isinstance(model, HeadedBackbone)
+    groups = _group_apart(model, *settings) if headed else group_parameters(model, *settings)
     if not groups:
         raise RecipeError(f"{recipe.backbone} has no parameter that requires a gradient; unfreeze it first")
     if groups[0]["params"][0].device.type not in ("cpu", "cuda"):
@@ -68,6 +69,19 @@ OPTIMIZERS: dict[type[Part], Callable[[Any], dict[str, Any]]] = {
 """What makes the arguments of each optimizer of a recipe."""
 
 
+def _group_apart(
+    model: Any, learning_rate: float, weight_decay: float, layer_decay: float, head_lr_factor: float
+) -> list[dict[str, Any]]:
+    """Groups the parameters of a backbone without its classifier, one layer below the head, and those of the head."""
+    backbone = group_parameters(model.backbone, learning_rate, weight_decay, layer_decay, head_lr_factor)
+    head = group_parameters(model.get_classifier(), learning_rate, weight_decay, 1, head_lr_factor)
+    return [
+        group | {"lr": rate * group["lr"], "initial_lr": rate * group["lr"], "lr_scale": rate * group["lr_scale"]}
+        for groups, rate in ((backbone, layer_decay), (head, head_lr_factor))
+        for group in groups
+    ]
+
+
 def group_parameters(
     model: nn.Module, learning_rate: float, weight_decay: float, layer_decay: float, head_lr_factor: float
 ) -> list[dict[str, Any]]:
@@ -79,7 +93,8 @@ def group_parameters(
         groups = param_groups_layer_decay(model, weight_decay, no_weight_decay_list=exempt, layer_decay=layer_decay)
     else:
         groups = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=exempt)
-    head = {id(parameter) for module in head_modules(model) for parameter in module.parameters()}
+    heads = head_modules(model) if hasattr(model, "get_classifier") else ()
+    head = {id(parameter) for module in heads for parameter in module.parameters()}
     split = []
     for group in groups:
         for in_head in (False, True):

@@ -23,6 +23,8 @@ from automl.backbones.weights import make_model
 from automl.devices import is_gpu
 from automl.files import CacheEntry
 from automl.recipe import Numerics, Recipe
+from automl.recipe.tuning import TuneHead, TuneLast, TuneNorms
+from automl.schema import Part
 from automl.training.optimizer import make_optimizer
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -36,6 +38,11 @@ _PATIENCE_SECONDS = 2.0
 
 _TOLERANCE = 0.05
 """Largest difference from fp32's logits, as a share of their largest value, that still counts as correct."""
+
+
+BACKWARD_SHARES: dict[type[Part], float] = {TuneHead: 0.05, TuneNorms: 0.6, TuneLast: 0.6}
+"""What the backward pass takes where a part of a network is trained, of what it takes for all: gradients of frozen
+weights are not computed, and of frozen layers in front nothing is. Of LoRA it is as much."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,13 @@ class Timing:
         factor = (image_size / self.image_size) ** 2
         train, evaluation = self.train_seconds * factor, self.evaluation_seconds * factor
         return replace(self, train_seconds=train, evaluation_seconds=evaluation, image_size=image_size)
+
+    def scale_to_recipe(self, recipe: Recipe) -> "Timing":
+        """Scales the times to a recipe's image size, and to how much of the network it trains."""
+        scaled = self.scale_to(recipe.image_size)
+        share = BACKWARD_SHARES.get(type(recipe.tune), 1.0)
+        backward = max(0.0, scaled.train_seconds - scaled.evaluation_seconds)
+        return replace(scaled, train_seconds=scaled.evaluation_seconds + share * backward)
 
 
 def best_numerics(recipe: Recipe, classes: int, device: str, batch_size: int | None = None) -> Timing:

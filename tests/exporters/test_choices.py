@@ -4,8 +4,8 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import pytest
-from torch import nn
 
+from automl.backbones.weights import make_model
 from automl.data.transforms import eval_transform, train_transform
 from automl.errors import RecipeError
 from automl.exporters.export import FORMATS
@@ -52,6 +52,8 @@ def classes_of(name):
 
 NAMES = [name for name, _ in list_choices(RECIPE)]
 KINDS = [(name, kind) for name in NAMES for kind in classes_of(name)]
+ONLY = {"view": "image", "tune": "all", "head": "linear"}
+"""What a script or train.py can hold of these choices."""
 RECIPE_FORMATS = ["yaml", "json", "python", "timm"]
 
 
@@ -61,9 +63,7 @@ def train_parts(recipe):
     make_loss(recipe.loss, [3, 5])
     make_mixing(recipe.mixing, 2, 0)
     lr_factor(recipe.schedule, 0, 10)
-    model = nn.Module()
-    model.head, model.get_classifier = nn.Linear(2, 2), lambda: model.head
-    make_optimizer(recipe, model)
+    make_optimizer(recipe, make_model(recipe, 2))
     pixels = np.zeros((40, 50, 3), np.uint8)
     for transform in (train_transform, eval_transform):
         assert transform(augmentation, 32)(pixels).shape == (3, 32, 32)
@@ -79,8 +79,8 @@ def test_every_choice_is_trained_and_written_or_refused_by_name(name, kind):
     recipe = with_choice(name, kind())
     train_parts(recipe)
     for format in RECIPE_FORMATS:
-        if name == "view" and recipe.view.name != "image" and format in ("python", "timm"):
-            with pytest.raises(RecipeError, match=f"--format {format} does not know view {recipe.view.name!r}"):
+        if name in ONLY and kind().name != ONLY[name] and format in ("python", "timm"):
+            with pytest.raises(RecipeError, match=f"--format {format} does not know {name} {kind().name!r}"):
                 FORMATS[format](ExportSource(recipe), None, None)
         else:
             assert FORMATS[format](ExportSource(recipe), None, None).text
@@ -95,6 +95,12 @@ def test_a_choice_that_nobody_knows_is_refused_by_name(name):
     if name != "view":
         with pytest.raises(RecipeError, match="'invented'"):
             train_parts(recipe)
+
+
+@pytest.mark.parametrize("format", ["python", "timm"])
+def test_another_pooling_is_refused(format):
+    with pytest.raises(RecipeError, match=f"--format {format} does not know pooling 'avg'"):
+        FORMATS[format](ExportSource(RECIPE.model_copy(update={"pooling": "avg"})), None, None)
 
 
 def test_a_crop_that_nobody_knows_is_not_written_beside_a_network(model):

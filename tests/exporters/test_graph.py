@@ -63,6 +63,21 @@ def test_onnx_of_attention_in_five_dimensions(tmp_path):
     assert export_onnx(model, tmp_path / "out.onnx").difference < TOLERANCE
 
 
+TUNED = {
+    "lora": {"tune": {"name": "lora", "rank": 2}, "head": {"name": "l2"}},
+    "tokens": {"tune": {"name": "norms"}, "pooling": "cls_avg", "head": {"name": "mlp", "hidden": 8}},
+    "attention": {"tune": {"name": "last"}, "head": {"name": "attention"}},
+    "layers": {"tune": {"name": "head"}, "head": {"name": "layers"}},
+}
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_what_was_tuned_in_part_is_exported_whole(tmp_path, name):
+    model = write(tmp_path / "m", "test_vit", **TUNED[name])
+    assert export_onnx(model, tmp_path / "out.onnx").difference < TOLERANCE
+    assert export_torch(model, tmp_path / "out.pt2").difference < TOLERANCE
+
+
 def test_torch_gives_the_models_probabilities_at_any_batch_size(model, tmp_path):
     found = export_torch(model, tmp_path / "out.pt2")
     assert found.difference < TOLERANCE

@@ -101,6 +101,11 @@ def test_a_prediction_from_the_cache_imports_no_torch():
         {"numerics": {"memory_format": "channels_last"}},
         {"numerics": {"grad_checkpointing": True}},
         {"freeze_epochs": 5, "epochs": 5},
+        {"tune": {"name": "norms"}},
+        {"tune": {"name": "lora"}},
+        {"tune": {"name": "lora", "rank": 4}},
+        {"head": {"name": "l2"}},
+        {"pooling": "avg"},
     ],
 )
 def test_what_decides_the_memory_decides_the_cache_file(changes):

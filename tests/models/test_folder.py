@@ -2,9 +2,14 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from automl.backbones.input import InputSpec
+from automl.backbones.tuning import LowRankChange
+from automl.backbones.weights import Weights, digest_file, make_model
 from automl.errors import AutomlError, RecipeError, WeightsError
-from automl.models.folder import read_members, read_model, write_ensemble
+from automl.models.folder import BaseWeights, Labels, read_members, read_model, write_ensemble, write_model
+from automl.recipe import Recipe
 from tests.fixtures.models import SIZE, write
 
 
@@ -18,6 +23,69 @@ def test_a_folder_is_read_back_as_it_was_written(model):
         assert torch.equal(logits, read_model(model.path).load()(images))
     assert not found.load().training
     assert (model.path / "README.md").read_text() == "# card\n"
+
+
+TUNED = {
+    "norms": {"tune": {"name": "norms"}, "head": {"name": "l2"}},
+    "lora": {"tune": {"name": "lora", "rank": 2}},
+    "tokens": {"tune": {"name": "last"}, "pooling": "cls_avg"},
+}
+
+
+def write_tuned(folder, whole=False, **values):
+    """A model of which a part was trained; returns it, its network, and the folder of its pretrained weights."""
+    recipe = Recipe.from_mapping({"backbone": "test_vit", "image_size": SIZE, **values})
+    weights_dir = folder / "weights"
+    weights_dir.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(1)
+    file = weights_dir / "test_vit.safetensors"
+    save_file(make_model(Recipe(backbone="test_vit", image_size=SIZE), 1000).state_dict(), file)
+    network = make_model(recipe, 2, Weights("file", file))
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.2)
+    base = None if whole else BaseWeights("test_vit", digest_file(file))
+    inputs, labels = InputSpec(40, SIZE, (0.5,) * 3, (0.5,) * 3, "bicubic"), Labels(("a", "b"), 1, (0.5, 0.5))
+    return write_model(folder / "model", network, recipe, inputs, labels, {}, "# card\n", base), network, weights_dir
+
+
+@pytest.mark.parametrize("name", TUNED)
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_part_that_was_trained_is_read_back_with_the_weights_it_belongs_to(tmp_path, monkeypatch, name, whole):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    written, network, weights_dir = write_tuned(tmp_path, whole, **TUNED[name])
+    found = read_model(written.path, None if whole else weights_dir)
+    images = torch.rand(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        assert torch.allclose(found.load()(images), network.eval()(images), atol=1e-6)
+    assert not any(isinstance(module, LowRankChange) for module in found.load().modules())
+    held = load_file(written.path / "model.safetensors")
+    pretrained = load_file(weights_dir / "test_vit.safetensors")
+    kept = sum(tensor.numel() for tensor in held.values()) / sum(tensor.numel() for tensor in pretrained.values())
+    assert (kept < 0.3) is not whole
+    assert (written.path / "base.json").exists() is not whole
+
+
+def test_a_part_without_its_weights_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    written, _, weights_dir = write_tuned(tmp_path, **TUNED["norms"])
+    with pytest.raises(WeightsError, match=r"trained of test_vit alone, .* out of reach; give --weights-dir .*--merge"):
+        read_model(written.path).load()
+    torch.manual_seed(2)
+    other = make_model(Recipe(backbone="test_vit", image_size=SIZE), 1000).state_dict()
+    save_file(other, weights_dir / "test_vit.safetensors")
+    with pytest.raises(WeightsError, match=r"test_vit\.safetensors has other weights than those it was trained from"):
+        read_model(written.path, weights_dir).load()
+
+
+def test_a_part_that_lacks_something_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    written, _, weights_dir = write_tuned(tmp_path, **TUNED["norms"])
+    held = load_file(written.path / "model.safetensors")
+    name = next(name for name in held if "norm" in name)
+    save_file({key: tensor for key, tensor in held.items() if key != name}, written.path / "model.safetensors")
+    with pytest.raises(WeightsError, match=f"it has no {name}"):
+        read_model(written.path, weights_dir).load()
 
 
 def test_names_of_classes_survive(tmp_path):

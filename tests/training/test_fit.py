@@ -4,7 +4,9 @@ import torch
 from safetensors.torch import save_file
 
 from automl.backbones.weights import Weights, make_model
+from automl.errors import WeightsError
 from automl.recipe.learning import CrossEntropy, CutMix, Focal, Mixup, Sgd
+from automl.recipe.tuning import CosineHead, TuneHead, TuneLora, TuneNorms
 from automl.training.fit import fit, total_steps
 from automl.training.types import Diverged, Parked
 from tests.fixtures.trainings import DATA, Tones, assert_same, recipe_of, without_clock
@@ -69,6 +71,26 @@ def test_a_frozen_backbone_stays_as_it_was(backbone):
     assert changed == {name for name in before if name.startswith(("head.", "fc."))}
 
 
+@pytest.mark.parametrize("backbone", ["test_vit", "test_resnet"])
+def test_a_probe_is_a_backbone_that_is_frozen_to_the_end(backbone):
+    frozen = recipe_of(backbone, epochs=2, freeze_epochs=2)
+    assert_same(fit(recipe_of(backbone, epochs=2, tune=TuneHead()), DATA), fit(frozen, DATA))
+
+
+def test_checkpoint_of_a_part_holds_that_part_and_one_of_another_network_is_refused(tmp_path):
+    recipe, checkpoint = recipe_of(tune=TuneLora(rank=2)), tmp_path / "run.pt"
+    steps = []
+    stop = lambda _: len(steps) == 2  # noqa: E731
+    with pytest.raises(Parked):
+        fit(recipe, DATA, checkpoint=checkpoint, on_step=lambda n, _: steps.append(n), should_stop=stop)
+    state = torch.load(checkpoint, weights_only=True)
+    whole = sum(tensor.numel() for tensor in make_model(recipe, 2).state_dict().values())
+    assert sum(tensor.numel() for tensor in state["model"].values()) < whole / 5
+    assert len(state["optimizer"]["state"]) == len(state["model"])
+    with pytest.raises(WeightsError, match="of another network"):
+        fit(recipe_of(tune=TuneNorms()), DATA, checkpoint=checkpoint)
+
+
 def test_a_backbone_thaws():
     frozen = recipe_of(epochs=2, freeze_epochs=1)
     torch.manual_seed(0)
@@ -109,6 +131,8 @@ def test_a_batch_larger_than_the_data_is_all_of_it():
 # --- runs that do not get to their end ----------------------------------------------------------------------------
 
 RESUMED = {
+    "norms": recipe_of(tune=TuneNorms(), head=CosineHead(), ema_decay=0.9, freeze_epochs=0.5),
+    "lora": recipe_of("test_resnet", tune=TuneLora(rank=2), ema_decay=0.9),
     "vit": recipe_of(drop_path=0.3, ema_decay=0.99, mixing=Mixup(), clip_norm=1, freeze_epochs=0.5),
     "resnet": recipe_of("test_resnet", optimizer=Sgd(), learning_rate=0.02, mixing=CutMix(), loss=Focal()),
 }
