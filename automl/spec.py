@@ -118,6 +118,9 @@ class PoolSpec(Section):
     """Licence of the weights; commercial: known to allow commercial use."""
     max_params: float | None = Field(None, gt=0)
     """Parameters of a backbone at most, in millions, such as 50. Default: no limit."""
+    encoders: Literal["auto", "none", "only"] = "auto"
+    """Pretrained encoders that no leaderboard ranks, such as DINOv3 and SigLIP; auto: those that --backbones names, and
+    those whose weights are on this machine, behind the ranked ones and at most half of a full pool."""
 
 
 class StudySpec(Section):
@@ -130,7 +133,8 @@ class StudySpec(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = Field(None, json_schema_extra=_MAIN)
     """Name of the study, its folder under runs/. Default: the data's."""
     space: str = Field("auto", json_schema_extra=_MAIN)
-    """Search space: image, video, audio, demo, or a YAML file; auto: the one for the kind of the data."""
+    """Search space: image, encoders, video, audio, demo, or a YAML file; auto: the one for the kind of the data, and for
+    images with --encoders only encoders."""
     metric: Literal["auto", Metric] = Field("auto", json_schema_extra=_MAIN)
     """What the search makes better; auto: auc for two classes, else accuracy."""
     sampler: Literal["tpe", "gp", "random", "qmc"] = "tpe"
@@ -143,10 +147,13 @@ class StudySpec(Section):
     """auto, cpu, cuda (every GPU) or cuda:1."""
     warm_start: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     """Earlier study, beside this one, whose three best recipes are tried before the known-good ones. Default: none."""
+    screening: bool | None = None
+    """Order the backbones by a linear probe on their frozen features of some training images, in at most 8 % of the
+    time. Default: where the pool has encoders that no leaderboard ranks."""
     storage: str | None = None
     """Optuna storage URL, such as mysql://host/db. Default: a file in RUNS/STUDY/."""
     weights_dir: Path | None = Field(None, json_schema_extra=_POOL)
-    """Folder of safetensors files named by timm architecture, such as weights/. Default: the hub."""
+    """Folder of safetensors files named by timm architecture, or of folders as the hub has them. Default: the hub."""
     pretrained: Literal["auto", "require", "never"] = Field("auto", json_schema_extra=_POOL)
     """Pretrained weights; auto: where they can be had."""
     pool: PoolSpec = Field(PoolSpec(), json_schema_extra=_POOL)

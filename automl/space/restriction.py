@@ -8,17 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from automl.space.nodes import Constant, Int, Node, Ordered, list_values
+from automl.space.nodes import Branches, Constant, Int, Node, Ordered, list_values
 
 _MOST_SIZES = 17  # of a range of image sizes, how many are tried
 
 
 @dataclass(frozen=True)
 class Restriction:
-    """What a backbone can do: image sizes it can be trained at (none: all of the space's), stochastic depth."""
+    """What a backbone can do: image sizes it can be trained at (none: all of the space's), stochastic depth.
+
+    And how much of it can be trained within the memory budget, by the names of the branches of `tune` (none: all).
+    """
 
     image_sizes: tuple[int, ...] = ()
     drop_path: bool = True
+    tunes: tuple[str, ...] = ()
 
     def nearest_size(self, image_size: int) -> int:
         """Finds the nearest image size it can be trained at; of two, the smaller."""
@@ -37,19 +41,25 @@ def restrict_node(key: str, name: str, node: Node, restriction: Restriction) -> 
     """Restricts the node of a recipe's field, and its Optuna name, to what a backbone can do.
 
     A choice among fewer image sizes has a name of its own, which says which: `image_size.128_192`. So what is learned
-    about index 1 of five sizes is not taken for index 1 of two.
+    about index 1 of five sizes is not taken for index 1 of two. A choice among fewer branches has one for the same
+    reason, and because Optuna wants the same choices each time; what is in a branch keeps its name.
     """
+    if key == "tune" and isinstance(node, Branches) and restriction.tunes:
+        usable = {taken: branch for taken, branch in node.branches.items() if taken in restriction.tunes}
+        if len(usable) in (0, len(node.branches)):
+            return name, node
+        return f"{name}.{'_'.join(usable)}", Branches(usable)
     if key == "drop_path" and not restriction.drop_path:
         return name, Constant(0.0)
     if key != "image_size" or not restriction.image_sizes:
         return name, node
     wanted = list_sizes(node)
-    usable = tuple(size for size in wanted if size in restriction.image_sizes)
-    if usable == wanted:
+    sizes = tuple(size for size in wanted if size in restriction.image_sizes)
+    if sizes == wanted:
         return name, node
-    if len(usable) > 1:
-        return f"{name}.{'_'.join(map(str, usable))}", Ordered(usable)
-    return name, Constant(usable[0] if usable else restriction.nearest_size(wanted[len(wanted) // 2]))
+    if len(sizes) > 1:
+        return f"{name}.{'_'.join(map(str, sizes))}", Ordered(sizes)
+    return name, Constant(sizes[0] if sizes else restriction.nearest_size(wanted[len(wanted) // 2]))
 
 
 def restrict_params(nodes: Mapping[str, Node], params: Mapping[str, Any], restriction: Restriction) -> dict[str, Any]:
@@ -60,6 +70,9 @@ def restrict_params(nodes: Mapping[str, Node], params: Mapping[str, Any], restri
         new_name, new_node = restrict_node(key, name, node, restriction)
         if new_node is node:
             restricted[name] = value
+        elif isinstance(new_node, Branches):
+            if len(new_node.branches) > 1:  # else it is no parameter
+                restricted[new_name] = value if value in new_node.branches else list(new_node.branches)[-1]
         elif isinstance(new_node, Ordered):
             size = int(node.options[value]) if isinstance(node, Ordered) else int(value)
             nearest = min(new_node.options, key=lambda option: (abs(option - size), option))

@@ -71,7 +71,7 @@ class Space:
         lifted: dict[str, Any] = {}
         restriction = Restriction()
 
-        def draw(node: Node, name: str) -> Any:
+        def draw(node: Node, name: str, of_branches: str = "") -> Any:
             match node:
                 case Constant(value):
                     return value
@@ -90,8 +90,9 @@ class Space:
                 case Branches(branches):
                     names = list(branches)
                     taken = trial.suggest_categorical(name, names) if len(names) > 1 else names[0]
-                    lifted.update(draw_all(branches[taken].lifted, f"{name}.{taken}"))
-                    return {"name": taken} | draw_all(branches[taken].children, f"{name}.{taken}")
+                    inner = f"{of_branches or name}.{taken}"
+                    lifted.update(draw_all(branches[taken].lifted, inner))
+                    return {"name": taken} | draw_all(branches[taken].children, inner)
 
         def draw_all(nodes: Mapping[str, Node], name: str) -> dict[str, Any]:
             known = {"self_blend": 0} if name.rpartition(".")[2] == "augmentation" and not self_blend else {}
@@ -99,8 +100,8 @@ class Space:
             return {key: draw_field(key, f"{name}.{key}", node) for key, node in drawn.items()} | known
 
         def draw_field(key: str, name: str, node: Node) -> Any:
-            name, node = restrict_node(key, name, node, restriction)
-            return draw(node, name)
+            new_name, node = restrict_node(key, name, node, restriction)
+            return draw(node, new_name, name)
 
         values: dict[str, Any] = {"backbone": draw(self.root.children["backbone"], "backbone")}
         restriction = restriction_of(values["backbone"])
@@ -190,6 +191,11 @@ class Space:
             {"name": name} | {key: list_values(child)[0] for key, child in branch.children.items()}
             for name, branch in node.branches.items()
         ]
+
+    def list_tunes(self) -> tuple[str, ...]:
+        """Lists the branches of `tune` that it can draw."""
+        node = self.root.children.get("tune")
+        return tuple(node.branches) if isinstance(node, Branches) else ("all",)
 
     def iterate_parameters(self) -> Iterator[tuple[str, Node]]:
         """Yields every parameter a sampler may meet: its Optuna name and its node."""

@@ -1,4 +1,4 @@
-"""The pool: the backbones that fit the budgets, best leaderboard score first, frozen into the study.
+"""The pool: the backbones that fit the budgets, best leaderboard score first, then encoders; frozen into the study.
 
 A backbone that does not fit leaves before sampling: with half of 20 backbones too big, 35 of 50 trials were wasted
 when such trials failed, and 17.5 when they were pruned. On a GPU, memory is predicted first, and what is predicted to
@@ -8,14 +8,16 @@ fit is measured, each backbone in a fresh process; this process never uses CUDA 
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from automl.backbones.capabilities import find_capabilities
 from automl.backbones.capability_table import Capabilities
+from automl.backbones.encoders import NO_SCORE, load_encoders
 from automl.backbones.ranking import rank_at_size
 from automl.backbones.selection import find_unmatched, select_rows
 from automl.backbones.table import load_table
@@ -28,7 +30,7 @@ from automl.memory.estimate import CONTEXT_BYTES, estimate_training, largest_mic
 from automl.memory.table import PredictedMemory, load_predictions
 from automl.recipe import Numerics, Recipe
 from automl.space.restriction import Restriction
-from automl.spec import StudySpec
+from automl.spec import PoolSpec, StudySpec
 from automl.training.precision import Timing, best_numerics, is_timed
 from automl.units import format_bytes, format_seconds
 
@@ -56,6 +58,10 @@ _LEAST_BYTES_PER_PARAM = 12.0
 """fp32 weights, gradients and one state of the optimizer: no training step needs less."""
 
 
+_BYTES_PER_FROZEN_PARAM = 4.0
+"""fp32 weights: where a part is trained, no training step needs less."""
+
+
 @dataclass(frozen=True)
 class PoolLimits:
     """What a backbone must fit."""
@@ -72,6 +78,8 @@ class PoolLimits:
     """Where backbones are timed, and compared."""
     max_batch_size: int
     train_images: int
+    tunes: tuple[str, ...] = ("all",)
+    """How much of a network the space can train, by the names of a recipe's `tune`."""
 
     def at_sizes(self, image_sizes: tuple[int, ...]) -> "PoolLimits":
         """Narrows them to the image sizes of one backbone, ascending."""
@@ -127,7 +135,8 @@ class PoolEntry:
 
     backbone: str
     family: str
-    score: float
+    score: float | None
+    """Of the leaderboards; None: an encoder, which none of them ranks."""
     params_m: float
     weights: str | None
     """`file`, `cache` or `hub`; None: from scratch."""
@@ -138,11 +147,13 @@ class PoolEntry:
     """The only image sizes that it runs at, with its weights if it has them; none: all of the space's."""
     drop_path: bool = True
     """Whether it has stochastic depth."""
+    tunes: tuple[str, ...] = ()
+    """The only parts of it that can be trained within the memory budget; none: all of the space's."""
 
     @property
     def restriction(self) -> Restriction:
         """What the search space may not draw for it."""
-        return Restriction(self.image_sizes, self.drop_path)
+        return Restriction(self.image_sizes, self.drop_path, self.tunes)
 
     def locate_weights(self) -> Weights | None:
         """Returns where the weights are; None: it is trained from scratch."""
@@ -150,15 +161,20 @@ class PoolEntry:
             return None
         return Weights(self.weights, Path(self.weights_path) if self.weights_path else None)  # type: ignore[arg-type]
 
+    def describe_score(self) -> str:
+        """Describes the score for a person."""
+        return "no score" if self.score is None else f"score {self.score:+.2f}"
+
     def describe_limits(self) -> str:
         """Describes what it cannot do of what the space can draw; mostly nothing."""
         sizes = f"only at {', '.join(map(str, self.image_sizes))} px" if self.image_sizes else ""
-        return "; ".join(filter(None, (sizes, "" if self.drop_path else "no drop path")))
+        tunes = f"tune only {', '.join(self.tunes)}" if self.tunes else ""
+        return "; ".join(filter(None, (sizes, "" if self.drop_path else "no drop path", tunes)))
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Backbones by rank: 0 is the leaderboard's best."""
+    """Backbones by rank: 0 is the leaderboard's best; encoders, which it does not rank, come last."""
 
     entries: tuple[PoolEntry, ...]
     notes: tuple[str, ...] = ()
@@ -207,7 +223,8 @@ class Pool:
         for row in rows:
             need = MemoryNeed(**{name: value for name, value in row.items() if name in needs})
             own = {name: value for name, value in row.items() if name not in needs}
-            own |= {"timing": Timing(**row["timing"]), "image_sizes": tuple(row.get("image_sizes", ()))}
+            own |= {"timing": Timing(**row["timing"])}
+            own |= {name: tuple(row.get(name, ())) for name in ("image_sizes", "tunes")}
             entries.append(PoolEntry(memory=need, **own))
         return cls(tuple(entries))
 
@@ -221,11 +238,27 @@ def largest_step(backbone: str, limits: PoolLimits) -> Recipe:
     return Recipe(backbone=backbone, image_size=size, batch_size=batch, ema_decay=0.99)
 
 
-def smallest_step(backbone: str, limits: PoolLimits, numerics: Numerics | None = None) -> Recipe:
-    """Makes the step that needs least memory."""
-    numerics = numerics or Numerics()
-    return Recipe(backbone=backbone, image_size=limits.image_sizes[0], batch_size=2, numerics=numerics)
+def smallest_step(backbone: str, limits: PoolLimits, numerics: Numerics | None = None, tune: str = "") -> Recipe:
+    """Makes the step that needs least memory; with `tune`, where so much of the network is trained."""
+    tune = tune or min(limits.tunes, key=_BY_MEMORY.index)
+    values = {"backbone": backbone, "image_size": limits.image_sizes[0], "batch_size": 2, "tune": {"name": tune}}
+    return Recipe.from_mapping(values | {"numerics": numerics or Numerics()})
 
+
+def find_affordable_tunes(backbone: str, limits: PoolLimits, need: "MemoryNeed", classes: int) -> tuple[str, ...]:
+    """Finds how much of a network can be trained within the memory budget; none: as much as the space can draw."""
+    limit = limits.memory_bytes
+    if need.fits_all or limit is None or len(limits.tunes) == 1:
+        return ()
+    limit = need.prediction_limit(limit)
+    fitting = tuple(
+        tune for tune in limits.tunes if estimate_training(smallest_step(backbone, limits, tune=tune), classes) <= limit
+    )
+    return fitting if len(fitting) < len(limits.tunes) else ()
+
+
+_BY_MEMORY = ("head", "last", "norms", "lora", "all")
+"""The branches of `tune`, that which needs least memory first."""
 
 _TABLE_MARGIN = 1.15
 """Between the shipped table's figure, brought to another image size, and what a trace says."""
@@ -340,44 +373,127 @@ def fit_within_memory(
 # --- choosing -----------------------------------------------------------------------------------------------------
 
 Candidate = tuple[dict[str, Any], Weights | None]
-"""A row of the leaderboard, and where its weights are."""
+"""A row of the leaderboard or, without a score, of the encoders; and where its weights are."""
 
 
 def build_pool(
     spec: StudySpec, limits: PoolLimits, classes: int, device: str, progress: Callable[[str], None] = lambda _: None
 ) -> Pool:
     """Chooses the backbones a study may use; they are timed and, on a GPU, measured on the device."""
-    ranked = rank_at_size(load_table(), limits.reference_image_size, spec.pool.boards)
-    table = select_rows(ranked, names=spec.pool.names, max_params=spec.pool.max_params, licence=spec.pool.licence)
-    rows: list[dict[str, Any]] = table[table["score"].notna()].to_dict("records")  # type: ignore[assignment]
-    if not rows:
-        raise PoolError(f"no backbone of the leaderboard matches {', '.join(spec.pool.names)}")
-    notes = [f"no backbone of the leaderboard matches {name}" for name in find_unmatched(ranked, spec.pool.names)]
+    rows, notes = _select_rows(spec, limits.reference_image_size)
     candidates, more_notes = _find_candidates(rows, spec)
     if not is_gpu(device):
         keep_freed_memory()  # as the workers do: they would be timed too slow
     chooser = _Chooser(spec, limits, classes, device, progress)
-    entries = chooser.choose_entries(candidates)
+    entries = _choose_entries(chooser, candidates)
     if not entries and chooser.larger:  # nothing but what runs at a larger size alone: then that is what is wanted
         chooser.takes_larger = True
-        entries = chooser.choose_entries(list(chooser.larger.values()))
+        entries = _choose_entries(chooser, list(chooser.larger.values()))
     if not is_gpu(device):
         give_freed_memory_back()  # for the worker; this process trains no more
     if not entries:
         raise PoolError(chooser.explain_empty())
-    return Pool(tuple(entries), (*notes, *more_notes, *chooser.list_excluded()))
+    return Pool(tuple(entries), (*notes, *more_notes, *_explain_encoders(entries), *chooser.list_excluded()))
+
+
+def _select_rows(spec: StudySpec, image_size: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Selects what a study's settings leave: the leaderboard's rows, best first, then encoders; notes what is unknown.
+
+    An encoder's row has the score None, and `named`: whether it was asked for by a name that means encoders alone.
+
+    Raises:
+        PoolError: If nothing is left.
+    """
+    rules = spec.pool
+    ranked, encoders = rank_at_size(load_table(), image_size, rules.boards), load_encoders()
+    of_board, of_encoders = find_unmatched(ranked, rules.names), find_unmatched(encoders, rules.names)
+    limits = {"max_params": rules.max_params, "licence": rules.licence}
+    rows: list[dict[str, Any]] = []
+    if rules.encoders != "only":
+        table = select_rows(ranked, rules.names, **limits)
+        rows += table[table["score"].notna()].to_dict("records")  # type: ignore[arg-type]
+    if rules.encoders != "none":
+        alone = rules.names if rules.encoders == "only" else of_board
+        named = set(select_rows(encoders, alone)["model"]) if alone else set()
+        # Those without figures return tokens, and cannot have a classifier.
+        table = select_rows(encoders.dropna(subset="gmacs"), rules.names, **limits)
+        unranked = [row | {"score": None, "named": row["model"] in named} for row in table.to_dict("records")]
+        rows += order_unranked(unranked, image_size)  # type: ignore[arg-type]
+    kind = "encoder" if rules.encoders == "only" else "backbone of the leaderboard"
+    unknown = {"none": of_board, "only": of_encoders, "auto": [name for name in of_board if name in of_encoders]}
+    notes = [f"no {kind} matches {name}" for name in unknown[rules.encoders]]
+    if not rows:
+        unmatched = of_board if rules.encoders == "only" else of_encoders
+        raise PoolError(_explain_no_rows(rules, kind, known_elsewhere=len(unmatched) < len(rules.names)))
+    return rows, notes
+
+
+def _explain_no_rows(rules: PoolSpec, kind: str, *, known_elsewhere: bool) -> str:
+    """Explains which settings leave no backbone, and which one would let in what the names mean."""
+    most = "" if rules.max_params is None else f", with at most {rules.max_params:g} million parameters"
+    licence = "" if rules.licence == "any" else f", of the licence {rules.licence}"
+    text = f"no {kind} matches {', '.join(rules.names)}{licence}{most}"
+    if not known_elsewhere or tuple(rules.names) == ("*",) or rules.encoders == "auto":
+        return text
+    return f"{text}; {'the leaderboard does' if rules.encoders == 'only' else 'an encoder does'}: give --encoders auto"
+
+
+def order_unranked(rows: Iterable[dict[str, Any]], image_size: int) -> list[dict[str, Any]]:
+    """Orders encoders, about which no leaderboard speaks: those first whose training costs least.
+
+    Whoever knows more, such as how their frozen features do on the study's images, puts them in another order here.
+    """
+    return sorted(rows, key=lambda row: (_step_cost(row, image_size), row["model"]))
+
+
+def _choose_entries(chooser: "_Chooser", candidates: list[Candidate]) -> list[PoolEntry]:
+    """Fills the pool: ranked backbones first, then encoders.
+
+    Encoders that somebody named or brought the weights of are sure of half a pool, if there are so many; all of them
+    get what the ranked ones leave.
+    """
+    size = chooser.spec.pool.size
+    ranked = [candidate for candidate in candidates if candidate[0]["score"] is not None]
+    encoders = [candidate for candidate in candidates if candidate[0]["score"] is None]
+    meant = iter([candidate for candidate in encoders if _is_meant(*candidate)])
+    others = (candidate for candidate in encoders if not _is_meant(*candidate))
+    chooser.calibrate(candidates)
+    unranked: list[PoolEntry] = []
+    chooser.choose_entries(meant, size // 2 if ranked else size, unranked, vary=len(encoders) > size)
+    entries: list[PoolEntry] = []
+    chooser.choose_entries(ranked, size - len(unranked), entries, vary=len(ranked) > size)
+    chooser.choose_entries(chain(meant, others), size - len(entries), unranked, vary=len(encoders) > size)
+    return entries + unranked
+
+
+def _is_meant(row: dict[str, Any], weights: Weights | None) -> bool:
+    """Returns whether an encoder was asked for, or its weights lie on this machine."""
+    return bool(row["named"]) or (weights is not None and weights.source != "hub")
+
+
+def _explain_encoders(entries: list[PoolEntry]) -> list[str]:
+    """Explains why the encoders of a pool stand where they do."""
+    names = [entry.backbone for entry in entries if entry.score is None]
+    if not names:
+        return []
+    return [f"{NO_SCORE}; behind the ranked ones, the cheapest to train first: {shorten(names, _SHOWN)}"]
 
 
 def _find_candidates(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Candidate], list[str]]:
-    """Keeps the backbones whose weights are within reach, or the small ones where none are; notes what is missing."""
+    """Keeps the backbones whose weights are within reach, or the small ones where none are; notes what is missing.
+
+    Of all backbones (`*`) the hub has hundreds of encoders: of those only what is on this machine counts.
+    """
     check_weights_dir(spec.weights_dir)
     named = tuple(spec.pool.names) != ("*",)
     if spec.pretrained == "never":
         return _find_small(rows, spec, every=named), []
     reach = hub_reachable()
-    candidates: list[Candidate] = [(row, find_weights(row["model"], spec.weights_dir, hub=reach)) for row in rows]
+    candidates: list[Candidate] = [
+        (row, find_weights(row["model"], spec.weights_dir, hub=reach and (named or _is_asked_for(row)))) for row in rows
+    ]
     with_weights = [candidate for candidate in candidates if candidate[1] is not None]
-    missing = [row["model"] for row, weights in candidates if weights is None]
+    missing = [row["model"] for row, weights in candidates if weights is None and _is_asked_for(row)]
     hints = [_explain_where(name) for name in missing[:_SHOWN]] if named else []
     if with_weights:
         note = f"{len(missing)} backbones left out: their weights are out of reach"
@@ -400,7 +516,13 @@ def _find_candidates(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[
 def _find_small(rows: list[dict[str, Any]], spec: StudySpec, *, every: bool = False) -> list[Candidate]:
     """Keeps what is trained from scratch: small backbones, or those that somebody chose."""
     every = every or spec.pool.max_params is not None
-    return [(row, None) for row in rows if every or row["params_m"] <= _SCRATCH_MAX_PARAMS]
+    asked = filter(_is_asked_for, rows)
+    return [(row, None) for row in asked if every or row["params_m"] <= _SCRATCH_MAX_PARAMS]
+
+
+def _is_asked_for(row: dict[str, Any]) -> bool:
+    """Returns whether a row is the leaderboard's, or an encoder that somebody named."""
+    return row["score"] is not None or bool(row["named"])
 
 
 def _explain_where(backbone: str) -> str:
@@ -443,17 +565,16 @@ class _Chooser:
     why_predicted: str | None = None
     """Why nothing can be measured on this GPU."""
 
-    def choose_entries(self, candidates: list[Candidate]) -> list[PoolEntry]:
-        """Fills the pool with the best candidates that fit, a few of each family."""
-        rules, entries = self.spec.pool, list[PoolEntry]()
-        if not is_gpu(self.device):
-            self._calibrate(candidates)
-        for row, weights in candidates:
-            if len(entries) == rules.size:
-                break
-            # Variety matters only where there is a choice to make.
+    def choose_entries(self, candidates: Iterable[Candidate], most: int, entries: list[PoolEntry], vary: bool) -> None:
+        """Adds the first candidates that fit until there are so many entries, a few of each family.
+
+        `vary`: whether there is a choice to make; without one, there is no variety to gain.
+        """
+        pending = iter(candidates)
+        while len(entries) < most and (candidate := next(pending, None)) is not None:
+            row, weights = candidate
             relatives = sum(entry.family == row["family"] for entry in entries)
-            if relatives >= rules.per_family and len(candidates) > rules.size:
+            if vary and relatives >= self.spec.pool.per_family:
                 continue
             try:
                 entry = None if self._is_hopeless(row) else self._make_entry(row, weights)
@@ -462,7 +583,6 @@ class _Chooser:
                 continue
             if entry is not None:
                 entries.append(entry)
-        return entries
 
     def _make_entry(self, row: dict[str, Any], weights: Weights | None) -> PoolEntry | None:
         """Makes an entry; None when the backbone does not fit."""
@@ -487,7 +607,7 @@ class _Chooser:
         return PoolEntry(
             backbone=backbone,
             family=row["family"],
-            score=float(row["score"]),
+            score=None if row["score"] is None else float(row["score"]),
             params_m=float(row["params_m"]),
             weights=weights.source if weights else None,
             weights_path=str(weights.path.absolute()) if weights and weights.path else None,
@@ -495,6 +615,7 @@ class _Chooser:
             timing=timing,
             image_sizes=() if sizes == self.limits.image_sizes else sizes,
             drop_path=capabilities.drop_path,
+            tunes=find_affordable_tunes(backbone, limits, memory, self.classes),
         )
 
     def _time(self, backbone: str, image_size: int) -> Timing:
@@ -506,8 +627,10 @@ class _Chooser:
         self.timing_seconds += time.perf_counter() - started
         return timing
 
-    def _calibrate(self, candidates: list[Candidate]) -> None:
-        """Times the smallest backbone, by which the others' times are predicted."""
+    def calibrate(self, candidates: list[Candidate]) -> None:
+        """Times the smallest backbone on a CPU, by which the others' times are predicted."""
+        if is_gpu(self.device):
+            return
         rows = [row for row, _ in candidates if row["gmacs"] > 0 and row["macts"] > 0]  # not NaN
         for row in sorted(rows, key=lambda row: _step_cost(row, row["image_size"])):
             size = self.limits.reference_image_size
@@ -571,7 +694,8 @@ class _Chooser:
             seconds = max(least, predicted / _PREDICTED_WITHIN if predicted else 0.0)
             if self._is_too_slow(seconds, self.limits, backbone):
                 return True
-        return self._is_too_big(CONTEXT_BYTES + int(_LEAST_BYTES_PER_PARAM * 1e6 * row["params_m"]), backbone)
+        least = _LEAST_BYTES_PER_PARAM if self.limits.tunes == ("all",) else _BYTES_PER_FROZEN_PARAM
+        return self._is_too_big(CONTEXT_BYTES + int(least * 1e6 * row["params_m"]), backbone)
 
     def _is_too_big(self, need: int, backbone: str) -> bool:
         if self.limits.memory_bytes is None or need <= self.limits.memory_bytes:

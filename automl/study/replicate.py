@@ -229,7 +229,7 @@ class ReplicateRunner:
         seconds = read_trial_record(trial).spent.get("fit_seconds", 0.0)
         if not seconds and entry is not None:  # as its backbone was timed
             images = recipe.epochs * len(self.data.labels("train"))
-            seconds = images * entry.timing.scale_to(recipe.image_size).train_seconds * (1 + VALIDATION_SHARE)
+            seconds = images * entry.timing.scale_to_recipe(recipe).train_seconds * (1 + VALIDATION_SHARE)
         return Replicate(trial.number, recipe, self.folder.replicate_folder(trial.number, seed), seconds)
 
     def needed_seconds(self, replicate: Replicate) -> float:

@@ -1,5 +1,6 @@
 """The search, from data to the best recipe: what `automl search` and `automl.search()` both call."""
 
+import json
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +31,7 @@ from automl.study.known_good import (
     show_all_frames,
 )
 from automl.study.samplers import make_pruner
+from automl.study.screening import describe_rows, plan_screening, screen_pool, store_rows
 from automl.study.setup import (
     StudySetup,
     create_study,
@@ -41,7 +43,15 @@ from automl.study.setup import (
 )
 from automl.study.storage import Patience, StorageLost, open_storage, open_study, patience_of, read_storage_url
 from automl.study.supervisor import Supervisor
-from automl.study.trial_record import best_trial, read_spec, read_study_record, recipe_of, trials_table
+from automl.study.trial_record import (
+    best_trial,
+    read_spec,
+    read_study_record,
+    recipe_of,
+    trials_table,
+    write_study_record,
+)
+from automl.training.metrics import default_metric
 from automl.units import format_bytes, format_seconds
 from automl.views.registry import View
 
@@ -245,7 +255,10 @@ class _Search:
                 self.print_line(line)
             supervisor.wait_for_imports(_IMPORT_SECONDS)
             setup = make_setup(spec, dataset, cache, space, devices, memory.bytes, self.print_line)
+            setup, screening = self._screen_pool(spec, setup, devices[0])
             study = create_study(folder, spec, setup)
+            if screening is not None:
+                write_study_record(study, screening=json.dumps(screening))
         if not study.get_trials(deepcopy=False):
             sizes = picture_sizes(setup.dataset)
             crops = describe_crops(setup.space, sizes, setup.dataset.media)
@@ -257,6 +270,22 @@ class _Search:
             for reason in enqueue_known_good(study, setup, sizes):
                 self.print_line(f"not tried first: the known-good recipe {reason}")
         return SearchResult(study, folder, setup)
+
+    def _screen_pool(
+        self, spec: StudySpec, setup: StudySetup, device: str
+    ) -> tuple[StudySetup, list[dict[str, Any]] | None]:
+        """Puts the pool into the order that its backbones' frozen features suggest, where that is wanted."""
+        seconds = plan_screening(spec, setup.pool)
+        if not seconds:
+            return setup, None
+        count = len(setup.pool.entries)
+        self.print_line(f"screening {count} backbones on training images, in at most {format_seconds(seconds)}")
+        started = time.monotonic()
+        pool, rows = screen_pool(setup, device, seconds, self.print_line)
+        metric = default_metric(len(setup.dataset.classes))
+        for line in describe_rows(rows, metric, time.monotonic() - started, seconds):
+            self.print_line(line)
+        return replace(setup, pool=pool), store_rows(rows)
 
     def _decode_views(self, dataset: Dataset, size: int, views: list[View]) -> Cache:
         """Decodes each view as the first trials need it, so that mistakes are shown before anything is trained."""
@@ -335,9 +364,9 @@ class _Search:
         for rank, entry in enumerate(setup.pool.entries):
             timing = entry.timing
             epoch = f"{'' if timing.measured else 'about '}{format_seconds(timing.train_seconds * train)}"
-            limits = entry.describe_limits()
+            limits, score = entry.describe_limits(), entry.describe_score()
             self.print_line(
-                f"pool {rank}: {entry.backbone} · score {entry.score:+.2f} · {entry.params_m:.3g}M parameters · "
+                f"pool {rank}: {entry.backbone} · {score} · {entry.params_m:.3g}M parameters · "
                 f"{entry.memory.describe(setup.memory_bytes)} · {epoch} an epoch at {timing.image_size} px · "
                 f"{timing.precision} {timing.memory_format}{f' · {limits}' if limits else ''}"
             )

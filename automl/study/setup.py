@@ -97,6 +97,7 @@ def make_setup(
         reference_image_size=image_sizes[len(image_sizes) // 2],
         max_batch_size=int(space.find_bounds("batch_size")[1]),
         train_images=int(usable.sum()),
+        tunes=space.list_tunes(),
     )
     named = space.list_backbones()
     if named:
@@ -233,8 +234,9 @@ def _list_differences(was: Any, now: Any, path: str = "") -> list[tuple[str, Any
 
 
 def open_space(spec: StudySpec, media: Medium) -> Space:
-    """Loads the search space of a study: the named one, or for `auto` the shipped one for the kind of files."""
-    space = load_space(SPACES[media] if spec.space == "auto" else spec.space)
+    """Loads the search space of a study: the named one, or for `auto` the shipped one for its files and backbones."""
+    usual = "encoders" if media == "image" and spec.pool.encoders == "only" else SPACES[media]
+    space = load_space(usual if spec.space == "auto" else spec.space)
     for view in list_views(space):
         if view.media != media and (view.media, media) != ("sound", "video"):  # videos hold sound, too
             raise SpaceError(

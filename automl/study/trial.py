@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from automl.data.loader import ImageData
 from automl.devices import DeviceLost, DeviceProcess
 from automl.errors import AutomlError, DataError, MemoryBudgetError, first_line
+from automl.features.head_training import fit_on_features, trains_on_features
 from automl.files import write_text
 from automl.recipe import Recipe
 from automl.study.continuation import last_checkpoint
@@ -172,7 +173,7 @@ class Objective:
     def _fit_within_time(self, recipe: Recipe, entry: PoolEntry, data: ImageData) -> Recipe:
         """Shortens a recipe that would take longer than a trial may, or than there is time left."""
         limit = min(self.setup.trial_seconds or float("inf"), 0.9 * self.stop.seconds_left())
-        timing = entry.timing.scale_to(recipe.image_size)
+        timing = entry.timing.scale_to_recipe(recipe)
         epoch = len(data.labels("train")) * timing.train_seconds
         validation = int(data.counts("validation").sum()) * timing.evaluation_seconds
         # Validations take a share of the training time, but at least one of them is made.
@@ -187,11 +188,17 @@ class Objective:
     def _train(self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, entry: PoolEntry, data: ImageData) -> Fit:
         """Trains, and reports to storage and pruner."""
         callbacks = TrialCallbacks(trial, frozen, recipe, self.setup.metric, self.on_progress)
+        weights = entry.locate_weights()
         try:
+            if weights is not None and trains_on_features(recipe):
+                report = partial(self._report_features, trial)
+                how: dict[str, Any] = {"on_evaluation": callbacks.on_evaluation, "progress": report}
+                if (result := fit_on_features(recipe, data, weights, self.device, **how)) is not None:
+                    return result
             return fit(
                 recipe,
                 data,
-                weights=entry.locate_weights(),
+                weights=weights,
                 device=self.device,
                 checkpoint=self.folder.trial_folder(trial.number) / "checkpoint.pt",
                 last_checkpoint=partial(self._keep_checkpoint, trial),
@@ -202,6 +209,12 @@ class Objective:
             )
         finally:
             callbacks.write_time()
+
+    def _report_features(self, trial: Trial, done: int, total: int) -> None:
+        """Reports how many images' features are there; raises Parked if it was asked to stop."""
+        self.on_progress({"trial": trial.number, "epoch": 0.0, "doing": f"features, {done} of {total} images"})
+        if self.stop(True):
+            raise Parked
 
     def _keep_checkpoint(self, trial: Trial, evaluation: Evaluation) -> Path | None:
         """Returns where to keep the state in which a trial ends: if it is the best, it may be continued."""

@@ -75,6 +75,8 @@ class StudyRecord:
     """YAML."""
     pool: str = "[]"
     """JSON of the pool's entries."""
+    screening: str | None = None
+    """JSON of the rows of the screening, in the pool's order; None: there was none."""
     samples: str = ""
     """The digest of the samples, which are in the study's folder."""
     dataset: str = "{}"

@@ -2,7 +2,7 @@
 
     python studies/leaderboard/pages.py [--out docs/backbones.md]
 
-It reads what `capabilities.py`, `learning.py` and `exports.py` wrote, and examines nothing itself.
+It reads what `capabilities.py`, `learning.py`, `exports.py` and `encoders.py` wrote, and examines nothing itself.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     learned = sorted(read_table(HERE / "learning.csv"), key=lambda row: row["family"])
     exported = read_table(HERE / "exports.csv")
     numbers = counts(rows, exported, learned, read_header(SHIPPED).get("timm", "?"))
-    page = [HEAD, *numbers, *sizes(rows), *lacks(rows)]
+    page = [HEAD, *numbers, *describe_encoders(), *sizes(rows), *lacks(rows)]
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text("\n".join([*page, *training(learned)]) + "\n", encoding="utf-8")
 
@@ -127,6 +127,46 @@ def sizes(rows: Sequence["Capabilities"]) -> list[str]:
     return [*lines, ""]
 
 
+ENCODERS = """## Encoders
+
+{count} of timm's pretrained networks have no classifier of ImageNet's thousand classes, so no leaderboard ranks them:
+DINOv3, SigLIP, MAE, networks trained on ImageNet-21k and others. What is known of each without building it ships in
+`automl/backbones/encoders.csv`, and what it needs of a GPU in `encoder_memory.csv`: trained as a whole, its head alone
+(`frozen`), or its head and normalisation layers (`norms`).
+
+```sh
+automl backbones --encoders '*dinov3*'                                   # size, cost, pretraining, licence
+automl backbones --encoders --gpu-mem 16GB --precision frozen            # what fits if the head alone is trained
+automl weights 'vit_base_patch16_dinov3.*'                               # what to fetch, and where to put it
+automl search --data photos/ --weights-dir weights --backbones '*dinov3*'
+automl search --data photos/ --weights-dir weights --encoders only
+```
+
+`--encoders auto`, the default of a search, takes them where `--backbones` names them, or where their weights are in
+`--weights-dir` or the hub's cache: behind the ranked ones, and beside those at most half of a full pool. `none` leaves
+them out. {without} return tokens and have no place for a classifier; those cannot be trained here.
+
+Data and method are read from names, and left out where a name does not tell. Parameters in millions, from the smallest.
+
+| pretraining | encoders | parameters | licence of the weights | the smallest |
+|---|---|---|---|---|"""
+
+
+def describe_encoders() -> list[str]:
+    """The encoders, by what they were trained on and how."""
+    from automl.backbones.encoders import load_encoders
+
+    table = load_encoders()
+    lines = ENCODERS.format(count=len(table), without=int(table["gmacs"].isna().sum())).splitlines()
+    for pretraining, rows in table.dropna(subset="gmacs").sort_values("params_m").groupby("pretraining"):
+        least, most = rows["params_m"].iloc[0], rows["params_m"].iloc[-1]
+        span = f"{least:.3g}" if least == most else f"{least:.3g} to {most:.4g}"
+        licences = _list(sorted({licence or "not known" for licence in rows["licence"]}))
+        cells = (str(pretraining) or "not known", str(len(rows)), span, licences, rows["model"].iloc[0])
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
 def lacks(rows: Sequence["Capabilities"]) -> list[str]:
     """The architectures without stochastic depth, and those without gradient checkpointing."""
     lines = ["## Neither drawn nor set", ""]
@@ -157,7 +197,7 @@ def training(learned: Sequence[dict[str, str]]) -> list[str]:
     return [*lines, "", 'Each "no" explained, and what else was seen:', "", *reasons, ""]
 
 
-def _list(values: Iterable[int]) -> str:
+def _list(values: Iterable[int | str]) -> str:
     return ", ".join(map(str, values)) or "none"
 
 

@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from automl.backbones.ranking import rank_table
-from automl.backbones.selection import build_filters, explain_no_rows, select_rows
+from automl.backbones.selection import build_filters, explain_no_rows, find_backbones, select_rows
 from automl.backbones.table import load_table
-from automl.errors import SpecError
+from automl.errors import PoolError, SpecError
 
 # A busy machine is slow, not wrong.
 patient = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -91,3 +91,15 @@ def test_the_filter_that_leaves_nothing_is_named(chosen, says):
 
 def test_nothing_is_said_while_rows_are_left():
     assert explain_no_rows(TABLE, build_filters(TABLE, ["resnet*"], max_params=30)) is None
+
+
+def test_a_wildcard_means_the_leaderboard_or_else_encoders():
+    assert find_backbones(["test_vit.*", "*tipsv2*"])[-4:] == [
+        "vit_base_patch14_reg1_tipsv2.webli",
+        "vit_giant_patch14_reg1_tipsv2.webli",
+        "vit_large_patch14_reg1_tipsv2.webli",
+        "vit_so400m_patch14_reg1_tipsv2.webli",
+    ]
+    assert set(find_backbones(["convnextv2_atto*"])) <= set(TABLE["model"])
+    with pytest.raises(PoolError, match="names nosuchnet"):
+        find_backbones(["nosuchnet*"])

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from automl.backbones import weights as model_module
 from automl.backbones.input import read_preprocessing
 from automl.backbones.timm_model import has_drop_path
-from automl.backbones.weights import Weights, find_weights, make_model
+from automl.backbones.weights import Weights, find_weights, list_places, make_model
 from automl.errors import RecipeError, WeightsError
 from automl.recipe import Numerics, Recipe
 
@@ -87,6 +87,51 @@ def test_a_file_cut_short_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(WeightsError, match="not a readable safetensors"):
         find_weights("test_resnet", tmp_path, hub=False)
+
+
+HUB_LAYOUTS = (
+    "test_resnet.r160_in1k/model.safetensors",
+    "models--timm--test_resnet.r160_in1k/snapshots/0123abc/model.safetensors",
+)
+
+
+@pytest.mark.parametrize("layout", HUB_LAYOUTS)
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_resnet.r160_in1k"])
+def test_a_folder_as_the_hub_has_it_is_found_and_loaded(tmp_path, layout, backbone):
+    path = tmp_path / layout
+    path.parent.mkdir(parents=True)
+    made, state = weights_of(tmp_path)
+    made.rename(path)
+    found = find_weights(backbone, tmp_path, hub=False)
+    assert found == Weights("file", path)
+    model = make_model(recipe_of(backbone), 3, found)
+    assert torch.equal(model.state_dict()["conv1.0.weight"], state["conv1.0.weight"])
+    assert find_weights("test_vit", tmp_path, hub=False) is None
+
+
+def test_a_repository_of_somebody_else_is_found_by_its_own_name(tmp_path):
+    places = list_places("vit_small_patch16_lingbot.robbyant")
+    assert places[-1] == "models--belfner--vit_small_patch16_lingbot.robbyant/snapshots/*/model.safetensors"
+    assert places[0] == "vit_small_patch16_lingbot.robbyant.safetensors"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_resnet.pth",
+        "test_resnet.r160_in1k.bin",
+        "test_resnet.r160_in1k/pytorch_model.bin",
+        "models--timm--test_resnet.r160_in1k/snapshots/0123abc/pytorch_model.bin",
+    ],
+)
+def test_a_pickle_in_the_place_of_weights_is_refused(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps({"conv1": 1}))
+    with pytest.raises(WeightsError, match=rf"{path.name} is a pickle.*test_resnet\.r160_in1k\.safetensors"):
+        find_weights("test_resnet.r160_in1k", tmp_path, hub=True)
+    safe, _ = weights_of(tmp_path)
+    assert find_weights("test_resnet.r160_in1k", tmp_path, hub=True) == Weights("file", safe)
 
 
 @pytest.mark.parametrize("other", ["test_vit", "test_resnet_wide"])

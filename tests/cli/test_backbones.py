@@ -153,6 +153,12 @@ def test_a_row_without_a_prediction_does_not_pass_the_filter():
         (["--gpu-mem", "8GB", "--precision", "fp23"], SpecError, "nearest first: fp32"),
         (["--gpu-mem", "100MB"], PoolError, "--gpu-mem 100MB keeps none; the smallest, test_.* needs"),
         (["nosuchnet*"], PoolError, "names nosuchnet"),
+        (["*dinov3*"], PoolError, "names .*dinov3.* keeps none.*; 21 encoders match: add --encoders"),
+        (["resnet18", "--encoders"], PoolError, "; [0-9]+ of the leaderboard match: leave out --encoders"),
+        (["--encoders", "--at", "224"], SpecError, "leave out --at, or --encoders"),
+        (["--encoders", "--board", "a"], SpecError, "leave out --board, or --encoders"),
+        (["--encoders", "--sort", "score"], SpecError, "unknown column 'score'"),
+        (["--gpu-mem", "8GB", "--precision", "frozen"], SpecError, "frozen is known of encoders alone: add --encoders"),
     ],
 )
 def test_mistakes_and_empty_results_are_errors_that_say_why(arguments, error, says):
@@ -160,31 +166,69 @@ def test_mistakes_and_empty_results_are_errors_that_say_why(arguments, error, sa
         call(*arguments)
 
 
+# --- encoders --------------------------------------------------------------------------------------------------------
+
+
+def test_encoders_are_listed_by_name_and_it_is_said_that_nothing_ranks_them():
+    output = call("--encoders").stdout
+    assert "505 rows match, 20 shown" in output
+    assert "No board ranks encoders: a search orders them by screening." in output
+    assert "score" not in output.splitlines()[0]
+    assert "pretraining" in output.splitlines()[0]
+    kept = rows("--encoders", "--limit", "0")
+    assert kept["model"].is_monotonic_increasing
+    assert {"hub", "mean", "std", "patch", "weights_m"} <= set(kept.columns)
+
+
+def test_the_filters_hold_for_encoders():
+    kept = rows("--encoders", "vit_*", "--licence", "commercial", "--max-params", "90", "--image-size", "224")
+    assert len(kept) > 3
+    assert (kept["params_m"] <= 90).all()
+    assert not kept["licence"].str.contains("nc").any()
+    assert rows("--encoders", "--family", "eva", "--sort", "params_m")["params_m"].is_monotonic_increasing
+
+
+def test_memory_of_encoders_by_what_is_trained():
+    counts = {
+        kind: len(rows("--encoders", "--gpu-mem", "8GB", "--precision", kind, "--limit", "0"))
+        for kind in ("fp32", "fp16", "norms", "frozen", "inference")
+    }
+    assert counts["fp32"] < counts["fp16"] < counts["norms"] < counts["frozen"]
+    assert counts["fp16"] < counts["inference"]
+    assert "the head alone" in call("--encoders", "--gpu-mem", "8GB", "--precision", "frozen").stdout
+
+
+def test_a_name_that_only_an_encoder_has_is_pointed_out():
+    result = call("resnet18*", "*tipsv2*", "--csv")
+    assert "no backbone of the leaderboard matches *tipsv2*; 4 encoders match: add --encoders" in result.stderr
+
+
 TIMED = """
 import sys, typer
 from automl.cli.backbones import backbones
 app = typer.Typer()
 app.command()(backbones)
-app(["convnext*", "--gpu-mem", "16GB"], standalone_mode=False)
+app(sys.argv[1:], standalone_mode=False)
 print([name for name in ("torch", "timm", "optuna", "sklearn") if name in sys.modules])
 """
 
 
-def processor_seconds(program):
+def processor_seconds(program, *arguments):
     """The least of three tries, and what the last printed."""
     spent = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        made = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return min(spent), made.stdout
 
 
-def test_it_costs_little_more_than_importing_pandas_and_never_torch():
+@pytest.mark.parametrize("arguments", [("convnext*",), ("--encoders",)], ids=["ranked", "encoders"])
+def test_it_costs_little_more_than_importing_pandas_and_never_torch(arguments):
     # Measured alone: 0.65 s with the start of the process, of which pandas 0.4 s. A ratio holds on a busy machine too.
     pandas_seconds, _ = processor_seconds("import pandas")
-    seconds, printed = processor_seconds(TIMED)
+    seconds, printed = processor_seconds(TIMED, *arguments, "--gpu-mem", "16GB")
     assert printed.splitlines()[-1] == "[]"
     assert seconds < 3 * pandas_seconds
 

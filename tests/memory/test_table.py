@@ -3,12 +3,13 @@ import io
 
 import pytest
 
+from automl.backbones.encoders import load_encoders
 from automl.backbones.table import load_table
 from automl.errors import SpecError
 from automl.memory.step import Step
 from automl.memory.table import (
     BATCHES,
-    COLUMNS,
+    ENCODERS,
     KINDS,
     MIB,
     SHIPPED,
@@ -32,7 +33,8 @@ def test_another_file_is_refused_with_the_command_that_makes_the_table(tmp_path,
 
 def test_a_row_without_all_of_its_figures_is_refused(tmp_path):
     text = io.StringIO()
-    csv.writer(text).writerows([COLUMNS, ("a_net", 64, "1 2", "", "", 1, "", "")])
+    columns = ("arch", "image_size", *KINDS, "smallest_batch", "weak", "trouble")
+    csv.writer(text).writerows([columns, ("a_net", 64, "1 2", "", "", 1, "", "")])
     (tmp_path / "table.csv").write_text(text.getvalue())
     with pytest.raises(SpecError, match="a_net has not 10 figures"):
         load_predictions(tmp_path / "table.csv")
@@ -58,12 +60,25 @@ def test_the_shipped_table_has_every_row_of_the_leaderboard():
     assert more.str.contains("_gn|_bit").all()
     assert len(more) < 20
     assert set(table["family"][weak != ""]) == {"sequencer"}
-    untraced = [row for row in load_predictions().values() if not row.mib]
+    untraced = [row for row in load_predictions(SHIPPED).values() if not row.mib]
     assert all(row.problem for row in untraced)
 
 
 def test_the_shipped_table_was_made_by_the_command_that_its_errors_name():
     assert "# command: python studies/leaderboard/memory.py" in SHIPPED.read_text(encoding="utf-8").splitlines()
+
+
+def test_encoders_are_looked_up_with_the_others_and_have_more_kinds():
+    table = load_encoders()
+    frozen, _ = predict_table(table, "frozen", 32)
+    norms, _ = predict_table(table, "norms", 32)
+    whole, _ = predict_table(table, "fp16", 32)
+    known = frozen.notna()
+    assert known.mean() > 0.9
+    assert (frozen[known] < norms[known]).all()
+    assert (norms[known] < whole[known]).mean() > 0.99
+    assert predict_table(load_table().head(50), "fp16", 32)[0].notna().all()
+    assert "# command: python studies/leaderboard/memory.py --encoders" in ENCODERS.read_text(encoding="utf-8")
 
 
 def test_a_shipped_row_is_within_a_little_of_a_trace():

@@ -55,3 +55,40 @@ def test_a_known_good_recipe_takes_the_nearest_size_of_its_backbone(image: Space
         trial = optuna.trial.FixedTrial(good)
         values = image.suggest_recipe(trial, backbones=1, self_blend=False, restriction_of=lambda _: can)
         assert values["image_size"] == (256 if len(only) == 2 else only[0] if only else 224)
+
+
+TUNED = """
+backbone: {pool: {}}
+tune: {choice: {head: {}, norms: {}, lora: {rank: {ordered: [4, 8, 16]}}, all: {}}}
+known_good: [{tier: quick, backbone: best, tune: all}, {tier: long, backbone: best, tune: {name: lora, rank: 8}}]
+"""
+
+
+@pytest.mark.parametrize("tunes", [("head", "norms", "lora"), ("head", "lora"), ("head",), ()])
+def test_only_as_much_is_trained_as_the_memory_allows(tunes: tuple[str, ...]) -> None:
+    space = parse_space(TUNED)
+    assert space.list_tunes() == ("head", "norms", "lora", "all")
+    drawn = set()
+    for seed in range(40):
+        trial = ask_trial(seed)
+        values = space.suggest_recipe(
+            trial, backbones=1, self_blend=False, restriction_of=lambda _: Restriction(tunes=tunes)
+        )
+        drawn.add(values["tune"]["name"])
+        named = f"tune.{'_'.join(tunes)}" if tunes else "tune"
+        assert (named in trial.params) is (len(tunes) != 1)
+        if values["tune"]["name"] == "lora":
+            assert trial.params["tune.lora.rank"] in (0, 1, 2), "what is in a branch keeps its name"
+            assert space.decode_params(trial.params)["tune.lora.rank"] == values["tune"]["rank"]
+    assert drawn == set(tunes or ("head", "norms", "lora", "all"))
+
+
+def test_known_good_recipes_train_as_much_as_the_memory_allows() -> None:
+    space = parse_space(TUNED)
+    restriction = Restriction(tunes=("head", "norms", "lora"))
+    whole, lora = space.find_known_good_params({"best": 0}, lambda _: restriction)
+    assert "tune" not in whole | lora
+    for params in (whole, lora):
+        trial = optuna.trial.FixedTrial({"backbone": 0, "tune.lora.rank": 1} | params)
+        values = space.suggest_recipe(trial, backbones=1, self_blend=False, restriction_of=lambda _: restriction)
+        assert values["tune"]["name"] == "lora"

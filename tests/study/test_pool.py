@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from automl.backbones.capability_table import Capabilities
+from automl.backbones.encoders import load_encoders
 from automl.backbones.weights import Weights, hub_reachable
 from automl.errors import PoolError, RecipeError, WeightsError
 from automl.gpu.probe import CannotProbe, Measurement, StepMemory
@@ -17,12 +18,14 @@ from automl.study.pool import (
     Pool,
     PoolLimits,
     build_pool,
+    find_affordable_tunes,
     largest_step,
     look_up_largest_step,
     measure_need,
     predict_need,
 )
 from automl.training.precision import Timing
+from tests.fixtures.studies import entry
 
 GB = 10**9
 LIMITS = PoolLimits(
@@ -73,6 +76,7 @@ def leaderboard(monkeypatch):
         return Timing("fp32", "contiguous", seconds, seconds / 3, recipe.image_size)
 
     monkeypatch.setattr(pool_module, "load_table", lambda: pd.DataFrame(rows))
+    monkeypatch.setattr(pool_module, "load_encoders", lambda: load_encoders().head(0))
     monkeypatch.setattr(pool_module, "find_capabilities", lambda name, _: can(name))
     monkeypatch.setattr(pool_module, "estimate_training", estimate_training)
     monkeypatch.setattr(pool_module, "best_numerics", time)
@@ -146,6 +150,132 @@ def test_a_backbone_hopelessly_slow_on_a_cpu_is_not_built(monkeypatch):
     monkeypatch.setattr(pool_module, "best_numerics", lambda *_: pytest.fail("built"))
     with pytest.raises(PoolError, match="no backbone is fast enough"):
         build(trial_seconds=10)
+
+
+# --- encoders --------------------------------------------------------------------------------------------------------
+
+
+ENCODERS = {"dino_l.lvd": ("vit", 300.0, 60.0), "dino_s.lvd": ("vit", 20.0, 4.0), "dino_b.lvd": ("vit", 80.0, 17.0)}
+"""Name: (family, millions of parameters, 10⁹ multiplications)."""
+
+
+@pytest.fixture
+def encoders(leaderboard, monkeypatch):
+    """Three made-up encoders, the cheapest of which is in the middle; where their weights are can be set."""
+    rows = [
+        {"model": name, "image_size": 64, "family": family, "params_m": params, "gmacs": gmacs, "macts": gmacs}
+        | {"licence": "dinov3-license"}
+        for name, (family, params, gmacs) in ENCODERS.items()
+    ]
+    monkeypatch.setattr(pool_module, "load_encoders", lambda: pd.DataFrame(rows))
+    for name, (family, params, _) in ENCODERS.items():
+        monkeypatch.setitem(BACKBONES, name, (family, params, 4 * GB, GB, 0.01))
+    places = dict.fromkeys(ENCODERS, "hub")
+
+    def find_weights(name, _, *, hub):
+        source = places.get(name, "hub" if name in leaderboard else None)
+        return Weights(source) if source and (hub or source != "hub") else None
+
+    monkeypatch.setattr(pool_module, "find_weights", find_weights)
+    return places
+
+
+def pool_of(**values):
+    return build(spec_of(pool=values))
+
+
+def test_a_hub_full_of_encoders_does_not_flood_the_pool(encoders):
+    assert names(pool_of()) == ["big.a", "wide.a", "deep.a", "small.a", "tiny.a"]
+    assert not pool_of().notes
+
+
+def test_encoders_whose_weights_are_here_come_behind_the_ranked_ones_the_cheapest_first(encoders):
+    encoders |= {"dino_l.lvd": "file", "dino_b.lvd": "cache"}
+    pool = pool_of()
+    assert names(pool) == ["big.a", "wide.a", "deep.a", "small.a", "tiny.a", "dino_b.lvd", "dino_l.lvd"]
+    assert [entry.score for entry in pool.entries[5:]] == [None, None]
+    assert pool.entries[5].describe_score() == "no score"
+    assert pool.notes == (
+        "no board ranks encoders: a search orders them by screening; behind the ranked ones, the cheapest to train "
+        "first: dino_b.lvd, dino_l.lvd",
+    )
+    again = Pool.from_json(json.loads(json.dumps(pool.to_json(), allow_nan=False)))
+    assert again.entries == pool.entries
+
+
+def test_of_a_full_pool_they_are_half_at_most(encoders):
+    encoders |= dict.fromkeys(encoders, "file")
+    assert names(pool_of(size=4)) == ["big.a", "wide.a", "dino_s.lvd", "dino_b.lvd"]
+    assert names(pool_of(size=1)) == ["big.a"]
+
+
+def test_encoders_that_are_named_enter_from_the_hub(encoders):
+    assert names(pool_of(names=["dino_*"])) == ["dino_s.lvd", "dino_b.lvd", "dino_l.lvd"]
+    assert names(pool_of(names=["dino_l.lvd", "big.a"], size=2)) == ["big.a", "dino_l.lvd"]
+    assert names(pool_of(names=["dino_*"], size=2)) == ["dino_s.lvd", "dino_b.lvd"]
+
+
+def test_a_wildcard_for_both_gives_encoders_of_the_hub_what_the_ranked_ones_leave(encoders):
+    assert names(pool_of(names=["d*"], size=3)) == ["deep.a", "dino_s.lvd", "dino_b.lvd"]
+    assert names(pool_of(names=["*.*"], size=6)) == ["big.a", "wide.a", "deep.a", "small.a", "tiny.a", "dino_s.lvd"]
+
+
+def test_none_and_only(encoders):
+    encoders |= dict.fromkeys(encoders, "file")
+    assert names(pool_of(encoders="none")) == ["big.a", "wide.a", "deep.a", "small.a", "tiny.a"]
+    assert names(pool_of(encoders="only")) == ["dino_s.lvd", "dino_b.lvd", "dino_l.lvd"]
+    encoders |= dict.fromkeys(encoders, "hub")
+    assert names(pool_of(encoders="only", size=2)) == ["dino_s.lvd", "dino_b.lvd"]
+    assert names(pool_of(encoders="only", max_params=50)) == ["dino_s.lvd"]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (
+            {"names": ["dino_*"], "encoders": "none"},
+            r"no backbone of the leaderboard matches dino_\*; an encoder does: give --encoders",
+        ),
+        ({"names": ["big.a"], "encoders": "only"}, r"no encoder matches big.a; the leaderboard does: give --encoders"),
+        ({"licence": "commercial", "encoders": "only"}, r"no encoder matches \*, of the licence commercial$"),
+    ],
+)
+def test_a_pool_without_rows_says_why(encoders, values, says):
+    with pytest.raises(PoolError, match=says):
+        pool_of(**values)
+
+
+def test_from_scratch_encoders_are_trained_only_if_somebody_named_them(encoders, monkeypatch):
+    encoders.clear()
+    monkeypatch.setattr(pool_module, "hub_reachable", lambda: False)
+    assert names(build(spec_of(pretrained="never"))) == ["deep.a", "small.a", "tiny.a"]
+    assert names(build(spec_of(pretrained="never", pool={"names": ["dino_s.lvd"]}))) == ["dino_s.lvd"]
+    monkeypatch.setattr(pool_module, "_explain_where", lambda name: f"put {name} there")
+    with pytest.raises(PoolError, match=r"dino_\*: no weights in the hub's cache"):
+        pool_of(names=["dino_*"])
+
+
+def test_an_encoder_without_a_classifier_is_no_candidate(encoders, monkeypatch):
+    table = pool_module.load_encoders()
+    table.loc[table["model"] == "dino_s.lvd", ["params_m", "gmacs"]] = float("nan")
+    monkeypatch.setattr(pool_module, "load_encoders", lambda: table)
+    assert names(pool_of(encoders="only")) == ["dino_b.lvd", "dino_l.lvd"]
+
+
+def test_the_shipped_tables_make_a_pool_of_encoders_by_prediction(monkeypatch):
+    """Times and needs come from the tables alone, but for the smallest, which is timed."""
+    monkeypatch.setattr(pool_module, "load_encoders", load_encoders)
+    monkeypatch.setattr(pool_module, "find_weights", lambda *_, **__: Weights("hub"))
+    monkeypatch.setattr(
+        pool_module, "best_numerics", lambda recipe, *_: Timing("fp32", "contiguous", 0.01, 0.003, recipe.image_size)
+    )
+    monkeypatch.setattr(pool_module, "_TIMING_SECONDS", 0.0)
+    monkeypatch.setattr(pool_module, "estimate_training", real_estimate)
+    spec = spec_of(pool={"names": ["vit_base_patch16_dinov3.*", "vit_small_patch16_dinov3.*"]})
+    pool = build_pool(spec, replace(LIMITS, memory_bytes=80 * GB), 2, "cpu")
+    assert names(pool) == ["vit_small_patch16_dinov3.lvd1689m", "vit_base_patch16_dinov3.lvd1689m"]
+    small, base = (entry.timing.train_seconds for entry in pool.entries)
+    assert 3 < base / small < 5
 
 
 def test_size_and_families():
@@ -406,7 +536,7 @@ def test_a_stored_pool_is_one_flat_row_an_entry(probed):
     assert set(row) == {
         *("backbone", "family", "score", "params_m", "weights", "weights_path", "peak_bytes", "fits_all", "timing"),
         *("measured", "predicted_bytes", "micro_batch", "accumulation", "memory_factor", "context_bytes"),
-        *("image_sizes", "drop_path"),
+        *("image_sizes", "drop_path", "tunes"),
     }
 
 
@@ -415,7 +545,7 @@ def test_a_pool_stored_before_there_were_probes_is_read(probed):
     rows = build_measured().to_json()
     later = ("measured", "predicted_bytes", "micro_batch", "accumulation", "memory_factor", "context_bytes")
     for row in rows:
-        for name in (*later, "image_sizes", "drop_path"):
+        for name in (*later, "image_sizes", "drop_path", "tunes"):
             del row[name]
     memory = Pool.from_json(rows).entries[0].memory
     assert not memory.measured
@@ -521,3 +651,29 @@ def test_what_is_predicted_to_be_too_slow_is_left_out_when_there_is_no_time_to_t
     assert counted == ["tiny.a"]
     assert names(pool) == ["deep.a", "small.a", "tiny.a"]
     assert "too slow" in pool.notes[0]
+
+
+TUNE_BYTES = {"head": 2 * GB, "last": 3 * GB, "norms": 4 * GB, "lora": 6 * GB, "all": 12 * GB}
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "tunes"),
+    [(16 * GB, ()), (8 * GB, ("head", "norms", "lora")), (5 * GB, ("head", "norms")), (2 * GB, ("head",))],
+)
+def test_a_backbone_that_is_too_big_to_train_whole_is_trained_in_part(monkeypatch, memory_bytes, tunes):
+    monkeypatch.setattr(pool_module, "estimate_training", lambda recipe, _: TUNE_BYTES[recipe.tune.name])
+    limits = PoolLimits(**(vars(LIMITS) | {"memory_bytes": memory_bytes, "tunes": ("head", "norms", "lora", "all")}))
+    need = predict_need("big.a", limits, 2)
+    assert need.fits_all is (memory_bytes == 16 * GB)
+    assert need.peak_bytes == (12 if need.fits_all else 2) * GB
+    assert find_affordable_tunes("big.a", limits, need, 2) == tunes
+    whole_only = PoolLimits(**(vars(limits) | {"tunes": ("all",)}))
+    assert find_affordable_tunes("big.a", whole_only, need, 2) == ()
+
+
+def test_what_can_be_trained_survives_the_storage_and_is_shown():
+    before = entry("big.a", tunes=("head", "norms"))
+    after = Pool.from_json(json.loads(json.dumps(Pool((before,)).to_json()))).entries[0]
+    assert after == before
+    assert after.restriction.tunes == ("head", "norms")
+    assert after.describe_limits() == "tune only head, norms"

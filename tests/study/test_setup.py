@@ -130,6 +130,19 @@ def test_the_space_follows_the_files_unless_it_is_named(space, media, views):
     assert views_of(space, media) == views
 
 
+def test_encoders_alone_have_a_space_of_their_own():
+    spec = StudySpec.from_mapping({"pool": {"encoders": "only"}})
+    assert open_space(spec, "image").source.endswith("encoders.yaml")
+    assert open_space(spec, "video").source.endswith("video.yaml")
+    known = open_space(spec, "image").known_good
+    assert [good["tune"] if isinstance(good["tune"], str) else good["tune"]["name"] for good in known] == [
+        "head",
+        "norms",
+        "lora",
+        "all",
+    ]
+
+
 @pytest.mark.parametrize(
     ("space", "media"), [("video", "sound"), ("video", "image"), ("audio", "image"), ("image", "video")]
 )
