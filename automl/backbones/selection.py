@@ -1,10 +1,11 @@
-"""Chooses rows of the leaderboard by wildcards, size, family and licence, and explains why nothing is left."""
+"""Chooses backbones of the shipped tables by wildcards, size, family and licence, and explains why nothing is left."""
 
 import difflib
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from automl.backbones.encoders import load_encoders
 from automl.backbones.table import load_table
 from automl.errors import PoolError, SpecError, check_name
 
@@ -68,7 +69,7 @@ def build_filters(
 
 
 def find_unmatched(table: "pd.DataFrame", names: Iterable[str]) -> list[str]:
-    """Lists the names and wildcards (as for `build_filters`) that match no row of the leaderboard."""
+    """Lists the names and wildcards (as for `build_filters`) that match no row of a table."""
     models = list(dict.fromkeys(table["model"]))
     return [name for name in names if not any(_matches_name(model, (name,)) for model in models)]
 
@@ -88,11 +89,13 @@ def explain_no_rows(table: "pd.DataFrame", masks: "Mapping[str, pd.Series[bool]]
 
 
 def find_backbones(names: Iterable[str]) -> list[str]:
-    """Finds the backbones that names mean: timm's own, or the leaderboard's that match a wildcard; each once.
+    """Finds the backbones that names mean: timm's own, or what matches a wildcard; each once.
+
+    A wildcard stands for backbones of the leaderboard; where it matches none of them, for encoders.
 
     Raises:
         RecipeError: If timm has no such backbone, with the nearest names.
-        PoolError: If no backbone of the leaderboard matches a wildcard.
+        PoolError: If no backbone matches a wildcard.
     """
     from automl.backbones.timm_model import check_backbone  # imports torch
 
@@ -103,6 +106,8 @@ def find_backbones(names: Iterable[str]) -> list[str]:
             backbones[name] = None
             continue
         table = load_table()
+        if find_unmatched(table, [name]) and not find_unmatched(encoders := load_encoders(), [name]):
+            table = encoders
         if why := explain_no_rows(table, build_filters(table, [name])):
             raise PoolError(why)
         backbones |= dict.fromkeys(select_rows(table, [name])["model"])

@@ -4,7 +4,7 @@ A shipped table begins with comment lines `# key: value`: its source or versions
 """
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -68,17 +68,31 @@ def load_table(path: Path = SHIPPED) -> "pd.DataFrame":
     Raises:
         SpecError: If the file cannot be read or has other columns.
     """
+    return read_table(path, COLUMNS, TEXT_COLUMNS, "the leaderboard", _COMMAND)
+
+
+def read_table(
+    path: Path, columns: Sequence[str], text_columns: Collection[str], content: str, command: str
+) -> "pd.DataFrame":
+    """Reads a shipped table of backbones with pandas; messages are as those of `read_rows`.
+
+    Returns:
+        The columns: unknown text is "", an unknown figure NaN, and `image_size` whole pixels.
+
+    Raises:
+        SpecError: If the file cannot be read or has other columns.
+    """
     import pandas as pd
 
-    figures = [name for name in COLUMNS if name not in TEXT_COLUMNS]
-    types = dict.fromkeys(TEXT_COLUMNS, "str") | dict.fromkeys(figures, "float64") | {"image_size": "int64"}
+    figures = [name for name in columns if name not in text_columns]
+    types = dict.fromkeys(text_columns, "str") | dict.fromkeys(figures, "float64") | {"image_size": "int64"}
     try:
         table = pd.read_csv(
             path, comment="#", dtype=types, keep_default_na=False, na_values={name: [""] for name in figures}
         )
     except (OSError, ValueError) as exc:  # ParserError, EmptyDataError and UnicodeDecodeError are ValueErrors
-        raise SpecError(f"cannot read the leaderboard table {path}: {exc}; make it with: {_COMMAND}") from exc
-    if list(table.columns) != list(COLUMNS):
-        columns = ", ".join(table.columns)
-        raise SpecError(f"{path} is not a leaderboard table, its columns are {columns}; make it with: {_COMMAND}")
+        raise SpecError(f"cannot read the table of {content} {path}: {exc}; make it with: {command}") from exc
+    if list(table.columns) != list(columns):
+        names = ", ".join(table.columns)
+        raise SpecError(f"{path} is not a table of {content}, its columns are {names}; make it with: {command}")
     return table

@@ -1,7 +1,8 @@
-"""`automl backbones`: lists, filters and sorts timm's robustness leaderboards, in less than a second."""
+"""`automl backbones`: lists, filters and sorts timm's leaderboards, or its encoders, in less than a second."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -13,15 +14,16 @@ if TYPE_CHECKING:
 _DESCENDING = ("score", "score_listed", "imagenet", "a", "a_clean", "r", "r_clean", "real", "sketch", "v2")
 """Columns whose best value is the highest; the others sort upwards."""
 
-_DISPENSABLE = ("gmacs", "imagenet", "family", "licence", "gap_a", "gap_r")
+_DISPENSABLE = ("gmacs", "imagenet", "family", "patch", "licence", "gap_a", "gap_r", "pretraining")
 """Columns that a narrow terminal goes without, the first to go first; a pipe and --csv have them all."""
 
-_TEXTS = ("model", "family", "licence")
+_TEXTS = ("model", "pretraining", "family", "licence")
 _TITLES = {"image_size": "size", "score_listed": "listed", "gpu_gb": "GB"}
-_DIGITS = {"image_size": 0, "score": 2, "score_listed": 2}
+_DIGITS = {"image_size": 0, "patch": 0, "score": 2, "score_listed": 2}
 """Decimals; of other figures one."""
 
 _COLUMN_GAP = 3
+_ORIGIN = "{source}, {date}; licence: {licence}"
 _MOST_DESCRIBED = 3
 """Of so many backbones at most it is printed what they can do."""
 
@@ -37,16 +39,30 @@ def backbones(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once, for --gpu-mem.")] = 32,
     precision: Annotated[
-        str, typer.Option(help="fp16 or fp32 of a training step, or inference (fp16, no training), for --gpu-mem.")
+        str,
+        typer.Option(
+            help="fp16 or fp32 of a training step, or inference (fp16, no training), for --gpu-mem; of encoders also "
+            "frozen (the head alone learns) and norms (it and the normalisation layers), both in fp16."
+        ),
     ] = "fp16",
+    encoders: Annotated[
+        bool,
+        typer.Option(
+            "--encoders", help="List encoders, such as DINOv3 and SigLIP, which no leaderboard ranks, in its place."
+        ),
+    ] = False,
     at: Annotated[
         int | None, typer.Option(min=16, max=2048, metavar="PIXELS", help="Score models as if trained at this size.")
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the evaluated image in pixels, exactly.")] = None,
     family: Annotated[str | None, typer.Option(help="timm's module name: convnext, efficientnet, eva …")] = None,
     sort: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Column of the table, as --csv names it; scores sort downwards.")
-    ] = "score",
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of the table, as --csv names it; scores sort downwards. Default: score; of encoders model.",
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Most rows to print; 0: all.")] = 20,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every column as CSV.")] = False,
     check: Annotated[
@@ -61,31 +77,25 @@ def backbones(
 
     Example: automl backbones 'convnext*' --gpu-mem 16GB --licence commercial --sort params_m
     """
-    from automl.backbones.ranking import parse_boards, rank_at_size, rank_table
     from automl.backbones.selection import build_filters, explain_no_rows, find_unmatched
-    from automl.backbones.table import load_table, read_provenance
     from automl.cli.backbone_checks import check_backbones, describe_backbones
     from automl.errors import PoolError, SpecError, check_name
-    from automl.memory.estimate import CONTEXT_BYTES
-    from automl.memory.table import KINDS, predict_table
-    from automl.units import parse_bytes
 
     if check and as_csv:
         raise SpecError("--check compares and prints no table: leave out --csv, or --check")
-    boards = parse_boards(settings.get("boards", "a,r"))
-    table = rank_table(load_table(), boards) if at is None else rank_at_size(load_table(), at, boards)
+    listing = _list_encoders(at, settings) if encoders else _list_ranked(at, settings)
+    table = listing.table
     max_params, licence = settings.get("max_params"), settings.get("licence", "any")
     masks = build_filters(table, names or ("*",), max_params, image_size, family, licence)
     if gpu_mem is not None:
-        check_name("precision", precision, KINDS)
-        needed, table["weak"] = predict_table(table, precision, batch_size)  # type: ignore[arg-type]
-        table["gpu_gb"] = ((needed + CONTEXT_BYTES) / 1e9).round(2)
-        masks[f"--gpu-mem {gpu_mem}"] = needed + CONTEXT_BYTES <= parse_bytes(gpu_mem)
+        masks |= _predict_memory(table, gpu_mem, precision, batch_size, encoders)
+    sort = sort or ("model" if encoders else "score")
     check_name("column", sort, table.columns)
     if why := explain_no_rows(table, masks):
-        raise PoolError(why)
+        raise PoolError(why + _point_to_others(find_unmatched(table, names or ()), encoders))
     for name in find_unmatched(table, names or ()):
-        typer.echo(f"warning: no backbone of the leaderboard matches {name}", err=True)
+        kind, hint = "encoder" if encoders else "backbone of the leaderboard", _point_to_others([name], encoders)
+        typer.echo(f"warning: no {kind} matches {name}{hint}", err=True)
     for mask in masks.values():
         table = table[mask[table.index]]
     if check:
@@ -98,16 +108,91 @@ def backbones(
     if as_csv:
         sys.stdout.write(shown.to_csv(index=False, lineterminator="\n"))
     else:
-        _print_table(shown, list(boards))
+        _print_table(shown, listing.boards)
     more = "" if len(shown) == len(ordered) else f", {len(shown):,} shown (--limit 0: all)"
-    origin = "{source}, {date}; licence: {licence}".format_map(read_provenance())
-    lines = [f"\n{len(ordered):,} rows match{more}. Source: {origin}.", _explain_scores(at, boards)]
+    lines = [f"\n{len(ordered):,} rows match{more}. Source: {listing.origin}.", listing.explanation]
     if gpu_mem is not None:
         lines += _explain_memory(shown, precision, batch_size)
     models = dict(zip(ordered["model"], ordered["family"], strict=True))
     if len(models) <= _MOST_DESCRIBED:
         lines += describe_backbones(models)
     typer.echo("\n".join(lines), err=as_csv)
+
+
+class _Listing(NamedTuple):
+    """What is listed, before any filter."""
+
+    table: "pd.DataFrame"
+    boards: list[str]
+    """Whose columns are shown."""
+    origin: str
+    """Source, date and licence of the table."""
+    explanation: str
+    """What its order means."""
+
+
+def _list_ranked(at: int | None, settings: Mapping[str, Any]) -> _Listing:
+    """Lists the leaderboard, best first."""
+    from automl.backbones.ranking import parse_boards, rank_at_size, rank_table
+    from automl.backbones.table import load_table, read_provenance
+
+    boards = parse_boards(settings.get("boards", "a,r"))
+    table = rank_table(load_table(), boards) if at is None else rank_at_size(load_table(), at, boards)
+    return _Listing(table, list(boards), _ORIGIN.format_map(read_provenance()), _explain_scores(at, boards))
+
+
+def _list_encoders(at: int | None, settings: Mapping[str, Any]) -> _Listing:
+    """Lists the encoders by name; refuses the flags that speak of scores, which they do not have.
+
+    Raises:
+        SpecError: If such a flag is given.
+    """
+    from automl.backbones.encoders import COLUMNS, NO_SCORE, SHIPPED, load_encoders
+    from automl.backbones.table import read_provenance
+    from automl.errors import SpecError
+
+    for flag, given in (("--at", at), ("--board", settings.get("boards"))):
+        if given is not None:
+            raise SpecError(f"{flag} compares scores, and no board ranks encoders: leave out {flag}, or --encoders")
+    table = load_encoders()[list(COLUMNS)]
+    return _Listing(table, [], _ORIGIN.format_map(read_provenance(SHIPPED)), f"{NO_SCORE[0].upper()}{NO_SCORE[1:]}.")
+
+
+def _predict_memory(
+    table: "pd.DataFrame", gpu_mem: str, precision: str, batch_size: int, encoders: bool
+) -> "dict[str, pd.Series[bool]]":
+    """Adds the columns `gpu_gb` and `weak` to a table; returns the filter by memory.
+
+    Raises:
+        SpecError: If the kind of step is unknown, or the table has no figures of it.
+    """
+    from automl.errors import SpecError, check_name
+    from automl.memory.estimate import CONTEXT_BYTES
+    from automl.memory.table import ENCODER_KINDS, KINDS, predict_table
+    from automl.units import parse_bytes
+
+    if not encoders and precision in ENCODER_KINDS and precision not in KINDS:
+        raise SpecError(
+            f"--precision {precision} is known of encoders alone: add --encoders, or choose {', '.join(KINDS)}"
+        )
+    check_name("precision", precision, ENCODER_KINDS if encoders else KINDS)
+    needed, weak = predict_table(table, precision, batch_size)  # type: ignore[arg-type]
+    table["gpu_gb"], table["weak"] = ((needed + CONTEXT_BYTES) / 1e9).round(2), weak
+    return {f"--gpu-mem {gpu_mem}": needed + CONTEXT_BYTES <= parse_bytes(gpu_mem)}
+
+
+def _point_to_others(names: list[str], encoders: bool) -> str:
+    """Writes how many backbones of the other table names match, and the flag that lists them; "" where none does."""
+    from automl.backbones.encoders import load_encoders
+    from automl.backbones.selection import select_rows
+    from automl.backbones.table import load_table
+
+    count = select_rows(load_table() if encoders else load_encoders(), names)["model"].nunique() if names else 0
+    if not count:
+        return ""
+    if encoders:
+        return f"; {count} of the leaderboard match: leave out --encoders"
+    return f"; {count} {'encoders match' if count > 1 else 'encoder matches'}: add --encoders"
 
 
 def _print_table(rows: "pd.DataFrame", boards: list[str]) -> None:
@@ -130,7 +215,9 @@ def _print_table(rows: "pd.DataFrame", boards: list[str]) -> None:
 def _order_columns(boards: list[str]) -> list[str]:
     """Lists the columns in the order shown, a board that is also a column of every table only once."""
     of_boards = [name for board in boards for name in (board, f"gap_{board}")]
-    first, last = ["model", "image_size", "score", "score_listed"], ["params_m", "gmacs", "gpu_gb", "family", "licence"]
+    first = ["model", "image_size", "score", "score_listed"]
+    of_encoders = [] if boards else ["patch", "pretraining"]
+    last = ["params_m", "gmacs", "gpu_gb", *of_encoders, "family", "licence"]
     return list(dict.fromkeys([*first, *of_boards, "imagenet", *last]))
 
 
@@ -158,8 +245,12 @@ def _explain_scores(at: int | None, boards: dict[str, float]) -> str:
 
 def _explain_memory(rows: "pd.DataFrame", precision: str, batch_size: int) -> list[str]:
     """Writes what the memory column means, and which of its figures are known to be weak."""
-    training = f"one AdamW step of {batch_size} images in {precision}"
-    task = f"predicting {batch_size} images at once in fp16" if precision == "inference" else training
+    tasks = {
+        "inference": f"predicting {batch_size} images at once in fp16",
+        "frozen": f"one AdamW step of the head alone, of {batch_size} images in fp16",
+        "norms": f"one AdamW step of the head and the normalisation layers, of {batch_size} images in fp16",
+    }
+    task = tasks.get(precision, f"one AdamW step of {batch_size} images in {precision}")
     lines = [f"GB: predicted for {task}, CUDA itself included; `automl probe` measures it."]
     weak = [f"{model} ({why})" for model, why in zip(rows["model"], rows["weak"], strict=True) if why]
     return lines + ([f"Weak predictions, perhaps too low: {', '.join(weak)}."] if weak else [])

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
-from automl.backbones.table import load_table
+from automl.backbones.encoders import load_backbones
 from automl.doctor.machine import folder_bytes
 from automl.doctor.report import Fact, Options, Problem
 from automl.errors import first_line
@@ -74,7 +74,7 @@ def check_weights(options: Options) -> Iterator[Fact | Problem]:
     yield Fact("weights hub", f"{address} {'answers' if reachable else 'is out of reach' + offline}")
     if folder is not None:
         stems = [path.stem for path in folder.glob("*.safetensors")]
-        models = set(load_table()["model"])
+        models = set(load_backbones()["model"])
         models |= {name.partition(".")[0] for name in models}
         files, named = len(stems), sum(stem in models for stem in stems)
         yield Fact("weights folder", f"{named} of timm's architectures in {folder}")

@@ -1,8 +1,9 @@
-"""Predicted peak memory of every row of the leaderboard, as a shipped table: `automl backbones --gpu-mem 16GB`.
+"""Predicted peak memory of every backbone, as two shipped tables: `automl backbones --gpu-mem 16GB`.
 
-One row per (architecture, image size): bytes that PyTorch's allocator needs at several batch sizes, for a training step
-(two classes, AdamW) in fp16 and in fp32, and for a forward pass without gradients in fp16.
-`python studies/leaderboard/memory.py` computes the table.
+One row per (architecture, image size): bytes that PyTorch's allocator needs at several batch sizes, for each kind of
+step that the table has: training (two classes, AdamW) in fp16 and in fp32, and a forward pass without gradients in
+fp16; of encoders also training of the head alone, or of it and the normalisation layers, in fp16.
+`python studies/leaderboard/memory.py` computes both tables.
 """
 
 from dataclasses import dataclass
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHIPPED = leaderboard.SHIPPED.with_name("memory.csv")
+ENCODERS = leaderboard.SHIPPED.with_name("encoder_memory.csv")
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 MIB = 1 << 20
 
-Kind = Literal["fp16", "fp32", "inference"]
+Kind = Literal["fp16", "fp32", "inference", "frozen", "norms"]
 KINDS: tuple[Kind, ...] = ("fp16", "fp32", "inference")
-COLUMNS = ("arch", "image_size", *KINDS, "smallest_batch", "weak", "trouble")
+"""Of the leaderboard's table."""
+ENCODER_KINDS: tuple[Kind, ...] = (*KINDS, "frozen", "norms")
+"""Of the encoders' table; frozen: the head alone learns, norms: it and the normalisation layers, both in fp16."""
 COMMAND = "python studies/leaderboard/memory.py"
 
 
@@ -60,14 +64,19 @@ class PredictedMemory:
         return interpolate_bytes(BATCHES, [MIB * figure for figure in figures], batch) + slope * beyond
 
 
-def load_predictions(path: Path = SHIPPED) -> dict[tuple[str, int], PredictedMemory]:
-    """Reads the table, in a few milliseconds: rows by architecture and image size."""
-    rows = leaderboard.read_rows(path, _parse_row, "predicted memory", COMMAND)
-    return {(row.arch, row.image_size): row for row in rows}
+def load_predictions(*paths: Path) -> dict[tuple[str, int], PredictedMemory]:
+    """Reads tables, in a few milliseconds: rows by architecture and image size; by default both shipped ones.
+
+    Of a row that several have it is the last, so the encoders', which has more kinds.
+    """
+    tables = [
+        leaderboard.read_rows(path, _parse_row, "predicted memory", COMMAND) for path in paths or (SHIPPED, ENCODERS)
+    ]
+    return {(row.arch, row.image_size): row for rows in tables for row in rows}
 
 
 def predict_table(table: "pd.DataFrame", kind: Kind, batch: int) -> "tuple[pd.Series[float], pd.Series[str]]":
-    """Looks up the prediction for each row of the leaderboard, and a batch of images.
+    """Looks up the prediction for each row of the leaderboard or of the encoders, and a batch of images.
 
     Returns bytes without the CUDA context, NaN where there is none; and why it is weak, "" where it is not.
     """
@@ -81,7 +90,10 @@ def predict_table(table: "pd.DataFrame", kind: Kind, batch: int) -> "tuple[pd.Se
 
 
 def _parse_row(cells: dict[str, Any]) -> PredictedMemory:
-    mib: dict[Kind, tuple[int, ...]] = {kind: tuple(map(int, cells[kind].split())) for kind in KINDS}
+    kinds: list[Kind] = [kind for kind in ENCODER_KINDS if kind in cells]
+    mib = {kind: tuple(map(int, cells[kind].split())) for kind in kinds}
+    if not set(KINDS) <= mib.keys():
+        raise ValueError(f"it has not all of the columns {', '.join(KINDS)}")
     if any(len(figures) not in (0, len(BATCHES)) for figures in mib.values()):
         raise ValueError(f"{cells['arch']} has not {len(BATCHES)} figures")
     kept = {kind: figures for kind, figures in mib.items() if figures}
