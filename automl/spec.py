@@ -133,8 +133,8 @@ class StudySpec(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = Field(None, json_schema_extra=_MAIN)
     """Name of the study, its folder under runs/. Default: the data's."""
     space: str = Field("auto", json_schema_extra=_MAIN)
-    """Search space: image, encoders, video, audio, demo, or a YAML file; auto: the one for the kind of the data, and for
-    images with --encoders only encoders."""
+    """Search space: image, encoders, video, audio, demo, or a YAML file; auto: the one for the kind of the data, and
+    encoders for images with --encoders only."""
     metric: Literal["auto", Metric] = Field("auto", json_schema_extra=_MAIN)
     """What the search makes better; auto: auc for two classes, else accuracy."""
     sampler: Literal["tpe", "gp", "random", "qmc"] = "tpe"

@@ -41,8 +41,7 @@ def _describe_file(file: "WeightFile") -> list[str]:
     return [
         file.backbone,
         f"  on the hub:  {f'{file.file} of {file.repository}' if file.repository else 'timm names no repository'}",
-        f"  size:        {format_bytes(file.size_bytes)}, {file.size_bytes:,} bytes "
-        "(computed: 4 bytes a weight; the file may differ a little)",
+        f"  size:        about {format_bytes(file.size_bytes)} ({file.size_bytes:,} bytes; computed, 4 a weight)",
         f"  licence:     {file.licence or 'timm names none'}",
         f"  put it:      DIR/{first}, and give --weights-dir DIR",
         *(f"  or:          DIR/{path}" for path in others),

@@ -28,7 +28,7 @@ from automl.recipe import Recipe
 from automl.training.types import expected_input
 
 _FEWEST = 200
-"""Images in the first round: of 100, the standard error (.03) is as large as what tells good backbones apart."""
+"""Images in the first round, whatever the budget: of 100, the standard error is .03, as large as real differences."""
 _FEWEST_OF_CLASS = 10
 """As many images as classes, times this, where that is more."""
 _BATCH = 32
@@ -42,7 +42,8 @@ class Candidate:
     Attributes:
         recipe: Names it, and says how images are cut and normalised, their size, and the numerics.
         weights: Where its pretrained weights are; None: it cannot be scored.
-        image_seconds: What one image's forward pass takes, as timed or predicted; the cheapest comes first.
+        image_seconds: What one image's forward pass takes, as timed or predicted: the cheapest comes first. How many
+            images there is time for is decided by what they took.
     """
 
     recipe: Recipe
@@ -110,25 +111,20 @@ def screen_backbones(
     """
     screening = _Screening(data, device, time.monotonic() + budget_seconds, most_images, seed, print_line)
     tracks = [_Track(candidate) for candidate in sorted(candidates, key=lambda candidate: candidate.image_seconds)]
-    left, images = tracks, 0
-    for rounds_left in range(_count_rounds(len(tracks)), 0, -1):
-        before, images = images, screening.plan_images(left, images, rounds_left)
-        if images == before:  # there are no more, or no time for more
-            break
+    left, images = tracks, screening.first_images
+    while left:
         for track in left:
             screening.score_track(track, images)
         left = sorted((track for track in left if track.row.images == images), key=lambda track: -track.row.score)
-        if len(left) < 3 or screening.is_over() or screening.has_seen_all(images):
+        if len(left) > 2 and not screening.can_see_all(left):
+            half = math.ceil(len(left) / 2)
+            for track in left[half:]:
+                track.cut_early()
+            left = left[:half]
+        before, images = images, screening.plan_images(left, images)
+        if images == before or len(left) < 2:  # there are no more images, no time for more, or nothing to compare
             break
-        for track in left[math.ceil(len(left) / 2) :]:
-            track.cut_early()
-        left = left[: math.ceil(len(left) / 2)]
     return sorted((track.row for track in tracks), key=lambda row: (math.isnan(row.score), -row.images, -row.score))
-
-
-def _count_rounds(candidates: int) -> int:
-    """Returns how many rounds there are until two are left, which the last round compares."""
-    return max(1, math.ceil(math.log2(max(1, candidates))))
 
 
 @dataclass
@@ -143,11 +139,6 @@ class _Track:
 
     def __post_init__(self) -> None:
         self.row = ScreeningRow(self.candidate.recipe.backbone)
-
-    @property
-    def image_seconds(self) -> float:
-        """What an image takes: as it did so far, with all that comes with it, or as predicted."""
-        return self.row.seconds / self.row.images if self.row.images else self.candidate.image_seconds
 
     def cut_early(self) -> None:
         """Ends it for good."""
@@ -171,20 +162,32 @@ class _Screening:
         self._images = list_images(data, "train")
         self._order = _order_images(self._images.labels, seed)[:most_images]
 
+    @property
+    def first_images(self) -> int:
+        """How many images each backbone is shown in the first round."""
+        return min(len(self._order), max(_FEWEST, _FEWEST_OF_CLASS * self._data.classes))
+
     def is_over(self) -> bool:
         """Returns whether there is no time left."""
         return time.monotonic() >= self._deadline
 
-    def has_seen_all(self, images: int) -> bool:
-        """Returns whether there are no more images than so many."""
-        return images >= len(self._order)
+    def can_see_all(self, tracks: Sequence[_Track]) -> bool:
+        """Returns whether there is time to show each of these backbones all images."""
+        return self._count_affordable(tracks, rounds=1) >= len(self._order) - tracks[0].row.images
 
-    def plan_images(self, tracks: Sequence[_Track], before: int, rounds_left: int) -> int:
-        """Returns how many images each backbone is shown by the end of this round, whose share of the time is even."""
-        seconds = (self._deadline - time.monotonic()) / rounds_left
-        more = int(max(0.0, seconds) / max(1e-9, sum(track.image_seconds for track in tracks)))
-        fewest = max(_FEWEST, _FEWEST_OF_CLASS * self._data.classes) if not before else 0
-        return min(len(self._order), max(fewest, before + more))
+    def plan_images(self, tracks: Sequence[_Track], before: int) -> int:
+        """Returns how many images each backbone is shown by the end of the next round.
+
+        The rounds until two are left have even shares of the time.
+        """
+        rounds = max(1, math.ceil(math.log2(max(1, len(tracks)))))
+        rounds = 1 if tracks and self.can_see_all(tracks) else rounds
+        return min(len(self._order), before + self._count_affordable(tracks, rounds))
+
+    def _count_affordable(self, tracks: Sequence[_Track], rounds: int) -> int:
+        """Returns how many more images there is time for, at what an image took each backbone so far, all in all."""
+        seconds = max(0.0, self._deadline - time.monotonic()) / rounds
+        return int(seconds / max(1e-9, sum(track.row.seconds / track.row.images for track in tracks)))
 
     def score_track(self, track: _Track, images: int) -> None:
         """Brings a backbone to so many images, and scores it; its row says why not."""

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -62,31 +63,45 @@ def test_with_time_enough_every_backbone_sees_all_images(data, weights):
 
 
 def test_the_less_promising_half_sees_fewer_images(data, weights, few, monkeypatch):
-    plans = iter((20, 40))
-    monkeypatch.setattr(screening._Screening, "plan_images", lambda *_: next(plans))
+    monkeypatch.setattr(screening._Screening, "can_see_all", lambda *_: False)
+    monkeypatch.setattr(screening._Screening, "plan_images", lambda *_: 40)
     rows = screen_backbones([candidate(name, where) for name, where in weights.items()], data, "cpu", 600)
     assert [row.images for row in rows] == [40, 40, 20, 20]
     assert [row.cut_early for row in rows] == [False, False, True, True]
 
 
 def test_the_same_images_give_the_same_score_whatever_the_rounds(data, weights, few, monkeypatch):
+    monkeypatch.setattr(screening, "_FEWEST", 40)
     (once,) = screen_backbones([candidate("test_vit", weights["test_vit"])], data, "cpu", 600, most_images=40)
-    plans = iter((20, 40))
-    monkeypatch.setattr(screening._Screening, "plan_images", lambda *_: next(plans))
-    same = [candidate("test_vit", weights["test_vit"]) for _ in range(3)]
-    rows = screen_backbones(same, data, "cpu", 600)
-    assert rows[0].images == 40
+    monkeypatch.setattr(screening, "_FEWEST", 20)
+    rows = screen_backbones([candidate("test_vit", weights["test_vit"])] * 2, data, "cpu", 600, most_images=40)
+    assert [row.images for row in rows] == [40, 40]
     assert rows[0].score == pytest.approx(once.score)
 
 
-def test_images_are_as_many_as_the_time_allows(data, weights, few):
-    slow = candidate("test_resnet", weights["test_resnet"], image_seconds=1.0)
-    planner = screening._Screening(data, "cpu", screening.time.monotonic() + 90.5, None, 0, print)
-    tracks = [screening._Track(slow), screening._Track(slow)]
-    assert planner.plan_images(tracks, 0, 1) == 45
-    assert planner.plan_images(tracks, 0, 3) == 20  # too few to tell anything
-    assert planner.plan_images(tracks, 20, 3) == 35
-    assert planner.plan_images(tracks, 50, 1) == 60  # there are no more
+def planner(data, monkeypatch, seconds):
+    monkeypatch.setattr(screening.time, "monotonic", lambda: 0.0)
+    return screening._Screening(data, "cpu", seconds, None, 0, print)
+
+
+def tracks_of(number, images=20, seconds=20.0):
+    tracks = [screening._Track(candidate("test_resnet", None)) for _ in range(number)]
+    for track in tracks:
+        track.row = replace(track.row, images=images, seconds=seconds)
+    return tracks
+
+
+def test_images_are_as_many_as_the_time_allows(data, weights, few, monkeypatch):
+    assert planner(data, monkeypatch, 1.0).first_images == 20
+    assert planner(data, monkeypatch, 50.5).plan_images(tracks_of(2), 20) == 45
+    assert planner(data, monkeypatch, 96.5).plan_images(tracks_of(8), 20) == 24  # a third of the time, for 8
+    assert planner(data, monkeypatch, 1000.0).plan_images(tracks_of(8), 20) == 60  # there are no more
+    assert planner(data, monkeypatch, -1.0).plan_images(tracks_of(2), 20) == 20
+
+
+def test_none_is_cut_where_there_is_time_for_all(data, few, monkeypatch):
+    assert planner(data, monkeypatch, 161.0).can_see_all(tracks_of(4))
+    assert not planner(data, monkeypatch, 159.0).can_see_all(tracks_of(4))
 
 
 def test_the_cheapest_come_first_and_the_others_are_left_when_time_is_over(data, weights, few, monkeypatch):
@@ -99,7 +114,7 @@ def test_the_cheapest_come_first_and_the_others_are_left_when_time_is_over(data,
         ],
         data,
         "cpu",
-        12.0,
+        9.0,
     )
     assert rows[0].backbone == "test_vit"
     assert rows[0].images == 20
