@@ -14,6 +14,7 @@ from automl.errors import StudyError
 from automl.media.kinds import Medium
 from automl.space.nodes import Branches, Choice, Constant, Group
 from automl.space.space import Space
+from automl.spec import StudySpec
 from automl.study.folder import StudyFolder
 from automl.study.setup import StudySetup
 from automl.study.storage import open_study
@@ -31,6 +32,9 @@ _LEAST_SHARE = 0.6
 
 _LONGER = 1.5
 """The same recipe again must be so many times as long."""
+
+_FEW_IMAGES = 500
+"""Training images, up to which training a part of a network may be better than training all of it."""
 
 Sizes = Sequence[tuple[int, int]]
 """(width, height) of pictures of the data, in pixels."""
@@ -104,6 +108,19 @@ def enqueue_earlier(study: optuna.Study, setup: StudySetup, earlier: StudyFolder
         study.enqueue_trial(params, user_attrs={"known_good": "earlier"})
         lines.append(f"tried first: the recipe of trial {trial.number} of {earlier.name} ({name})")
     return lines
+
+
+def suggest_space(spec: StudySpec, setup: StudySetup) -> str | None:
+    """Suggests the space in which parts of networks are trained, where there are few images; None where not."""
+    images = int((setup.dataset.samples["split"] == "train").sum())
+    if spec.space != "auto" or setup.dataset.media != "image" or images > _FEW_IMAGES:
+        return None
+    if setup.space.list_tunes() != ("all",) or not any(entry.weights for entry in setup.pool.entries):
+        return None
+    return (
+        f"note: {images} training images are few: --space encoders trains parts of a network, which was better with "
+        "100 of ants and bees, and cheaper (docs/figures.md)"
+    )
 
 
 def show_all(space: Space, sizes: Sizes, media: Medium, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from automl.study.known_good import (
     enqueue_known_good,
     list_earlier,
     show_all_frames,
+    suggest_space,
 )
 from automl.study.samplers import make_pruner
 from automl.study.screening import describe_rows, plan_screening, screen_pool, store_rows
@@ -267,6 +268,8 @@ class _Search:
             if spec.warm_start:
                 for line in enqueue_earlier(study, setup, StudyFolder(self.runs / spec.warm_start)):
                     self.print_line(line)
+            if hint := suggest_space(spec, setup):
+                self.print_line(hint)
             for reason in enqueue_known_good(study, setup, sizes):
                 self.print_line(f"not tried first: the known-good recipe {reason}")
         return SearchResult(study, folder, setup)

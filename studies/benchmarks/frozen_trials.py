@@ -57,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             metrics = fit(recipe, data, weights=weights).history[-1].metrics
             epoch_seconds.append((time.perf_counter() - started) / recipe.epochs)
             name = "auc" if "auc" in metrics else "accuracy"
-            print(f"{recipe.head.name}, {recipe.epochs:g} epochs: {name} {score[name]:.4f}, without {metrics[name]:.4f}")
+            print(
+                f"{recipe.head.name}, {recipe.epochs:g} epochs: {name} {score[name]:.4f}, without {metrics[name]:.4f}"
+            )
     slow = sum(recipe.epochs for recipe in recipes) * sum(epoch_seconds) / len(epoch_seconds)
     print(f"{args.trials} trials on features: {sum(fast):.0f} s, {fast[0]:.1f} s of them the first one")
     print(f"without: {slow:.0f} s, from {len(epoch_seconds)} of them; ratio {slow / sum(fast):.1f}")
