@@ -4,9 +4,10 @@ import torch
 from torch import nn
 
 from automl.backbones.input import read_preprocessing
+from automl.backbones.layers import PRE_LOGITS, spread_evenly
 from automl.backbones.timm_model import create_model
 from automl.errors import MemoryBudgetError, RecipeError
-from automl.features.extraction import PRE_LOGITS, FeatureExtractor, spread_evenly, to_half
+from automl.features.extraction import FeatureExtractor, to_half
 from automl.recipe import Numerics
 from tests.fixtures.faults import Faults
 

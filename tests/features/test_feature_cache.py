@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from automl.backbones.layers import PRE_LOGITS
 from automl.backbones.weights import make_model
 from automl.errors import AutomlError, WeightsError
 from automl.features import feature_cache
-from automl.features.extraction import PRE_LOGITS, FeatureExtractor
+from automl.features.extraction import FeatureExtractor
 from automl.features.feature_cache import build_features
 from automl.features.looks import LookImages
 from automl.files import cache_dir
