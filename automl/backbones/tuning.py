@@ -57,7 +57,9 @@ def choose_trained(model: nn.Module, recipe: Recipe) -> None:
     body = model.backbone if isinstance(model, HeadedBackbone) else model
     chosen = list(find_entry("training", "tune", recipe.tune, TUNES)(recipe.tune, body, trained))
     if not chosen and not isinstance(recipe.tune, TuneHead):
-        raise RecipeError(f"{recipe.backbone} has nothing for tune {recipe.tune.name} to train: choose another")
+        raise RecipeError(
+            f"{recipe.backbone} has nothing for tune {recipe.tune.name} to train: choose all, head, lora or last"
+        )
     trained |= {id(parameter) for parameter in chosen}
     for parameter in model.parameters():
         if id(parameter) not in trained:

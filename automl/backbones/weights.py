@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from automl.backbones.classifier import put_head
 from automl.backbones.heads import start_from_zero
-from automl.backbones.timm_model import check_backbone, create_model, has_drop_path, summarize_error
+from automl.backbones.timm_model import build_on_meta, check_backbone, create_model, has_drop_path, summarize_error
 from automl.backbones.tuning import choose_trained
 from automl.errors import RecipeError, WeightsError
 from automl.files import check_weights_dir
@@ -176,6 +176,23 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
                 f"{recipe.backbone} has no gradient checkpointing: numerics.grad_checkpointing must be false"
             ) from exc
     return model
+
+
+def count_trained(recipe: Recipe, classes: int) -> tuple[int, int]:
+    """Counts the parameters that a recipe trains, and all of its network's, without making it.
+
+    Raises:
+        RecipeError: If the backbone cannot have the recipe's head, or has nothing of what its `tune` names.
+    """
+    import torch
+
+    check_backbone(recipe.backbone)
+    model, _ = build_on_meta(recipe.backbone, {"img_size": recipe.image_size}, num_classes=classes)
+    with torch.device(next(model.parameters()).device):
+        model = put_head(model, recipe, classes)
+        choose_trained(model, recipe)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 
 def load_weights(path: Path) -> "dict[str, Tensor]":

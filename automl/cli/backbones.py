@@ -87,6 +87,8 @@ def backbones(
     table = listing.table
     max_params, licence = settings.get("max_params"), settings.get("licence", "any")
     masks = build_filters(table, names or ("*",), max_params, image_size, family, licence)
+    if gpu_mem is None and precision != "fp16":
+        raise SpecError(f"--precision {precision} is for --gpu-mem: give it too, such as --gpu-mem 16GB")
     if gpu_mem is not None:
         masks |= _predict_memory(table, gpu_mem, precision, batch_size, encoders)
     sort = sort or ("model" if encoders else "score")

@@ -89,12 +89,15 @@ def tabulate_trials(
     `epochs_done` has the trials, by number, of which more is known than their storage says.
     """
     with_view = any(row.view != "image" for row in rows)
-    header = ["trial", *(["view"] if with_view else []), "backbone", "px", "epoch", metric, "state", "time"]
+    with_trained = any(row.trained for row in rows)
+    extra = [*(["view"] if with_view else []), "backbone", *(["trained"] if with_trained else [])]
+    header = ["trial", *extra, "px", "epoch", metric, "state", "time"]
     cells = [
         [
             f"{row.number}" + ("*" if row.known_good else ""),
             *([row.view] if with_view else []),
             row.backbone,
+            *([row.trained or "all"] if with_trained else []),
             str(row.image_size or ""),
             f"{(epochs_done or {}).get(row.number, row.epochs_done):.2f}/{row.epochs:.3g}" if row.epochs else "",
             "" if row.value is None else f"{row.value:.4f}",

@@ -172,7 +172,8 @@ def describe_trial(row: TrialRow, metric: str) -> str:
     """Writes a trial that ended in one line of a log."""
     value = f" {metric} {row.value:.4f}" if row.value is not None else ""
     view = f"{row.view}, " if row.view != "image" else ""
-    network = f" {view}{row.backbone}" + (f" {row.image_size} px" if row.image_size else "")
+    trained = f" ({row.trained})" if row.trained else ""
+    network = f" {view}{row.backbone}{trained}" + (f" {row.image_size} px" if row.image_size else "")
     length = f" {row.epochs:.3g} epochs" if row.epochs and row.state == "complete" else ""
     longer = f", trial {row.continues} for longer" if row.continues is not None else ""
     duration = f" in {format_seconds(row.seconds)}" if row.seconds else ""

@@ -21,6 +21,10 @@ _MEDIA = dict.fromkeys(("time_mask", "frequency_mask", "time_shift", "noise", "g
 """The media of whose views an augmentation is."""
 
 
+_CHOICES = frozenset({"view", "aggregate", "tune", "head", "mixing", "loss", "optimizer", "schedule"})
+"""The fields that are one of several classes, each with a name."""
+
+
 class Numerics(Part):
     """How the arithmetic is done on one device; timed, not searched."""
 
@@ -72,6 +76,17 @@ class Recipe(Part):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     numerics: Numerics = Numerics()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_names(cls, values: Any) -> Any:
+        """Takes a name alone for a choice of that name with its defaults, as spaces do: `tune: head`."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            key: {"name": value} if isinstance(value, str) and key in _CHOICES else value
+            for key, value in values.items()
+        }
+
     @field_validator("restarts")
     @classmethod
     def _check_restarts_ascend(cls, restarts: tuple[float, ...]) -> tuple[float, ...]:
@@ -119,6 +134,14 @@ class Recipe(Part):
         if not isinstance(values, dict):
             raise RecipeError(f"{path}: a recipe is a mapping of names to values, got {type(values).__name__}")
         return cls.from_mapping(values, str(path))
+
+    def describe_trained(self) -> str:
+        """Describes how much of the network is trained, and its head: `lora 16, l2`; "" for all with its own head."""
+        tune, head = self.tune, self.head
+        size = {"lora": getattr(tune, "rank", ""), "last": getattr(tune, "blocks", "")}.get(tune.name, "")
+        parts = [f"{tune.name} {size}".strip() if tune.name != "all" or head.name != "linear" else ""]
+        parts += [head.name if head.name != "linear" else "", self.pooling if self.pooling != "default" else ""]
+        return ", ".join(filter(None, parts))
 
     def with_numerics(self, **changes: Any) -> Self:
         """Returns a copy with other values of some fields of `numerics`."""

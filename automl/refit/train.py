@@ -11,7 +11,7 @@ import torch
 from torch import distributed, nn
 
 from automl.backbones.input import InputSpec
-from automl.backbones.weights import digest_file, locate_file, make_model
+from automl.backbones.weights import count_trained, digest_file, locate_file, make_model
 from automl.data.cache import build_cache
 from automl.data.dataset import SPLITS, Dataset
 from automl.data.layouts.text_table import TABLES, open_table
@@ -131,6 +131,11 @@ def train_plan(plan: TrainPlan, options: TrainOptions, out: Path, reporter: Repo
         ready = plan.fit_to_device(device, budget[0])
         if ready.recipe.numerics.precision != plan.recipe.numerics.precision:
             reporter.print_line(f"note: the recipe's numerics were for another kind of device; on {device} it is fp32")
+        if described := ready.recipe.describe_trained():  # a mistake in it leaves no folder behind
+            trained, parameters = count_trained(ready.recipe, len(plan.dataset.classes))
+            reporter.print_line(
+                f"trains {trained / 1e6:.3g} of {parameters / 1e6:.3g} million parameters ({described})"
+            )
         output, finished = OutputFolder(out), False
         if processes.is_first:
             kept = {"soup": options.soup, "early_stopping": options.early_stopping}

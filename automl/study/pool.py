@@ -17,7 +17,7 @@ from typing import Any
 
 from automl.backbones.capabilities import find_capabilities
 from automl.backbones.capability_table import Capabilities
-from automl.backbones.encoders import NO_SCORE, load_encoders
+from automl.backbones.encoders import load_encoders
 from automl.backbones.ranking import rank_at_size
 from automl.backbones.selection import find_unmatched, select_rows
 from automl.backbones.table import load_table
@@ -476,7 +476,8 @@ def _explain_encoders(entries: list[PoolEntry]) -> list[str]:
     names = [entry.backbone for entry in entries if entry.score is None]
     if not names:
         return []
-    return [f"{NO_SCORE}; behind the ranked ones, the cheapest to train first: {shorten(names, _SHOWN)}"]
+    behind = "behind the ranked ones, " if len(names) < len(entries) else ""
+    return [f"no board ranks encoders; {behind}the cheapest to train first: {shorten(names, _SHOWN)}"]
 
 
 def _find_candidates(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Candidate], list[str]]:
@@ -602,7 +603,8 @@ class _Chooser:
         memory, timing = need
         if timing is None:
             timing = self._predict_timing(row, limits) or self._time(backbone, limits.reference_image_size)
-        if self._is_too_slow(timing.scale_to(limits.image_sizes[0]).train_seconds, limits, backbone):
+        cheapest = smallest_step(backbone, limits)
+        if self._is_too_slow(timing.scale_to_recipe(cheapest).train_seconds, limits, backbone):
             return None
         return PoolEntry(
             backbone=backbone,
@@ -615,8 +617,16 @@ class _Chooser:
             timing=timing,
             image_sizes=() if sizes == self.limits.image_sizes else sizes,
             drop_path=capabilities.drop_path,
-            tunes=find_affordable_tunes(backbone, limits, memory, self.classes),
+            tunes=self._find_tunes(backbone, limits, memory, weights),
         )
+
+    def _find_tunes(
+        self, backbone: str, limits: PoolLimits, memory: MemoryNeed, weights: Weights | None
+    ) -> tuple[str, ...]:
+        """Finds how much of a backbone can be trained; none: as much as the space can draw."""
+        if weights is None and "all" in limits.tunes and len(limits.tunes) > 1:
+            return ("all",)  # what is frozen at random knows nothing
+        return find_affordable_tunes(backbone, limits, memory, self.classes)
 
     def _time(self, backbone: str, image_size: int) -> Timing:
         """Times a backbone's steps, and counts how long that took."""
@@ -692,6 +702,8 @@ class _Chooser:
             predicted = self._predict_seconds(row, size)
             least = 3 * gmacs * (size / row["image_size"]) ** 2 / (_CPU_GMACS_PER_CORE * (os.cpu_count() or 1))
             seconds = max(least, predicted / _PREDICTED_WITHIN if predicted else 0.0)
+            if self.limits.tunes != ("all",):
+                seconds /= 3  # a forward pass alone, where the backbone is frozen
             if self._is_too_slow(seconds, self.limits, backbone):
                 return True
         least = _LEAST_BYTES_PER_PARAM if self.limits.tunes == ("all",) else _BYTES_PER_FROZEN_PARAM

@@ -141,6 +141,8 @@ class Objective:
         recipe = recipe.model_copy(update={"numerics": entry.timing.numerics()})
         recipe = fit_within_memory(recipe, entry, data.classes, self.setup.memory_bytes)
         write_trial_record(trial, recipe=recipe.model_dump_json(), image_size=recipe.image_size, epochs=recipe.epochs)
+        if trained := recipe.describe_trained():
+            write_trial_record(trial, trained=trained)
         return recipe, entry, data
 
     def _open_data(self, trial: Trial, recipe: Recipe) -> ImageData:

@@ -43,6 +43,8 @@ class TrialRecord:
     """JSON; empty until it is drawn and adapted to budget and time."""
     known_good: str = ""
     """The tier of a recipe that the search space lists; empty for one that the sampler drew."""
+    trained: str = ""
+    """`describe_trained` of the recipe."""
     continues: int | None = None
     """The trial that it goes on from; None: it began with the pretrained weights."""
     host: str = ""
@@ -197,6 +199,8 @@ class TrialRow:
     """How often memory ran out; up to two times the trial goes on with smaller micro-batches."""
     continues: int | None = None
     """The trial that it trained for longer."""
+    trained: str = ""
+    """How much of the network is trained, and which head: `lora 16, l2`; "" for all of it with its own."""
 
 
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -232,6 +236,7 @@ def trial_rows(trials: list[FrozenTrial], maximize: bool = True, running: str = 
             view=record.view,
             out_of_memory=len(record.out_of_memory),
             continues=record.continues,
+            trained=record.trained,
         )
         rows.append(row)
     return rows

@@ -88,3 +88,28 @@ def test_mistakes_in_a_file_are_of_that_file(tmp_path):
     path.write_text("backbone: [resnet18\n")
     with pytest.raises(RecipeError, match="line 2, column 1"):
         Recipe.load(path)
+
+
+@pytest.mark.parametrize("key", ["tune", "head", "mixing", "loss", "optimizer", "schedule"])
+def test_a_name_alone_is_a_choice_with_its_defaults(key):
+    name = {"tune": "lora", "head": "l2", "mixing": "mixup", "loss": "focal", "optimizer": "lion", "schedule": "wsd"}[
+        key
+    ]
+    alone, whole = (Recipe.from_mapping({"backbone": "a", key: value}) for value in (name, {"name": name}))
+    assert alone == whole
+    with pytest.raises(RecipeError, match=f"{key}: .*'nonsense'"):
+        Recipe.from_mapping({"backbone": "a", key: "nonsense"})
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({}, ""),
+        ({"tune": "head"}, "head"),
+        ({"tune": {"name": "lora", "rank": 8}, "head": "l2"}, "lora 8, l2"),
+        ({"tune": "last", "pooling": "cls_avg"}, "last 1, cls_avg"),
+        ({"head": "mlp"}, "all, mlp"),
+    ],
+)
+def test_what_is_trained_in_words(values, text):
+    assert Recipe.from_mapping({"backbone": "a"} | values).describe_trained() == text
