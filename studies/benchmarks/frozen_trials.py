@@ -3,9 +3,9 @@
     python studies/benchmarks/frozen_trials.py --data ffdi_faces/ --weights-dir weights/ --trials 50 --slow 3
 
 Recipes are drawn at random: head, rate, weight decay, 4.5 to 24 epochs; one backbone at one size, flips. All of them
-are trained by `automl.features.head_training`, the first one with the features still to be computed; `--slow` of them are
-trained by `automl.training.fit` as well, and what the others would take is computed from their epochs. Printed are both
-times, their ratio, and how the scores of the recipes that were trained both ways differ. Alone on the machine.
+are trained by `automl.features.head_training`, the first one with the features still to be computed; `--slow` of them
+are trained by `automl.training.fit` as well, and what the others would take is computed from their epochs. Printed are
+both times, their ratio, and how the scores of the recipes that were trained both ways differ. Alone on the machine.
 """
 
 import argparse

@@ -196,8 +196,7 @@ def test_encoders_whose_weights_are_here_come_behind_the_ranked_ones_the_cheapes
     assert [entry.score for entry in pool.entries[5:]] == [None, None]
     assert pool.entries[5].describe_score() == "no score"
     assert pool.notes == (
-        "no board ranks encoders; behind the ranked ones, the cheapest to train "
-        "first: dino_b.lvd, dino_l.lvd",
+        "no board ranks encoders; behind the ranked ones, the cheapest to train first: dino_b.lvd, dino_l.lvd",
     )
     again = Pool.from_json(json.loads(json.dumps(pool.to_json(), allow_nan=False)))
     assert again.entries == pool.entries
