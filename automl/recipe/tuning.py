@@ -4,9 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from automl.recipe.learning import BelowOne
 from automl.schema import Part
-
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TuneAll(Part):

@@ -6,6 +6,7 @@ import pytest
 
 from automl.features.screening import ScreeningRow
 from automl.spec import StudySpec
+from automl.study import screening
 from automl.study.pool import Pool
 from automl.study.screening import SHARE, describe_rows, plan_screening, screen_pool, store_rows
 from automl.study.setup import load_setup
@@ -80,3 +81,15 @@ def test_lines_for_a_person():
         "screened 2: c · not scored: it has no pretrained weights here",
         "screening took 5.0s of 1m30s allowed: the pool is in that order; --no-screening keeps the leaderboard's",
     ]
+
+
+def test_beside_a_gpu_another_process_screens(new_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(screening, "is_gpu", lambda _: True)
+    names = ("test_resnet", "test_vit")
+    entries = (entry(name, weights="file", weights_path=str(write_weights(tmp_path, name).path)) for name in names)
+    study, folder = new_study()
+    setup = replace(load_setup(study, folder), pool=Pool(tuple(entries)))
+    ordered, rows = screen_pool(setup, "cpu", 30, print)
+    assert {row.backbone for row in rows} == set(names)
+    assert not any(row.reason for row in rows)
+    assert [e.backbone for e in ordered.entries] == [row.backbone for row in rows]
