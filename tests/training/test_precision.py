@@ -102,3 +102,14 @@ def test_bf16_is_tried_only_where_the_cpu_computes_it(monkeypatch):
     assert {precision for precision, _ in numerics._list_candidates(torch.device("cpu"))} == {"fp32"}
     monkeypatch.setattr(numerics, "_cpu_flags", lambda: {"avx2", "amx_bf16"})
     assert {precision for precision, _ in numerics._list_candidates(torch.device("cpu"))} == {"fp32", "bf16"}
+
+
+def test_less_is_timed_the_less_is_trained():
+    timing = Timing("fp32", "contiguous", 0.03, 0.01, 100)
+    seconds = {
+        name: timing.scale_to_recipe(Recipe(backbone="a", image_size=200, tune={"name": name})).train_seconds
+        for name in ("head", "last", "norms", "lora", "all")
+    }
+    assert list(seconds) == sorted(seconds, key=seconds.__getitem__)
+    assert seconds["all"] == seconds["lora"] == pytest.approx(0.12)
+    assert 0.04 <= seconds["head"] < 0.05
