@@ -16,7 +16,7 @@ from automl.errors import RecipeError, WeightsError
 from automl.files import CacheEntry
 from automl.gpu.nvml import find_gpu, read_nvml
 from automl.memory.estimate import BARE_CONTEXT_BYTES, predict_envelope
-from automl.memory.step import describe_step
+from automl.memory.step import describe_step, list_values
 from automl.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def _find_cached_step(request: Request) -> CacheEntry | None:
         return None
     key = device | {
         "timm": version("timm"),
-        "step": asdict(describe_step(recipe, request.classes, accumulates=False)),
+        "step": list_values(describe_step(recipe, request.classes, accumulates=False)),
         "others": [recipe.batch_size, recipe.numerics.grad_checkpointing, recipe.mixing.name, recipe.loss.name],
         "budget": request.budget_bytes,
         "timed_image_size": request.timed_image_size,

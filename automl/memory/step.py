@@ -88,8 +88,12 @@ def describe_step(recipe: Recipe, classes: int, accumulates: bool) -> Step:
 
 def find_cached_envelope(step: Step) -> CacheEntry:
     """Returns where the envelope of a step is kept, under this version of torch, timm and the method."""
-    parts = {"tune": step.tune.model_dump(), "head": step.head.model_dump()}
-    return CacheEntry("memory", {"method": METHOD, **_read_versions(), **asdict(step), **parts})
+    return CacheEntry("memory", {"method": METHOD, **_read_versions(), **list_values(step)})
+
+
+def list_values(step: Step) -> dict[str, Any]:
+    """Lists what a step's memory depends on as plain data, for the key of a cache."""
+    return asdict(step) | {"tune": step.tune.model_dump(), "head": step.head.model_dump()}
 
 
 def load_envelope(step: Step) -> Envelope | None:
