@@ -19,7 +19,7 @@ class Mixup(Part):
     """Zhang et al. 2018."""
 
     name: Literal["mixup"] = "mixup"
-    alpha: Annotated[float, Field(gt=0, le=10)] = 0.2
+    alpha: Annotated[float, Field(ge=1e-3, le=10)] = 0.2
     probability: Fraction = 1.0
 
 
@@ -27,7 +27,7 @@ class CutMix(Part):
     """Yun et al. 2019."""
 
     name: Literal["cutmix"] = "cutmix"
-    alpha: Annotated[float, Field(gt=0, le=10)] = 1.0
+    alpha: Annotated[float, Field(ge=1e-3, le=10)] = 1.0
     probability: Fraction = 0.5
 
 

@@ -56,7 +56,7 @@ def test_masks_are_smooth_blobs(height, width, seed):
     assert mask.shape == (height, width)
     assert mask.dtype == np.float32
     assert 0 <= mask.min() <= mask.max() <= 1
-    assert 0.01 < mask.mean() < 0.8
+    assert 0.003 < mask.mean() < 0.8  # of 16 pixels a side a blob may be one or two
     assert mask.max() > 0.7
 
 
