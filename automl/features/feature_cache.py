@@ -28,7 +28,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from automl.backbones.weights import Weights, make_model
+from automl.backbones.weights import Weights, digest_file, make_model
 from automl.data.loader import ImageData
 from automl.errors import AutomlError, WeightsError, is_disk_full
 from automl.features.extraction import FeatureExtractor, FeatureLayer, to_half
@@ -224,8 +224,7 @@ def _sign_weights(backbone: str, weights: Weights) -> str:
 @cache
 def _digest_weights(path: Path, _size: int, _modified_ns: int) -> str:
     """Computes the digest of a file, once in a process: a gigabyte takes a second."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return digest_file(path)
 
 
 def _read_progress(folder: Path, row_bytes: int) -> int:

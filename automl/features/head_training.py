@@ -102,8 +102,9 @@ def fit_on_features(
     run = _HeadRun(recipe, data, network, head, train, validation, columns)
     probabilities = run.train(on_evaluation)
     images, _ = next(iter(data.evaluation_batches(recipe, preprocessing, "validation", _CHECKED)))
-    whole = Predictor(network, preprocessing, recipe.numerics, device).predict_batch(images[:_CHECKED]).numpy()
-    if np.abs(whole - run.predict_images()[: len(whole)]).max() > _TOLERANCE:
+    own = run.predict_images()[: len(images)]  # before the network goes to its device, and its head with it
+    whole = Predictor(network, preprocessing, recipe.numerics, device).predict_batch(images).numpy()
+    if np.abs(whole - own).max() > _TOLERANCE:
         return None
     return Fit(network, preprocessing, probabilities, run.history)
 

@@ -236,7 +236,7 @@ class _Run:
         torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
         self.model.train()
         freeze_backbone(self.model, self.step < self.frozen_steps)
-        if recipe.tune.name != "all":
+        if self.kept is not None:
             hold_statistics(self.model)
         targets = soft_targets(labels.to(self.device, non_blocking=True), self.data.classes)
         inputs, targets = self.mix(self.normalize(images), targets, self.step)
