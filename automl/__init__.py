@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from automl.models.predict import Model as Model
     from automl.models.predict import load as load
     from automl.recipe import Recipe as Recipe
+    from automl.refit.fused_ensemble import ensemble as ensemble
     from automl.refit.train import train as train
-    from automl.refit.view_ensemble import ensemble as ensemble
     from automl.spec import StudySpec as StudySpec
     from automl.study.confirm import confirm as confirm
     from automl.study.search import search as search
@@ -31,7 +31,7 @@ _MODULES = {
     "Recipe": "automl.recipe",
     "StudySpec": "automl.spec",
     "confirm": "automl.study.confirm",
-    "ensemble": "automl.refit.view_ensemble",
+    "ensemble": "automl.refit.fused_ensemble",
     "export": "automl.exporters.export",
     "load": "automl.models.predict",
     "search": "automl.study.search",

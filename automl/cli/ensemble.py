@@ -12,13 +12,20 @@ from automl.cli.options import Overwrite, Runs, Study, options_from
 def ensemble(
     study: Study = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the model. Default: models/STUDY-ensemble.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="What the members differ in: view or backbone. Default: view if the study has several, else backbone."
+        ),
+    ] = None,
+    members: Annotated[int, typer.Option(help="How many there are at most.")] = 5,
     final: Annotated[
         bool, typer.Option("--final", help="Train the members once more, on all the data; the weights stay.")
     ] = False,
     timeout: Annotated[
         str | None,
         typer.Option(
-            help="How long it may take, without --final: 1h, 40m; views that do not fit are left out. "
+            help="How long it may take, without --final: 1h, 40m; members that do not fit are left out. "
             "Default: no limit."
         ),
     ] = None,
@@ -26,7 +33,7 @@ def ensemble(
     runs: Runs = Path("runs"),
     **settings: Any,
 ) -> None:
-    """Joins the best recipe of each view into one model, and scores it once on the holdout; the same command continues.
+    """Joins the best recipe of each view or backbone into one model, scored once on the holdout; continues likewise.
 
     Example: automl ensemble ffdv --out models/ffdv
     """
@@ -38,6 +45,8 @@ def ensemble(
         joined = automl.ensemble(
             study,
             out=out,
+            by=by,
+            members=members,
             final=final,
             timeout=timeout,
             overwrite=overwrite,

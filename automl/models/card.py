@@ -20,7 +20,7 @@ from automl.schema import Part
 from automl.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from automl.models.view_ensemble import ViewEnsemble
+    from automl.models.fused_ensemble import FusedEnsemble
 
 _HUB_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0"})
 """Those of timm's weights that the hub knows by these identifiers; any other is `other` with its name."""
@@ -82,14 +82,15 @@ def render_model_card(
     )
 
 
-def render_ensemble_card(joined: "ViewEnsemble", data: str, splits: Sequence[str]) -> str:
-    """Writes the card of joined views, trained on `splits` of a data set; each member has a card of its own."""
+def render_ensemble_card(joined: "FusedEnsemble", data: str, splits: Sequence[str]) -> str:
+    """Writes the card of joined models, trained on `splits` of a data set; each member has a card of its own."""
     recipes = [member.recipe for member in joined.members]
     return _render_card(
         [(recipe.backbone, find_weights_licence(recipe.backbone) if recipe.pretrained else None) for recipe in recipes],
         "ensemble",
         joined=joined,
-        views=_escape_text(", ".join(member.view for member in joined.members)),
+        folder="images/" if recipes[0].view.media == "image" else "clips/",
+        members=_escape_text(", ".join(member.name for member in joined.members)),
         data={"name": data},
         splits=" + ".join(splits),
         metrics={},

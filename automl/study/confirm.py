@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from automl.errors import SpecError
 from automl.files import write_text
-from automl.models.view_ensemble import Record, SplitScores
+from automl.models.fused_ensemble import Record, SplitScores
 from automl.recipe import Numerics, Recipe
 from automl.reporter import Reporter
 from automl.study.folder import StudyFolder, find_study

@@ -1,6 +1,6 @@
 """Replicates: recipes of a study trained again with fresh seeds, one after the other, on one device.
 
-Confirming a study (`automl.study.confirm`) and joining its views (`automl.refit.view_ensemble`) both train replicates
+Confirming a study (`automl.study.confirm`) and joining its views (`automl.refit.fused_ensemble`) both train replicates
 within a time budget and the study's memory budget, and score them. Each replicate has a folder of its own:
 
 checkpoint.pt         while it trains
@@ -30,7 +30,7 @@ from automl.errors import DataError, RecipeError, StudyError, WeightsError, firs
 from automl.files import write_atomically
 from automl.gpu.budget import decide_budget
 from automl.gpu.probe import read_context_bytes
-from automl.models.view_ensemble import Scored
+from automl.models.fused_ensemble import Scored
 from automl.recipe import Recipe
 from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
 from automl.schema import describe_errors

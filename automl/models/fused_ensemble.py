@@ -1,13 +1,16 @@
-"""Scores of the joined views of a study, as they lie in its folder: `ensemble.json`."""
+"""Scores of the joined views or backbones of a study, as they lie in its folder: `ensemble.json`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from automl.models.combine import Fusion
 from automl.recipe import Recipe
 from automl.training.intervals import Interval
+
+Kind = Literal["view", "backbone"]
+"""What members differ in."""
 
 
 class Record(BaseModel):
@@ -38,10 +41,11 @@ class Scored(Record):
     """Every metric."""
 
 
-class ViewMember(Record):
-    """The best recipe of a view, trained once more on the training split."""
+class FusedMember(Record):
+    """The best recipe of a view or of a backbone, trained once more on the training split."""
 
-    view: str
+    name: Annotated[str, Field(validation_alias=AliasChoices("name", "view"))]
+    """Of the view or the backbone."""
     trial: int
     """The trial it comes from."""
     search_value: float
@@ -49,21 +53,23 @@ class ViewMember(Record):
     recipe: Recipe
     """With the seed of this training."""
     seen: int
-    """Samples of the study that the view sees something of."""
+    """Samples of the study that its view sees something of."""
     train_samples: int
     """Those of them that it was trained on."""
     validation: Scored
     holdout: Scored | None
 
 
-class ViewEnsemble(SplitScores):
-    """The best recipes of the views, and what joins their scores."""
+class FusedEnsemble(SplitScores):
+    """The best recipes of the views or the backbones, and what joins their scores."""
 
-    members: Annotated[tuple[ViewMember, ...], Field(min_length=1)]
+    by: Kind = "view"
+
+    members: Annotated[tuple[FusedMember, ...], Field(min_length=1)]
     """By what they scored in the search, best first."""
     fusion: Fusion
     validation: Scored
-    """Of all views, on the samples that the weights were learned on: too good."""
+    """Of all together, on the samples that the weights were learned on: too good."""
     holdout: Scored | None
     """On samples that neither chose nor taught anything; None where none were set aside."""
     samples: int
@@ -72,39 +78,44 @@ class ViewEnsemble(SplitScores):
     """The model that was written; not stored."""
 
     @model_validator(mode="after")
-    def _check_weights(self) -> "ViewEnsemble":
+    def _check_weights(self) -> "FusedEnsemble":
         """Makes sure that each member has a weight."""
-        views = [member.view for member in self.members]
-        if views != list(self.fusion.weights):
-            raise ValueError(f"the members are {views}, but there are weights of {list(self.fusion.weights)}")
+        names = [member.name for member in self.members]
+        if names != list(self.fusion.weights):
+            raise ValueError(f"the members are {names}, but there are weights of {list(self.fusion.weights)}")
         return self
+
+    @property
+    def _unit(self) -> str:
+        """What samples are called."""
+        return "images" if self.members[0].recipe.view.media == "image" else "clips"
 
     def rows(self) -> list[tuple[str, ...]]:
         """Lists the scores for people: a header, a row for each member, then one of all together."""
-        header = ("view", "trial", "backbone", "weight", f"clips seen of {self.samples}", f"validation {self.metric}")
+        header = ("view", "trial", "backbone", "weight", f"{self._unit} seen of {self.samples}")
         rows = [
             (
-                member.view,
+                member.recipe.view.name,
                 str(member.trial),
                 member.recipe.backbone,
-                f"{self.fusion.weights[member.view]:.3f}",
+                f"{self.fusion.weights[member.name]:.3f}",
                 str(member.seen),
                 *_format_scores(member.validation, member.holdout),
             )
             for member in self.members
         ]
         fused = ("fused", "", "", "", "", *_format_scores(self.validation, self.holdout))
-        return [(*header, f"holdout {self.metric}", "95 % interval"), *rows, fused]
+        return [(*header, f"validation {self.metric}", f"holdout {self.metric}", "95 % interval"), *rows, fused]
 
     def lines(self) -> list[str]:
         """Explains in a few lines what the scores are worth."""
         learned = (
-            f"the weights were learned from the {self.validation_samples} validation clips, "
+            f"the weights were learned from the {self.validation_samples} validation {self._unit}, "
             "so the fused validation score is too good"
         )
         if self.holdout is None:
             return [f"{learned}; there is no {self.holdout_note}"]
-        unseen = f"the {self.holdout_samples} holdout clips were used for nothing else"
+        unseen = f"the {self.holdout_samples} holdout {self._unit} were used for nothing else"
         if self.times_scored > 1:
             unseen = f"the holdout was scored {self.times_scored} times: it is no longer unseen"
         return [learned, unseen, self.interval_method]

@@ -15,8 +15,8 @@ from automl.memory.estimate import estimate_training
 from automl.models.combine import fit_fusion, read_fusion
 from automl.models.folder import read_members
 from automl.models.predict import load, predict
+from automl.refit.fused_ensemble import ensemble, join_members, load_fused_ensemble
 from automl.refit.output_folder import OutputFolder
-from automl.refit.view_ensemble import ensemble, join_views, load_view_ensemble
 from automl.study.confirm import confirm
 from automl.study.folder import StudyFolder, hold_lock
 from automl.study.replicate import Replicate
@@ -31,7 +31,7 @@ from tests.fixtures.studies import entry
 
 
 def join(folder, told=None, **given):
-    return join_views(folder, device="cpu", reporter=told or RecordingReporter(), **given)
+    return join_members(folder, device="cpu", reporter=told or RecordingReporter(), **given)
 
 
 def write(folder, out, told=None, **given):
@@ -46,8 +46,8 @@ def pairs(trained):
 
 
 def test_the_best_recipe_of_each_view_is_trained_again_and_scored(joined):
-    found, facts = load_view_ensemble(joined), open_result(joined).setup
-    assert [(member.view, member.trial, member.search_value) for member in found.members] == [
+    found, facts = load_fused_ensemble(joined), open_result(joined).setup
+    assert [(member.name, member.trial, member.search_value) for member in found.members] == [
         ("frame", 1, 0.9),
         ("mel", 2, 0.8),
     ]
@@ -57,12 +57,12 @@ def test_the_best_recipe_of_each_view_is_trained_again_and_scored(joined):
         again = Replicate(member.trial, member.recipe, joined.replicate_folder(member.trial, 1))
         data = views.open_view(member.recipe.view)
         assert load_file(again.weights)
-        scores[member.view] = again.read_validation(data.labels("validation"))
-        holdout[member.view] = again.predict_split(data, "holdout", "cpu")
+        scores[member.name] = again.read_validation(data.labels("validation"))
+        holdout[member.name] = again.predict_split(data, "holdout", "cpu")
         labels, truth = data.labels("validation"), data.labels("holdout")
-        auc = roc_auc_score(labels, scores[member.view][:, 1])
+        auc = roc_auc_score(labels, scores[member.name][:, 1])
         assert member.validation.interval.value == member.validation.metrics["auc"] == pytest.approx(auc)
-        assert member.holdout.interval.value == pytest.approx(roc_auc_score(truth, holdout[member.view][:, 1]))
+        assert member.holdout.interval.value == pytest.approx(roc_auc_score(truth, holdout[member.name][:, 1]))
         assert member.holdout.interval.low <= member.holdout.interval.value <= member.holdout.interval.high
     assert [(member.seen, member.train_samples) for member in found.members] == [(24, 8), (21, 8)]
     assert (found.samples, found.validation_samples, found.holdout_samples) == (24, 8, 8)
@@ -78,7 +78,7 @@ def test_the_best_recipe_of_each_view_is_trained_again_and_scored(joined):
 
 def test_what_is_done_is_not_done_again(joined, untrained):
     told = RecordingReporter()
-    assert join(joined, told) == load_view_ensemble(joined)
+    assert join(joined, told) == load_fused_ensemble(joined)
     assert untrained == []
     assert "joining the views of study clips on cpu: frame, mel; all are trained" in told
 
@@ -112,9 +112,34 @@ def test_a_smaller_metric_may_be_the_better_one(shared_study, tmp_path, untraine
     assert [member.trial for member in join(folder).members] == [0, 3]
 
 
-def test_one_view_is_calibrated(searched, untrained):
+def test_where_there_is_one_view_the_best_recipe_of_each_backbone_is_joined(searched, tmp_path):
+    others = [RECIPE.model_copy(update={"backbone": name}) for name in ("test_vit.r160_in1k", "test_resnet.r160_in1k")]
+    folder, told = searched(0.7, 0.9, 0.8, recipes=[RECIPE, *others]), RecordingReporter()
+    found = write(folder, tmp_path / "model", told, members=2)
+    assert [member.name for member in found.members] == [other.backbone for other in others]
+    assert (found.by, list(found.fusion.weights)) == ("backbone", [other.backbone for other in others])
+    assert f"joining the backbones of study {folder.name} on cpu: {', '.join(found.fusion.weights)}" in told
+    assert found.lines()[0].startswith("the weights were learned from the 10 validation images")
+    assert found.rows()[1][:3] == ("image", "1", "test_vit.r160_in1k")
+    model = load(tmp_path / "model", device="cpu")
+    assert len(model.members) == 2
+    image = open_result(folder).setup.dataset.samples["path"].iloc[0]
+    scores = {one.folder.path.name: np.array([[0.3, 0.7]]) for one in model.members}
+    assert model.combine(np.stack(list(scores.values()))).tolist() == found.fusion.join_scores(scores).tolist()
+    assert 0 < model.predict(image)["y_pred"].iloc[0] < 1
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "is the best recipe of a backbone" in card
+    assert "a silent one" not in card
+    assert join(folder, by="view").by == "view"  # the other kind is not taken for this one
+    with pytest.raises(SpecError, match="--by sound: models are joined by view or backbone"):
+        join(folder, by="sound")
+    with pytest.raises(SpecError, match="--members 0: give 1 or more"):
+        join(folder, members=0)
+
+
+def test_one_member_is_calibrated(searched, untrained):
     found = join(searched(0.9, 0.8))
-    assert [member.view for member in found.members] == ["image"]
+    assert [member.name for member in found.members] == [RECIPE.backbone]
     assert found.validation.metrics["auc"] == pytest.approx(found.members[0].validation.metrics["auc"])
     assert found.members[0].seen == found.samples == 48
 
@@ -142,7 +167,7 @@ def test_a_view_that_sees_nothing_of_a_split(shared_study, tmp_path, untrained):
     )
     found = join(make_study(tmp_path / "runs" / "mute", clips))
     frame, mel = found.members
-    assert (mel.view, mel.holdout.metrics["auc"]) == ("mel", 0.5)  # the shares of the classes, for all
+    assert (mel.name, mel.holdout.metrics["auc"]) == ("mel", 0.5)  # the shares of the classes, for all
     assert found.holdout.metrics["auc"] == frame.holdout.metrics["auc"]
 
 
@@ -161,9 +186,9 @@ def test_interrupted_it_goes_on(fresh, shared_study):
     told = Interrupting()
     assert join(fresh, told) is None
     assert f"stopped before the end; automl ensemble clips --runs {fresh.path.parent} goes on where this" in told
-    assert load_view_ensemble(fresh) is None
+    assert load_fused_ensemble(fresh) is None
     assert fresh.replicate_folder(2, 1).joinpath("checkpoint.pt").exists()
-    found, whole = join(fresh), load_view_ensemble(StudyFolder(shared_study.runs / NAME))
+    found, whole = join(fresh), load_fused_ensemble(StudyFolder(shared_study.runs / NAME))
     assert found.fusion == whole.fusion
     assert found.holdout.metrics == whole.holdout.metrics
 
@@ -172,11 +197,11 @@ def test_views_there_is_no_time_for_are_left_out(fresh, untrained):
     told = RecordingReporter()
     assert join(fresh, told, timeout=50) is None
     assert "view frame is left out: training it again takes about 1m55s, and " in told
-    assert [member.view for member in join(fresh, told, timeout=200).members] == ["frame"]
+    assert [member.name for member in join(fresh, told, timeout=200).members] == ["frame"]
     assert "view mel is left out: training it again takes about 1m55s, and " in told
     assert f"automl ensemble clips --runs {fresh.path.parent} has no limit" in told
     assert pairs(untrained) == [("frame", 1)]
-    assert [member.view for member in join(fresh).members] == ["frame", "mel"]
+    assert [member.name for member in join(fresh).members] == ["frame", "mel"]
     assert pairs(untrained) == [("frame", 1), ("mel", 1)]
     assert len(join(fresh, timeout=1).members) == 2  # both are trained: it takes no time
 
@@ -215,7 +240,7 @@ def test_a_recipe_that_diverges_is_left_out(fresh, untrained, monkeypatch):
         train(self, data, **how)
 
     monkeypatch.setattr(Replicate, "train", diverge)
-    assert [member.view for member in join(fresh, told).members] == ["mel"]
+    assert [member.name for member in join(fresh, told).members] == ["mel"]
     assert (
         "trial 1, view frame, test_vit.r160_in1k, seed 1: the loss is not finite after 3 steps; this recipe is" in told
     )
@@ -249,13 +274,13 @@ def without_sound(fusion, frame):
 
 
 def test_the_folder_holds_a_model_of_each_view_and_what_joins_them(shared_study, joined):
-    found, path = load_view_ensemble(joined), shared_study.model
+    found, path = load_fused_ensemble(joined), shared_study.model
     assert {part.name for part in path.iterdir()} == {"frame", "mel", "ensemble.json", "fusion.json", "README.md"}
     assert json.loads((path / "ensemble.json").read_text()) == pytest.approx(found.fusion.weight_shares())
     assert read_fusion(path) == found.fusion
     for (folder, share), member in zip(read_members(path), found.members, strict=True):
-        assert (folder.path.name, folder.recipe) == (member.view, member.recipe)
-        assert share == pytest.approx(found.fusion.weight_shares()[member.view])
+        assert (folder.path.name, folder.recipe) == (member.name, member.recipe)
+        assert share == pytest.approx(found.fusion.weight_shares()[member.name])
         assert (folder.labels.prior, folder.labels.file_column) == ((0.5, 0.5), "video_name")
         assert folder.metrics["trained_on"] == {"samples": 8, "splits": "train"}
         assert folder.metrics["holdout"]["value"] == member.holdout.interval.value
@@ -274,7 +299,7 @@ def test_the_folder_holds_a_model_of_each_view_and_what_joins_them(shared_study,
 
 
 def test_predictions_are_those_that_were_scored(table, shared_study, joined):
-    found = load_view_ensemble(joined)
+    found = load_fused_ensemble(joined)
     for split, scored in (("validation", found.validation), ("holdout", found.holdout)):
         rows = table[table["split"] == split]
         assert roc_auc_score(rows["target"], rows["y_pred"]) == pytest.approx(scored.metrics["auc"])
@@ -282,7 +307,7 @@ def test_predictions_are_those_that_were_scored(table, shared_study, joined):
     scores = {}
     for member in found.members:
         with np.load(joined.replicate_folder(member.trial, 1) / "predictions.npz") as file:
-            scores[member.view] = file["validation"]
+            scores[member.name] = file["validation"]
     scores["mel"][[name in MUTE for name in rows.index]] = np.nan
     assert rows["y_pred"].to_numpy() == pytest.approx(found.fusion.join_scores(scores)[:, 1], abs=1e-5)
     assert np.ptp(rows["y_pred"]) > 1e-4  # equal numbers mean something
@@ -410,4 +435,4 @@ def test_weights_that_were_lost_are_trained_again(joined, untrained, tmp_path, m
     with pytest.raises(WeightsError, match="stop here"):
         write(joined, tmp_path / "model")
     assert pairs(untrained) == [("mel", 1)]
-    assert load_view_ensemble(joined).times_scored == 2
+    assert load_fused_ensemble(joined).times_scored == 2

@@ -1,9 +1,11 @@
+import json
+
 import pytest
 
 from automl.errors import StudyError
 from automl.models.combine import Fusion
-from automl.models.view_ensemble import Scored, ViewEnsemble, ViewMember
-from automl.refit.view_ensemble import load_view_ensemble, store_view_ensemble
+from automl.models.fused_ensemble import FusedEnsemble, FusedMember, Scored
+from automl.refit.fused_ensemble import load_fused_ensemble, store_fused_ensemble
 from automl.study.folder import StudyFolder
 from automl.training.intervals import Interval
 from tests.fixtures.clips_study import FRAME, MEL, recipe
@@ -15,8 +17,8 @@ def scored(value):
 
 def ensemble(**given):
     members = [
-        ViewMember(
-            view=view.name,
+        FusedMember(
+            name=view.name,
             trial=trial,
             search_value=0.9,
             recipe=recipe(view),
@@ -40,15 +42,26 @@ def ensemble(**given):
         "interval_method": "95% percentile bootstrap (some papers)",
         "times_scored": 1,
     }
-    return ViewEnsemble(**(values | given))
+    return FusedEnsemble(**(values | given))
 
 
 def test_it_comes_back_from_the_disk(tmp_path):
     folder = StudyFolder(tmp_path / "clips")
-    assert load_view_ensemble(folder) is None
+    assert load_fused_ensemble(folder) is None
     for found in (ensemble(), ensemble(holdout=None, holdout_note="holdout: none")):
-        store_view_ensemble(folder, found)
-        assert load_view_ensemble(folder) == found
+        store_fused_ensemble(folder, found)
+        assert load_fused_ensemble(folder) == found
+
+
+def test_a_record_of_a_version_that_joined_views_alone_is_read(tmp_path):
+    folder = StudyFolder(tmp_path)
+    store_fused_ensemble(folder, ensemble())
+    record = json.loads(folder.ensemble.read_text())
+    del record["by"]
+    for member in record["members"]:
+        member["view"] = member.pop("name")
+    folder.ensemble.write_text(json.dumps(record))
+    assert load_fused_ensemble(folder) == ensemble()
 
 
 def test_rows_for_people():
@@ -95,4 +108,4 @@ def test_a_damaged_file_is_told(tmp_path, content, message):
         broken = ensemble().model_copy(update={"fusion": Fusion(one, one, one, 0.0)}).model_dump_json().encode()
     folder.ensemble.write_bytes(content or broken)
     with pytest.raises(StudyError, match=message):
-        load_view_ensemble(folder)
+        load_fused_ensemble(folder)

@@ -1,18 +1,18 @@
-"""Joining the views of a study: the best recipe of each view, and a fusion of their scores, as one model.
+"""Joining a study's models: the best recipe of each view or backbone, and a fusion of their scores, as one model.
 
-Each view's best recipe is trained once more on the training split, with the first seed that `automl confirm` takes. The
+Each of these recipes is trained once more on the training split, with the first seed that `automl confirm` takes. The
 weights of the fusion are learned from the predictions of the validation split (`automl.models.combine`); then all is
 scored once on the holdout, which was used for nothing else. The scores lie in the study's folder (`ensemble.json`).
 
-The model is a folder of model folders, one for each view and called like it, with the fusion of their scores. The
-members are the models that were scored; or, trained once more on all the data, models of the same recipes, whose scores
-are taken to mean the same.
+The model is a folder of model folders, one for each view or backbone and called like it, with the fusion of their
+scores. The members are the models that were scored; or, trained once more on all the data, models of the same recipes,
+whose scores are taken to mean the same.
 """
 
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from automl.files import write_text
 from automl.models.card import render_ensemble_card
 from automl.models.combine import Fusion, fit_fusion
 from automl.models.folder import write_ensemble
-from automl.models.view_ensemble import Scored, ViewEnsemble, ViewMember
+from automl.models.fused_ensemble import FusedEnsemble, FusedMember, Kind, Scored
+from automl.recipe import Recipe
 from automl.refit.output_folder import OutputFolder
 from automl.refit.plan import TrainOptions, describe_score, plan_for_study
 from automl.refit.train import describe_origin, train_plan, write_network
@@ -32,15 +33,21 @@ from automl.study.folder import StudyFolder, find_study
 from automl.study.replicate import Replicate, ReplicateRunner, is_same_training, read_record
 from automl.study.search import open_result
 from automl.study.setup import StudySetup, StudyViews
+from automl.study.trial_record import best_first, recipe_of
 from automl.units import format_seconds
 
 Floats = NDArray[np.float64]
+
+MEMBERS = 5
+"""At most: every view there is; of backbones each one more adds little."""
 
 
 def ensemble(
     study: str | None = None,
     *,
     out: str | Path | None = None,
+    by: str | None = None,
+    members: int = MEMBERS,
     final: bool = False,
     timeout: str | float | None = None,
     gpu_mem: str | int | None = None,
@@ -49,8 +56,8 @@ def ensemble(
     overwrite: bool = False,
     runs: str | Path = "runs",
     reporter: Reporter | None = None,
-) -> ViewEnsemble | None:
-    """Joins the best recipe of each view of a study into one model, and scores it on the holdout.
+) -> FusedEnsemble | None:
+    """Joins the best recipe of each view or backbone of a study into one model, and scores it on the holdout.
 
     What `automl.confirm` trained is not trained again. Killed or interrupted, the same call goes on where it was; while
     the best trials are the same ones, it scores the holdout once. Of several GPUs, the first is used.
@@ -62,9 +69,12 @@ def ensemble(
     Args:
         study: Name of the study; None: the latest.
         out: The folder to write; None: `models/` and the study's name with `-ensemble`.
+        by: `view` or `backbone`: what the members differ in; None: the view where the study has several, else the
+            backbone.
+        members: How many there are at most, the best ones.
         final: Train each member once more, on train + validation, and on the holdout where it was scored.
-        timeout: How long it may take, such as `1h`, without the trainings of `final`; None: as long as it needs. Views
-            that are predicted not to fit are left out, the best ones last.
+        timeout: How long it may take, such as `1h`, without the trainings of `final`; None: as long as it needs.
+            Members that are predicted not to fit are left out, the best ones last.
         gpu_mem: GPU memory that training may take: `16GB`, `90%` of what is free, or `auto`; None: the study's budget.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         weights_dir: A folder of safetensors files to look for weights in, for `final`.
@@ -78,7 +88,7 @@ def ensemble(
 
     Raises:
         StudyError: If there is no such study, it has no complete trial, or another process trains its recipes again.
-        SpecError: If there are more than two classes, or `timeout` or `gpu_mem` cannot be read.
+        SpecError: If there are more than two classes, or an argument has no meaning.
         WeightsError: If something else is in `out`, or it cannot be written.
         AutomlError: If a recipe cannot be trained.
         KeyboardInterrupt: If it was asked to stop in the trainings of `final`; the same call continues.
@@ -88,17 +98,17 @@ def ensemble(
     options = TrainOptions(gpu_mem=gpu_mem, device=device)
     setup = open_result(folder).setup
     output.check_free(overwrite=overwrite)
-    joined = join_views(folder, timeout, gpu_mem, device, reporter)
+    joined = join_members(folder, timeout, gpu_mem, device, reporter, by=by, members=members)
     if joined is None:
         return None
-    recipes = {member.view: member.recipe.model_dump(mode="json") for member in joined.members}
+    recipes = {member.name: member.recipe.model_dump(mode="json") for member in joined.members}
     record = {"members": recipes, "fusion": asdict(joined.fusion), "final": final}
     if not output.start_training(record, overwrite=overwrite):
         splits: tuple[str, ...] = ("train",)
         if final:
             splits = ("train", "validation", "holdout") if joined.holdout else ("train", "validation")
         for member in joined.members:
-            path = output.folder / member.view
+            path = output.folder / member.name
             if OutputFolder(path).finished:  # before a kill: by the record it is this one
                 continue
             if final:
@@ -115,66 +125,81 @@ def ensemble(
     return joined.model_copy(update={"folder": output.folder})
 
 
-def join_views(
+def join_members(
     folder: StudyFolder,
     timeout: str | float | None = None,
     gpu_mem: str | int | None = None,
     device: str = "auto",
     reporter: Reporter | None = None,
-) -> ViewEnsemble | None:
-    """Joins the views of the study in a folder, without writing a model; all else as for `ensemble`."""
-    with _ViewRunner.open_study(folder, timeout, gpu_mem, device, reporter) as runner:
-        return runner.join_best()
+    *,
+    by: str | None = None,
+    members: int = MEMBERS,
+) -> FusedEnsemble | None:
+    """Joins models of the study in a folder, without writing one; all else as for `ensemble`."""
+    if by not in (None, *get_args(Kind)):
+        raise SpecError(f"--by {by}: models are joined by {' or '.join(get_args(Kind))}")
+    if members < 1:
+        raise SpecError(f"--members {members}: give 1 or more")
+    with _JoinRunner.open_study(folder, timeout, gpu_mem, device, reporter) as runner:
+        return runner.join_best(cast(Kind | None, by), members)
 
 
-def load_view_ensemble(folder: StudyFolder) -> ViewEnsemble | None:
-    """Reads `ensemble.json`; None if the study's views were not joined."""
-    return read_record(folder.ensemble, ViewEnsemble, "join the views again")
+def load_fused_ensemble(folder: StudyFolder) -> FusedEnsemble | None:
+    """Reads `ensemble.json`; None if none of the study's models were joined."""
+    return read_record(folder.ensemble, FusedEnsemble, "run automl ensemble again")
 
 
-def store_view_ensemble(folder: StudyFolder, joined: ViewEnsemble) -> None:
+def store_fused_ensemble(folder: StudyFolder, joined: FusedEnsemble) -> None:
     """Writes `ensemble.json`."""
     write_text(folder.ensemble, joined.model_dump_json(indent=2) + "\n")
 
 
-class _ViewRunner(ReplicateRunner):
-    """Trains a replicate of the best recipe of each view, and joins their scores."""
+class _JoinRunner(ReplicateRunner):
+    """Trains a replicate of the best recipe of each view or backbone, and joins their scores."""
 
-    def join_best(self) -> ViewEnsemble | None:
+    by: Kind = "view"
+
+    def join_best(self, by: Kind | None, members: int) -> FusedEnsemble | None:
         """Trains, learns the weights, scores and stores; see `ensemble`."""
         classes = len(self.setup.dataset.classes)
         if classes != 2:
             raise SpecError(
-                f"views are joined by the log-odds of two classes, and study {self.folder.name} has {classes}; "
+                f"models are joined by the log-odds of two classes, and study {self.folder.name} has {classes}; "
                 f"{self.folder.command_line('train')} --ensemble K joins models of any number"
             )
-        trials = self.best_trials(lambda recipe: recipe.view.name)
+        views = {recipe_of(trial).view.name for trial in best_first(self.study)}
+        self.by = by or ("view" if len(views) > 1 else "backbone")
+        trials = self.best_trials(self._name_member, members)
         planned = self._plan_replicates(trials)
         if not planned:
             return None
-        earlier = load_view_ensemble(self.folder)
+        earlier = load_fused_ensemble(self.folder)
         if earlier is not None and self._is_current(earlier, planned):
             return earlier
         times_scored = earlier.times_scored if earlier else 0
         self.warn_of_holdout(times_scored)
-        done: dict[str, Replicate] = {one.recipe.view.name: one for one in self.train_all(planned, "ensemble")}
+        done: dict[str, Replicate] = {self._name_member(one.recipe): one for one in self.train_all(planned, "ensemble")}
         if not done:
             return None
         return self._conclude(done, {trial.number: trial.value or 0.0 for trial in trials}, times_scored)
+
+    def _name_member(self, recipe: Recipe) -> str:
+        """Names the member that a recipe is: members of one name would be of one kind."""
+        return recipe.backbone if self.by == "backbone" else recipe.view.name
 
     def is_done(self, replicate: Replicate) -> bool:
         """Reports whether there are predictions and their weights: a confirmation drops those it does not choose."""
         return super().is_done(replicate) and replicate.weights.is_file()
 
     def _plan_replicates(self, trials: Iterable[FrozenTrial]) -> list[Replicate]:
-        """Plans what there is time for, the best view first."""
+        """Plans what there is time for, the best first."""
         planned, left, total = list[Replicate](), self.seconds_left, 0.0
         for trial in trials:
             replicate = self.make_replicate(trial, 0)
             cost = self.needed_seconds(replicate)
             if cost > left - total:
                 self.print_line(
-                    f"view {replicate.recipe.view.name} is left out: training it again takes about "
+                    f"{self.by} {self._name_member(replicate.recipe)} is left out: training it again takes about "
                     f"{format_seconds(cost)}, and {format_seconds(left - total)} are left; "
                     f"{self.folder.command_line('ensemble')} has no limit"
                 )
@@ -182,81 +207,84 @@ class _ViewRunner(ReplicateRunner):
                 planned.append(replicate)
                 total += cost
         if planned:
-            views = ", ".join(replicate.recipe.view.name for replicate in planned)
+            names = ", ".join(self._name_member(replicate.recipe) for replicate in planned)
             about = f"about {format_seconds(total)} of training" if total else "all are trained"
-            self.print_line(f"joining the views of study {self.folder.name} on {self.device}: {views}; {about}")
+            self.print_line(f"joining the {self.by}s of study {self.folder.name} on {self.device}: {names}; {about}")
         return planned
 
-    def _is_current(self, earlier: ViewEnsemble, planned: list[Replicate]) -> bool:
+    def _is_current(self, earlier: FusedEnsemble, planned: list[Replicate]) -> bool:
         """Reports whether an ensemble is what training these would give, and its weights are there."""
-        return len(planned) == len(earlier.members) and all(
+        return (earlier.by, len(earlier.members)) == (self.by, len(planned)) and all(
             replicate.trial == member.trial
             and is_same_training(replicate.recipe, member.recipe.model_dump(mode="json"))
             and self.is_done(replicate)
             for replicate, member in zip(planned, earlier.members, strict=True)
         )
 
-    def _conclude(self, done: dict[str, Replicate], values: dict[int, float], times_scored: int) -> ViewEnsemble:
-        """Learns the weights, scores and stores, given replicates by view and the trials' values by number."""
+    def _conclude(self, done: dict[str, Replicate], values: dict[int, float], times_scored: int) -> FusedEnsemble:
+        """Learns the weights, scores and stores, given replicates by member and the trials' values by number."""
         labels, positive = self.data.labels("validation"), self.data.positive
-        priors = {view: float((self._train_labels(one) == positive).mean()) for view, one in done.items()}
-        fusion = fit_fusion(self._predict_views("validation", done), labels, priors, positive)
-        validation, fused = self._score_views("validation", fusion, done)
-        scored, note = self.score_holdout(lambda: self._score_views("holdout", fusion, done))
+        priors = {name: float((self._train_labels(one) == positive).mean()) for name, one in done.items()}
+        fusion = fit_fusion(self._predict_members("validation", done), labels, priors, positive)
+        validation, fused = self._score_members("validation", fusion, done)
+        scored, note = self.score_holdout(lambda: self._score_members("holdout", fusion, done))
         holdout, fused_holdout = scored or ({}, None)
         members = tuple(
-            ViewMember(
-                view=view,
+            FusedMember(
+                name=name,
                 trial=one.trial,
                 search_value=values[one.trial],
                 recipe=one.recipe,
                 seen=int(self.views.open_view(one.recipe.view).cache.readable.sum()),
                 train_samples=len(self._train_labels(one)),
-                validation=validation[view],
-                holdout=holdout.get(view),
+                validation=validation[name],
+                holdout=holdout.get(name),
             )
-            for view, one in done.items()
+            for name, one in done.items()
         )
-        joined = ViewEnsemble(
+        joined = FusedEnsemble(
             **self.describe_scoring(times_scored, note),
+            by=self.by,
             members=members,
             fusion=fusion,
             validation=fused,
             holdout=fused_holdout,
             samples=len(self.setup.dataset.samples),
         )
-        store_view_ensemble(self.folder, joined)
+        store_fused_ensemble(self.folder, joined)
         self.print_line(f"written: {self.folder.ensemble}")
         return joined
 
-    def _score_views(self, split: str, fusion: Fusion, done: dict[str, Replicate]) -> tuple[dict[str, Scored], Scored]:
-        """Measures each view on a split, and all joined; the classes' shares in training stand for what nobody sees."""
-        scores = self._predict_views(split, done)
-        counts = {view: np.bincount(self._train_labels(one), minlength=2) for view, one in done.items()}
-        shares = {view: count / count.sum() for view, count in counts.items()}
-        blind = sum(share * shares[view] for view, share in fusion.weight_shares().items())
+    def _score_members(
+        self, split: str, fusion: Fusion, done: dict[str, Replicate]
+    ) -> tuple[dict[str, Scored], Scored]:
+        """Measures each member, and all joined; where nothing is seen, the classes' shares in training stand."""
+        scores = self._predict_members(split, done)
+        counts = {name: np.bincount(self._train_labels(one), minlength=2) for name, one in done.items()}
+        shares = {name: count / count.sum() for name, count in counts.items()}
+        blind = sum(share * shares[name] for name, share in fusion.weight_shares().items())
         seen = ~np.all([np.isnan(values) for values in scores.values()], axis=0)  # (N, 2)
-        alone = {view: np.where(np.isnan(values), shares[view], values) for view, values in scores.items()}
+        alone = {name: np.where(np.isnan(values), shares[name], values) for name, values in scores.items()}
         joined = np.where(seen, fusion.join_scores(scores, self.data.positive), blind)
-        views = {view: self.score_split(split, [values]) for view, values in alone.items()}
-        return views, self.score_split(split, [joined])
+        alone_scores = {name: self.score_split(split, [values]) for name, values in alone.items()}
+        return alone_scores, self.score_split(split, [joined])
 
-    def _predict_views(self, split: str, done: dict[str, Replicate]) -> dict[str, Floats]:
-        """Predicts each view's scores (N, 2) of a split; NaN where it sees nothing of a sample."""
+    def _predict_members(self, split: str, done: dict[str, Replicate]) -> dict[str, Floats]:
+        """Predicts each member's scores (N, 2) of a split; NaN where it sees nothing of a sample."""
         scores = {}
-        for view, one in done.items():
+        for name, one in done.items():
             data = self.views.open_view(one.recipe.view)
             known = split == "validation"
             probabilities = self.read_validation(one) if known else one.predict_split(data, split, self.device)
-            scores[view] = np.where(data.counts(split)[:, None] > 0, probabilities, np.nan)
+            scores[name] = np.where(data.counts(split)[:, None] > 0, probabilities, np.nan)
         return scores
 
     def _train_labels(self, replicate: Replicate) -> NDArray[np.int64]:
-        """Returns the labels (N,) of what a view was trained on."""
+        """Returns the labels (N,) of what a member was trained on."""
         return self.views.open_view(replicate.recipe.view).labels("train")
 
 
-def _list_scores(joined: ViewEnsemble, member: ViewMember, source: str) -> dict[str, Any]:
+def _list_scores(joined: FusedEnsemble, member: FusedMember, source: str) -> dict[str, Any]:
     """Lists a member's scores by split, as they stand in metrics.json."""
     splits = {
         "validation": (member.validation, joined.validation_samples),
@@ -269,7 +297,9 @@ def _list_scores(joined: ViewEnsemble, member: ViewMember, source: str) -> dict[
     }
 
 
-def _write_member(folder: StudyFolder, setup: StudySetup, joined: ViewEnsemble, member: ViewMember, path: Path) -> None:
+def _write_member(
+    folder: StudyFolder, setup: StudySetup, joined: FusedEnsemble, member: FusedMember, path: Path
+) -> None:
     """Writes a member with the weights that were scored."""
     recipe, data = member.recipe, StudyViews(setup, "cpu").open_view(member.recipe.view)
     replicate = Replicate(member.trial, recipe, folder.replicate_folder(member.trial, recipe.seed))
