@@ -84,6 +84,8 @@ class DataSpec(Section):
     """Part of the samples kept out, to score the winner on once; 0: none."""
     min_class_samples: int = Field(0, ge=0)
     """Leave out classes with fewer samples to train on, or with none in a given validation set."""
+    validation_by: str | None = None
+    """Label file: column, such as generator, of which whole values are validated on and not trained on."""
     shuffle_labels: bool = False
     """Permute the labels within each split: a check that a search then finds nothing."""
 
@@ -143,6 +145,13 @@ class StudySpec(Section):
     """How trials that fall behind are ended early (wilcoxon: earlier studies only)."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of splits, sampler and training."""
+    validation: Literal["auto", "hard"] = "auto"
+    """What trials are scored on; auto: the validation set that the data has, else a random share; hard: whole clusters
+    of samples that look alike to a pretrained network, unlike those that are trained on."""
+    folds: int = Field(1, ge=1, le=20)
+    """Trainings of each trial, each validated on another part of the samples; the score is their mean. 1: one split."""
+    resplit: bool = False
+    """Draw another validation split for each trial, so that the search does not fit one."""
     device: str = "auto"
     """auto, cpu, cuda (every GPU) or cuda:1."""
     warm_start: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 
 from automl.data.layouts.columns import FORGED, GENUINE, flag_of
 from automl.data.layouts.recognise import list_samples
 from automl.data.layouts.text_table import list_names
-from automl.data.splits import check_counts, shuffle_labels, split_samples
+from automl.data.splits import check_counts, draw_folds, redraw_validation, shuffle_labels, split_samples
 from automl.errors import DataError, SpecError, shorten
 from automl.media.kinds import Medium
 from automl.spec import DataSpec
@@ -31,7 +32,8 @@ class Dataset:
         format: How it was understood: `folder`, `table`, `ffdi`, `ffdv` or `demo`.
         samples: One row per media file, index 0..n-1 sorted by path, with the columns path (str, absolute), name (str,
             as in the label file, or relative to the root), label (int, index into `classes`), group (str; a sample
-            that belongs to no group is its own, named by its path), split (`train`, `validation`, `holdout`).
+            that belongs to no group is its own, named by its path), split (`train`, `validation`, `holdout`), domain
+            (str; what is validated on as a whole, "" for nothing).
         classes: Names of the classes, in the order of their labels.
         real_class: Label of the genuine samples, which self-blending may forge; None if no class is known to be.
         positive: Label of the class whose probability is predicted, when there are two classes.
@@ -103,7 +105,7 @@ def open_dataset(spec: DataSpec, seed: int) -> Dataset:
     return Dataset(
         root=listing.root,
         format=listing.format,
-        samples=table[["path", "name", "label", "group", "split"]],
+        samples=table[["path", "name", "label", "group", "split", "domain"]],
         classes=classes,
         real_class=real,
         positive=positive,
@@ -119,6 +121,25 @@ def train_on(dataset: Dataset, splits: Collection[str]) -> Dataset:
     samples = dataset.samples.copy()
     samples.loc[samples["split"].isin(list(splits)), "split"] = "train"
     return replace(dataset, samples=samples)
+
+
+def draw_split(dataset: Dataset, seed: int) -> Dataset:
+    """Returns the same samples with another validation split of the same size; see `redraw_validation`."""
+    return replace(dataset, samples=dataset.samples.assign(split=redraw_validation(dataset.samples, seed)))
+
+
+def list_folds(dataset: Dataset, folds: int, seed: int) -> list[Dataset]:
+    """Returns the same samples once for each fold, which is then the validation split; see `draw_folds`."""
+    fold_of = draw_folds(dataset.samples, folds, seed)
+    return [
+        replace(
+            dataset,
+            samples=dataset.samples.assign(
+                split=np.select([fold_of < 0, fold_of == fold], ["holdout", "validation"], "train")
+            ),
+        )
+        for fold in range(folds)
+    ]
 
 
 def _without_small_classes(table: pd.DataFrame, least: int) -> tuple[pd.DataFrame, list[str]]:

@@ -53,11 +53,13 @@ class ImageData:
     def rows(self, split: str) -> np.ndarray:
         """Returns the row numbers (int64) of the samples of a split; of `validation/2`, of every second one of a class.
 
+        `train+validation` are those of both.
+
         To train on, samples need an image. To be scored, clips do not: whatever the view, all of them are.
         """
         split, _, every = split.partition("/")
-        chosen = (self.samples.samples["split"] == split).to_numpy()
-        if split == "train" or self.samples.media == "image":
+        chosen = self.samples.samples["split"].isin(split.split("+")).to_numpy()
+        if split.startswith("train") or self.samples.media == "image":
             chosen = chosen & self.cache.readable
         rows = np.flatnonzero(chosen)
         if not len(rows):

@@ -19,7 +19,7 @@ from automl.spec import DataSpec
 
 _ORDERS = 10  # random orders tried; the selection nearest to the targets wins
 _LEAST = 2  # samples of each class in train and in validation
-_HOLDOUT, _VALIDATION, _SHUFFLE = 0, 1, 2  # streams of random numbers, so that one choice does not shift another
+_HOLDOUT, _VALIDATION, _SHUFFLE, _FOLDS = range(4)  # streams of random numbers: one choice does not shift another
 
 Counts = Counter[int]
 
@@ -27,14 +27,19 @@ Counts = Counter[int]
 def split_samples(table: pd.DataFrame, spec: DataSpec, seed: int) -> tuple[pd.Series, list[str]]:
     """Gives each sample its split, and returns warnings, one line each.
 
-    The table's columns are label (int), group (str) and split: as given, or "" where the data does not say. The
-    fractions of `spec` are shares of all samples that have no given test split; a given test set is the holdout.
+    The table's columns are label (int), group (str), split and domain: as given, or "" where the data does not say.
+    The fractions of `spec` are shares of all samples that have no given test split; a given test set is the holdout.
+    With `validation_by`, whole domains are validated on, and a given validation set is not used as such.
     """
+    problems: list[str] = []
     splits = table["split"].replace("", "train").astype(str)
+    by_domain = spec.validation_by is not None
+    if by_domain and (splits == "validation").any():
+        splits = splits.replace("validation", "train")
+        problems.append("the validation set of the data is trained on: --validation-by chooses another one")
     given = set(splits)
     labels = table["label"].to_numpy(dtype=int)
     groups = table["group"].to_numpy(dtype=str)
-    problems = []
     for one, other in combinations(("train", "validation", "holdout"), 2):
         if shared := sorted(set(groups[splits == one]) & set(groups[splits == other])):
             problems.append(f"leak: {len(shared)} groups are both in {one} and in {other} as given: {shorten(shared)}")
@@ -50,8 +55,113 @@ def split_samples(table: pd.DataFrame, spec: DataSpec, seed: int) -> tuple[pd.Se
         share = Counter(labels[table["split"] != "holdout"].tolist())
         targets = {c: max(n * spec.validation_fraction, float(_LEAST)) for c, n in share.items()}
         free = (splits == "train").to_numpy() & ~np.isin(groups, groups[table["split"] == "holdout"])
-        splits[_choose_samples(labels, groups, free, targets, _LEAST, 1, seed, _VALIDATION)] = "validation"
+        apart = groups
+        if by_domain:
+            domains = table["domain"].to_numpy(dtype=str)
+            _check_domains(domains, labels, spec)
+            apart = find_inseparable(labels, groups, domains)
+        splits[_choose_samples(labels, apart, free, targets, _LEAST, 1, seed, _VALIDATION)] = "validation"
     return splits, problems
+
+
+def redraw_validation(samples: pd.DataFrame, seed: int) -> pd.Series:
+    """Draws another validation split of the same size from the training and validation samples.
+
+    Args:
+        samples: As in `Dataset.samples`; a column `domain` names what is validated on as a whole.
+        seed: Of the draw.
+
+    Returns:
+        The split of each sample; the holdout stays.
+    """
+    splits = samples["split"].replace("validation", "train").astype(str)
+    labels, apart = samples["label"].to_numpy(dtype=int), _list_inseparable(samples)
+    counts = Counter(labels[samples["split"] == "validation"].tolist())
+    targets = {label: max(float(count), float(_LEAST)) for label, count in counts.items()}
+    free = (splits == "train").to_numpy()
+    splits[_choose_samples(labels, apart, free, targets, _LEAST, 1, seed, _VALIDATION)] = "validation"
+    return splits
+
+
+def draw_folds(samples: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
+    """Cuts the training and validation samples into folds with about every class's share.
+
+    Args:
+        samples: As in `Dataset.samples`; no group, and no domain where there are domains, is in two folds.
+        folds: Two or more.
+        seed: Of the draw.
+
+    Returns:
+        The fold of each sample, (N,) int64 from 0; -1 in the holdout.
+
+    Raises:
+        DataError: If a class has too few samples, or groups, for two in each fold.
+    """
+    fold_of = np.where(samples["split"] == "holdout", -1, 0)
+    labels, apart = samples["label"].to_numpy(dtype=int), _list_inseparable(samples)
+    classes = set(labels[fold_of == 0].tolist())
+    for fold in range(1, folds):  # what is left after the last of these is fold 0
+        left = Counter(labels[fold_of == 0].tolist())
+        targets = {label: count / (folds - fold + 1) for label, count in left.items()}
+        chosen = _choose_samples(labels, apart, fold_of == 0, targets, _LEAST, folds - fold, seed + fold, _FOLDS)
+        fold_of[chosen] = fold
+    for fold in range(folds):
+        counts = Counter(labels[fold_of == fold].tolist())
+        if few := [label for label in classes if counts[label] < _LEAST]:
+            kind = "domains" if samples.get("domain", pd.Series(dtype=str)).astype(bool).any() else "groups"
+            raise DataError(
+                f"--folds {folds}: {len(few)} classes have fewer than {_LEAST} samples in a fold; give fewer folds "
+                f"(samples and {kind} of a class cannot be in two)"
+            )
+    return fold_of
+
+
+def find_inseparable(labels: np.ndarray, groups: np.ndarray, domains: np.ndarray) -> np.ndarray:
+    """Finds what must be on one side of a split: groups that share a domain, joined.
+
+    A domain that is its class's only one, such as `real` in a column of generators, stays divisible: held out as a
+    whole, nothing of the class would be left to learn.
+
+    Args:
+        labels: (N,) int.
+        groups: (N,) str.
+        domains: (N,) str; "" for none.
+
+    Returns:
+        A name (N,) str for what each sample belongs to.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    several = {label for label in set(labels.tolist()) if len(set(domains[labels == label]) - {""}) > 1}
+    whole = (domains != "") & np.isin(labels, sorted(several))
+    _, group_of = np.unique(groups, return_inverse=True)
+    _, domain_of = np.unique(domains, return_inverse=True)
+    size = group_of.max() + 1
+    nodes = size + domain_of.max() + 1
+    edges = coo_array((np.ones(whole.sum()), (group_of[whole], size + domain_of[whole])), shape=(nodes, nodes))
+    _, part_of = connected_components(edges, directed=False)
+    inseparable: np.ndarray = part_of[group_of].astype(str)
+    return inseparable
+
+
+def _list_inseparable(samples: pd.DataFrame) -> np.ndarray:
+    """Lists what each sample belongs to: its group, joined with its domain where there are domains."""
+    labels, groups = samples["label"].to_numpy(dtype=int), samples["group"].to_numpy(dtype=str)
+    if "domain" not in samples or not samples["domain"].astype(bool).any():
+        return groups
+    return find_inseparable(labels, groups, samples["domain"].to_numpy(dtype=str))
+
+
+def _check_domains(domains: np.ndarray, labels: np.ndarray, spec: DataSpec) -> None:
+    """Makes sure that some class has two domains, so that one can be held out."""
+    values = sorted(set(domains.tolist()) - {""})
+    if not any(len(set(domains[labels == label]) - {""}) > 1 for label in set(labels.tolist())):
+        what = f"only {values[0]!r}" if len(values) == 1 else "one value a class" if values else "no value"
+        raise DataError(
+            f"--validation-by {spec.validation_by}: the column has {what}; some class needs two, one to train on and "
+            "one to validate on"
+        )
 
 
 def check_counts(

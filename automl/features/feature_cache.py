@@ -61,6 +61,11 @@ class Features:
     layers: tuple[FeatureLayer, ...]
     images: SplitImages
 
+    def select_rows(self, rows: NDArray[np.int64]) -> "Features":
+        """Returns those of some samples, in the same order; they are read into memory."""
+        chosen = np.flatnonzero(np.isin(self.images.rows, rows))
+        return Features(tuple(look[chosen] for look in self.looks), self.layers, self.images[chosen])
+
 
 def build_features(
     recipe: Recipe,
@@ -186,8 +191,10 @@ def strip_recipe(recipe: Recipe) -> Recipe:
 
 def _name_folder(recipe: Recipe, weights: Weights, data: ImageData, split: str, look: int, seed: int) -> Path:
     """Returns the folder of a look: its name changes with whatever its features depend on."""
-    samples = data.samples.samples
-    rows = samples[["path", "split"]].astype(str).agg("\0".join, axis=1)
+    paths = data.samples.samples["path"].to_numpy(str)
+    rows = [*paths[data.rows(split)]]
+    if getattr(recipe.view, "normalize", "") == "dataset":  # by the training images
+        rows += ["", *paths[data.rows("train")]]
     key: list[Any] = [
         _VERSION,
         version("timm"),
@@ -196,7 +203,7 @@ def _name_folder(recipe: Recipe, weights: Weights, data: ImageData, split: str, 
         data.cache.folder.name,
         hashlib.sha256("\n".join(rows).encode(errors="surrogateescape")).hexdigest(),
         split,
-        recipe.view.model_dump(),  # it may normalise by the data
+        recipe.view.model_dump(),
         recipe.image_size,
         recipe.augmentation.crop.model_dump(),
         recipe.numerics.precision,

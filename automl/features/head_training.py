@@ -65,6 +65,7 @@ def fit_on_features(
     *,
     on_evaluation: Callable[[Evaluation], None] = lambda _: None,
     progress: Progress = lambda _done, _total: None,
+    shared: bool = False,
 ) -> Fit | None:
     """Trains a recipe's head on the features of its frozen backbone; see `trains_on_features`.
 
@@ -76,6 +77,7 @@ def fit_on_features(
         on_evaluation: Called after each eighth of the run. What it raises ends the run (a pruned trial).
         progress: Called while features are computed, with (images done, images in all); what it raises ends that, and
             what was computed is kept.
+        shared: Compute the features of both splits as one, for trials that are split in another way.
 
     Returns:
         What `fit` returns, with the whole network; None where its head is given something else than these features, as
@@ -92,10 +94,16 @@ def fit_on_features(
         return None
     preprocessing = expected_input(network, recipe, data)
     looks = LOOKS if _is_random(recipe) else 1
-    train, validation = (
-        build_features(recipe, weights, data, split, device, looks=count, seed=recipe.seed, progress=progress)
-        for split, count in (("train", looks), ("validation", 1))
-    )
+    if shared:
+        both = build_features(
+            recipe, weights, data, "train+validation", device, looks=looks, seed=recipe.seed, progress=progress
+        )
+        train, validation = (both.select_rows(data.rows(split)) for split in ("train", "validation"))
+    else:
+        train, validation = (
+            build_features(recipe, weights, data, split, device, looks=count, seed=recipe.seed, progress=progress)
+            for split, count in (("train", looks), ("validation", 1))
+        )
     columns = slice(None)
     if not isinstance(network, LayersClassifier):
         columns = next(layer.columns for layer in train.layers if layer.name == PRE_LOGITS)

@@ -37,6 +37,9 @@ class SplitImages:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __getitem__(self, chosen: NDArray[np.int64]) -> "SplitImages":
+        return SplitImages(self.rows[chosen], self.numbers[chosen], self.labels[chosen], self.groups[chosen])
+
 
 def list_images(data: ImageData, split: str) -> SplitImages:
     """Lists the images of a split; raises DataError if there is none."""

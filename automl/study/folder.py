@@ -27,6 +27,8 @@ class StudyFolder:
     """Holds the URL of a storage that is not the embedded one."""
     samples: Path = field(init=False, compare=False, metadata={"file": "samples.csv"})
     """The samples and splits, fixed when the study is created."""
+    out_of_fold: Path = field(init=False, compare=False, metadata={"file": "out_of_fold"})
+    """Of each trial with folds, `0003.npz`: its predictions of samples that it was not trained on."""
     best: Path = field(init=False, compare=False, metadata={"file": "best.yaml"})
     """The best recipe."""
     trials: Path = field(init=False, compare=False, metadata={"file": "trials.csv"})

@@ -56,15 +56,15 @@ def enqueue_known_good(study: optuna.Study, setup: StudySetup, sizes: Sizes) -> 
     left_out = []
     for number, good in enumerate(setup.space.known_good):
         size, epochs = int(good.get("image_size", usual_size)), float(good.get("epochs", 5))
-        affordable = setup.pool.affordable_rank(size, train * epochs, setup.trial_seconds)
+        affordable = setup.pool.affordable_rank(size, train * epochs, setup.training_seconds)
         ranks = {"best": 0, "fastest": setup.pool.fastest_rank(), "affordable": affordable}
         params = setup.space.find_known_good_params(ranks, lambda drawn: setup.pool.entry_of(drawn).restriction)[number]
         params = show_all(setup.space, sizes, setup.dataset.media, params)
         planned = epochs
-        if setup.trial_seconds is not None and "backbone" in params:
+        if setup.training_seconds is not None and "backbone" in params:
             entry = setup.pool.entry_of(params["backbone"])
             timing = entry.timing.scale_to(entry.restriction.nearest_size(size))
-            planned = min(epochs, setup.trial_seconds / (timing.train_seconds * train * (1 + VALIDATION_SHARE)))
+            planned = min(epochs, setup.training_seconds / (timing.train_seconds * train * (1 + VALIDATION_SHARE)))
         rest = {name: value for name, value in params.items() if name != "epochs"}
         if enqueued and planned < _LEAST_SHARE * epochs:
             left_out.append(f"{good['tier']} (a trial has time for {planned:.2g} of its {epochs:.3g} epochs)")

@@ -53,7 +53,7 @@ def make_pruner(spec: StudySpec) -> BasePruner:
     """Makes the pruner; steps are eighths of a run."""
     match spec.pruner:
         case "halving":
-            return Halving()
+            return Halving(folds=spec.folds)
         case "hyperband":
             return Hyperband()
         case "median":
@@ -79,11 +79,16 @@ class Halving(BasePruner):
     Nothing is stored. Trials that failed do not count: one that is tried again as a new trial would count twice.
     """
 
-    def __init__(self, first: int = 1) -> None:
-        """Sets the rungs; `first` is the eighth of the first one, the next ones are at twice, four times … as many."""
+    def __init__(self, first: int = 1, folds: int = 1) -> None:
+        """Sets the rungs; `first` is the eighth of the first one, the next ones are at twice, four times … as many.
+
+        Of several folds, the end of the first one is a rung, too: as many go on to the others as came that far.
+        """
         rungs = int(math.log2(EIGHTHS // first))
         # One trial in how many goes on, by the eighths of the rungs.
         self._shares: dict[int, int] = {first * _FACTOR**rung: _FACTOR ** (rung + 1) for rung in range(rungs)}
+        if folds > 1:
+            self._shares[EIGHTHS] = max(self._shares.values())
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Returns whether the trial is behind at the eighth that it reported last; only a rung judges."""

@@ -75,13 +75,13 @@ def _screen(
     sizes = setup.space.image_sizes()
     usual = sizes[len(sizes) // 2]
     candidates = [
-        Candidate(_describe_input(entry, view, usual), entry.locate_weights(), _time_image(entry, usual))
+        Candidate(describe_input(entry, view, usual), entry.locate_weights(), _time_image(entry, usual))
         for entry in setup.pool.entries
     ]
     return screen_backbones(candidates, data, device, seconds, print_line=print_line)
 
 
-def _describe_input(entry: PoolEntry, view: Any, image_size: int) -> Recipe:
+def describe_input(entry: PoolEntry, view: Any, image_size: int) -> Recipe:
     """Describes how a backbone is shown images: as the known-good recipes show them, whole."""
     return Recipe.from_mapping(
         {

@@ -52,6 +52,7 @@ from automl.study.trial_record import (
     trials_table,
     write_study_record,
 )
+from automl.study.validation import hold_out_clusters, take_splits
 from automl.training.metrics import default_metric
 from automl.units import format_bytes, format_seconds
 from automl.views.registry import View
@@ -193,6 +194,8 @@ class _Search:
         devices = find_devices(self.spec.device)
         refuse_hopeless(devices, self.runs)
         check_weights_dir(self.spec.weights_dir)
+        if self.spec.validation == "hard" and (column := self.spec.data.validation_by):
+            raise SpecError(f"--validation hard and --validation-by {column} both choose what to validate on; give one")
         make_pruner(self.spec)  # a mistake should not wait for the images to be decoded
         if self.spec.storage:
             open_storage(self.spec.storage)  # nor should one in this
@@ -243,6 +246,8 @@ class _Search:
             study = None
         if study is not None and "spec" in study.user_attrs:
             setup = load_setup(study, folder)
+            if spec.validation == "hard":  # its split is the study's own
+                dataset = take_splits(dataset, setup.dataset)
             study = create_study(folder, spec, replace(setup, space=space, dataset=dataset))
             ended = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
             self.print_line(f"continuing study {folder.name}: {ended} of {spec.budget.trials} trials are done")
@@ -256,6 +261,8 @@ class _Search:
                 self.print_line(line)
             supervisor.wait_for_imports(_IMPORT_SECONDS)
             setup = make_setup(spec, dataset, cache, space, devices, memory.bytes, self.print_line)
+            if spec.validation == "hard":
+                setup = replace(setup, dataset=hold_out_clusters(setup, spec, devices[0], self.print_line))
             setup, screening = self._screen_pool(spec, setup, devices[0])
             study = create_study(folder, spec, setup)
             if screening is not None:

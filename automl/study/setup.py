@@ -72,6 +72,13 @@ class StudySetup:
     """What training may take of a GPU, the CUDA context included; None: no limit."""
     trial_seconds: float | None = None
     """How long one trial may train; None: no limit."""
+    folds: int = 1
+    """Trainings of a trial."""
+
+    @property
+    def training_seconds(self) -> float | None:
+        """How long one training of a trial may take; None: no limit."""
+        return self.trial_seconds / self.folds if self.trial_seconds else None
 
 
 def make_setup(
@@ -91,7 +98,7 @@ def make_setup(
     usable = (dataset.samples["split"] == "train").to_numpy() & cache.readable
     limits = PoolLimits(
         memory_bytes=memory_bytes,
-        trial_seconds=trial_seconds,
+        trial_seconds=trial_seconds / spec.folds if trial_seconds else None,
         min_epochs=min(1.0, space.find_bounds("epochs")[0]),
         image_sizes=image_sizes,
         reference_image_size=image_sizes[len(image_sizes) // 2],
@@ -116,6 +123,7 @@ def make_setup(
         cache_size=max([cache.size, *(size for entry in pool.entries for size in entry.image_sizes)]),
         memory_bytes=memory_bytes,
         trial_seconds=trial_seconds,
+        folds=spec.folds,
     )
 
 
@@ -164,7 +172,9 @@ def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
     """Reads what `create_study` wrote."""
     record = read_study_record(study)
     try:
-        samples = pd.read_csv(folder.samples, dtype={"group": str, "name": str, "path": str}, keep_default_na=False)
+        samples = pd.read_csv(
+            folder.samples, dtype={"group": str, "name": str, "path": str, "domain": str}, keep_default_na=False
+        )
     except (OSError, ValueError) as exc:
         raise StudyError(f"cannot read {folder.samples}, which holds the samples of the study: {exc}") from exc
     values = json.loads(record.dataset)
@@ -172,15 +182,16 @@ def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
     dataset = Dataset(**(values | tuples | {"root": Path(values["root"]), "samples": samples}))
     if digest_samples(dataset) != record.samples:
         raise StudyError(f"{folder.samples} was changed since the study began; restore it or start a new study")
-    space = parse_space(record.space, "the study's search space")
+    space, spec = parse_space(record.space, "the study's search space"), read_spec(study)
     return StudySetup(
         dataset=dataset,
-        space=_enter_face_model(space, read_spec(study).data.face_model),
+        space=_enter_face_model(space, spec.data.face_model),
         pool=Pool.from_json(json.loads(record.pool)),
         metric=record.metric,
         cache_size=record.cache_size,
         memory_bytes=record.memory_bytes,
         trial_seconds=record.trial_seconds,
+        folds=spec.folds,
     )
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -20,12 +21,14 @@ from automl.errors import AutomlError, DataError, MemoryBudgetError, first_line
 from automl.features.head_training import fit_on_features, trains_on_features
 from automl.files import write_text
 from automl.recipe import Recipe
+from automl.spec import StudySpec
 from automl.study.continuation import last_checkpoint
 from automl.study.folder import StudyFolder
 from automl.study.pool import PoolEntry, fit_within_memory
 from automl.study.setup import StudySetup, StudyViews, describe_view
 from automl.study.storage import StorageLost
 from automl.study.trial_record import best_trial, read_trial_record, recipe_of, write_trial_record
+from automl.study.validation import FoldResult, split_for_trial, write_out_of_fold
 from automl.training.fit import fit
 from automl.training.metrics import metric_sign
 from automl.training.out_of_memory import OutOfMemory
@@ -79,7 +82,7 @@ class Objective:
     """Trains one trial at a time."""
 
     setup: StudySetup
-    seed: int
+    spec: StudySpec
     views: StudyViews
     folder: StudyFolder
     device: str
@@ -97,7 +100,7 @@ class Objective:
         """
         try:
             recipe, entry, data = self._prepare(trial, frozen)
-            result = self._train(trial, frozen, recipe, entry, data)
+            metrics = self._train_all(trial, frozen, recipe, entry, data)
         except (Parked, StorageLost, KeyboardInterrupt):
             raise
         except (optuna.TrialPruned, MemoryBudgetError) as exc:
@@ -112,18 +115,21 @@ class Objective:
                 raise DeviceLost(reason) from exc
             write_text(self.folder.trial_folder(trial.number) / "error.txt", traceback.format_exc())
             return TrialResult(TrialState.FAIL, reason=reason)
-        metrics = result.history[-1].metrics
         write_trial_record(trial, metrics={name: round(value, 6) for name, value in metrics.items()})
         return TrialResult(TrialState.COMPLETE, metrics[self.setup.metric])
 
     # --- the recipe ---------------------------------------------------------------------------------------------
 
-    def _prepare(self, trial: Trial, frozen: FrozenTrial) -> tuple[Recipe, PoolEntry, ImageData]:
-        """Draws the recipe, or recalls it when the trial is taken up again; and opens the samples through its view."""
+    def _prepare(self, trial: Trial, frozen: FrozenTrial) -> tuple[Recipe, PoolEntry, list[ImageData]]:
+        """Draws the recipe, or recalls it when the trial is taken up again; and opens the samples through its view.
+
+        The samples are split as this trial sees them, once for each fold.
+        """
         pool = self.setup.pool
         if read_trial_record(frozen).recipe:
             recipe = recipe_of(frozen)
-            return recipe, pool.entry_of(recipe.backbone), self._open_data(trial, recipe)
+            data = self._open_data(trial, recipe)
+            return recipe, pool.entry_of(recipe.backbone), split_for_trial(data, self.spec, trial.number)
         values = self.setup.space.suggest_recipe(
             trial,
             backbones=len(pool.entries),
@@ -132,18 +138,19 @@ class Objective:
         )
         entry = pool.entry_of(values["backbone"])
         write_trial_record(trial, backbone=entry.backbone, host=socket.gethostname())
-        given = {"backbone": entry.backbone, "pretrained": entry.weights is not None, "seed": self.seed}
+        given = {"backbone": entry.backbone, "pretrained": entry.weights is not None, "seed": self.spec.seed}
         recipe = Recipe.from_mapping(values | given, f"trial {trial.number}")
         write_trial_record(trial, view=recipe.view.name)
         data = self._open_data(trial, recipe)
         entry = self._time_steps(entry, recipe, data.classes)
-        recipe = self._fit_within_time(recipe, entry, data)
+        parts = split_for_trial(data, self.spec, trial.number)
+        recipe = self._fit_within_time(recipe, entry, parts[0])
         recipe = recipe.model_copy(update={"numerics": entry.timing.numerics()})
         recipe = fit_within_memory(recipe, entry, data.classes, self.setup.memory_bytes)
         write_trial_record(trial, recipe=recipe.model_dump_json(), image_size=recipe.image_size, epochs=recipe.epochs)
         if trained := recipe.describe_trained():
             write_trial_record(trial, trained=trained)
-        return recipe, entry, data
+        return recipe, entry, parts
 
     def _open_data(self, trial: Trial, recipe: Recipe) -> ImageData:
         """Opens the samples through the recipe's view, decoded first where no trial had that view before.
@@ -174,7 +181,8 @@ class Objective:
 
     def _fit_within_time(self, recipe: Recipe, entry: PoolEntry, data: ImageData) -> Recipe:
         """Shortens a recipe that would take longer than a trial may, or than there is time left."""
-        limit = min(self.setup.trial_seconds or float("inf"), 0.9 * self.stop.seconds_left())
+        left = 0.9 * self.stop.seconds_left() / self.setup.folds
+        limit = min(self.setup.training_seconds or float("inf"), left)
         timing = entry.timing.scale_to_recipe(recipe)
         epoch = len(data.labels("train")) * timing.train_seconds
         validation = int(data.counts("validation").sum()) * timing.evaluation_seconds
@@ -187,14 +195,41 @@ class Objective:
 
     # --- training -----------------------------------------------------------------------------------------------
 
-    def _train(self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, entry: PoolEntry, data: ImageData) -> Fit:
-        """Trains, and reports to storage and pruner."""
-        callbacks = TrialCallbacks(trial, frozen, recipe, self.setup.metric, self.on_progress)
-        weights = entry.locate_weights()
+    def _train_all(
+        self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, entry: PoolEntry, parts: list[ImageData]
+    ) -> dict[str, float]:
+        """Trains once for each fold, and reports to storage and pruner; returns the means of the metrics."""
+        callbacks = TrialCallbacks(trial, frozen, recipe, self.setup.metric, self.on_progress, len(parts))
+        if len(parts) == 1:
+            return self._train(trial, callbacks, recipe, entry, parts[0], "").history[-1].metrics
+        results: list[FoldResult] = []
+        for fold, data in enumerate(parts):
+            path = self.folder.trial_folder(trial.number) / f"fold-{fold}.npz"
+            result = FoldResult.load(path)  # of a trial that was taken up again
+            callbacks.begin_fold(fold)
+            if result is None:
+                done = self._train(trial, callbacks, recipe, entry, data, f"-{fold}")
+                result = FoldResult(done.history[-1].metrics, done.probabilities, data.rows("validation"))
+                result.save(path)
+            results.append(result)
+            callbacks.end_fold([one.metrics[self.setup.metric] for one in results])
+        labels = parts[0].samples.samples["label"].to_numpy(np.int64)
+        write_out_of_fold(self.folder.out_of_fold / f"{trial.number:04d}.npz", results, labels)
+        return {name: float(np.mean([one.metrics[name] for one in results])) for name in results[0].metrics}
+
+    def _train(
+        self, trial: Trial, callbacks: "TrialCallbacks", recipe: Recipe, entry: PoolEntry, data: ImageData, part: str
+    ) -> Fit:
+        """Trains on one split; `part` names it among several, "" is the only one."""
+        weights, redrawn = entry.locate_weights(), bool(part) or self.spec.resplit
         try:
             if weights is not None and trains_on_features(recipe):
                 report = partial(self._report_features, trial)
-                how: dict[str, Any] = {"on_evaluation": callbacks.on_evaluation, "progress": report}
+                how: dict[str, Any] = {
+                    "on_evaluation": callbacks.on_evaluation,
+                    "progress": report,
+                    "shared": redrawn,
+                }
                 if (result := fit_on_features(recipe, data, weights, self.device, **how)) is not None:
                     return result
             return fit(
@@ -202,8 +237,9 @@ class Objective:
                 data,
                 weights=weights,
                 device=self.device,
-                checkpoint=self.folder.trial_folder(trial.number) / "checkpoint.pt",
-                last_checkpoint=partial(self._keep_checkpoint, trial),
+                checkpoint=self.folder.trial_folder(trial.number) / f"checkpoint{part}.pt",
+                # on another split, what it validates on would be known to the network
+                last_checkpoint=(lambda _: None) if redrawn else partial(self._keep_checkpoint, trial),
                 on_evaluation=callbacks.on_evaluation,
                 on_step=callbacks.on_step,
                 on_out_of_memory=callbacks.on_out_of_memory,
@@ -230,8 +266,17 @@ class Objective:
 class TrialCallbacks:
     """The callbacks of `training.fit` for one trial: they report to the storage, the pruner, and whoever watches."""
 
-    def __init__(self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, metric: str, on_progress: OnProgress) -> None:
+    def __init__(
+        self,
+        trial: Trial,
+        frozen: FrozenTrial,
+        recipe: Recipe,
+        metric: str,
+        on_progress: OnProgress,
+        folds: int = 1,
+    ) -> None:
         """Prepares them; `frozen` is what the storage held when the trial was taken, which is not reported again."""
+        self._fold, self._folds = 0, folds
         self._trial, self._recipe, self._metric, self._on_progress = trial, recipe, metric, on_progress
         self._record = record = read_trial_record(frozen)
         self._reported = set(frozen.intermediate_values)
@@ -243,7 +288,7 @@ class TrialCallbacks:
         self._taken_up = bool(record.recipe)
         self._spent, self._out_of_memory = record.spent, record.out_of_memory
         self._started = time.perf_counter() - self._spent.get("fit_seconds", 0.0)
-        self._validation_seconds = 0.0
+        self._validation_seconds, self._before = 0.0, 0.0
         self._value: float | None = None
 
     def on_evaluation(self, evaluation: Evaluation) -> None:
@@ -252,10 +297,10 @@ class TrialCallbacks:
         self._value = value
         self._validation_seconds += evaluation.validation_seconds
         self._spent["epochs_done"] = round(evaluation.epoch, 3)
-        self._spent["train_seconds"] = round(evaluation.train_seconds, 2)
+        self._spent["train_seconds"] = round(self._before + evaluation.train_seconds, 2)
         self._spent["validation_seconds"] = round(self._validation_seconds, 2)
-        if evaluation.eighth in self._reported:
-            return
+        if evaluation.eighth in self._reported or self._fold:
+            return  # of the other folds, the end alone is reported
         trial.report(value, evaluation.eighth)
         self.write_time()
         # Asked in any case: it is how the pruner learns what this trial's successors are compared with.
@@ -263,6 +308,23 @@ class TrialCallbacks:
         if behind and self._spared <= evaluation.eighth < EIGHTHS:
             length = f"{evaluation.epoch:.3g} of {self._recipe.epochs:.3g} epochs"
             raise optuna.TrialPruned(f"{self._metric} {value:.4f} after {length} is behind")
+
+    def begin_fold(self, fold: int) -> None:
+        """Counts what follows as another fold's."""
+        self._fold, self._before = fold, self._spent.get("train_seconds", 0.0)
+
+    def end_fold(self, values: list[float]) -> None:
+        """Reports the mean over the folds so far; raises `optuna.TrialPruned` if the pruner says so.
+
+        The first fold has reported its eighths, so that the next folds are the steps after them.
+        """
+        trial, step, mean = self._trial, EIGHTHS + self._fold, float(np.mean(values))
+        if self._fold and step not in self._reported:
+            trial.report(mean, step)
+        self.write_time()
+        behind = trial.should_prune()
+        if behind and len(values) < self._folds:
+            raise optuna.TrialPruned(f"{self._metric} {mean:.4f} after {len(values)} of {self._folds} folds is behind")
 
     def on_step(self, done: int, total: int) -> None:
         """Reports where the trial is; writes where it went on, if it was taken up again."""
@@ -272,7 +334,8 @@ class TrialCallbacks:
             resumed_at = round(epochs * (done - 1) / total, 3)
             write_trial_record(self._trial, resumed_at=[*self._record.resumed_at, resumed_at])
         epoch = epochs * done / total
-        self._on_progress({"trial": self._trial.number, "step": done, "epoch": epoch, "value": self._value})
+        doing = {"doing": f"fold {self._fold + 1} of {self._folds}"} if self._folds > 1 else {}
+        self._on_progress({"trial": self._trial.number, "step": done, "epoch": epoch, "value": self._value} | doing)
 
     def on_out_of_memory(self, event: OutOfMemory) -> None:
         """Writes that memory ran out, and with which micro-batches the trial goes on."""

@@ -80,7 +80,7 @@ def _train_trials(study: optuna.Study, folder: StudyFolder, device: str, stop: S
     limit_bytes = process.limit_memory(setup.memory_bytes, read_context_bytes(device))
     study.pruner = make_pruner(spec)
     views, on_progress = StudyViews(setup, device), _ProgressFile(folder.progress_file(device))
-    objective = Objective(setup, spec.seed, views, folder, device, process, stop, on_progress)
+    objective = Objective(setup, spec, views, folder, device, process, stop, on_progress)
     baseline_bytes = process.release_memory()
     # What is left at the end of a time budget is not worth a trial that would be cut to a fraction.
     shortest = (setup.trial_seconds or 0) / 8 if stop.deadline else 0

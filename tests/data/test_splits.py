@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automl.data.splits import check_counts, shuffle_labels, split_samples
+from automl.data.splits import (
+    check_counts,
+    draw_folds,
+    find_inseparable,
+    redraw_validation,
+    shuffle_labels,
+    split_samples,
+)
 from automl.errors import DataError
 from automl.spec import DataSpec
 
@@ -146,3 +153,92 @@ def test_too_few_samples_are_told_by_class_and_split():
 def test_many_samples_are_split_exactly():
     frame = table([0, 1] * 10_000)
     assert Counter(split(frame)[0])["validation"] == 4_000
+
+
+# --- domains, folds, other draws
+
+
+def domained(seed=0):
+    """Real images of 40 people, and fakes of four generators; person and generator are independent."""
+    generators = [f"g{i % 4}" for i in range(80)]
+    frame = table([0] * 80 + [1] * 80, groups=[f"p{i // 2}" for i in range(80)] + [f"q{i}" for i in range(80)])
+    return frame.assign(domain=["real"] * 80 + generators)
+
+
+def test_validation_by_a_column_holds_out_whole_values_and_a_share_of_a_class_with_one():
+    frame = domained().assign(path="")
+    splits, problems = split_samples(frame, DataSpec(validation_by="generator"), seed=3)
+    held = frame.assign(split=splits)
+    assert not problems
+    fakes = held[held["label"] == 1].groupby("domain")["split"].agg(set)
+    assert sum("validation" in sides for sides in fakes) == 1
+    assert all("train" not in sides for sides in fakes if "validation" in sides)
+    real = held[held["label"] == 0]
+    assert Counter(real["split"])["validation"] == 16  # a fifth, by persons
+    assert real.groupby("group")["split"].nunique().max() == 1
+
+
+def test_a_given_validation_set_is_not_used_beside_validation_by():
+    frame = domained()
+    frame.loc[::5, "split"] = "validation"
+    splits, problems = split_samples(frame, DataSpec(validation_by="generator"), seed=3)
+    assert problems == ["the validation set of the data is trained on: --validation-by chooses another one"]
+    sides = frame.assign(split=splits).query("label == 1").groupby("domain")["split"].agg(set)
+    assert sum(side >= {"train", "validation"} for side in sides) == 0
+
+
+@pytest.mark.parametrize(
+    ("domains", "message"),
+    [
+        ([""] * 40, "--validation-by generator: the column has no value; some class needs two"),
+        (["a"] * 40, "--validation-by generator: the column has only 'a'; some class needs two"),
+        (["a"] * 20 + ["b"] * 20, "--validation-by generator: the column has one value a class; some class needs two"),
+    ],
+)
+def test_a_column_that_divides_no_class_is_refused(domains, message):
+    frame = table([0] * 20 + [1] * 20).assign(domain=domains)
+    with pytest.raises(DataError, match=message):
+        split_samples(frame, DataSpec(validation_by="generator"), 0)
+
+
+def test_groups_that_share_a_domain_are_inseparable_and_a_group_joins_domains():
+    labels = np.array([1, 1, 1, 1, 1, 0, 0])
+    groups = np.array(["a", "b", "b", "c", "d", "e", "f"])
+    domains = np.array(["x", "x", "y", "y", "z", "real", "real"])
+    assert pd.factorize(find_inseparable(labels, groups, domains))[0].tolist() == [0, 0, 0, 0, 1, 2, 3]
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 999), folds=st.integers(2, 5))
+def test_folds_cover_each_sample_once_and_tear_no_group(seed, folds):
+    frame = domained().assign(domain="")
+    frame.loc[:3, "split"] = "holdout"
+    fold_of = draw_folds(frame, folds, seed)
+    assert fold_of[:4].tolist() == [-1] * 4
+    assert frame.assign(fold=fold_of).groupby("group")["fold"].nunique().max() == 1
+    counts = Counter(zip(fold_of.tolist(), frame["label"], strict=True))
+    for label, total in ((0, 76), (1, 80)):
+        assert all(abs(counts[fold, label] - total / folds) <= 2 for fold in range(folds))
+
+
+def test_folds_over_domains_hold_each_generator_out_once():
+    frame = domained()
+    fold_of = draw_folds(frame, 4, 1)
+    fakes = frame.assign(fold=fold_of).query("label == 1")
+    assert fakes.groupby("domain")["fold"].nunique().tolist() == [1] * 4
+    assert sorted(fakes.groupby("domain")["fold"].first()) == [0, 1, 2, 3]
+
+
+def test_more_folds_than_a_class_has_samples_for_are_refused():
+    with pytest.raises(DataError, match="--folds 5: 1 classes have fewer than 2 samples in a fold; give fewer folds"):
+        draw_folds(table([0] * 60 + [1] * 6, splits=["train"] * 66), 5, 0)
+
+
+def test_another_draw_is_of_the_same_size_and_spares_the_holdout():
+    frame = table([0] * 50 + [1] * 30)
+    frame["split"] = split_samples(frame, DataSpec(), 0)[0]
+    drawn = redraw_validation(frame, 7)
+    assert (drawn == "holdout").tolist() == (frame["split"] == "holdout").tolist()
+    assert Counter(zip(drawn, frame["label"], strict=True)) == Counter(zip(frame["split"], frame["label"], strict=True))
+    assert drawn.tolist() != frame["split"].tolist()
+    assert drawn.tolist() == redraw_validation(frame, 7).tolist()

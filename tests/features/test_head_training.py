@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from automl.data.cache import build_cache
-from automl.data.dataset import open_dataset
+from automl.data.dataset import draw_split, open_dataset
 from automl.data.loader import ImageData
 from automl.features import feature_cache, head_training
 from automl.features.head_training import fit_on_features, trains_on_features
@@ -143,3 +145,18 @@ def test_two_classifiers_are_left_to_the_slow_way(tmp_path, data):
 def test_other_recipes_need_the_network(changes):
     assert trains_on_features(recipe_of())
     assert not trains_on_features(recipe_of(**changes))
+
+
+def test_features_of_both_splits_serve_every_split_of_the_samples(tmp_path, data, monkeypatch):
+    plain = {"crop": {"name": "squash"}, "horizontal_flip": 0.0}
+    recipe, weights = recipe_of(augmentation=plain), write_weights(tmp_path, "test_resnet")
+    own = fit_on_features(recipe, data, weights, "cpu")
+    both = fit_on_features(recipe, data, weights, "cpu", shared=True)
+    assert np.abs(own.probabilities - both.probabilities).max() < 1e-4
+    monkeypatch.setattr(feature_cache, "FeatureExtractor", None)  # nothing is left to compute
+    other = replace(data, samples=draw_split(data.samples, 5))
+    assert other.rows("validation").tolist() != data.rows("validation").tolist()
+    again = fit_on_features(recipe, other, weights, "cpu", shared=True)
+    assert len(again.probabilities) == len(other.rows("validation"))
+    with pytest.raises(TypeError):
+        fit_on_features(recipe, other, weights, "cpu")

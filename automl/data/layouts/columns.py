@@ -32,7 +32,7 @@ GROUP_NAMES = ("group", "group_id", "groups")
 GENUINE = frozenset({"real", "genuine", "bonafide", "bona-fide", "bona_fide", "original", "authentic", "pristine"})
 FORGED = frozenset({"fake", "fakes", "deepfake", "deepfakes", "spoof", "spoofed", "forged", "forgery", "manipulated"})
 
-COLUMN_OPTIONS = tuple(name for name in DataSpec.model_fields if name.endswith("_column"))
+COLUMN_OPTIONS = tuple(name for name in DataSpec.model_fields if name.endswith("_column") or name == "validation_by")
 """The options of the data that name a column of a label file."""
 
 PROBE_ROWS = 200  # looked at to recognise the file column, up to twice as many
@@ -67,7 +67,7 @@ class FileColumn:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a table is which; `group` and `split` are None if no column says.
+    """Which column of a table is which; `group`, `split` and `domain` are None if no column says.
 
     Either `label` names the labels' column, or it is "" and the columns `one_hot` are a label together, one of them 1
     in each row; or there is none at all.
@@ -79,13 +79,15 @@ class Columns:
     group: str | None
     split: str | None
     unused: tuple[str, ...]
+    domain: str | None = None
 
     def describe(self, table: Table) -> str:
         """Says in one line what was read and what was not."""
         parts = [f"file: {self.files.name}" + (f" in {self.files.folder}" if self.files.folder else "")]
         label = f"one-hot in {', '.join(self.one_hot[:20])}" if self.one_hot else self.label
         parts += [f"label: {label}"] if label else []
-        parts += [f"{what}: {name}" for what, name in (("group", self.group), ("split", self.split)) if name]
+        named = (("group", self.group), ("split", self.split), ("validated by", self.domain))
+        parts += [f"{what}: {name}" for what, name in named if name]
         line = f"{table.file.name}: {', '.join(parts)}"
         if not table.headed:
             line += " (it has no header)"
@@ -196,7 +198,9 @@ def find_columns(table: Table, finder: Finder, spec: DataSpec, like: Columns | N
     if source and source != files.name and not group:  # what files were made of, if most of that is in the table
         values, known = [value for value in columns[source] if value], set(columns[files.name])
         group = source if sum(value in known for value in values) > len(values) / 2 else None
-    rest = {name: cells for name, cells in columns.items() if name not in (files.name, files.folder, split, group)}
+    domain = _wanted_column(table.file, columns, spec, "validation_by")
+    taken = (files.name, files.folder, split, group, domain)
+    rest = {name: cells for name, cells in columns.items() if name not in taken}
     if like is not None and spec.label_column is None:
         here = like.label in columns if like.label else all(name in columns for name in like.one_hot)
         label, one_hot = (like.label, like.one_hot) if here else ("", ())
@@ -204,7 +208,7 @@ def find_columns(table: Table, finder: Finder, spec: DataSpec, like: Columns | N
         label, one_hot = _find_label(table.file, rest, spec, files.name)
     used = {label, *one_hot}
     unused = tuple(name for name, cells in rest.items() if name not in used and any(cells))
-    return table, Columns(files, label, one_hot, group, split, unused)
+    return table, Columns(files, label, one_hot, group, split, unused, domain)
 
 
 def split_values(file: Path, column: str, values: Sequence[str]) -> tuple[list[str], str]:

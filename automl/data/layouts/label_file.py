@@ -22,13 +22,14 @@ _LARGEST_JSON = 64 << 20  # bytes; it is read whole, and labels of a million fil
 
 @dataclass(frozen=True)
 class Row:
-    """One labelled file; empty strings where the group or the split is not given."""
+    """One labelled file; empty strings where group, split or domain is not given."""
 
     path: str
     name: str
     label: str
     group: str
     split: str
+    domain: str = ""
 
 
 @dataclass
@@ -64,7 +65,7 @@ def read_label_file(
     """
     finder = Finder(file, root, tree)
     table, columns = find_columns(open_table(file), finder, spec, like)
-    used = (columns.files.name, columns.label, columns.group, columns.split)
+    used = (columns.files.name, columns.label, columns.group, columns.split, columns.domain)
     if several := [name for name in used if name in table.repeated]:
         raise DataError(f"{file}: more than one column is named {several[0]!r}; rename one")
     rows = list(table.read_rows())
@@ -92,7 +93,10 @@ def read_label_file(
         groups = [_without_nan(row[index[columns.group]]) for row in rows]
         sources = set(groups) & set(names)  # where a group is another file of the table, that file is of it as well
         groups = [group or (name if name in sources else "") for group, name in zip(groups, names, strict=True)]
-    fields = zip(paths, names, labels, groups, splits, strict=True)
+    domains = [""] * len(rows)
+    if columns.domain:
+        domains = [_without_nan(row[index[columns.domain]]) for row in rows]
+    fields = zip(paths, names, labels, groups, splits, domains, strict=True)
     existing = [Row(path, *rest) for path, *rest in fields if path]
     missing = [name for name, path in zip(names, paths, strict=True) if not path]
     near = finder.nearest_name(missing[0]) if missing else ""
