@@ -208,6 +208,22 @@ class StudySpec(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
+def describe_split(spec: StudySpec) -> str:
+    """Describes what a study validates on, in a few words; "" for a random share, or what the data has."""
+    if spec.data.validation_by is not None:
+        return f"by {spec.data.validation_by}"
+    return "hard" if spec.validation == "hard" else ""
+
+
+def describe_validation(spec: StudySpec) -> str:
+    """Describes what the score of a trial is of: `validation`, `hard validation, mean of 3 folds`."""
+    kind = describe_split(spec)
+    text = f"{kind} validation" if kind == "hard" else f"validation {kind}".strip()
+    if spec.folds > 1:
+        text += f", mean of {spec.folds} folds"
+    return f"{text}, another split each trial" if spec.resplit else text
+
+
 def _name_flags(given: dict[str, Any]) -> dict[tuple[str, ...], str]:
     """Returns the flags of given values, by the path of the value in the spec."""
     flags: dict[tuple[str, ...], str] = {}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from automl.errors import SpecError
 from automl.files import load_yaml, shipped
-from automl.spec import METRICS, Budget, DataSpec, PoolSpec, StudySpec, list_shipped_specs
+from automl.spec import METRICS, Budget, DataSpec, PoolSpec, StudySpec, describe_validation, list_shipped_specs
 from automl.units import Share
 
 WORDS = st.text(alphabet="abcXYZ019_-. /~é:#'", min_size=1, max_size=12)
@@ -141,3 +141,16 @@ def test_the_json_schema_accepts_what_ships_and_refuses_mistakes(name):
     for mistake in ({"sampler": "tp"}, {"budget": {"trials": 0}}, {"sed": 1}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(values | mistake, schema)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({}, "validation"),
+        ({"validation": "hard"}, "hard validation"),
+        ({"data": {"validation_by": "generator"}, "folds": 4}, "validation by generator, mean of 4 folds"),
+        ({"resplit": True}, "validation, another split each trial"),
+    ],
+)
+def test_what_the_score_of_a_trial_is_of(values, text):
+    assert describe_validation(StudySpec.from_mapping(values)) == text

@@ -135,14 +135,17 @@ def _reason_kind(row: "TrialRow") -> str:
 
 def print_result(result: "SearchResult") -> None:
     """Prints the best recipe, the top five, how the others ended, what was confirmed, and what to do next."""
-    from automl.study.trial_record import trial_rows
+    from automl.spec import describe_validation
+    from automl.study.trial_record import read_spec, trial_rows
 
     maximize, folder = result.study.direction.name == "MAXIMIZE", result.folder
     rows = trial_rows(result.study.get_trials(deepcopy=False), maximize, running="unfinished")
     best = sort_best_first(rows, maximize)
     print_line()
     if best and result.best is not None:
-        print_line(f": trial {best[0].number}, validation {result.metric} {best[0].value:.4f}", "best recipe")
+        kind = describe_validation(read_spec(result.study))
+        kind += ":" * ("," in kind)
+        print_line(f": trial {best[0].number}, {kind} {result.metric} {best[0].value:.4f}", "best recipe")
         print_line(result.best.to_yaml())
         print_line(title="top five")
         print_table(*tabulate_trials(best[:5], result.metric), TRIAL_WORDS)
@@ -180,7 +183,10 @@ def print_confirmation(confirmation: "Confirmation", folder: "StudyFolder") -> N
     ]
     others = [name for name in confirmation.validation_metrics if name != confirmation.metric]
     scores += [[name, *(f"{metrics[name]:.4f}" for *_, metrics in splits)] for name in others]
-    print_table(["", *(split for split, *_ in splits)], scores)
+    kind = f" ({confirmation.validation_kind})" if confirmation.validation_kind else ""
+    print_table(["", *(split + (kind if split == "validation" else "") for split, *_ in splits)], scores)
+    if kind and confirmation.holdout is not None:
+        print_line("validation is unlike what was trained on, the holdout is like it: new data may be either")
     for line in [*_explain_scores(confirmation), f"written: {folder.confirmed}, {folder.confirmation}"]:
         print_line(line)
 

@@ -28,6 +28,8 @@ class SplitScores(Record):
     holdout_samples: int
     holdout_note: str = ""
     """Why there is no score on the holdout."""
+    validation_kind: str = ""
+    """How the validation split was drawn, if not at random or as given."""
     times_scored: int
     """How often such recipes were scored on the holdout; after the first time it is no longer unseen."""
 

@@ -34,6 +34,7 @@ from automl.models.fused_ensemble import Scored
 from automl.recipe import Recipe
 from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
 from automl.schema import describe_errors
+from automl.spec import describe_split
 from automl.study.folder import StudyFolder, hold_lock
 from automl.study.pool import fit_within_memory
 from automl.study.setup import StudySetup, StudyViews, describe_view, load_setup
@@ -352,6 +353,7 @@ class ReplicateRunner:
             "validation_samples": len(self.data.rows("validation")),
             "holdout_samples": self.holdout_samples,
             "holdout_note": holdout_note,
+            "validation_kind": describe_split(read_spec(self.study)),
             "times_scored": times_scored + scored,
         }
 

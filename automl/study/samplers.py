@@ -82,13 +82,13 @@ class Halving(BasePruner):
     def __init__(self, first: int = 1, folds: int = 1) -> None:
         """Sets the rungs; `first` is the eighth of the first one, the next ones are at twice, four times … as many.
 
-        Of several folds, the end of the first one is a rung, too: as many go on to the others as came that far.
+        Of several folds, the end of the first one is a rung, too: the best quarter of all goes on to the others.
         """
         rungs = int(math.log2(EIGHTHS // first))
         # One trial in how many goes on, by the eighths of the rungs.
         self._shares: dict[int, int] = {first * _FACTOR**rung: _FACTOR ** (rung + 1) for rung in range(rungs)}
         if folds > 1:
-            self._shares[EIGHTHS] = max(self._shares.values())
+            self._shares[EIGHTHS] = _FACTOR**2
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Returns whether the trial is behind at the eighth that it reported last; only a rung judges."""

@@ -129,7 +129,7 @@ def test_the_end_of_the_first_fold_is_a_rung():
         study.add_trial(optuna.trial.create_trial(value=value, intermediate_values={8: value}))
     late = optuna.trial.create_trial(state=TrialState.RUNNING, intermediate_values={8: 0.96})
     late.number = 9
-    assert Halving(folds=3).prune(study, late)  # of ten, the best two go on
+    assert Halving(folds=3).prune(study, late)  # of ten, the best three go on
     assert not Halving().prune(study, late)
     late.intermediate_values[8] = 0.985
     assert not Halving(folds=3).prune(study, late)
