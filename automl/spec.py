@@ -137,8 +137,9 @@ class StudySpec(Section):
     space: str = Field("auto", json_schema_extra=_MAIN)
     """Search space: image, encoders, video, audio, demo, or a YAML file; auto: the one for the kind of the data, and
     encoders for images with --encoders only."""
-    metric: Literal["auto", Metric] = Field("auto", json_schema_extra=_MAIN)
-    """What the search makes better; auto: auc for two classes, else accuracy."""
+    metric: Literal["auto", Metric, "robust_auc"] = Field("auto", json_schema_extra=_MAIN)
+    """What the search makes better; auto: auc for two classes, else accuracy; robust_auc: mean AUC over degraded copies
+    of some validation samples."""
     sampler: Literal["tpe", "gp", "random", "qmc"] = "tpe"
     """Optuna sampler that proposes trials."""
     pruner: Literal["halving", "hyperband", "median", "wilcoxon", "none"] = "halving"

@@ -4,7 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from statistics import stdev
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -151,6 +151,9 @@ def print_result(result: "SearchResult") -> None:
         print_table(*tabulate_trials(best[:5], result.metric), TRIAL_WORDS)
     else:
         print_line("no trial is complete yet; run the same command again to continue, perhaps with a longer --timeout")
+    if best and result.setup.robust:
+        for line in _describe_robustness(result, best[0].number):
+            print_line(line)
     print_line(title="\nall trials")
     for line in count_endings(rows):
         print_line(f"  {line}")
@@ -165,11 +168,25 @@ def print_result(result: "SearchResult") -> None:
     print_next_commands(folder, has_best=bool(best), confirmed=confirmation is not None, views=views)
 
 
+def _describe_robustness(result: "SearchResult", best: int) -> Iterator[str]:
+    """Yields lines about the best trial on degraded copies, and what robustness costs on clean samples."""
+    from automl.study.robustness import find_front
+    from automl.study.trial_record import read_trial_record
+
+    degraded = read_trial_record(result.study.trials[best]).degraded
+    worst_first = sorted(degraded.items(), key=lambda item: item[1])
+    yield f"\ndegraded copies, trial {best}: " + ", ".join(f"{name} {score:.3f}" for name, score in worst_first)
+    front = find_front(result.study, result.setup.metric)
+    shown = "; ".join(f"trial {number}: {clean:.4f} and {robust:.4f}" for number, clean, robust in front)
+    yield f"{result.setup.metric} and robust_auc that no other trial beats in both: {shown}"
+
+
 def print_confirmation(confirmation: "Confirmation", folder: "StudyFolder") -> None:
     """Prints what each recipe scored with fresh seeds, and what the chosen one did on validation and holdout."""
     print_line(": validation", "\ntrained again with fresh seeds")
     seeds = [f"seed {seed}" for seed in confirmation.best.seeds]
-    header = ["trial", "backbone", *seeds, f"mean {confirmation.metric}", "in the search", ""]
+    robust = ["robust_auc"] if confirmation.best.robust else []
+    header = ["trial", "backbone", *seeds, f"mean {confirmation.metric}", "in the search", *robust, ""]
     rows = [_candidate_cells(candidate, candidate is confirmation.best) for candidate in confirmation.candidates]
     print_table(header, rows, ("backbone", ""))
     print_line(f": the recipe of trial {confirmation.best.trial}", "\nconfirmed")
@@ -196,7 +213,8 @@ def _candidate_cells(candidate: "Candidate", chosen: bool) -> list[str]:
     spread = f" ± {stdev(candidate.validation):.4f}" if len(candidate.validation) > 1 else ""
     values = [f"{value:.4f}" for value in candidate.validation]
     mean, search = f"{candidate.mean:.4f}{spread}", f"{candidate.search_value:.4f}"
-    return [str(candidate.trial), candidate.recipe.backbone, *values, mean, search, "chosen" if chosen else ""]
+    robust = [f"{fmean(candidate.robust):.4f}"] if candidate.robust else []
+    return [str(candidate.trial), candidate.recipe.backbone, *values, mean, search, *robust, "chosen" if chosen else ""]
 
 
 def _explain_scores(confirmation: "Confirmation") -> list[str]:

@@ -7,6 +7,7 @@ made by the mean of their validation scores, and the chosen one alone is scored 
 The result lies in the study's folder: the recipe in `confirmed.yaml`, the scores in `confirm.json`.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from shutil import rmtree
@@ -24,10 +25,12 @@ from automl.recipe import Numerics, Recipe
 from automl.reporter import Reporter
 from automl.study.folder import StudyFolder, find_study
 from automl.study.replicate import Replicate, ReplicateRunner, read_record
-from automl.study.trial_record import recipe_of
+from automl.study.robustness import TrainedNetwork, plan_samples, score_robustness
+from automl.study.setup import ROBUST
+from automl.study.trial_record import read_trial_record, recipe_of
 from automl.training.intervals import Interval
 from automl.training.metrics import compute_metric, metric_sign
-from automl.training.types import Parked
+from automl.training.types import Parked, expected_input
 from automl.units import format_seconds
 
 
@@ -43,6 +46,8 @@ class Candidate(Record):
     """The metric on the validation split with each seed."""
     mean: float
     """Over the seeds."""
+    robust: tuple[float, ...] = ()
+    """The mean AUC on degraded copies with each seed; empty where the search looked at no such copies."""
     recipe: Recipe
     """As the trial trained it, with the trial's seed."""
     predictions: tuple[str, ...]
@@ -224,10 +229,11 @@ class _ConfirmRunner(ReplicateRunner):
         scores = [compute_metric(self.setup.metric, labels, self.read_validation(one), positive) for one in row]
         return Candidate(
             trial=trial.number,
-            search_value=trial.value or 0.0,
+            search_value=self._read_search_value(trial),
             seeds=tuple(replicate.recipe.seed for replicate in row),
             validation=tuple(scores),
             mean=float(np.mean(scores)),
+            robust=tuple(map(self._score_robustness, row)) if self.setup.robust else (),
             recipe=recipe_of(trial),
             predictions=tuple(str(one.predictions.relative_to(self.folder.path)) for one in row),
         )
@@ -235,7 +241,7 @@ class _ConfirmRunner(ReplicateRunner):
     def _conclude(self, candidates: list[tuple[Candidate, list[Replicate]]], times_scored: int) -> Confirmation:
         """Chooses, scores the chosen recipe on the holdout, writes, and drops the others' weights."""
         sign = metric_sign(self.setup.metric)
-        chosen = max(range(len(candidates)), key=lambda i: (sign * candidates[i][0].mean, -i))
+        chosen = max(range(len(candidates)), key=lambda i: (rank_candidate(candidates[i][0], sign), -i))
         candidate, row = candidates[chosen]
         validation = self.score_split("validation", [self.read_validation(one) for one in row])
         scored, note = self.score_holdout(lambda: self.score_split("holdout", self._predict_holdout(row)))
@@ -258,13 +264,45 @@ class _ConfirmRunner(ReplicateRunner):
                 path.unlink(missing_ok=True)
         return confirmation
 
+    def _read_search_value(self, trial: FrozenTrial) -> float:
+        """Reads the metric of a trial, which is not its value where that is of degraded copies."""
+        value = read_trial_record(trial).metrics.get(self.setup.metric) if self.setup.robust else trial.value
+        return value or 0.0
+
+    def _score_robustness(self, one: Replicate) -> float:
+        """Scores a replicate on degraded copies of validation samples, once."""
+        path = one.folder / "robust.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if isinstance(known, float):
+            return known
+        self._restore_weights(one)
+        data = self.views.open_view(one.recipe.view)
+        model = one.load_network(data.classes)
+        trained = TrainedNetwork(model, expected_input(model, one.recipe, data))
+        samples = plan_samples(self.setup, one.recipe.view)
+        with self.reporter.show_progress("degraded copies") as progress:
+            scores = score_robustness(trained, one.recipe, data, self.device, samples, progress)
+        value = float(np.mean(list(scores.values())))
+        self.print_line(f"{one.label}: {ROBUST} {value:.4f}")
+        write_text(path, json.dumps(value))
+        return value
+
+    def _restore_weights(self, one: Replicate) -> None:
+        """Trains a replicate again whose weights were dropped, because another recipe was chosen."""
+        if not one.weights.is_file():
+            rmtree(one.folder)
+            self.train_one(one, f"the weights of trial {one.trial}, seed {one.recipe.seed}, again")
+
     def _predict_holdout(self, row: list[Replicate]) -> list[NDArray[np.float64]]:
         """Predicts the holdout with each replicate of the chosen recipe."""
         for one in row:
-            if not one.weights.is_file():  # another recipe was chosen before, and these were dropped
-                rmtree(one.folder)
-                self.train_one(one, f"the weights of trial {one.trial}, seed {one.recipe.seed}, again")
+            self._restore_weights(one)
         return [one.predict_split(self.views.open_view(one.recipe.view), "holdout", self.device) for one in row]
+
+
+def rank_candidate(candidate: Candidate, sign: int) -> float:
+    """Returns what candidates are chosen by, larger is better: robustness where it was measured, else the metric."""
+    return float(np.mean(candidate.robust)) if candidate.robust else sign * candidate.mean
 
 
 def _describe_kind(recipe: Recipe) -> str:

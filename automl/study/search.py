@@ -84,7 +84,7 @@ class SearchResult:
     @property
     def metric(self) -> str:
         """The name of the metric."""
-        return self.setup.metric
+        return self.setup.objective
 
     @property
     def trials_wanted(self) -> int:

@@ -36,6 +36,9 @@ from automl.views.registry import View, make_view
 SPACES: dict[Medium, str] = {"image": "image", "video": "video", "sound": "audio"}
 """The shipped search space for each kind of files."""
 
+ROBUST = "robust_auc"
+"""The objective that is measured on degraded copies."""
+
 _CPU_TRIAL_SECONDS = 3600.0
 """Longest trial on a CPU when no timeout says more: a large backbone would take days unnoticed."""
 
@@ -74,6 +77,13 @@ class StudySetup:
     """How long one trial may train; None: no limit."""
     folds: int = 1
     """Trainings of a trial."""
+    robust: bool = False
+    """Whether trials are compared by `robust_auc`; each training is then scored by `metric` until its end."""
+
+    @property
+    def objective(self) -> str:
+        """What the value of a trial is of."""
+        return ROBUST if self.robust else self.metric
 
     @property
     def training_seconds(self) -> float | None:
@@ -118,12 +128,13 @@ def make_setup(
         dataset=dataset,
         space=space,
         pool=pool,
-        metric=default_metric(len(dataset.classes)) if spec.metric == "auto" else spec.metric,
+        metric=default_metric(len(dataset.classes)) if spec.metric == "auto" else spec.metric.removeprefix("robust_"),
         # A backbone that runs at a larger size alone needs larger images; whoever opens the cache decodes them.
         cache_size=max([cache.size, *(size for entry in pool.entries for size in entry.image_sizes)]),
         memory_bytes=memory_bytes,
         trial_seconds=trial_seconds,
         folds=spec.folds,
+        robust=spec.metric == ROBUST,
     )
 
 
@@ -192,6 +203,7 @@ def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
         memory_bytes=record.memory_bytes,
         trial_seconds=record.trial_seconds,
         folds=spec.folds,
+        robust=spec.metric == ROBUST,
     )
 
 

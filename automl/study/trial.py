@@ -25,7 +25,8 @@ from automl.spec import StudySpec
 from automl.study.continuation import last_checkpoint
 from automl.study.folder import StudyFolder
 from automl.study.pool import PoolEntry, fit_within_memory
-from automl.study.setup import StudySetup, StudyViews, describe_view
+from automl.study.robustness import TrainedNetwork, plan_samples, score_robustness
+from automl.study.setup import ROBUST, StudySetup, StudyViews, describe_view
 from automl.study.storage import StorageLost
 from automl.study.trial_record import best_trial, read_trial_record, recipe_of, write_trial_record
 from automl.study.validation import FoldResult, split_for_trial, write_out_of_fold
@@ -116,7 +117,7 @@ class Objective:
             write_text(self.folder.trial_folder(trial.number) / "error.txt", traceback.format_exc())
             return TrialResult(TrialState.FAIL, reason=reason)
         write_trial_record(trial, metrics={name: round(value, 6) for name, value in metrics.items()})
-        return TrialResult(TrialState.COMPLETE, metrics[self.setup.metric])
+        return TrialResult(TrialState.COMPLETE, metrics[self.setup.objective])
 
     # --- the recipe ---------------------------------------------------------------------------------------------
 
@@ -201,15 +202,14 @@ class Objective:
         """Trains once for each fold, and reports to storage and pruner; returns the means of the metrics."""
         callbacks = TrialCallbacks(trial, frozen, recipe, self.setup.metric, self.on_progress, len(parts))
         if len(parts) == 1:
-            return self._train(trial, callbacks, recipe, entry, parts[0], "").history[-1].metrics
+            return self._train_split(trial, callbacks, recipe, entry, parts[0], "").metrics
         results: list[FoldResult] = []
         for fold, data in enumerate(parts):
             path = self.folder.trial_folder(trial.number) / f"fold-{fold}.npz"
             result = FoldResult.load(path)  # of a trial that was taken up again
             callbacks.begin_fold(fold)
             if result is None:
-                done = self._train(trial, callbacks, recipe, entry, data, f"-{fold}")
-                result = FoldResult(done.history[-1].metrics, done.probabilities, data.rows("validation"))
+                result = self._train_split(trial, callbacks, recipe, entry, data, f"-{fold}")
                 result.save(path)
             results.append(result)
             callbacks.end_fold([one.metrics[self.setup.metric] for one in results])
@@ -217,14 +217,32 @@ class Objective:
         write_out_of_fold(self.folder.out_of_fold / f"{trial.number:04d}.npz", results, labels)
         return {name: float(np.mean([one.metrics[name] for one in results])) for name in results[0].metrics}
 
+    def _train_split(
+        self, trial: Trial, callbacks: "TrialCallbacks", recipe: Recipe, entry: PoolEntry, data: ImageData, part: str
+    ) -> FoldResult:
+        """Trains on one split, and scores the network on degraded copies where that is the objective."""
+        fitted = self._train(trial, callbacks, recipe, entry, data, part)
+        metrics = dict(fitted.history[-1].metrics)
+        if self.setup.robust:
+            started = time.perf_counter()
+            samples = plan_samples(self.setup, recipe.view) // self.setup.folds
+            report = partial(self._report_doing, trial, "degraded copies, {} of {}")
+            trained = TrainedNetwork(fitted.model, fitted.preprocessing)
+            scores = score_robustness(trained, recipe, data, self.device, samples, report)
+            metrics[ROBUST] = float(np.mean(list(scores.values())))
+            write_trial_record(trial, degraded={name: round(score, 6) for name, score in scores.items()})
+            callbacks.write_robust_time(time.perf_counter() - started)
+        return FoldResult(metrics, fitted.probabilities, data.rows("validation"))
+
     def _train(
         self, trial: Trial, callbacks: "TrialCallbacks", recipe: Recipe, entry: PoolEntry, data: ImageData, part: str
     ) -> Fit:
         """Trains on one split; `part` names it among several, "" is the only one."""
         weights, redrawn = entry.locate_weights(), bool(part) or self.spec.resplit
+        compared = not redrawn and not self.setup.robust  # by what the best trial's value is of
         try:
             if weights is not None and trains_on_features(recipe):
-                report = partial(self._report_features, trial)
+                report = partial(self._report_doing, trial, "features, {} of {} images")
                 how: dict[str, Any] = {
                     "on_evaluation": callbacks.on_evaluation,
                     "progress": report,
@@ -239,7 +257,7 @@ class Objective:
                 device=self.device,
                 checkpoint=self.folder.trial_folder(trial.number) / f"checkpoint{part}.pt",
                 # on another split, what it validates on would be known to the network
-                last_checkpoint=(lambda _: None) if redrawn else partial(self._keep_checkpoint, trial),
+                last_checkpoint=partial(self._keep_checkpoint, trial) if compared else lambda _: None,
                 on_evaluation=callbacks.on_evaluation,
                 on_step=callbacks.on_step,
                 on_out_of_memory=callbacks.on_out_of_memory,
@@ -248,9 +266,9 @@ class Objective:
         finally:
             callbacks.write_time()
 
-    def _report_features(self, trial: Trial, done: int, total: int) -> None:
-        """Reports how many images' features are there; raises Parked if it was asked to stop."""
-        self.on_progress({"trial": trial.number, "epoch": 0.0, "doing": f"features, {done} of {total} images"})
+    def _report_doing(self, trial: Trial, what: str, done: int, total: int) -> None:
+        """Reports what is done beside training, and how much of it; raises Parked if it was asked to stop."""
+        self.on_progress({"trial": trial.number, "epoch": 0.0, "doing": what.format(done, total)})
         if self.stop(True):
             raise Parked
 
@@ -346,6 +364,11 @@ class TrialCallbacks:
         if event.next_micro_batch_size is not None and event.where != "evaluation":
             self._recipe = self._recipe.with_numerics(micro_batch_size=event.next_micro_batch_size)
             write_trial_record(self._trial, recipe=self._recipe.model_dump_json())
+
+    def write_robust_time(self, seconds: float) -> None:
+        """Writes the seconds that scoring degraded copies took, added to those of other folds."""
+        self._spent["robust_seconds"] = round(self._spent.get("robust_seconds", 0.0) + seconds, 2)
+        write_trial_record(self._trial, spent=dict(self._spent))
 
     def write_time(self) -> None:
         """Writes what was spent so far, over all resumptions; as one attribute, because each one is a transaction."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from automl.space.space import Space
 
-_SPENT = ("epochs_done", "train_seconds", "validation_seconds", "fit_seconds")
+_SPENT = ("epochs_done", "train_seconds", "validation_seconds", "fit_seconds", "robust_seconds")
 """What `TrialRecord.spent` holds; studies of earlier versions hold each as an attribute of its own."""
 
 
@@ -51,8 +51,11 @@ class TrialRecord:
     """Where it trains: a trial is taken up again on the same machine only."""
     metrics: dict[str, float] = field(default_factory=dict)
     """On the validation split, at the end."""
+    degraded: dict[str, float] = field(default_factory=dict)
+    """The AUC on degraded copies, by the degradation; empty where the objective is another one."""
     spent: dict[str, float] = field(default_factory=dict)
-    """`epochs_done`, the seconds of training steps (`train_seconds`) and of validations (`validation_seconds`), and all
+    """`epochs_done`, the seconds of training steps (`train_seconds`), of validations (`validation_seconds`) and of
+    scoring degraded copies (`robust_seconds`, outside `fit`), and all
     seconds inside `fit`, resumptions included (`fit_seconds`): up to its last validation or, once it ended, in all."""
     out_of_memory: list[dict[str, Any]] = field(default_factory=list)
     resumed_at: list[float] = field(default_factory=list)

@@ -1,0 +1,99 @@
+from collections import Counter
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from automl.backbones.weights import make_model
+from automl.degradations.degradation import load_degradations
+from automl.study.confirm import Candidate, rank_candidate
+from automl.study.robustness import (
+    TrainedNetwork,
+    choose_samples,
+    degrade_validation,
+    find_front,
+    plan_samples,
+    score_robustness,
+)
+from automl.study.setup import StudyViews, list_views, load_setup
+from automl.study.trial import Stop
+from automl.study.trial_record import recipe_of
+from automl.study.worker import run_worker
+from automl.training.evaluation import split_probabilities
+from automl.training.metrics import compute_metric
+from automl.training.types import expected_input
+
+
+@pytest.fixture
+def robust(new_study):
+    study, folder = new_study(trials=1, seed=3, metric="robust_auc")
+    setup = load_setup(study, folder)
+    return study, folder, setup, StudyViews(setup, "cpu").open_view(list_views(setup.space)[0])
+
+
+def test_a_trial_is_worth_its_mean_over_degraded_copies(robust):
+    study, folder, setup, _ = robust
+    assert (setup.metric, setup.objective) == ("auc", "robust_auc")
+    run_worker(study, folder, "cpu", Stop())
+    (trial,) = study.trials
+    assert trial.state == TrialState.COMPLETE
+    degraded = trial.user_attrs["degraded"]
+    assert list(degraded) == [one.name for one in load_degradations(medium="image")]
+    assert trial.value == pytest.approx(np.mean(list(degraded.values())), abs=1e-6)
+    assert trial.user_attrs["metrics"]["robust_auc"] == pytest.approx(trial.value, abs=1e-6)
+    assert trial.intermediate_values[8] == pytest.approx(trial.user_attrs["metrics"]["auc"], abs=1e-6)  # until the end
+    assert trial.user_attrs["spent"]["robust_seconds"] > 0
+    assert not [*folder.path.glob("trials/*/last.pt")]  # the value of another trial is not of the same
+    assert find_front(study, "auc") == [(0, trial.user_attrs["metrics"]["auc"], pytest.approx(trial.value, abs=1e-6))]
+
+
+def test_each_degradation_is_scored_on_the_same_samples(robust):
+    *_, setup, data = robust
+    rows = choose_samples(data, 6)
+    labels = data.samples.samples["label"].to_numpy()[rows]
+    assert Counter(labels.tolist()) == {0: 3, 1: 3}
+    assert set(rows) <= set(data.rows("validation"))
+    assert rows.tolist() == choose_samples(data, 6).tolist()
+    assert choose_samples(data, 10**6).tolist() == data.rows("validation").tolist()
+    degraded, names = degrade_validation(data, 6, list_views(setup.space)[0])
+    table = degraded.samples.samples.assign(degradation=names)
+    copies = table[table["split"] == "validation"]
+    for _, part in copies.groupby("degradation"):
+        assert part["name"].tolist() == data.samples.samples["name"].to_numpy()[rows].tolist()
+        assert not set(part["path"]) & set(data.samples.samples["path"])
+    assert len(copies) == 6 * len(load_degradations(medium="image"))
+
+
+def test_a_score_is_that_of_the_copies_files(robust):
+    study, folder, _, data = robust
+    run_worker(study, folder, "cpu", Stop())
+    recipe = recipe_of(study.trials[0])
+    model = make_model(recipe, 2)
+    trained = TrainedNetwork(model, expected_input(model, recipe, data))
+    scores = score_robustness(trained, recipe, data, "cpu", 8)
+    degraded, names = degrade_validation(data, 8, recipe.view)
+    probabilities = split_probabilities(model, recipe, degraded, "validation", trained.preprocessing, "cpu")
+    chosen = names[degraded.rows("validation")] == "blur-2"
+    labels = degraded.labels("validation")[chosen]
+    assert scores["blur-2"] == pytest.approx(compute_metric("auc", labels, probabilities[chosen], data.positive))
+
+
+def test_the_cost_decides_how_many_samples(robust):
+    *_, setup, _ = robust
+    assert plan_samples(setup, list_views(setup.space)[0]) == 40  # the fewest: it is a tiny data set
+
+
+def test_the_front_holds_what_no_other_trial_beats_in_both():
+    study = optuna.create_study(direction="maximize")
+    for clean, robust in ((0.9, 0.80), (0.95, 0.70), (0.85, 0.75), (0.95, 0.60), (0.97, 0.65)):
+        study.add_trial(create_trial(value=robust, user_attrs={"metrics": {"auc": clean, "robust_auc": robust}}))
+    assert find_front(study, "auc") == [(0, 0.9, 0.8), (1, 0.95, 0.7), (4, 0.97, 0.65)]
+
+
+def test_a_confirmation_chooses_by_robustness_where_it_was_measured():
+    values = {"trial": 0, "search_value": 0.9, "seeds": (1,), "validation": (0.9,), "recipe": {"backbone": "resnet18"}}
+    plain = Candidate(mean=0.9, predictions=("a",), **values)
+    assert rank_candidate(plain, 1) == 0.9
+    assert rank_candidate(plain, -1) == -0.9
+    assert rank_candidate(plain.model_copy(update={"robust": (0.6, 0.8)}), -1) == pytest.approx(0.7)
