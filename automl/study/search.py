@@ -31,10 +31,12 @@ from automl.study.known_good import (
     show_all_frames,
     suggest_space,
 )
+from automl.study.robustness import degrade_validation, plan_samples
 from automl.study.samplers import make_pruner
 from automl.study.screening import describe_rows, plan_screening, screen_pool, store_rows
 from automl.study.setup import (
     StudySetup,
+    StudyViews,
     create_study,
     describe_view,
     list_views,
@@ -263,6 +265,8 @@ class _Search:
             setup = make_setup(spec, dataset, cache, space, devices, memory.bytes, self.print_line)
             if spec.validation == "hard":
                 setup = replace(setup, dataset=hold_out_clusters(setup, spec, devices[0], self.print_line))
+            if setup.robust and spec.folds == 1 and not spec.resplit:  # else each trial's own samples, as it comes
+                self._degrade_samples(setup, views)
             setup, screening = self._screen_pool(spec, setup, devices[0])
             study = create_study(folder, spec, setup)
             if screening is not None:
@@ -296,6 +300,17 @@ class _Search:
         for line in describe_rows(rows, metric, time.monotonic() - started, seconds):
             self.print_line(line)
         return replace(setup, pool=pool), store_rows(rows)
+
+    def _degrade_samples(self, setup: StudySetup, views: list[View]) -> None:
+        """Makes the degraded copies that every trial is scored on before the first one, which would seem to be slow."""
+        opened = StudyViews(setup, "cpu")
+        for view in views:
+            samples = plan_samples(setup, view)
+            with self.reporter.show_progress(f"degraded copies of {samples} validation samples") as progress:
+                try:
+                    degrade_validation(opened.open_view(view), samples, view, progress)
+                except DataError as exc:
+                    self.print_line(f"warning: {describe_view(view)}: {exc}")
 
     def _decode_views(self, dataset: Dataset, size: int, views: list[View]) -> Cache:
         """Decodes each view as the first trials need it, so that mistakes are shown before anything is trained."""
