@@ -208,7 +208,7 @@ def _degrade_video(source: Path, degradation: VideoDegradation, random: np.rando
         frames = step.change_frames(frames, random)
     last = degradation.steps[-1]
     rate = info.video.frames_per_second if info.video else None
-    write_video_file(copy, frames, rate, last.crf if isinstance(last, H264) else None, sound)
+    write_video_file(copy, frames, rate, last.crf if isinstance(last, H264) else None, sound, None, ".mp4")
 
 
 def _degrade_sound(
@@ -221,7 +221,10 @@ def _degrade_sound(
         sound = step.change_sound(sound, random)
     last = degradation.steps[-1]
     codec = last if isinstance(last, SoundCodec) else None
-    if medium == "video":
+    if medium == "video" and info.container == "avi":  # whose packets have no times at which they are displayed
+        rate = info.video.frames_per_second if info.video else None
+        write_video_file(copy, _read_all_frames(source), rate, None, sound, codec, ".mkv")
+    elif medium == "video":
         write_sound_track(copy, source, sound, codec)
     else:
         write_sound_file(copy, sound, codec, _find_ending(degradation, medium))

@@ -111,9 +111,7 @@ def test_a_screenshot_has_another_size_and_no_loss(degrade):
 
 
 def test_a_screenshot_is_a_little_sharper_than_plain_scaling(photo, tmp_path, degrade):
-    plain = ImageDegradation.model_validate(
-        {"name": "plain", "steps": [{"operation": "rescale", "factor": 0.83}]}
-    )
+    plain = ImageDegradation.model_validate({"name": "plain", "steps": [{"operation": "rescale", "factor": 0.83}]})
     ratio = detail(degrade("screenshot")) / detail(degrade_file(photo, plain, tmp_path))
     assert 1.1 < ratio < 2
 
