@@ -80,6 +80,8 @@ def degrade_file(source: Path, degradation: Degradation, folder: Path) -> Path:
             elif isinstance(degradation, SoundDegradation):
                 _degrade_sound(source, degradation, random, temporary, medium)
     except DataError as exc:
+        if str(source) in str(exc):
+            raise
         raise _with_name(exc, source) from exc
     return copy
 
