@@ -80,6 +80,8 @@ def degrade_file(source: Path, degradation: Degradation, folder: Path) -> Path:
             elif isinstance(degradation, SoundDegradation):
                 _degrade_sound(source, degradation, random, temporary, medium)
     except DataError as exc:
+        if str(source) in str(exc):
+            raise
         raise _with_name(exc, source) from exc
     return copy
 
@@ -208,7 +210,7 @@ def _degrade_video(source: Path, degradation: VideoDegradation, random: np.rando
         frames = step.change_frames(frames, random)
     last = degradation.steps[-1]
     rate = info.video.frames_per_second if info.video else None
-    write_video_file(copy, frames, rate, last.crf if isinstance(last, H264) else None, sound)
+    write_video_file(copy, frames, rate, last.crf if isinstance(last, H264) else None, sound, None, ".mp4")
 
 
 def _degrade_sound(
@@ -221,7 +223,10 @@ def _degrade_sound(
         sound = step.change_sound(sound, random)
     last = degradation.steps[-1]
     codec = last if isinstance(last, SoundCodec) else None
-    if medium == "video":
+    if medium == "video" and info.container == "avi":  # whose packets have no times at which they are displayed
+        rate = info.video.frames_per_second if info.video else None
+        write_video_file(copy, _read_all_frames(source), rate, None, sound, codec, ".mkv")
+    elif medium == "video":
         write_sound_track(copy, source, sound, codec)
     else:
         write_sound_file(copy, sound, codec, _find_ending(degradation, medium))

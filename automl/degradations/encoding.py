@@ -55,19 +55,33 @@ def write_sound_file(path: Path, sound: Sound, codec: SoundCodec | None, ending:
 
 
 def write_video_file(
-    path: Path, frames: Iterator[TimedFrame], frame_rate: float | None, crf: int | None, sound: Sound | None
+    path: Path,
+    frames: Iterator[TimedFrame],
+    frame_rate: float | None,
+    crf: int | None,
+    sound: Sound | None,
+    codec: SoundCodec | None,
+    ending: str,
 ) -> None:
-    """Writes an MP4 file: H.264 in 4:2:0 by `crf`, or lossless in 4:4:4 if that is None; sound as lossless FLAC.
+    """Writes an MP4 or Matroska file of frames and sound.
 
-    Of 4:2:0, the last column or row is cut off where their number is odd.
+    Args:
+        path: The file, whatever its name.
+        frames: In the order of time.
+        frame_rate: Frames per second, if that is known.
+        crf: x264's rate factor for H.264 in 4:2:0, whose last column or row is cut off where their number is odd. None:
+            H.264 in 4:4:4 from which the same YUV is decoded.
+        sound: The sound track, if there is one.
+        codec: How it is encoded; None: FLAC of 24 bits.
+        ending: `.mp4` or `.mkv`.
 
     Raises:
         DataError: If there are no frames, or they cannot be encoded; and what `frames` raises.
         OSError: If the file cannot be written.
     """
-    with _open_output(path, ".mp4") as container:
+    with _open_output(path, ending) as container:
         pictures = _PictureTrack(container, frame_rate, crf)
-        track = None if sound is None else _SoundTrack(container, sound, None, "flac")
+        track = None if sound is None else _SoundTrack(container, sound, codec, "flac")
         for seconds, pixels in frames:
             pictures.write_frame(seconds, pixels)
             if track is not None:  # beside the pictures that they are heard with, as players expect it
