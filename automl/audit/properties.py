@@ -9,7 +9,7 @@ from typing import Literal
 Value = str | float | None
 Values = dict[str, Value]
 
-Remedy = Literal["copy", "size", ""]
+Remedy = Literal["", "copy", "--normalise-size 256", "--normalise-seconds 3"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Property:
         name: What people call it.
         unit: Of a number, as it is written behind it.
         is_number: Whether its values are numbers; else they are categories, and None is one of them.
-        remedy: What makes it the same in all files: the normalised copy, a copy of one size, or nothing.
+        remedy: What takes it away: the normalised copy, this flag with it, or nothing ("").
     """
 
     key: str
@@ -52,9 +52,9 @@ PROPERTIES: tuple[Property, ...] = (
     *_list_categories(container="file type", ending="ending of the name", encoder="encoder's name"),
     # of pictures
     *_list_categories(codec="video codec", pixel_format="pixel format", colour="colour tags"),
-    Property("width", "width", "px", remedy="size"),
-    Property("height", "height", "px", remedy="size"),
-    Property("aspect", "width over height", remedy="size"),
+    Property("width", "width", "px", remedy="--normalise-size 256"),
+    Property("height", "height", "px", remedy="--normalise-size 256"),
+    Property("aspect", "width over height", remedy="--normalise-size 256"),
     *_list_categories(quantisation="JPEG quantisation tables"),
     Property("quality", "JPEG quality (estimated)"),
     *_list_categories(
@@ -67,7 +67,7 @@ PROPERTIES: tuple[Property, ...] = (
     Property("bytes_per_pixel", "bytes a pixel", remedy=""),
     # of clips
     *_list_categories(handler="handler's name", brand="brand of the container", tags="names of the tags"),
-    Property("duration", "duration", "s", remedy=""),
+    Property("duration", "duration", "s", remedy="--normalise-seconds 3"),
     Property("frame_rate", "frame rate", "fps"),
     Property("bytes_per_second", "bytes a second", remedy=""),
     Property("video_bit_rate", "video bit rate", "bit/s", remedy=""),

@@ -1,8 +1,9 @@
 """How well one property alone tells the classes apart, and how sure that is.
 
-The AUC is of predictions for samples that the predictor has not seen: folds of whole groups, a shallow tree for a
-number (within a leaf, the larger or the smaller numbers first, as the classes have them), the shares of the classes for a category. With more than two classes it is the mean of one class against the
-rest. A property that tells nothing has an AUC of about .5, whatever its values.
+The AUC is of predictions for samples that the predictor has not seen: folds of whole groups; a shallow tree for a
+number (within a leaf, the larger or the smaller numbers first, as the classes have them), the shares of the classes for
+a category. With more than two classes it is the mean of one class against the rest. A property that predicts nothing
+has an AUC of about .5, whatever its values.
 
 **Interval.** Newcombe 2006 ("Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Part
 2: asymptotic methods and evaluation", Statistics in Medicine 25, method 5): the variance of Hanley & McNeil 1982 at the
@@ -13,7 +14,7 @@ together. The level is divided by the properties tried (Bonferroni): in a set wi
 single one of the intervals lies above .5 is at most 1 in 40.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +73,8 @@ def measure_separation(values: Sequence[Value], is_number: bool, folds: Folds, t
         folds: The samples' labels, divided.
         tried: How many properties are tried in all, for which the interval is corrected.
     """
-    predict = _predict_number if is_number else _predict_category
-    column = _enter_numbers(values) if is_number else np.unique([str(value) for value in values], return_inverse=True)[1]
+    predict: Callable[[Any, Labels, Any, int], Scores] = _predict_number if is_number else _predict_category
+    column: Any = _enter_numbers(values) if is_number else np.unique(list(map(str, values)), return_inverse=True)[1]
     classes = len(folds.counts)
     scores = np.zeros((len(column), classes))
     for learnt, predicted in folds.parts:
@@ -125,7 +126,8 @@ def _predict_number(learnt: Scores, labels: Labels, wanted: Scores, classes: int
     scores[:, tree.classes_] = tree.predict_proba(wanted[:, None])
     ranks, own = rankdata(learnt) / len(learnt), np.eye(classes)[labels]
     trends = np.sign((ranks - ranks.mean()) @ own)  # whether a class has the larger numbers
-    return scores + _WITHIN_LEAF * trends * (np.searchsorted(np.sort(learnt), wanted) / len(learnt))[:, None]
+    positions = np.searchsorted(np.sort(learnt), wanted) / len(learnt)
+    return np.asarray(scores + _WITHIN_LEAF * trends * positions[:, None])
 
 
 def _predict_category(learnt: Labels, labels: Labels, wanted: Labels, classes: int) -> Scores:
@@ -133,5 +135,5 @@ def _predict_category(learnt: Labels, labels: Labels, wanted: Labels, classes: i
     counts = np.zeros((int(max(learnt.max(), wanted.max())) + 1, classes))
     np.add.at(counts, (learnt, labels), 1)
     of_class = np.maximum(np.bincount(labels, minlength=classes), 1)
-    shares = (counts + _PRIOR * of_class / len(labels)) / of_class  # what was not learnt tells nothing
+    shares = counts / of_class + _PRIOR / len(labels)  # a category that was not seen has the same for each class
     return np.asarray((shares / shares.sum(axis=1, keepdims=True))[wanted])

@@ -4,11 +4,12 @@ It runs in the decoders (`automl.media.decoding`): it must stay small. All sound
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from automl.audit.sound_measures import FRAME_SECONDS, Samples, find_floor, frame_rms
+from automl.audit.sound_measures import FRAME_SECONDS, Samples, frame_rms
 
 SAMPLE_RATE_HZ = 16_000
 LOUDNESS = 10 ** (-26 / 20)
@@ -25,7 +26,7 @@ _WINDOW = 512  # samples: 32 ms
 _ROUNDS = 4  # of adding noise and measuring again
 
 Levels = Sequence[float]
-Powers = npt.NDArray[np.float64]
+Powers = npt.NDArray[np.floating[Any]]
 
 
 def equalise_sound(samples: Samples, trim: bool) -> Samples:
@@ -46,7 +47,7 @@ def measure_floors(samples: Samples) -> Powers:
     powers = np.square(np.abs(np.fft.rfft(windows * np.hanning(_WINDOW), axis=1)))
     bands = _number_bands(np.fft.rfftfreq(_WINDOW, 1 / SAMPLE_RATE_HZ))
     means = [powers[:, bands == band].mean(axis=1) for band in range(bands.max() + 1)]
-    return np.percentile(np.stack(means), 5, axis=1)
+    return np.asarray(np.percentile(np.stack(means), 5, axis=1))
 
 
 def raise_floor(samples: Samples, levels: Levels, seed: int) -> Samples:
@@ -61,13 +62,12 @@ def raise_floor(samples: Samples, levels: Levels, seed: int) -> Samples:
         The sound with noise, its RMS -26 dBFS again, in [-1, 1].
     """
     wanted = np.asarray(levels)
-    noise = np.random.default_rng(seed).standard_normal(len(samples)).astype(np.float32)
-    spectrum, frequencies = np.fft.rfft(noise), np.fft.rfftfreq(len(noise), 1 / SAMPLE_RATE_HZ)
-    bands, passed = _number_bands(frequencies), _shape_filter(frequencies)
+    noise = _filter_band(np.random.default_rng(seed).standard_normal(len(samples)).astype(np.float32))
+    spectrum, bands = np.fft.rfft(noise), _number_bands(np.fft.rfftfreq(len(noise), 1 / SAMPLE_RATE_HZ))
     of_noise, gains, mixed = np.maximum(measure_floors(noise), 1e-12), np.zeros(len(wanted)), samples
     for _ in range(_ROUNDS):  # the floor of a sum is not the sum of floors
         gains = np.maximum(0.0, gains + (wanted - measure_floors(mixed)) / of_noise)
-        shaped = np.fft.irfft(spectrum * passed * np.sqrt(gains)[bands], len(noise))
+        shaped = np.fft.irfft(spectrum * np.sqrt(gains)[bands], len(noise))
         mixed = samples + shaped.astype(np.float32)
     mixed *= np.float32(LOUDNESS / max(_compute_rms(mixed), 1e-9)) if _compute_rms(samples) else np.float32(1)
     return np.clip(mixed, -1.0, 1.0, out=mixed)
@@ -90,12 +90,13 @@ def _shape_filter(frequencies: Powers) -> Powers:
     """Returns the gain at each frequency: 1 inside of the band, 0 outside, with a slope at both limits."""
     low = (frequencies - _LOWEST_HZ) / (_EDGE * _LOWEST_HZ)
     high = (_HIGHEST_HZ - frequencies) / (_EDGE * _HIGHEST_HZ)
-    return np.clip(np.minimum(low, high), 0.0, 1.0)
+    return np.asarray(np.clip(np.minimum(low, high), 0.0, 1.0))
 
 
 def _number_bands(frequencies: Powers) -> npt.NDArray[np.int64]:
     """Returns the band of each frequency, from 0; what lies beyond the highest limit is of the last one."""
-    return np.minimum(frequencies // _BAND_HZ, np.ceil(_HIGHEST_HZ / _BAND_HZ) - 1).astype(np.int64)
+    bands = np.minimum(frequencies // _BAND_HZ, np.ceil(_HIGHEST_HZ / _BAND_HZ) - 1)
+    return np.asarray(bands, dtype=np.int64)
 
 
 def _compute_rms(samples: Samples) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from automl.audit.audit import audit_dataset
 from automl.data.cache import Cache, build_cache
 from automl.data.dataset import SPLITS, Dataset, open_dataset
 from automl.data.near_duplicates import near_copies
@@ -66,7 +67,10 @@ _LOOK_SECONDS = 3.0
 """Between two looks for trials that have ended."""
 
 _SHOWN = 5
-"""Unreadable files, and leaks, that are named."""
+"""Unreadable files, leaks and shortcuts that are named."""
+
+_AUDITED, _AUDIT_SECONDS = 2000, 3.0
+"""Files at most whose properties are looked at, and how long; those that `automl data` has read cost nothing."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,7 @@ class _Search:
             views = [show_all_frames(space, sizes, view) for view in list_views(space)]
             cache = self._decode_views(dataset, space.image_sizes()[-1], views)
             self._warn_of_copies(dataset)
+            self._warn_of_shortcuts(dataset)
             for line in memory.notes:
                 self.print_line(line)
             supervisor.wait_for_imports(_IMPORT_SECONDS)
@@ -317,6 +322,18 @@ class _Search:
                 copies = near_copies(dataset, progress)
             more = f"{len(copies)} such leaks in all; automl data lists them"
             self._print_warnings([f"leak: {copy.sentence}" for copy in copies], more)
+
+    def _warn_of_shortcuts(self, dataset: Dataset) -> None:
+        """Warns of properties of the files that predict the label: the network may learn them and nothing else."""
+        with self.reporter.show_progress("auditing the files") as progress:
+            audit = audit_dataset(dataset, _AUDITED, _AUDIT_SECONDS, progress)
+        findings = audit.findings
+        more = f"{len(findings)} such shortcuts in all; automl data lists them"
+        self._print_warnings([f"shortcut: {row.sentence}" for row in findings], more)
+        if findings:
+            self.print_line(
+                f"note: audited {audit.coverage}; automl data PATH --normalise DIR writes a copy without most"
+            )
 
     def _print_warnings(self, warnings: list[str], more: str) -> None:
         """Prints the first warnings and, where there are others, one line about all of them."""
