@@ -107,11 +107,11 @@ def audit_dataset(dataset: Dataset, most: int, seconds: float | None = None, pro
     """
     order = np.random.default_rng(0).permutation(len(dataset.samples))[:most]
     samples = dataset.samples.iloc[order]
-    found = _read_values(dataset, samples["path"].tolist(), seconds, progress)
-    kept = np.array([value is not None and not isinstance(value, DataError) for value in found], dtype=bool)
-    values = [value for value in found if isinstance(value, dict)]
+    outcomes = _read_values(dataset, samples["path"].tolist(), seconds, progress)
+    kept = np.array([value is not None and not isinstance(value, DataError) for value in outcomes], dtype=bool)
+    values = [value for value in outcomes if isinstance(value, dict)]
     used = samples[kept]
-    failed = sum(isinstance(value, DataError) for value in found)
+    failed = sum(isinstance(value, DataError) for value in outcomes)
     counts: dict[str, Any] = {"read": len(values), "total": len(dataset.samples), "unreadable": failed}
     labels = used["label"].to_numpy(dtype=np.int64)
     folds = divide_samples(labels, used["group"].tolist(), len(dataset.classes)) if len(values) else None
@@ -129,13 +129,13 @@ def _read_values(
         require("av")
     read = read_image_properties if dataset.media == "image" else read_clip_properties
     stored = StoredValues(dataset.root)
-    found: list[Values | DataError | None] = [stored.find_values(path) for path in paths]
-    wanted = [i for i, value in enumerate(found) if value is None]
+    outcomes: list[Values | DataError | None] = [stored.find_values(path) for path in paths]
+    wanted = [i for i, value in enumerate(outcomes) if value is None]
     results = decode_files(read, [paths[i] for i in wanted], ahead=_BLOCK * cpu_threads())
     deadline = None if seconds is None else time.monotonic() + seconds
     try:
         for done, (i, result) in enumerate(zip(wanted, results, strict=True), start=1):
-            found[i] = result
+            outcomes[i] = result
             if not isinstance(result, DataError):
                 stored.add_values(paths[i], result)
             if progress:
@@ -145,7 +145,7 @@ def _read_values(
     finally:
         del results  # nobody waits for what is under way
         stored.save()
-    return found
+    return outcomes
 
 
 def _try_properties(values: Sequence[Values], folds: Folds, classes: Sequence[str], counts: dict[str, Any]) -> Audit:

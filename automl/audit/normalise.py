@@ -123,7 +123,8 @@ def _write_copy(dataset: Dataset, folder: Path, shape: Shape, show_progress: Sho
     samples = dataset.samples
     paths, names = samples["path"].tolist(), samples["name"].tolist()
     levels = _settle_levels(dataset, folder, shape, show_progress)
-    targets = [folder / FOLDER / _name_copy(name, ENDINGS[dataset.media]) for name in names]
+    sources = _list_sources(dataset)
+    targets = [folder / FOLDER / _name_copy(source, ENDINGS[dataset.media]) for source in sources]
     wanted = [i for i, target in enumerate(targets) if not _is_current(paths[i], target)]
     jobs = [CopyJob(paths[i], str(targets[i]), dataset.media, shape.size, shape.seconds, levels) for i in wanted]
     reasons: dict[int, str] = {}
@@ -137,7 +138,7 @@ def _write_copy(dataset: Dataset, folder: Path, shape: Shape, show_progress: Sho
     for label, name in enumerate(dataset.classes):
         if not (samples["label"].to_numpy()[kept] == label).any():
             raise DataError(f"no file of class {name} can be read, such as {next(iter(reasons.values()), '')}")
-    write_text(folder / LABELS, _make_label_file(dataset, targets, kept))
+    write_text(folder / LABELS, _make_label_file(dataset, sources, targets, kept))
     return Normalised(
         folder,
         len(wanted) - len(reasons),
@@ -186,6 +187,12 @@ def _read_settings(file: Path) -> dict[str, Any]:
     raise DataError(f"{file} is damaged; delete {file.parent}, or give another {_FLAG}")
 
 
+def _list_sources(dataset: Dataset) -> list[str]:
+    """Lists the files relative to the data's folder: names in a label file may be the same in two of its sets."""
+    root = dataset.root if dataset.root.is_dir() else dataset.root.parent
+    return [os.path.relpath(path, root) for path in dataset.samples["path"]]
+
+
 def _name_copy(name: str, ending: str) -> str:
     """Returns the name of a file's copy: that of the file, and a digest of it with its folders."""
     digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=5).hexdigest()
@@ -201,7 +208,7 @@ def _is_current(source: str, target: Path) -> bool:
         return False
 
 
-def _make_label_file(dataset: Dataset, targets: Sequence[Path], kept: Sequence[int]) -> str:
+def _make_label_file(dataset: Dataset, sources: Sequence[str], targets: Sequence[Path], kept: Sequence[int]) -> str:
     """Returns the label file of a copy as text."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -212,5 +219,5 @@ def _make_label_file(dataset: Dataset, targets: Sequence[Path], kept: Sequence[i
         row = rows[i]
         group = ["" if row["group"] == row["path"] else row["group"]] if grouped else []
         file = f"{FOLDER}/{targets[i].name}"
-        writer.writerow([file, dataset.classes[row["label"]], row["split"], *group, row["name"]])
+        writer.writerow([file, dataset.classes[row["label"]], row["split"], *group, sources[i]])
     return text.getvalue()

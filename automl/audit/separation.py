@@ -8,10 +8,10 @@ has an AUC of about .5, whatever its values.
 **Interval.** Newcombe 2006 ("Confidence intervals for an effect size measure based on the Mann-Whitney statistic. Part
 2: asymptotic methods and evaluation", Statistics in Medicine 25, method 5): the variance of Hanley & McNeil 1982 at the
 bound and not at the estimate, as Wilson's interval of a share. Bootstrap, DeLong and Hanley-McNeil at the estimate have
-no width at an AUC of 1, which here is what matters most, and six samples a class would do. Samples of one group count
-as one sample. With several classes, the bounds are the means of the classes' bounds, each of a level that all hold
-together. The level is divided by the properties tried (Bonferroni): in a set without any difference, the chance that a
-single one of the intervals lies above .5 is at most 1 in 40.
+no width at an AUC of 1, which is what matters most here. Samples of one group count as one
+sample. With several classes, the bounds are the means of the classes' bounds, each of a level at which all hold
+together. The level is divided by the properties tried (Bonferroni): in a set without any difference, the chance that
+one of the intervals lies above .5 is at most 1 in 40.
 """
 
 from collections.abc import Callable, Sequence

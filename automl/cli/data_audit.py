@@ -24,7 +24,7 @@ def check_normalise(dataset: "Dataset", folder: Path | None, size: int | None, s
     if folder is not None:
         check_target(dataset, folder, shape)
     elif shape != Shape():
-        flag = "--normalise-seconds" if size is None else "--normalise-size"
+        flag = f"--normalise-size {size}" if size is not None else f"--normalise-seconds {seconds:g}"
         raise SpecError(f"{flag} is for a copy; give --normalise DIR as well")
     return shape
 

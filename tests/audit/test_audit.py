@@ -50,7 +50,12 @@ def test_what_most_files_lack_is_not_tried(folder):
 def test_a_drawn_part_is_the_same_each_time_and_part_of_a_larger_one(folder, monkeypatch):
     dataset = open_folder(folder)
     paths = []
-    monkeypatch.setattr(module, "decode_files", lambda read, items, ahead: map(read, paths.append(items) or items))
+
+    def decode(read, items, **_):
+        paths.append(items)
+        return map(read, items)
+
+    monkeypatch.setattr(module, "decode_files", decode)
     small = audit_dataset(dataset, 20)
     assert (small.read, small.total, small.coverage) == (20, 30, "20 of 30 files, drawn at random")
     assert audit_dataset(dataset, 20) == small

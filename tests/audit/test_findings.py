@@ -37,6 +37,11 @@ def picture(random, size=(64, 48), mode="RGB"):
     return Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).convert(mode)
 
 
+def tall(random, times):
+    side = int(random.integers(20, 40))
+    return side, times * side
+
+
 def write_image(path, image, ending=".png", kind=None, **options):
     image.save(path.with_suffix(ending), kind or Image.registered_extensions()[ending], **options)
 
@@ -95,9 +100,7 @@ IMAGES = {
         "fake: 52 px in 100 %, real: 48 px in 100 %",
     ),
     "aspect": (
-        lambda path, forged, random: write_image(
-            path, picture(random, [(side, side * 2 if forged else side * 3) for side in random.integers(20, 40, 1)][0])
-        ),
+        lambda path, forged, random: write_image(path, picture(random, tall(random, 2 if forged else 3))),
         SIZE | {"height"},
         "fake: 0.5 in 100 %, real: 0.333 in 100 %",
     ),
@@ -407,10 +410,10 @@ def test_every_property_has_a_made_up_data_set():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda path, forged, random: write_image(path, picture(random), ".jpg"),
-        lambda path, forged, random: write_image(path, picture(random, tuple(random.integers(40, 90, 2)))),
-        lambda path, forged, random: write_video(path, random, sound=AAC),
-        lambda path, forged, random: write_sound(path, speech(random, random.uniform(0.8, 1.2))),
+        lambda path, _, random: write_image(path, picture(random), ".jpg"),
+        lambda path, _, random: write_image(path, picture(random, tuple(random.integers(40, 90, 2)))),
+        lambda path, _, random: write_video(path, random, sound=AAC),
+        lambda path, _, random: write_sound(path, speech(random, random.uniform(0.8, 1.2))),
     ],
 )
 def test_classes_that_do_not_differ_are_quiet(tmp_path, make):
