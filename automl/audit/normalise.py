@@ -27,7 +27,7 @@ from automl.reporter import Progress
 
 ShowProgress = Callable[[str], AbstractContextManager[Progress]]
 
-LABELS, FOLDER, SETTINGS = "labels.csv", "files", "normalised.json"
+LABELS, FOLDER, SETTINGS = "labels.csv", "files", ".normalised.json"
 """What a copy holds: its label file, the folder of its files, and how it was made."""
 
 _LOCK = ".lock"
@@ -105,9 +105,9 @@ def check_target(dataset: Dataset, folder: Path, shape: Shape) -> None:
         raise SpecError("--normalise-size is for pictures, and the data are sounds; leave it out")
     if size is not None and dataset.media == "video" and size % 2:
         raise SpecError(f"--normalise-size {size}: a video has an even number of pixels; give {size + 1}")
-    root = (dataset.root if dataset.root.is_dir() else dataset.root.parent).resolve()
-    inside = folder.resolve()
-    if inside == root or root in inside.parents or inside in root.parents:
+    root, target = dataset.root.resolve(), folder.resolve()
+    # beside a label file it is of no harm: nothing is read there that the file does not name
+    if root.is_dir() and (target == root or root in target.parents or target in root.parents):
         raise SpecError(f"{_FLAG} {folder} and the data, {root}, lie in each other; give a folder beside it")
     if not folder.exists():
         return

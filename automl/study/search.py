@@ -1,6 +1,7 @@
 """The search, from data to the best recipe: what `automl search` and `automl.search()` both call."""
 
 import json
+import shlex
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -331,9 +332,8 @@ class _Search:
         more = f"{len(findings)} such shortcuts in all; automl data lists them"
         self._print_warnings([f"shortcut: {row.sentence}" for row in findings], more)
         if findings:
-            self.print_line(
-                f"note: audited {audit.coverage}; automl data PATH --normalise DIR writes a copy without most"
-            )
+            command = f"automl data {shlex.quote(str(dataset.root))} --normalise DIR"
+            self.print_line(f"note: audited {audit.coverage}; {command} writes a copy whose files are alike")
 
     def _print_warnings(self, warnings: list[str], more: str) -> None:
         """Prints the first warnings and, where there are others, one line about all of them."""

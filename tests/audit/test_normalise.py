@@ -174,11 +174,19 @@ def test_mistakes(images, sounds, tmp_path):
         normalise_dataset(open_folder(sounds), tmp_path / "new", Shape(64), no_bar)
 
 
+def test_a_copy_may_lie_beside_its_label_file(images, tmp_path):
+    rows = [f"{path.relative_to(images)},{path.parent.name}" for path in sorted(images.glob("*/*"))]
+    (images / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    assert copy(open_folder(images / "labels.csv"), images / "copy").written == 24
+    with pytest.raises(DataError, match="is not empty"):
+        copy(open_folder(images / "labels.csv"), images)
+
+
 def test_another_kind_of_copy_is_refused(images, tmp_path):
     copy(open_folder(images), tmp_path / "copy")
     with pytest.raises(DataError, match=r"copy of another kind \(size: None, now 64\)"):
         copy(open_folder(images), tmp_path / "copy", size=64)
-    (tmp_path / "copy/normalised.json").write_text("{")
+    (tmp_path / "copy/.normalised.json").write_text("{")
     with pytest.raises(DataError, match=r"normalised.json is damaged"):
         copy(open_folder(images), tmp_path / "copy")
 
@@ -199,7 +207,7 @@ def test_sounds_become_alike(sounds, tmp_path):
     Path(path).unlink()
     copy(dataset, tmp_path / "copy", seconds=1)
     assert (read_sound(path, 16_000) == before).all()  # the noise is seeded
-    stored = json.loads((tmp_path / "copy/normalised.json").read_text())
+    stored = json.loads((tmp_path / "copy/.normalised.json").read_text())
     assert stored["levels"] == list(made.levels)
 
 
