@@ -26,12 +26,30 @@ def data(
     near_copies: Annotated[
         bool, typer.Option(help="Look for videos and sounds that are nearly the same in two splits: decodes them.")
     ] = True,
+    audit: Annotated[
+        bool, typer.Option(help="Look for properties of the files, not of their content, that predict the label.")
+    ] = True,
+    normalise: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a copy of the data there in which all files are encoded alike."),
+    ] = None,
+    normalise_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels per side of the square that each picture of the copy becomes. Default: its own size."
+        ),
+    ] = None,
+    normalise_seconds: Annotated[
+        float | None,
+        typer.Option(help="Length at which each video or sound of the copy is cut off. Default: its own length."),
+    ] = None,
     **settings: Any,
 ) -> None:
     """Shows what automl understands of a data set, and what is wrong with it.
 
     Example: automl data photos/ --holdout-fraction 0
     """
+    from automl.cli.data_audit import check_normalise, print_audit, write_normalised
     from automl.cli.output import print_line, progress_bar
     from automl.data.dataset import open_dataset
     from automl.data.summary import summarise, with_near_copies
@@ -39,6 +57,7 @@ def data(
 
     spec = StudySpec.from_mapping(merge(settings, {"data": {"path": path}}), "automl data", settings)
     dataset = open_dataset(spec.data, spec.seed)
+    shape = check_normalise(dataset, normalise, normalise_size, normalise_seconds)
     with progress_bar("reading") as progress:
         summary = summarise(dataset, progress)
     for line in _describe_data(summary):
@@ -49,6 +68,10 @@ def data(
             summary = with_near_copies(summary, progress)
     for line in _list_problems(summary):
         print_line(line, style="yellow")
+    if audit:
+        print_audit(dataset, normalise is None)
+    if normalise is not None:
+        write_normalised(dataset, normalise, shape, audit)
 
 
 def _print_counts(summary: "Summary") -> None:

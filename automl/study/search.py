@@ -1,6 +1,7 @@
 """The search, from data to the best recipe: what `automl search` and `automl.search()` both call."""
 
 import json
+import shlex
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
+from automl.audit.audit import audit_dataset
 from automl.data.cache import Cache, build_cache
 from automl.data.dataset import SPLITS, Dataset, open_dataset
 from automl.data.near_duplicates import near_copies
@@ -69,7 +71,10 @@ _LOOK_SECONDS = 3.0
 """Between two looks for trials that have ended."""
 
 _SHOWN = 5
-"""Unreadable files, and leaks, that are named."""
+"""Unreadable files, leaks and shortcuts that are named."""
+
+_AUDITED, _AUDIT_SECONDS = 2000, 3.0
+"""Files at most whose properties are looked at, and how long; those that `automl data` has read cost nothing."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +264,7 @@ class _Search:
             views = [show_all_frames(space, sizes, view) for view in list_views(space)]
             cache = self._decode_views(dataset, space.image_sizes()[-1], views)
             self._warn_of_copies(dataset)
+            self._warn_of_shortcuts(dataset)
             for line in memory.notes:
                 self.print_line(line)
             supervisor.wait_for_imports(_IMPORT_SECONDS)
@@ -339,6 +345,17 @@ class _Search:
                 copies = near_copies(dataset, progress)
             more = f"{len(copies)} such leaks in all; automl data lists them"
             self._print_warnings([f"leak: {copy.sentence}" for copy in copies], more)
+
+    def _warn_of_shortcuts(self, dataset: Dataset) -> None:
+        """Warns of properties of the files that predict the label: the network may learn them and nothing else."""
+        with self.reporter.show_progress("auditing the files") as progress:
+            audit = audit_dataset(dataset, _AUDITED, _AUDIT_SECONDS, progress)
+        findings = audit.findings
+        more = f"{len(findings)} such shortcuts in all; automl data lists them"
+        self._print_warnings([f"shortcut: {row.sentence}" for row in findings], more)
+        if findings:
+            command = f"automl data {shlex.quote(str(dataset.root))} --normalise DIR"
+            self.print_line(f"note: audited {audit.coverage}; {command} writes a copy whose files are alike")
 
     def _print_warnings(self, warnings: list[str], more: str) -> None:
         """Prints the first warnings and, where there are others, one line about all of them."""
