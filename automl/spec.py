@@ -84,6 +84,8 @@ class DataSpec(Section):
     """Part of the samples kept out, to score the winner on once; 0: none."""
     min_class_samples: int = Field(0, ge=0)
     """Leave out classes with fewer samples to train on, or with none in a given validation set."""
+    drop_copies: bool = False
+    """Take samples out of validation and holdout that are copies or near copies of training samples: decodes all."""
     shuffle_labels: bool = False
     """Permute the labels within each split: a check that a search then finds nothing."""
 

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from automl.data import near_duplicates as copies
+from automl.data.copy_groups import CopyGroups
 from automl.data.dataset import Dataset
-from automl.data.near_duplicates import NearCopy, count_ones, describe_shortcut, near_copies, perceptual_hashes
+from automl.data.near_duplicates import NearCopy, describe_shortcut, near_copies
+from automl.data.perceptual_hash import count_ones, perceptual_hashes
 from automl.errors import AutomlError
 from tests.fixtures.view_clips import RATE, SOUND_RATE, write_clip
 
@@ -272,7 +274,7 @@ def test_candidates_are_those_most_of_whose_images_are_near(seed):
     left = rows < 17
     found = [
         tuple(pair)
-        for pairs in copies._find_candidates(images[left], images[~left], 3, copies._Groups(40))
+        for pairs in copies._find_candidates(images[left], images[~left], 3, CopyGroups(40))
         for pair in pairs.tolist()
     ]
     expected = []
