@@ -10,7 +10,7 @@ _STEPS, _CHANGE = 30, 1e-3  # of the iteration at most; of the correlation by wh
 _EDGE = 3  # pixels at the border, where a blur sees less
 _LEAST_OVERLAP = 0.5  # of the area
 _VISIBLE = 2.0  # of 255: what detail is to be seen, and
-_LEAST_VISIBLE = 0.1  # the share of pixels with such: 0.22 or more in the photographs of `image_copies`
+_LEAST_VISIBLE = 0.15  # the share of pixels with such: 0.22 or more in the photographs of `image_copies`
 
 Gray = npt.NDArray[np.float32]
 

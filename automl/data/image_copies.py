@@ -196,27 +196,29 @@ def _compare_block(one: ImagePrints, other: ImagePrints, groups: CopyGroups, wai
     for begin in range(0, len(other), _BLOCK[1]):
         block = other[begin : begin + _BLOCK[1]]
         for hashes, mirrored in ((block.hashes, False), (block.mirrored, True)):
-            near = np.flatnonzero(count_ones(one.hashes[:, None] ^ hashes) <= _NEAR_BITS)
-            if not len(near):
-                continue
-            i, j = np.divmod(near, len(block))
-            new = groups.are_apart(one.rows[i], block.rows[j])
-            i, j = i[new], j[new]
+            i, j = _find_near(one, block, hashes, groups)
             whole, mean = _compare_spectra(one, i, block, j, mirrored)
             same = mean >= _SAME
-            for k in _best_of_each(i[same], j[same], mean[same]):
-                a, b = int(one.rows[i[same][k]]), int(block.rows[j[same][k]])
+            for a, b, similarity in zip(one.rows[i[same]], block.rows[j[same]], mean[same].tolist(), strict=True):
                 if groups.are_apart(a, b):
-                    groups.join_rows(a, b, min(1.0, float(mean[same][k])))
+                    groups.join_rows(a, b, min(1.0, similarity))
             likely = ~same & (whole >= _LEAST_WHOLE) & (mean >= _WORTH_ALIGNING)
             waiting.add_pairs(one.rows[i[likely]], block.rows[j[likely]], mirrored, mean[likely])
 
 
-def _best_of_each(i: Indices, j: Indices, scores: Floats) -> list[int]:
-    """Chooses of pairs those that are the best one of either image: thousands of copies of one image make millions."""
-    order = np.argsort(-scores, kind="stable")
-    chosen = {int(order[k]) for side in (i, j) for k in np.unique(side[order], return_index=True)[1]}
-    return sorted(chosen)
+def _find_near(one: ImagePrints, other: ImagePrints, hashes: Hashes, groups: CopyGroups) -> tuple[Indices, Indices]:
+    """Finds pairs of images with near hashes, those of `other` given, that are not known to belong together.
+
+    Of a group, only the nearest image is paired with another one: a thousand copies of one image are a million pairs.
+    """
+    bits = count_ones(one.hashes[:, None] ^ hashes)
+    i, j = np.nonzero(bits <= _NEAR_BITS)
+    group_i, group_j = groups.group_of[one.rows[i]], groups.group_of[other.rows[j]]
+    kept = np.flatnonzero(group_i != group_j)
+    for own, others in ((i, group_j), (j, group_i)):
+        keys, order = own[kept] * len(groups.group_of) + others[kept], np.argsort(bits[i[kept], j[kept]], kind="stable")
+        kept = kept[np.sort(order[np.unique(keys[order], return_index=True)[1]])]
+    return i[kept], j[kept]
 
 
 def _compare_spectra(
