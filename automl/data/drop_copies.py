@@ -63,8 +63,8 @@ def list_copied_rows(dataset: Dataset, progress: Progress | None = None, cache: 
         AutomlError: As `open_samples`.
     """
     splits = dataset.samples["split"].to_numpy()
-    found = compare_splits(dataset, progress, cache)
-    groups = [*(rows for rows, _ in found.groups), *_group_equal_files(dataset.samples, found.unseen)]
+    compared = compare_splits(dataset, progress, cache)
+    groups = [*(rows for rows, _ in compared.groups), *_group_equal_files(dataset.samples, compared.unseen)]
     leaking = [rows for rows in groups if (splits[list(rows)] == "train").any()]
     return sorted({row for rows in leaking for row in rows if splits[row] != "train"})
 

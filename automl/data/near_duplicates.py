@@ -1,12 +1,10 @@
-"""Clips that are nearly the same in two splits: a leak that no digest of the files shows.
+"""Files that are nearly the same in two splits: a leak that no digest of the files shows. Images: `image_copies`.
 
 Found are copies that were encoded anew, shrunk or, of videos, cut shorter, and a forged video beside the one it was
 made of: all but the face is the same in both, so a network that saw the one knows the other.
 
 1. Of each clip, eight frames or up to four spectrograms are made, through the cache: what was decoded once stays.
-2. Each image has a hash of 64 bits: which of the lowest 8 × 8 frequencies of its cosine transform are above their
-   median. This is `phash` of the package imagehash, after Zauner, Implementation and Benchmarking of Perceptual Image
-   Hash Functions, 2010. Images with nothing in them (black, silence) have none.
+2. Each image has a hash of 64 bits (`perceptual_hash`). Images with nothing in them (black, silence) have none.
 3. Every hash of a split is compared with every one of the others. Two images are alike if few of the bits differ and
    the correlation of their pixels is high as well; two clips are near copies if more than half of the images of one
    of them have a like one in the other.
@@ -19,15 +17,11 @@ What the limits in `_COMPARISONS` were taken from; a clip's figures are those th
 | smaller copies without a tenth, in the beginning, the end or by halves | 69 | 0 to 10 | 0.81 to 1.00 | all |
 | a forged video and its source (FaceForensics++), or a copy of that | 88 | 0 to 10 | 0.84 to 1.00 | all |
 | videos of different sources (FaceForensics++, DFDC) | 2695 | 16 to 38 | | none |
-| aligned faces, one image each (FFHQ, StyleGAN) | 1 279 200 | 208 up to 10 | 16 of them from 0.80 | 16 |
 | voices as MP3 or AAC of 32 kb/s, MP3 of 64 kb/s, Opus of 16 kb/s | 400 | 0 to 10 | 0.75 to 1.00 | all |
 | voices as AAC at 8 kHz | 100 | 0 to 12 | 0.59 to 1.00 | 97 |
 | voices without their last twentieth | 100 | 2 to 24 | | 58 |
 | voices without their first tenth | 100 | 0 to 32 | | 2 |
 | different voices, real or cloned, and their copies | 103 950 | 12 to 46 | to 0.32 | none |
-
-Faces cut out and aligned are the hardest: hashes alone would call 208 pairs copies. At least four of the 16 are indeed
-one photograph, as a photograph and as a network's imitation of it.
 """
 
 import hashlib
@@ -153,9 +147,9 @@ def _compare_images(dataset: Dataset, cache: Cache, progress: Progress | None) -
     skipped = join_image_copies(cache, prints, splits, joined, progress)
     note = f"{skipped} pairs of images that might be cropped copies were not compared: others are more alike"
     groups, unseen = _sort_groups(joined.list_groups()), _list_unseen(cache, prints.rows)
-    found = NearCopies(groups, (note,) if skipped else (), unseen)
-    entry.save_json({"key": key, **asdict(found)})
-    return found
+    compared = NearCopies(groups, (note,) if skipped else (), unseen)
+    entry.save_json({"key": key, **asdict(compared)})
+    return compared
 
 
 def _sort_groups(groups: Iterable[tuple[Iterable[int], float]]) -> tuple[tuple[tuple[int, ...], float], ...]:

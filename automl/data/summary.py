@@ -122,14 +122,14 @@ def summarise(dataset: Dataset, progress: Progress | None = None) -> Summary:
 def with_near_copies(summary: Summary, progress: Progress | None = None) -> Summary:
     """Adds files that are nearly the same in two splits, and notes of what was not compared; files are decoded."""
     try:
-        found = compare_splits(summary.dataset, progress)
+        compared = compare_splits(summary.dataset, progress)
     except AutomlError as exc:  # no room for what is decoded; all the rest is still worth showing
         return replace(summary, notes=(*summary.notes, f"near copies were not looked for: {exc}"))
     exact = [set(copy.names) for copy in summary.leaks]
     copies = tuple(
-        copy for copy in found.name_groups(summary.dataset) if not any(set(copy.names) <= names for names in exact)
+        copy for copy in compared.name_groups(summary.dataset) if not any(set(copy.names) <= names for names in exact)
     )
-    notes, known = [*found.notes], {name for name, _ in summary.unreadable}
+    notes, known = [*compared.notes], {name for name, _ in summary.unreadable}
     if lines := [f"{name}: {reason}" for name, reason in list_undecoded(summary.dataset) if name not in known]:
         notes.append(f"not decoded to find near copies, {len(lines)}: {shorten(lines, separator='; ')}")
     return replace(summary, near_copies=copies, notes=(*summary.notes, *notes))

@@ -327,18 +327,18 @@ class _Search:
             return
         media = "images" if dataset.media == "image" else "clips"
         with self.reporter.show_progress(f"comparing the {media} of the splits") as progress:
-            found = compare_splits(dataset, progress, cache)
-        for note in found.notes:
+            compared = compare_splits(dataset, progress, cache)
+        for note in compared.notes:
             self.print_line(f"note: {note}")
         if dataset.media == "image":
-            if found.groups:
-                count, names = len(found.groups), found.name_groups(dataset)[0].sentence
+            if compared.groups:
+                count, names = len(compared.groups), compared.name_groups(dataset)[0].sentence
                 self.print_line(
                     f"warning: {count} leak{'s' * (count > 1)}, images that are nearly the same in two splits, such as "
                     f"{names}; automl data lists them, --drop-copies takes them out"
                 )
             return
-        copies = found.name_groups(dataset)
+        copies = compared.name_groups(dataset)
         more = f"{len(copies)} such leaks in all; automl data lists them"
         self._print_warnings([f"leak: {copy.sentence}" for copy in copies], more)
 
