@@ -86,6 +86,8 @@ class DataSpec(Section):
     """Leave out classes with fewer samples to train on, or with none in a given validation set."""
     validation_by: str | None = None
     """Label file: column, such as generator, of which whole values are validated on and not trained on."""
+    drop_copies: bool = False
+    """Take samples out of validation and holdout that are copies or near copies of training samples: decodes all."""
     shuffle_labels: bool = False
     """Permute the labels within each split: a check that a search then finds nothing."""
 

@@ -24,7 +24,7 @@ def data(
         typer.Argument(help="Folder or label file of images, videos or sounds. Default: the embedded demo."),
     ] = None,
     near_copies: Annotated[
-        bool, typer.Option(help="Look for videos and sounds that are nearly the same in two splits: decodes them.")
+        bool, typer.Option(help="Look for files that are nearly the same in two splits: decodes them.")
     ] = True,
     audit: Annotated[
         bool, typer.Option(help="Look for properties of the files, not of their content, that predict the label.")
@@ -51,19 +51,20 @@ def data(
     """
     from automl.cli.data_audit import check_normalise, print_audit, write_normalised
     from automl.cli.output import print_line, progress_bar
-    from automl.data.dataset import open_dataset
+    from automl.data.drop_copies import open_samples
     from automl.data.summary import summarise, with_near_copies
     from automl.spec import StudySpec, merge
 
     spec = StudySpec.from_mapping(merge(settings, {"data": {"path": path}}), "automl data", settings)
-    dataset = open_dataset(spec.data, spec.seed)
+    with progress_bar("comparing") as progress:
+        dataset = open_samples(spec.data, spec.seed, progress)
     shape = check_normalise(dataset, normalise, normalise_size, normalise_seconds)
     with progress_bar("reading") as progress:
         summary = summarise(dataset, progress)
     for line in _describe_data(summary):
         print_line(line)
     _print_counts(summary)  # before the comparison, which takes longer
-    if near_copies and dataset.media != "image":
+    if near_copies:
         with progress_bar("comparing") as progress:
             summary = with_near_copies(summary, progress)
     for line in _list_problems(summary):

@@ -25,20 +25,20 @@ class FileContent:
 
 def image_content(path: str) -> FileContent:
     """Reads an image, which has to decode to its end; DataError if it cannot be read."""
-    digest = _digest_file(path)
+    digest = digest_file(path)
     info = probe_image(path)
     return FileContent(digest, (info.width, info.height), notes=(info.scaling,) if info.scaling else ())
 
 
 def clip_content(path: str) -> FileContent:
     """Reads a video or sound; DataError if it cannot be read."""
-    digest = _digest_file(path)
+    digest = digest_file(path)
     media = probe_media(path)
     return FileContent(digest, (media.video.width, media.video.height) if media.video else None, media)
 
 
-def _digest_file(path: str) -> bytes:
-    """Computes a digest of a file's bytes."""
+def digest_file(path: str) -> bytes:
+    """Computes a digest of a file's bytes; DataError if it cannot be read."""
     try:
         with Path(path).open("rb") as handle:
             return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).digest()

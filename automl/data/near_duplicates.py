@@ -1,12 +1,10 @@
-"""Clips that are nearly the same in two splits: a leak that no digest of the files shows.
+"""Files that are nearly the same in two splits: a leak that no digest of the files shows. Images: `image_copies`.
 
 Found are copies that were encoded anew, shrunk or, of videos, cut shorter, and a forged video beside the one it was
 made of: all but the face is the same in both, so a network that saw the one knows the other.
 
 1. Of each clip, eight frames or up to four spectrograms are made, through the cache: what was decoded once stays.
-2. Each image has a hash of 64 bits: which of the lowest 8 × 8 frequencies of its cosine transform are above their
-   median. This is `phash` of the package imagehash, after Zauner, Implementation and Benchmarking of Perceptual Image
-   Hash Functions, 2010. Images with nothing in them (black, silence) have none.
+2. Each image has a hash of 64 bits (`perceptual_hash`). Images with nothing in them (black, silence) have none.
 3. Every hash of a split is compared with every one of the others. Two images are alike if few of the bits differ and
    the correlation of their pixels is high as well; two clips are near copies if more than half of the images of one
    of them have a like one in the other.
@@ -19,45 +17,39 @@ What the limits in `_COMPARISONS` were taken from; a clip's figures are those th
 | smaller copies without a tenth, in the beginning, the end or by halves | 69 | 0 to 10 | 0.81 to 1.00 | all |
 | a forged video and its source (FaceForensics++), or a copy of that | 88 | 0 to 10 | 0.84 to 1.00 | all |
 | videos of different sources (FaceForensics++, DFDC) | 2695 | 16 to 38 | | none |
-| aligned faces, one image each (FFHQ, StyleGAN) | 1 279 200 | 208 up to 10 | 16 of them from 0.80 | 16 |
 | voices as MP3 or AAC of 32 kb/s, MP3 of 64 kb/s, Opus of 16 kb/s | 400 | 0 to 10 | 0.75 to 1.00 | all |
 | voices as AAC at 8 kHz | 100 | 0 to 12 | 0.59 to 1.00 | 97 |
 | voices without their last twentieth | 100 | 2 to 24 | | 58 |
 | voices without their first tenth | 100 | 0 to 32 | | 2 |
 | different voices, real or cloned, and their copies | 103 950 | 12 to 46 | to 0.32 | none |
-
-Faces cut out and aligned are the hardest: hashes alone would call 208 pairs copies. At least four of the 16 are indeed
-one photograph, as a photograph and as a network's imitation of it.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.fft import dctn
 
 from automl.data.cache import Cache, build_cache
+from automl.data.copy_groups import CopyGroups
 from automl.data.dataset import SPLITS, Dataset
+from automl.data.image_copies import join_image_copies, print_images
+from automl.data.perceptual_hash import SIZE, Hashes, Indices, count_ones, perceptual_hashes
 from automl.errors import DataError
+from automl.files import CacheEntry
 from automl.media.kinds import Medium
 from automl.reporter import Progress
 from automl.views.base import ClipView
 from automl.views.frame import Frame
 from automl.views.mel import Mel
 
-_SIZE = 64  # pixels of the images' sides
 _MOST_PAIRS = 5_000_000_000  # of hashes: some ten seconds
 _BLOCK = 256, 4096  # hashes of two splits that are compared at once: 8 MB
-_PLAIN = 5.0  # standard deviation, of 255, below which there is nothing in an image; it is 20 or more in the table
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's mode L
-
-Hashes = npt.NDArray[np.uint64]
-Indices = npt.NDArray[np.int64]
+_VERSION = 1  # of what is stored of images; raise it when others are found
 
 
 @dataclass(frozen=True)
@@ -78,39 +70,107 @@ _COMPARISONS: dict[Medium, _Comparison] = {
 
 @dataclass(frozen=True)
 class NearCopy:
-    """Clips in more than one split that are nearly the same, each like another one of them."""
+    """Files in more than one split that are nearly the same, each like another one of them."""
 
     names: tuple[str, ...]  # as in the label file: the first one of each split, then the others
     splits: tuple[str, ...]
     similarity: float  # correlation of the images by which they belong together, where it is weakest, at most 1
+    medium: str = "clip"
 
     @property
     def sentence(self) -> str:
         """One line for a user, without a full stop: `a.mp4 ~ b.mp4: nearly the same clip in train and validation`."""
         shown = " ~ ".join(self.names[:4]) + (" ~ …" if len(self.names) > 4 else "")
-        return f"{shown}: nearly the same clip in {' and '.join(self.splits)}"
+        return f"{shown}: nearly the same {self.medium} in {' and '.join(self.splits)}"
+
+
+@dataclass(frozen=True)
+class NearCopies:
+    """What comparing the splits of a data set gave."""
+
+    groups: tuple[tuple[tuple[int, ...], float], ...] = ()
+    """Rows that belong together, and their similarity as in `NearCopy`; the surest first."""
+    notes: tuple[str, ...] = ()
+    """What was not compared, one line each, without a full stop."""
+    unseen: tuple[int, ...] = ()
+    """Rows that nothing can be said of: there is nothing in them, or they cannot be read."""
+
+    def name_groups(self, dataset: Dataset) -> tuple[NearCopy, ...]:
+        """Names the files of the groups."""
+        return tuple(_name_group(dataset, np.asarray(rows), similarity) for rows, similarity in self.groups)
 
 
 def near_copies(dataset: Dataset, progress: Progress | None = None) -> tuple[NearCopy, ...]:
-    """Finds clips of one split that are identical or nearly so to one of another split.
+    """Finds files of one split that are identical or nearly so to one of another split; see `compare_splits`."""
+    return compare_splits(dataset, progress).name_groups(dataset)
 
-    Clips that cannot be read are left out, and so is sound in silence and video in black. A clip of which most is shown
-    in another, longer one is found where the frames are alike. Sound is found only at the same length and place in
-    its pictures: not what was shifted by a tenth of a clip. The surest groups come first; image files give none.
+
+def compare_splits(dataset: Dataset, progress: Progress | None = None, cache: Cache | None = None) -> NearCopies:
+    """Finds files of one split that are identical or nearly so to one of another split.
+
+    Files that cannot be read are left out, and so is sound in silence, and pictures in black or of less than 32 pixels.
+    A clip of which most is shown in another, longer one is found where the frames are alike. Sound is found only at the
+    same length and place in its pictures: not what was shifted by a tenth of a clip. What is found in images is stored.
+
+    Args:
+        dataset: The samples; copies within one split do no harm and are not looked for.
+        progress: Receives what is done.
+        cache: Images that are decoded already, of 64 pixels or more; None: they are decoded.
 
     Raises:
         AutomlError: If the disk is too full for the cache, or its folder cannot be written.
     """
-    cache = _open_cache(dataset, progress)
+    if len(_list_splits(dataset)) < 2:
+        return NearCopies()
+    if cache is None or dataset.media != "image":
+        cache = _open_cache(dataset, progress)
     if cache is None:
-        return ()
+        return NearCopies(unseen=tuple(range(len(dataset.samples))))
+    if dataset.media == "image":
+        return _compare_images(dataset, cache, progress)
+    images, shortcut = _hash_images(cache), describe_shortcut(dataset)
+    groups = _group_clips(dataset, cache, images)
+    return NearCopies(_sort_groups(groups), (shortcut,) if shortcut else (), _list_unseen(cache, images.rows))
+
+
+def _compare_images(dataset: Dataset, cache: Cache, progress: Progress | None) -> NearCopies:
+    """Compares the images of a cache, unless that was done before."""
+    splits = dataset.samples["split"].to_numpy(dtype=str)
+    key = [_VERSION, cache.folder.name, hashlib.sha256(" ".join(splits).encode()).hexdigest()]
+    entry = CacheEntry("near_copies", key)
+    known = entry.load_json(
+        lambda stored: NearCopies(_sort_groups(stored["groups"]), tuple(stored["notes"]), tuple(stored["unseen"]))
+    )
+    if known is not None:
+        return known
+    prints, joined = print_images(cache), CopyGroups(len(cache))
+    skipped = join_image_copies(cache, prints, splits, joined, progress)
+    note = f"{skipped} pairs of images that might be cropped copies were not compared: others are more alike"
+    groups, unseen = _sort_groups(joined.list_groups()), _list_unseen(cache, prints.rows)
+    compared = NearCopies(groups, (note,) if skipped else (), unseen)
+    entry.save_json({"key": key, **asdict(compared)})
+    return compared
+
+
+def _sort_groups(groups: Iterable[tuple[Iterable[int], float]]) -> tuple[tuple[tuple[int, ...], float], ...]:
+    """Puts the surest first, and then the first in the data set."""
+    tuples = [(tuple(rows), similarity) for rows, similarity in groups]
+    return tuple(sorted(tuples, key=lambda group: (-group[1], group[0])))
+
+
+def _list_unseen(cache: Cache, rows: Indices) -> tuple[int, ...]:
+    """Lists the rows of a cache that are not among those."""
+    return tuple(np.setdiff1d(np.arange(len(cache)), rows).tolist())
+
+
+def _group_clips(dataset: Dataset, cache: Cache, images: "_Images") -> list[tuple[list[int], float]]:
+    """Groups the clips that are nearly the same in two splits."""
     comparison = _COMPARISONS[dataset.media]
-    images = _hash_images(cache)
     compared = images
     if describe_shortcut(dataset):
         _, first, counts = np.unique(images.rows, return_index=True, return_counts=True)
         compared = images[first + counts // 2]  # the middle one of each row
-    clips, groups = _Clips(comparison, cache, images), _Groups(len(cache))
+    clips, groups = _Clips(comparison, cache, images), CopyGroups(len(cache))
     split_of = dataset.samples["split"].to_numpy()[compared.rows]
     for one, other in combinations(_list_splits(dataset), 2):
         sides = compared[split_of == one], compared[split_of == other]
@@ -118,25 +178,23 @@ def near_copies(dataset: Dataset, progress: Progress | None = None) -> tuple[Nea
             for a, b in pairs.tolist():
                 if groups.are_apart(a, b) and (similarity := clips.correlate(a, b)):
                     groups.join_rows(a, b, similarity)
-    copies = [
-        _name_group(dataset, np.flatnonzero(groups.group_of == group), weakest)
-        for group, weakest in groups.weakest.items()
-    ]
-    return tuple(sorted(copies, key=lambda copy: -copy.similarity))
+    return groups.list_groups()
 
 
 def list_undecoded(dataset: Dataset) -> list[tuple[str, str]]:
-    """Lists the clips that `near_copies` could make no images of, and why; after it, this decodes nothing."""
+    """Lists the files that `near_copies` could make no images of, and why; after it, this decodes nothing."""
     cache = _open_cache(dataset)
     return cache.unreadable if cache else []
 
 
 def _open_cache(dataset: Dataset, progress: Progress | None = None) -> Cache | None:
-    """Opens the images to compare; None if there are no two splits of clips, or no clip has any image."""
-    if dataset.media not in _COMPARISONS or len(_list_splits(dataset)) < 2:
+    """Opens the images to compare; None if there are no two splits, or no file has any image."""
+    if len(_list_splits(dataset)) < 2:
         return None
     with suppress(DataError):
-        return build_cache(dataset, _SIZE, progress, _COMPARISONS[dataset.media].view)
+        if dataset.media == "image":
+            return build_cache(dataset, SIZE, progress)
+        return build_cache(dataset, SIZE, progress, _COMPARISONS[dataset.media].view)
     return None
 
 
@@ -149,27 +207,6 @@ def describe_shortcut(dataset: Dataset) -> str | None:
     if pairs <= _MOST_PAIRS:
         return None
     return f"with {sum(counts)} clips, only the middle image of each was compared to find near copies"
-
-
-def perceptual_hashes(pixels: npt.NDArray[np.uint8]) -> tuple[Hashes, npt.NDArray[np.bool_]]:
-    """Computes the hash of images (N, 64, 64, 3): which low frequencies of their cosine transform exceed the median.
-
-    The results have shape (N,): the hashes; and whether there is anything in the image, without which a hash means
-    nothing.
-    """
-    gray = (pixels @ _LUMA).reshape(-1, 32, 2, 32, 2).mean(axis=(2, 4))
-    low = dctn(gray, axes=(1, 2))[:, :8, :8].reshape(-1, 64)
-    bits = np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1)
-    return bits.view(np.uint64)[:, 0], gray.std(axis=(1, 2)) >= _PLAIN
-
-
-def count_ones(words: Hashes) -> npt.NDArray[np.uint8]:
-    """Counts the ones among the 64 bits of each word."""
-    if hasattr(np, "bitwise_count"):
-        return np.bitwise_count(words)
-    bits = np.unpackbits(words[..., None].view(np.uint8), axis=-1)  # before NumPy 2.0
-    ones: npt.NDArray[np.uint8] = bits.sum(axis=-1, dtype=np.uint8)
-    return ones
 
 
 def _list_splits(dataset: Dataset) -> list[str]:
@@ -214,7 +251,7 @@ def _hash_images(cache: Cache) -> _Images:
     return _Images(rows, numbers, hashes)[useful]
 
 
-def _find_candidates(one: _Images, other: _Images, near_bits: int, groups: "_Groups") -> Iterator[Indices]:
+def _find_candidates(one: _Images, other: _Images, near_bits: int, groups: "CopyGroups") -> Iterator[Indices]:
     """Yields pairs of rows of two splits that may be near copies, (n, 2), without those known to belong together."""
     for a in one.cut_blocks(_BLOCK[0]):
         for b in other.cut_blocks(_BLOCK[1]):
@@ -268,31 +305,10 @@ class _Clips:
         return own.hashes, centred / np.linalg.norm(centred, axis=1, keepdims=True)
 
 
-class _Groups:
-    """Rows that belong together: two that are joined are in one group, and so is what either was joined with.
-
-    What is in one group is not compared again: a camera that never moved would otherwise make a pair of any two clips.
-    """
-
-    def __init__(self, rows: int) -> None:
-        self.group_of = np.arange(rows)  # of each row: the smallest row of its group
-        self.weakest: dict[int, float] = {}  # the similarity of each group of two or more
-
-    def are_apart(self, a: Any, b: Any) -> Any:
-        """Returns whether two rows are in two groups; also of two arrays of rows."""
-        return self.group_of[a] != self.group_of[b]
-
-    def join_rows(self, a: int, b: int, similarity: float) -> None:
-        """Makes one group of those of two rows."""
-        into, gone = sorted((int(self.group_of[a]), int(self.group_of[b])))
-        self.group_of[self.group_of == gone] = into
-        known = (self.weakest.pop(group, 1.0) for group in (into, gone))
-        self.weakest[into] = min(similarity, *known)
-
-
 def _name_group(dataset: Dataset, rows: Indices, similarity: float) -> NearCopy:
-    """Names the clips of a group."""
+    """Names the files of a group."""
     names, splits = (dataset.samples[column].to_numpy()[rows] for column in ("name", "split"))
     first = [int(np.flatnonzero(splits == split)[0]) for split in SPLITS if (splits == split).any()]
     order = [*first, *(k for k in range(len(rows)) if k not in first)]
-    return NearCopy(tuple(str(names[k]) for k in order), tuple(str(splits[k]) for k in first), similarity)
+    medium = "image" if dataset.media == "image" else "clip"
+    return NearCopy(tuple(str(names[k]) for k in order), tuple(str(splits[k]) for k in first), similarity, medium)

@@ -1,7 +1,7 @@
 """What a data set is made of, before anything is trained on it: `automl data PATH`.
 
 Every file is read in full: a truncated one shows only at its end, and a copy in another split (a leak: the validation
-then measures memory) only by its content. Of videos and sounds, `with_near_copies` finds copies that were encoded anew.
+then measures memory) only by its content. `with_near_copies` finds copies that were encoded anew.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ import numpy as np
 
 from automl.data.content import FileContent, clip_content, image_content
 from automl.data.dataset import SPLITS, Dataset
-from automl.data.near_duplicates import NearCopy, describe_shortcut, list_undecoded, near_copies
+from automl.data.near_duplicates import NearCopy, compare_splits, list_undecoded
 from automl.data.picture_shapes import cut_off_note
 from automl.data.splits import check_counts
 from automl.errors import AutomlError, DataError, shorten
@@ -120,15 +120,16 @@ def summarise(dataset: Dataset, progress: Progress | None = None) -> Summary:
 
 
 def with_near_copies(summary: Summary, progress: Progress | None = None) -> Summary:
-    """Adds clips that are nearly the same in two splits, and notes of what was not compared; clips are decoded."""
+    """Adds files that are nearly the same in two splits, and notes of what was not compared; files are decoded."""
     try:
-        copies = near_copies(summary.dataset, progress)
+        compared = compare_splits(summary.dataset, progress)
     except AutomlError as exc:  # no room for what is decoded; all the rest is still worth showing
         return replace(summary, notes=(*summary.notes, f"near copies were not looked for: {exc}"))
     exact = [set(copy.names) for copy in summary.leaks]
-    copies = tuple(copy for copy in copies if not any(set(copy.names) <= names for names in exact))
-    shortcut, known = describe_shortcut(summary.dataset), {name for name, _ in summary.unreadable}
-    notes = [shortcut] if shortcut else []
+    copies = tuple(
+        copy for copy in compared.name_groups(summary.dataset) if not any(set(copy.names) <= names for names in exact)
+    )
+    notes, known = [*compared.notes], {name for name, _ in summary.unreadable}
     if lines := [f"{name}: {reason}" for name, reason in list_undecoded(summary.dataset) if name not in known]:
         notes.append(f"not decoded to find near copies, {len(lines)}: {shorten(lines, separator='; ')}")
     return replace(summary, near_copies=copies, notes=(*summary.notes, *notes))

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from automl.backbones.capabilities import check_image_size, without_unsupported
 from automl.backbones.weights import Weights, find_weights, hub_reachable
-from automl.data.dataset import Dataset, open_dataset, train_on
+from automl.data.dataset import Dataset, train_on
+from automl.data.drop_copies import open_samples
 from automl.errors import RecipeError, SpecError, StudyError, WeightsError
 from automl.files import load_yaml
 from automl.models.combine import choose_weights
@@ -227,7 +228,7 @@ def _plan_for_data(path: Path, data: dict[str, Any], weights_dir: Path | None) -
     spec = StudySpec.from_mapping({"data": data, "seed": recipe.seed % 2**32}, "automl train")
     beside = find_study_beside(path)
     setup = open_result(beside).setup if beside else None
-    dataset = open_dataset(spec.data, spec.seed)
+    dataset = open_samples(spec.data, spec.seed)
     metric = default_metric(len(dataset.classes))
     return _complete_plan(TrainPlan(dataset.name, str(path), recipe, dataset, metric), beside, setup, weights_dir)
 

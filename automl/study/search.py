@@ -12,8 +12,9 @@ import optuna
 
 from automl.audit.audit import audit_dataset
 from automl.data.cache import Cache, build_cache
-from automl.data.dataset import SPLITS, Dataset, open_dataset
-from automl.data.near_duplicates import near_copies
+from automl.data.dataset import SPLITS, Dataset
+from automl.data.drop_copies import open_samples
+from automl.data.near_duplicates import compare_splits
 from automl.data.picture_shapes import picture_sizes
 from automl.devices import find_devices, is_gpu
 from automl.doctor.checks import refuse_hopeless
@@ -206,7 +207,7 @@ class _Search:
         make_pruner(self.spec)  # a mistake should not wait for the images to be decoded
         if self.spec.storage:
             open_storage(self.spec.storage)  # nor should one in this
-        dataset = open_dataset(self.spec.data, self.spec.seed)
+        dataset = self._open_samples()
         self._print_dataset(dataset)
         folder = StudyFolder(self.runs / (self.spec.name or study_name(dataset.name)))
         deadline = self.started + self.spec.budget.timeout if self.spec.budget.timeout else None
@@ -263,7 +264,7 @@ class _Search:
             sizes = picture_sizes(dataset)
             views = [show_all_frames(space, sizes, view) for view in list_views(space)]
             cache = self._decode_views(dataset, space.image_sizes()[-1], views)
-            self._warn_of_copies(dataset)
+            self._warn_of_copies(dataset, cache)
             self._warn_of_shortcuts(dataset)
             for line in memory.notes:
                 self.print_line(line)
@@ -318,6 +319,13 @@ class _Search:
                 except DataError as exc:
                     self.print_line(f"warning: {describe_view(view)}: {exc}")
 
+    def _open_samples(self) -> Dataset:
+        """Opens the data set, without copies where that is wanted."""
+        if not self.spec.data.drop_copies:
+            return open_samples(self.spec.data, self.spec.seed)
+        with self.reporter.show_progress("looking for copies of training samples") as progress:
+            return open_samples(self.spec.data, self.spec.seed, progress)
+
     def _decode_views(self, dataset: Dataset, size: int, views: list[View]) -> Cache:
         """Decodes each view as the first trials need it, so that mistakes are shown before anything is trained."""
         caches: list[Cache] = []
@@ -338,13 +346,29 @@ class _Search:
             self._print_warnings([f"{label}: {name} ({reason})" for name, reason in caches[-1].unreadable], more)
         return caches[0]
 
-    def _warn_of_copies(self, dataset: Dataset) -> None:
-        """Warns of clips that are nearly the same in two splits: the validation would measure memory."""
-        if dataset.media != "image":
-            with self.reporter.show_progress("comparing the clips of the splits") as progress:
-                copies = near_copies(dataset, progress)
-            more = f"{len(copies)} such leaks in all; automl data lists them"
-            self._print_warnings([f"leak: {copy.sentence}" for copy in copies], more)
+    def _warn_of_copies(self, dataset: Dataset, cache: Cache) -> None:
+        """Warns of files that are nearly the same in two splits: the validation would measure memory.
+
+        The cache holds the images that are decoded already.
+        """
+        if self.spec.data.drop_copies:
+            return
+        media = "images" if dataset.media == "image" else "clips"
+        with self.reporter.show_progress(f"comparing the {media} of the splits") as progress:
+            compared = compare_splits(dataset, progress, cache)
+        for note in compared.notes:
+            self.print_line(f"note: {note}")
+        if dataset.media == "image":
+            if compared.groups:
+                count, names = len(compared.groups), compared.name_groups(dataset)[0].sentence
+                self.print_line(
+                    f"warning: {count} leak{'s' * (count > 1)}, images that are nearly the same in two splits, such as "
+                    f"{names}; automl data lists them, --drop-copies takes them out"
+                )
+            return
+        copies = compared.name_groups(dataset)
+        more = f"{len(copies)} such leaks in all; automl data lists them"
+        self._print_warnings([f"leak: {copy.sentence}" for copy in copies], more)
 
     def _warn_of_shortcuts(self, dataset: Dataset) -> None:
         """Warns of properties of the files that predict the label: the network may learn them and nothing else."""

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from automl.cli.data import _describe_clips, data
 from automl.data.summary import Clips
 from automl.errors import DataError, SpecError
+from tests.fixtures.photos import make_photo, save_photos
 from tests.fixtures.view_clips import tone, write_clip
 
 app = typer.Typer()
@@ -160,6 +161,19 @@ def test_what_is_wrong_with_videos(clips):
         "leak: train/real/1.mkv ~ val/real/near.mkv: nearly the same clip in train and validation",
         "note: 1 clips are copies of another one of their class and split",
     ]
+
+
+def test_near_copies_of_images_are_listed_or_taken_out(tmp_path):
+    folder = tmp_path / "data"  # the cache lies beside it
+    for number, part in enumerate(("train/a", "train/b", "val/a", "val/b")):
+        save_photos(folder / part, range(10 * number, 10 * number + 4))
+    make_photo(2).save(folder / "val/b/near.jpg", quality=50)
+    lines = run(folder, "--holdout-fraction", 0).stdout.splitlines()
+    assert lines[-1] == "leak: train/a/2.png ~ val/b/near.jpg: nearly the same image in train and validation"
+    assert run(folder, "--holdout-fraction", 0, "--no-near-copies").stdout.splitlines()[-1] == "no problems found"
+    lines = run(folder, "--holdout-fraction", 0, "--drop-copies").stdout.splitlines()
+    assert "read: taken out, as copies or near copies of training samples: 1 of validation (--drop-copies)" in lines
+    assert lines[-1] == "no problems found"
 
 
 def test_near_copies_need_not_be_looked_for(clips):

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from automl.data import near_duplicates as copies
+from automl.data.copy_groups import CopyGroups
 from automl.data.dataset import Dataset
-from automl.data.near_duplicates import NearCopy, count_ones, describe_shortcut, near_copies, perceptual_hashes
+from automl.data.near_duplicates import NearCopy, describe_shortcut, near_copies
 from automl.errors import AutomlError
 from tests.fixtures.view_clips import RATE, SOUND_RATE, write_clip
 
@@ -85,46 +86,6 @@ def videos(tmp_path):
 def sounds(tmp_path):
     """Six different sounds."""
     return [write_clip(tmp_path / f"{seed}.wav", sound=babble(seed)) for seed in range(6)]
-
-
-# --- hashes -----------------------------------------------------------------------------------------------------------
-
-
-def squares(seeds):
-    return np.stack([np.array(Image.fromarray(scene(seed)[0]).resize((64, 64))) for seed in seeds])
-
-
-def test_the_hash_is_of_the_picture_and_not_of_its_brightness():
-    pictures = squares(range(8))
-    hashes, useful = perceptual_hashes(pictures)
-    darker, _ = perceptual_hashes((0.6 * pictures + 30).astype(np.uint8))
-    assert useful.all()
-    assert count_ones(hashes ^ darker).max() <= 6
-    others = count_ones(hashes[:, None] ^ hashes)[~np.eye(8, dtype=bool)]
-    assert others.min() > 10
-
-
-def test_half_of_the_bits_are_set():
-    hashes, _ = perceptual_hashes(squares(range(5)))
-    assert count_ones(hashes).tolist() == [32] * 5
-
-
-def test_an_image_with_nothing_in_it_is_told():
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 12, (1, 64, 64, 3), dtype=np.uint8)
-    for plain in (np.zeros_like(noise), np.full_like(noise, 255), noise):
-        assert not perceptual_hashes(plain)[1].any()
-
-
-def test_ones_are_counted_with_any_numpy(monkeypatch):
-    words = np.random.default_rng(0).integers(0, 2**63, (5, 7), dtype=np.uint64)
-    words[0, :2] = 0, 2**64 - 1
-    expected = [[bin(word).count("1") for word in row] for row in words.tolist()]
-    assert count_ones(words).tolist() == expected
-    monkeypatch.delattr(np, "bitwise_count", raising=False)
-    found = count_ones(words)
-    assert found.tolist() == expected
-    assert found.dtype == np.uint8
 
 
 # --- videos -----------------------------------------------------------------------------------------------------------
@@ -218,15 +179,6 @@ def test_progress_is_told_while_clips_are_decoded(videos):
     assert len(seen) == 6
 
 
-def test_images_are_not_compared(tmp_path):
-    for k in range(4):
-        Image.fromarray(scene(0)[0]).save(tmp_path / f"{k}.png")
-    files = sorted(tmp_path.glob("*.png"))
-    data = dataset_of("image", train=files[:2], validation=files[2:])
-    assert near_copies(data) == ()
-    assert describe_shortcut(data) is None
-
-
 # --- sounds -----------------------------------------------------------------------------------------------------------
 
 
@@ -272,7 +224,7 @@ def test_candidates_are_those_most_of_whose_images_are_near(seed):
     left = rows < 17
     found = [
         tuple(pair)
-        for pairs in copies._find_candidates(images[left], images[~left], 3, copies._Groups(40))
+        for pairs in copies._find_candidates(images[left], images[~left], 3, CopyGroups(40))
         for pair in pairs.tolist()
     ]
     expected = []

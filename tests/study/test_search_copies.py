@@ -1,0 +1,40 @@
+import time
+
+import pytest
+
+from automl.data.cache import build_cache
+from automl.spec import StudySpec
+from automl.study.search import _Search
+from tests.fixtures.photos import make_photo, save_photos
+from tests.fixtures.reporter import RecordingReporter
+
+WARNING = (
+    "warning: 2 leaks, images that are nearly the same in two splits, such as train/a/2.png ~ val/b/near.jpg: "
+    "nearly the same image in train and validation; automl data lists them, --drop-copies takes them out"
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number, part in enumerate(("train/a", "train/b", "val/a", "val/b")):
+        save_photos(tmp_path / "data" / part, range(10 * number, 10 * number + 4))
+    make_photo(2).save(tmp_path / "data/val/b/near.jpg", quality=90)
+    make_photo(12).save(tmp_path / "data/val/b/other.jpg", quality=10)
+    return tmp_path / "data"
+
+
+def warn(folder, **data):
+    """What a search prints about copies, and the samples that it has."""
+    spec, reporter = StudySpec(data={"path": folder, "holdout_fraction": 0, **data}), RecordingReporter()
+    search = _Search(spec, folder / "runs", reporter, time.time(), 0)
+    dataset = search._open_samples()
+    search._warn_of_copies(dataset, build_cache(dataset, 96))
+    return reporter.lines, len(dataset.samples)
+
+
+def test_a_search_warns_of_copies_in_one_line(folder):
+    assert warn(folder) == ([WARNING], 18)
+
+
+def test_a_search_without_copies_warns_of_none(folder):
+    assert warn(folder, drop_copies=True) == ([], 16)
