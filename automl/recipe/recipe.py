@@ -11,13 +11,16 @@ from automl.errors import RecipeError
 from automl.files import load_yaml, write_text
 from automl.recipe.augmentation import Augmentation
 from automl.recipe.learning import AdamW, CrossEntropy, Loss, Mixing, NoMixing, OneCycle, Optimizer, Schedule
-from automl.recipe.tuning import AttentionHead, Head, LayersHead, LinearHead, Pooling, Tune, TuneAll
+from automl.recipe.tuning import Head, LinearHead, Pooling, Tune, TuneAll
 from automl.schema import Part, describe_errors
 from automl.views.aggregate import Aggregate, Mean
 from automl.views.base import WholeImage
 from automl.views.registry import View
 
-_MEDIA = dict.fromkeys(("time_mask", "frequency_mask", "time_shift", "noise", "gain"), "sound") | {"codec": "video"}
+AUGMENTED_MEDIA = {
+    **dict.fromkeys(("time_mask", "frequency_mask", "time_shift", "noise", "gain"), "sound"),
+    "codec": "video",
+}
 """The media of whose views an augmentation is."""
 
 
@@ -97,7 +100,7 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _check_augmentation_fits_view(self) -> Self:
         """Refuses augmentations that the view's images cannot have."""
-        for name, media in _MEDIA.items():
+        for name, media in AUGMENTED_MEDIA.items():
             if self.view.media != media and getattr(self.augmentation, name):
                 raise ValueError(f"augmentation.{name} is for views of {media}, and the view is {self.view.name}")
         return self
@@ -105,7 +108,7 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _check_head_pools(self) -> Self:
         """Refuses a pooling that a head with its own would pass over."""
-        if isinstance(self.head, AttentionHead | LayersHead) and self.pooling != "default":
+        if self.head.pools and self.pooling != "default":
             raise ValueError(f"head {self.head.name} pools by itself: pooling must be default, got {self.pooling}")
         return self
 

@@ -172,7 +172,7 @@ def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
     dataset = Dataset(**(values | tuples | {"root": Path(values["root"]), "samples": samples}))
     if digest_samples(dataset) != record.samples:
         raise StudyError(f"{folder.samples} was changed since the study began; restore it or start a new study")
-    space = parse_space(record.space, "the study's search space")
+    space = parse_space(record.space, "the study's search space", may_conflict=True)
     return StudySetup(
         dataset=dataset,
         space=_enter_face_model(space, read_spec(study).data.face_model),
