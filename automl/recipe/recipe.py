@@ -141,7 +141,8 @@ class Recipe(Part):
     def describe_trained(self) -> str:
         """Describes how much of the network is trained, and its head: `lora 16, l2`; "" for all with its own head."""
         tune, head = self.tune, self.head
-        size = {"lora": getattr(tune, "rank", ""), "last": getattr(tune, "blocks", "")}.get(tune.name, "")
+        size = str(getattr(tune, "rank", getattr(tune, "blocks", "")))
+        size += " on all layers" if getattr(tune, "targets", "") == "all" else ""
         parts = [f"{tune.name} {size}".strip() if tune.name != "all" or head.name != "linear" else ""]
         parts += [head.name if head.name != "linear" else "", self.pooling if self.pooling != "default" else ""]
         return ", ".join(filter(None, parts))

@@ -35,7 +35,7 @@ class TuneLora(Part):
     """The change is scaled by alpha / rank."""
     targets: Literal["attention", "all"] = "attention"
     """Which layers change: the linear layers of attention, or every linear layer and dense convolution; of a backbone
-    without attention every one in either case."""
+    without attention every one in either case, and searches and trainings then write `all`."""
 
 
 class TuneLast(Part):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from automl.backbones.capabilities import check_image_size, without_unsupported
+from automl.backbones.capabilities import check_image_size, correct_targets, without_unsupported
 from automl.backbones.weights import Weights, find_weights, hub_reachable
 from automl.data.dataset import Dataset, open_dataset, train_on
 from automl.errors import RecipeError, SpecError, StudyError, WeightsError
@@ -238,9 +238,10 @@ def _complete_plan(
     """Adds the weights, what the backbone does not support, and what a study knows of device and memory."""
     check_image_size(plan.recipe)
     recipe, unsupported = without_unsupported(plan.recipe)
+    recipe, foreign = correct_targets(recipe)
     entry = setup.pool.find_entry(recipe.backbone) if setup is not None else None
     weights, decode_size = _find_weights(recipe, weights_dir, entry), choose_decode_size(recipe, setup)
-    plan = replace(plan, recipe=recipe, unsupported=unsupported, weights=weights, decode_size=decode_size)
+    plan = replace(plan, recipe=recipe, unsupported=(*unsupported, *foreign), weights=weights, decode_size=decode_size)
     if folder is None or setup is None:
         return plan
     # The kinds of device that the study's workers trained on stand in the names of their logs.

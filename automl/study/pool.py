@@ -21,6 +21,7 @@ from automl.backbones.encoders import load_encoders
 from automl.backbones.ranking import rank_at_size
 from automl.backbones.selection import find_unmatched, select_rows
 from automl.backbones.table import load_table
+from automl.backbones.tuning import has_attention
 from automl.backbones.weights import Weights, find_weights, hub_reachable
 from automl.devices import give_freed_memory_back, is_gpu, keep_freed_memory
 from automl.errors import MemoryBudgetError, PoolError, RecipeError, WeightsError, shorten
@@ -393,7 +394,8 @@ def build_pool(
         give_freed_memory_back()  # for the worker; this process trains no more
     if not entries:
         raise PoolError(chooser.explain_empty())
-    return Pool(tuple(entries), (*notes, *more_notes, *_explain_encoders(entries), *chooser.list_excluded()))
+    explained = (*_explain_encoders(entries), *_explain_lora(entries, limits))
+    return Pool(tuple(entries), (*notes, *more_notes, *explained, *chooser.list_excluded()))
 
 
 def _select_rows(spec: StudySpec, image_size: int) -> tuple[list[dict[str, Any]], list[str]]:
@@ -478,6 +480,17 @@ def _explain_encoders(entries: list[PoolEntry]) -> list[str]:
         return []
     behind = "behind the ranked ones, " if len(names) < len(entries) else ""
     return [f"no board ranks encoders; {behind}the cheapest to train first: {shorten(names, _SHOWN)}"]
+
+
+def _explain_lora(entries: list[PoolEntry], limits: PoolLimits) -> list[str]:
+    """Explains for which backbones of a pool `targets: attention` means all layers."""
+    lora = [entry.backbone for entry in entries if "lora" in (entry.tunes or limits.tunes)]
+    without = [name for name in lora if not has_attention(name)]
+    if not without:
+        return []
+    return [
+        f"LoRA changes all layers, whatever tune.lora.targets is, of {shorten(without, _SHOWN)}: no attention there"
+    ]
 
 
 def _find_candidates(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Candidate], list[str]]:

@@ -107,6 +107,7 @@ def test_a_name_alone_is_a_choice_with_its_defaults(key):
         ({}, ""),
         ({"tune": "head"}, "head"),
         ({"tune": {"name": "lora", "rank": 8}, "head": "l2"}, "lora 8, l2"),
+        ({"tune": {"name": "lora", "targets": "all"}}, "lora 16 on all layers"),
         ({"tune": "last", "pooling": "cls_avg"}, "last 1, cls_avg"),
         ({"head": "mlp"}, "all, mlp"),
     ],

@@ -670,6 +670,18 @@ def test_a_backbone_that_is_too_big_to_train_whole_is_trained_in_part(monkeypatc
     assert find_affordable_tunes("big.a", whole_only, need, 2) == ()
 
 
+def test_a_pool_says_where_lora_finds_no_attention(monkeypatch):
+    asked = []
+    monkeypatch.setattr(pool_module, "has_attention", lambda name: asked.append(name) or name == "big.a")
+    assert build().notes == ()
+    assert not asked
+    assert build(tunes=("head", "lora")).notes == (
+        "LoRA changes all layers, whatever tune.lora.targets is, of wide.a, deep.a, small.a and 1 more:"
+        " no attention there",
+    )
+    assert build(spec_of(pretrained="never"), tunes=("all", "lora")).notes == ()  # nothing is frozen then
+
+
 def test_what_can_be_trained_survives_the_storage_and_is_shown():
     before = entry("big.a", tunes=("head", "norms"))
     after = Pool.from_json(json.loads(json.dumps(Pool((before,)).to_json()))).entries[0]
