@@ -1,5 +1,6 @@
 """The recipe as a whole."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -8,11 +9,11 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from automl.errors import RecipeError
-from automl.files import load_yaml, write_text
+from automl.files import find_line, load_yaml, write_text
 from automl.recipe.augmentation import Augmentation
 from automl.recipe.learning import AdamW, CrossEntropy, Loss, Mixing, NoMixing, OneCycle, Optimizer, Schedule
 from automl.recipe.tuning import Head, LinearHead, Pooling, Tune, TuneAll
-from automl.schema import Part, describe_errors
+from automl.schema import Keys, Part, describe_errors
 from automl.views.aggregate import Aggregate, Mean
 from automl.views.base import WholeImage
 from automl.views.registry import View
@@ -113,8 +114,13 @@ class Recipe(Part):
         return self
 
     @classmethod
-    def from_mapping(cls, values: dict[str, Any], source: str = "recipe") -> "Recipe":
-        """Validates a nested mapping; an error calls it `source` (a file, a trial).
+    def from_mapping(
+        cls,
+        values: dict[str, Any],
+        source: str = "recipe",
+        find_line: Callable[[Keys], int | None] = lambda _: None,
+    ) -> "Recipe":
+        """Validates a nested mapping; an error calls it `source` (a file, a trial), where `find_line` finds values.
 
         Raises:
             RecipeError: With every mistake, one a line.
@@ -122,7 +128,7 @@ class Recipe(Part):
         try:
             return cls.model_validate(values)
         except ValidationError as exc:
-            raise RecipeError(describe_errors(exc, source)) from exc
+            raise RecipeError(describe_errors(exc, source, model=cls, find_line=find_line)) from exc
 
     @classmethod
     def load(cls, path: Path) -> "Recipe":
@@ -131,12 +137,12 @@ class Recipe(Part):
         Raises:
             RecipeError: If the file cannot be read or has a mistake.
         """
-        values = load_yaml(path, RecipeError)
+        values, above = load_yaml(path, RecipeError), tuple[str, ...]()
         if isinstance(values, dict) and "recipe" in values:  # beside it: what the input and the outputs are
-            values = values["recipe"]
+            values, above = values["recipe"], ("recipe",)
         if not isinstance(values, dict):
             raise RecipeError(f"{path}: a recipe is a mapping of names to values, got {type(values).__name__}")
-        return cls.from_mapping(values, str(path))
+        return cls.from_mapping(values, str(path), lambda keys: find_line(path, (*above, *keys)))
 
     def describe_trained(self) -> str:
         """Describes how much of the network is trained, and its head: `lora 16, l2`; "" for all with its own head."""

@@ -183,7 +183,7 @@ def load_recipe(path: Path) -> Recipe:
     """Reads a recipe; names what a file is that is none."""
     values = load_yaml(path, RecipeError)
     if isinstance(values, dict) and isinstance(values.get("backbone"), str):
-        return Recipe.from_mapping(values, str(path))
+        return Recipe.load(path)
     kind = "no recipe"
     if isinstance(values, dict):
         if "backbone" in values or "known_good" in values:

@@ -340,7 +340,7 @@ class Parser:
         return Constant(0)
 
     def _add_error(self, node: yaml.Node, path: str, message: str) -> None:
-        self.errors.append(f"{self.source}:{node.start_mark.line + 1}: {path or '(top)'}: {message}")
+        self.errors.append(f"{self.source} line {node.start_mark.line + 1}: {path or '(top)'}: {message}")
 
 
 def _make_default(model: Model, key: str) -> Node:

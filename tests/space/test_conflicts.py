@@ -81,10 +81,13 @@ def test_a_space_is_refused_or_draws_valid_recipes(heads, tunes, poolings, lifti
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("head: {{choice: [linear, l2, {}]}}\npooling: {{choice: [default, cls]}}", "my.yaml:2: pooling"),
-        ("head: {}\npooling: cls", "my.yaml:2: pooling"),
-        ("head:\n  choice:\n    linear: {{}}\n    {}: {{pooling: cls}}", "my.yaml:4: head.HEAD.pooling"),
-        ("tune:\n  choice:\n    all: {{}}\n    norms: {{pooling: cls}}\nhead: {}", "my.yaml:4: tune.norms.pooling"),
+        ("head: {{choice: [linear, l2, {}]}}\npooling: {{choice: [default, cls]}}", "my.yaml line 2: pooling"),
+        ("head: {}\npooling: cls", "my.yaml line 2: pooling"),
+        ("head:\n  choice:\n    linear: {{}}\n    {}: {{pooling: cls}}", "my.yaml line 4: head.HEAD.pooling"),
+        (
+            "tune:\n  choice:\n    all: {{}}\n    norms: {{pooling: cls}}\nhead: {}",
+            "my.yaml line 4: tune.norms.pooling",
+        ),
     ],
 )
 def test_a_pooling_beside_a_head_that_pools_is_an_error_with_its_line(head: str, text: str, where: str) -> None:
@@ -104,22 +107,22 @@ def test_each_branch_may_have_an_own_pooling() -> None:
     [
         (
             "view: {choice: [frame, mel]}\naugmentation:\n  codec: {ordered: [0, 0.3]}",
-            "my.yaml:3: augmentation.codec: is for views of video, and may be drawn beside view mel; "
+            "my.yaml line 3: augmentation.codec: is for views of video, and may be drawn beside view mel; "
             "give the branch mel of view an augmentation of its own",
         ),
         (
             "view: {choice: {frame: {augmentation: {gain: 0.1}}, mel: {augmentation: {gain: 0.1}}}}",
-            "my.yaml:1: view.frame.augmentation.gain: is for views of sound, and may be drawn beside view frame; "
+            "my.yaml line 1: view.frame.augmentation.gain: is for views of sound, and may be drawn beside view frame; "
             "give the branch frame of view an augmentation of its own",
         ),
         (
             "view:\n  choice:\n    mel: {sample_rate_hz: {ordered: [8000, 16000]}}",
-            "my.yaml:3: view.mel: fmax_hz 8000.0 is above half the sample rate 8000; lower it, or raise sample_rate_hz;"
-            " narrow the ranges",
+            "my.yaml line 3: view.mel: fmax_hz 8000.0 is above half the sample rate 8000; lower it, or raise"
+            " sample_rate_hz; narrow the ranges",
         ),
         (
             "view: {name: audio_features, hop_seconds: {float: [0.01, 0.08]}}",
-            "my.yaml:1: view.audio_features: hop_seconds 0.08 leaves sound out between windows of 0.064 s;"
+            "my.yaml line 1: view.audio_features: hop_seconds 0.08 leaves sound out between windows of 0.064 s;"
             " at most window_seconds; narrow the ranges",
         ),
     ],
