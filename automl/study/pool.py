@@ -19,7 +19,7 @@ from automl.backbones.capabilities import find_capabilities
 from automl.backbones.capability_table import Capabilities
 from automl.backbones.encoders import load_encoders
 from automl.backbones.ranking import rank_at_size
-from automl.backbones.selection import find_unmatched, select_rows
+from automl.backbones.selection import find_unmatched, select_rows, suggest_backbones
 from automl.backbones.table import load_table
 from automl.backbones.tuning import has_attention
 from automl.backbones.weights import Weights, find_weights, hub_reachable
@@ -423,10 +423,14 @@ def _select_rows(spec: StudySpec, image_size: int) -> tuple[list[dict[str, Any]]
         rows += order_unranked(unranked, image_size)  # type: ignore[arg-type]
     kind = "encoder" if rules.encoders == "only" else "backbone of the leaderboard"
     unknown = {"none": of_board, "only": of_encoders, "auto": [name for name in of_board if name in of_encoders]}
-    notes = [f"no {kind} matches {name}" for name in unknown[rules.encoders]]
+    tables = {"none": [ranked], "only": [encoders], "auto": [ranked, encoders]}[rules.encoders]
+    models = [model for table in tables for model in table["model"]]
+    near = {name: suggest_backbones(name, models) for name in unknown[rules.encoders]}
+    notes = [f"no {kind} matches {name}{hint}" for name, hint in near.items()]
     if not rows:
         unmatched = of_board if rules.encoders == "only" else of_encoders
-        raise PoolError(_explain_no_rows(rules, kind, known_elsewhere=len(unmatched) < len(rules.names)))
+        text = _explain_no_rows(rules, kind, known_elsewhere=len(unmatched) < len(rules.names))
+        raise PoolError(text + (near.get(rules.names[0], "") if len(rules.names) == 1 else ""))
     return rows, notes
 
 

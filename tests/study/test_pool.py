@@ -409,6 +409,8 @@ def test_a_name_that_matches_nothing_among_others_is_told():
     pool = build(spec_of(pool={"names": ["big.a", "nonesuch*"]}))
     assert names(pool) == ["big.a"]
     assert pool.notes == ("no backbone of the leaderboard matches nonesuch*",)
+    with pytest.raises(PoolError, match=r"no backbone of the leaderboard matches smal\.a; near: small$"):
+        build(spec_of(pool={"names": ["smal.a"]}))
 
 
 def test_a_pool_survives_being_stored(tmp_path, monkeypatch):
