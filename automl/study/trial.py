@@ -195,8 +195,8 @@ class Objective:
         try:
             if weights is not None and trains_on_features(recipe):
                 report = partial(self._report_features, trial)
-                how: dict[str, Any] = {"on_evaluation": callbacks.on_evaluation, "progress": report}
-                if (result := fit_on_features(recipe, data, weights, self.device, **how)) is not None:
+                how: dict[str, Any] = {"on_evaluation": callbacks.on_evaluation, "on_step": callbacks.on_step}
+                if (result := fit_on_features(recipe, data, weights, self.device, progress=report, **how)) is not None:
                     return result
             return fit(
                 recipe,
