@@ -59,7 +59,7 @@ def describe_mistake(item: "ErrorDetails", field: FieldInfo | None = None) -> st
     if kind in _TOO:
         limits = {type(limit).__name__.lower(): limit for limit in field.metadata} if field else {}
         known = {name: getattr(limit, name) for name, limit in limits.items() if name in _LIMITS}
-        return f"{given!r} is {_TOO[kind]}; give {_describe_range(known or context)}"
+        return f"{given} is {_TOO[kind]}; give {_describe_range(known or context)}"
     if kind in _MUST:
         return f"{_MUST[kind]} (got {given!r})"
     match kind:
