@@ -6,6 +6,7 @@ and exits with code 2; only what is not an `AutomlError` shows a traceback.
 
 import difflib
 import errno
+import string
 from collections.abc import Iterable, Sequence
 
 
@@ -52,6 +53,25 @@ def suggest_name(name: str, valid: Iterable[str]) -> str:
     return f"; did you mean {names[near[0]]!r}?" if near else ""
 
 
+def find_near_names(name: str, valid: Iterable[str], most: int = 3) -> list[str]:
+    """Finds the names of networks that a wrong one may have meant, the nearest first; perhaps none.
+
+    They are of its family, or of the nearest one, which the first letters say: `vgg_huge` means no `davit_huge`.
+    """
+    names, wanted = list(valid), name.lower().replace("*", "")
+    family = _read_family(wanted)
+    related = [other for other in names if len(family) > 2 and other.startswith(family)]
+    if not related:
+        near = difflib.get_close_matches(family, {_read_family(other) for other in names}, n=1, cutoff=0.75)
+        related = [other for other in names if near and other.startswith(near[0])]
+    return difflib.get_close_matches(wanted, related, n=most, cutoff=0.4)
+
+
+def _read_family(name: str) -> str:
+    """Returns the first letters of a network's name: `resnet` of `resnet50`."""
+    return name[: len(name) - len(name.lstrip(string.ascii_lowercase))]
+
+
 def shorten(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
     """Lists the first names and counts the others: `a, b and 3 more`."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
@@ -68,13 +88,13 @@ def check_name(kind: str, name: str, valid: Iterable[str]) -> None:
     """Refuses a name that is not among the valid ones; `kind` says in the message what is named.
 
     Raises:
-        SpecError: With the valid names, nearest first.
+        SpecError: With the valid names, nearest first; of many the first ten.
     """
     names = sorted(valid)
     if name in names:
         return
     nearest = sorted(names, key=lambda other: -difflib.SequenceMatcher(None, name.lower(), other).ratio())
-    raise SpecError(f"unknown {kind} {name!r}; valid, nearest first: {', '.join(nearest)}")
+    raise SpecError(f"unknown {kind} {name!r}; valid, nearest first: {shorten(nearest, 10)}")
 
 
 def is_disk_full(error: BaseException) -> bool:

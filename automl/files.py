@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,7 @@ def load_yaml(path: Path, error: type[AutomlError] = SpecError) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(exc, "problem", None) or getattr(exc, "reason", None) or "not YAML"
         raise error(f"{path}{where}: {problem}") from exc
     except (OSError, UnicodeDecodeError) as exc:
@@ -77,6 +77,28 @@ def load_yaml(path: Path, error: type[AutomlError] = SpecError) -> Any:
         raise error(f"{path}: a value cannot be read: {exc}; put it in quotes if it is text") from exc
     except RecursionError as exc:
         raise error(f"{path}: nested too deeply to be read") from exc
+
+
+def find_line(path: Path, keys: Sequence[str]) -> int | None:
+    """Finds the line of a value in a YAML file that can be read, or of the nearest that holds it; None if none does.
+
+    Args:
+        path: The file.
+        keys: The names that lead to the value; in a list, its number.
+    """
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    line = None
+    for key in keys:
+        entries: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        if isinstance(node, yaml.MappingNode):
+            entries = {str(name.value): (name, value) for name, value in node.value}
+        elif isinstance(node, yaml.SequenceNode):
+            entries = {str(number): (value, value) for number, value in enumerate(node.value)}
+        if key not in entries:
+            break
+        name, node = entries[key]
+        line = name.start_mark.line + 1
+    return line
 
 
 def read_header(path: Path) -> dict[str, str]:

@@ -1,9 +1,10 @@
 """The base of recipes and study specs, and how their mistakes are written."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from automl.errors import suggest_name
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Keys = tuple[str, ...]
+"""Where a value stands: the names that lead to it."""
 
 
 class Part(BaseModel):
@@ -19,42 +22,129 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def describe_errors(exc: ValidationError, source: str, flags: Mapping[tuple[str, ...], str] | None = None) -> str:
-    """Writes pydantic's errors one a line: where, what was given, what would be right.
+def describe_errors(
+    exc: ValidationError,
+    source: str,
+    flags: Mapping[Keys, str] | None = None,
+    *,
+    model: type[BaseModel] | None = None,
+    find_line: Callable[[Keys], int | None] = lambda _: None,
+) -> str:
+    """Writes pydantic's errors one a line: `recipe.yaml line 7: tune.rank: 0 is too small; give 1 to 256`.
 
-    `flags` are the values that came by a flag, by their path: of these, the flag is named in place of the source.
+    Args:
+        exc: The errors.
+        source: What was read, such as a file.
+        flags: The flags of values that came by one, by their path: of these, the flag is named in place of the source.
+        model: What was validated; None: paths are pydantic's own, and of limits only the missed one is known.
+        find_line: Finds the line of a value in the source; None: it has none.
     """
     lines = []
     for item in exc.errors():
-        path = tuple(str(part) for part in item["loc"])
-        flag = next((flag for known, flag in (flags or {}).items() if path[: len(known)] == known), None)
-        where = flag or f"{source}: {'.'.join(path) or '(whole)'}"
-        message = _describe_mistake(item)
-        # the message of a whole part names what is wrong in it: the part itself would be too long to read
-        whole = item["type"] == "value_error" and isinstance(item["input"], dict)
-        complete = item["type"] in _COMPLETE or repr(item["input"]) in message
-        lines.append(f"{where}: {message}" + ("" if whole or complete else f" (got {item['input']!r})"))
+        keys, field = _find_field(model, tuple(str(part) for part in item["loc"]))
+        flag = next((flag for known, flag in (flags or {}).items() if keys[: len(known)] == known), None)
+        line = find_line(keys) if keys else None
+        where = [flag] if flag else [f"{source} line {line}" if line else source, ".".join(keys)]
+        lines.append(": ".join(filter(None, [*where, describe_mistake(item, field)])))
     return "\n".join(lines)
 
 
-_COMPLETE = ("missing", "union_tag_invalid")
-"""Kinds of mistakes whose message holds all there is to say."""
+def describe_mistake(item: "ErrorDetails", field: FieldInfo | None = None) -> str:
+    """Writes one of pydantic's errors in words of ours: what was given, and what would be right.
 
-
-def _describe_mistake(item: "ErrorDetails") -> str:
-    """Writes one of pydantic's messages in words of ours, where its own are about pydantic."""
+    `field` is the field that it is about, which knows all of its limits.
+    """
     context: dict[str, Any] = item.get("ctx") or {}
-    match item["type"]:
+    given, kind = item["input"], item["type"]
+    if kind in _TOO:
+        limits = {type(limit).__name__.lower(): limit for limit in field.metadata} if field else {}
+        known = {name: getattr(limit, name) for name, limit in limits.items() if name in _LIMITS}
+        return f"{given} is {_TOO[kind]}; give {_describe_range(known or context)}"
+    if kind in _MUST:
+        return f"{_MUST[kind]} (got {given!r})"
+    match kind:
         case "extra_forbidden":
             return "there is no such name"
         case "missing":
             return "is missing"
         case "union_tag_not_found":
             return "has no name"
-        case "union_tag_invalid":
-            known = [name.strip("'") for name in context["expected_tags"].split(", ")]
-            return f"there is no {context['tag']!r}; known: {', '.join(known)}{suggest_name(context['tag'], known)}"
+        case "union_tag_invalid" | "literal_error":
+            tags = context.get("expected_tags") or context["expected"].replace(" or ", ", ")
+            names = [name.strip("'") for name in tags.split(", ")]
+            name = context.get("tag", given)
+            return f"there is no {name!r}; known: {', '.join(names)}{suggest_name(str(name), names)}"
         case "string_pattern_mismatch":
-            return f"must be letters, digits and . _ - that begin with a letter or digit ({context['pattern']})"
+            known_pattern = (
+                f"must be letters, digits and . _ - that begin with a letter or digit ({context['pattern']})"
+            )
+            return f"{known_pattern} (got {given!r})"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{message[0].lower()}{message[1:]}"
+    message = f"{message[0].lower()}{message[1:]}"
+    # the message of a whole part names what is wrong in it: the part itself would be too long to read
+    complete = (kind == "value_error" and isinstance(given, dict)) or repr(given) in message
+    return message if complete else f"{message} (got {given!r})"
+
+
+_TOO = {
+    "greater_than": "too small",
+    "greater_than_equal": "too small",
+    "less_than": "too large",
+    "less_than_equal": "too large",
+}
+_LIMITS = ("ge", "gt", "le", "lt")
+_WHOLE, _NUMBER, _MAPPING = "must be a whole number", "must be a number", "must be a mapping of names to values"
+_MUST = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), _WHOLE),
+    **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
+    "finite_number": "must be a finite number",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "path_type": "must be a path",
+    **dict.fromkeys(("tuple_type", "list_type"), "must be a list"),
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), _MAPPING),
+}
+"""What would be right, by the kind of the mistake."""
+
+
+def _describe_range(limits: Mapping[str, Any]) -> str:
+    """Writes the values within limits, by pydantic's names for them: `1 to 256`, `more than 0 and at most 10`."""
+    texts = {
+        name: f"{limits[name]:g}" if isinstance(limits[name], float) else str(limits[name])
+        for name in _LIMITS
+        if name in limits
+    }
+    if texts.keys() == {"ge", "le"}:
+        return f"{texts['ge']} to {texts['le']}"
+    words = {"ge": "{} or more", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
+    return " and ".join(words[name].format(text) for name, text in texts.items())
+
+
+def _find_field(model: type[BaseModel] | None, path: Keys) -> tuple[Keys, FieldInfo | None]:
+    """Finds the field at a path of pydantic's, and the path without the names of branches, which no file has there."""
+    keys, field = [], None
+    models = [model] if model else []
+    for part in path:
+        owner = next((known for known in models if part in known.model_fields), None)
+        if owner is None and any(_name_branch(known) == part for known in models):
+            models = [known for known in models if _name_branch(known) == part]
+            continue
+        keys.append(part)
+        field = owner.model_fields[part] if owner else None
+        models = list(_list_models(field.annotation)) if field else []
+    return tuple(keys), field
+
+
+def _name_branch(model: type[BaseModel]) -> object:
+    """Returns the name of a branch; None for a class that is none."""
+    name = model.model_fields.get("name")
+    return name.default if name else None
+
+
+def _list_models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yields the classes of a field."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _list_models(inner)

@@ -6,6 +6,7 @@ from them (`automl.cli.options`). `json_schema_extra` may name the flag, the pan
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,8 +15,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, PlainSeriali
 from pydantic_core import PydanticCustomError
 
 from automl.errors import SpecError
-from automl.files import load_yaml, shipped
-from automl.schema import Part, describe_errors
+from automl.files import find_line, load_yaml, shipped
+from automl.schema import Keys, Part, describe_errors
 from automl.units import Share, parse_memory, parse_seconds
 
 Metric = Literal["auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "tpr_at_fpr", "eer"]
@@ -190,13 +191,20 @@ class StudySpec(Section):
         values = load_yaml(path) or {}
         if not isinstance(values, dict):
             raise SpecError(f"{path}: a study spec is a mapping, got {type(values).__name__}")
-        return cls.from_mapping(merge(values, overrides or {}), str(path), overrides)
+        merged = merge(values, overrides or {})
+        return cls.from_mapping(merged, str(path), overrides, partial(find_line, path))
 
     @classmethod
     def from_mapping(
-        cls, values: dict[str, Any], source: str = "study spec", flags: dict[str, Any] | None = None
+        cls,
+        values: dict[str, Any],
+        source: str = "study spec",
+        flags: dict[str, Any] | None = None,
+        find_line: Callable[[Keys], int | None] = lambda _: None,
     ) -> "StudySpec":
         """Validates a nested mapping; of a value that is in `flags`, nested alike, an error names its flag.
+
+        `find_line` finds the line of other values in the source.
 
         Raises:
             SpecError: With every mistake, one a line.
@@ -204,7 +212,8 @@ class StudySpec(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as exc:
-            raise SpecError(describe_errors(exc, source, _name_flags(flags or {}))) from exc
+            named = _name_flags(flags or {})
+            raise SpecError(describe_errors(exc, source, named, model=cls, find_line=find_line)) from exc
 
     def to_yaml(self) -> str:
         """Writes the spec as YAML that `load` reads back to an equal spec."""

@@ -21,6 +21,33 @@ def test_a_misspelt_name_is_answered_with_the_nearest_or_nothing():
         errors.check_name("board", "scetch", ["a", "sketch"])
 
 
+def test_the_nearest_of_many_valid_names_are_shown_and_the_others_counted():
+    with pytest.raises(errors.SpecError, match=r"nearest first: name19, .* and 10 more$"):
+        errors.check_name("name", "name19x", [f"name{number}" for number in range(20)])
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("resnett50", ["resnet50", "resnet50d"]),
+        ("Convnext_Tinyy*", ["convnext_tiny", "convnextv2_tiny"]),
+        ("vgg_huge", ["vgg16"]),  # and no davit_huge
+        ("efficientnetb0", ["efficientnet_b0"]),
+        ("convnxt", ["convnext_tiny", "convnextv2_tiny"]),
+        ("xresnet5o", ["resnet50", "resnet50d"]),
+        ("resnet", ["resnet50", "resnet50d"]),
+        ("dinov4", []),  # and no inception_v4
+        ("squeezenet", []),  # and no seresnet50
+        ("nonsense_9000", []),
+        ("", []),
+    ],
+)
+def test_near_names_are_of_the_same_family_or_nearly_the_same(name, near):
+    valid = ["resnet50", "resnet50d", "seresnet50", "convnext_tiny", "convnextv2_tiny", "vgg16", "davit_huge"]
+    valid += ["efficientnet_b0", "inception_v4", "semnasnet_100"]
+    assert errors.find_near_names(name, valid) == near
+
+
 def test_a_long_list_is_shortened_and_counted():
     assert errors.shorten(["a", "b"]) == "a, b"
     assert errors.shorten(list("abcdefg")) == "a, b, c, d, e and 2 more"

@@ -10,6 +10,7 @@ from automl.errors import AutomlError, RecipeError, SpecError, is_disk_full
 from automl.files import (
     cache_dir,
     explain_write_errors,
+    find_line,
     load_yaml,
     read_header,
     shipped,
@@ -66,7 +67,7 @@ def test_broken_yaml_is_located(tmp_path, content, where):
     path = written(tmp_path, content)
     with pytest.raises(RecipeError) as caught:
         load_yaml(path, RecipeError)
-    assert f"{path}, {where}: " in str(caught.value)
+    assert f"{path} {where}: " in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -161,3 +162,21 @@ def test_a_file_that_cannot_be_written_is_one_line_with_the_flag(tmp_path, full)
     assert str(caught.value).startswith(f"cannot write {tmp_path}: {cause.strerror}; ")
     assert ("the disk is full; " in str(caught.value)) == full == is_disk_full(cause)
     assert str(caught.value).endswith("choose another --runs")
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (("a",), 2),
+        (("tune", "rank"), 5),
+        (("tune", "alpha"), 3),
+        (("restarts", "1"), 8),
+        (("restarts", "7"), 6),
+        (("flow", "x"), 9),
+        (("nothing",), None),
+        ((), None),
+    ],
+)
+def test_the_line_of_a_value_or_of_what_holds_it(tmp_path, keys, line):
+    text = "# a comment\na: 1\ntune:\n  name: lora\n  rank: 0\nrestarts:\n- 0.5\n- 0.4\nflow: {x: 1}\n"
+    assert find_line(written(tmp_path, text), keys) == line

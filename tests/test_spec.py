@@ -125,8 +125,19 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
 def test_broken_yaml_is_located(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("budget: {trials: 7\nseed: 3\n")
-    with pytest.raises(SpecError, match=r"study\.yaml, line 2, column"):
+    with pytest.raises(SpecError, match=r"study\.yaml line 2, column"):
         StudySpec.load(str(path))
+
+
+def test_a_mistake_of_a_file_has_its_line_and_one_of_a_flag_the_flag(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("seed: 3\nbudget:\n  trials: 0\npool: {size: 0}\n")
+    with pytest.raises(SpecError) as caught:
+        StudySpec.load(str(path), {"pool": {"size": -1}})
+    assert str(caught.value).splitlines() == [
+        f"{path} line 3: budget.trials: 0 is too small; give 1 or more",
+        "--pool-size: -1 is too small; give 1 or more",
+    ]
 
 
 def test_every_metric_can_be_asked_for():

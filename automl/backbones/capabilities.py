@@ -23,6 +23,7 @@ from automl.errors import RecipeError
 from automl.files import CacheEntry
 from automl.processes import map_in_processes
 from automl.recipe import Recipe
+from automl.recipe.tuning import TuneLora
 from automl.reporter import Progress
 
 
@@ -87,6 +88,22 @@ def without_unsupported(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
         without.append(f"numerics.grad_checkpointing ({recipe.backbone} has none)")
         recipe = recipe.with_numerics(grad_checkpointing=False)
     return recipe, tuple(without)
+
+
+def correct_targets(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+    """Writes into a recipe which layers LoRA changes: without attention in the backbone, all of them.
+
+    Returns the recipe, and what was taken out, in words, as `without_unsupported`.
+    """
+    if not isinstance(recipe.tune, TuneLora) or recipe.tune.targets == "all":
+        return recipe, ()
+    from automl.backbones.tuning import has_attention
+
+    if has_attention(recipe.backbone):
+        return recipe, ()
+    tune = recipe.tune.model_copy(update={"targets": "all"})
+    why = f"tune.targets attention ({recipe.backbone} has none: LoRA changes all layers)"
+    return recipe.model_copy(update={"tune": tune}), (why,)
 
 
 def examine_backbones(

@@ -1,13 +1,12 @@
 """Chooses backbones of the shipped tables by wildcards, size, family and licence, and explains why nothing is left."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from automl.backbones.encoders import load_encoders
 from automl.backbones.table import load_table
-from automl.errors import PoolError, SpecError, check_name
+from automl.errors import PoolError, SpecError, check_name, find_near_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,6 +113,12 @@ def find_backbones(names: Iterable[str]) -> list[str]:
     return list(backbones)
 
 
+def suggest_backbones(name: str, models: Iterable[str]) -> str:
+    """Writes `; near: x, y` for a name or wildcard that matches no backbone, or nothing where none is near."""
+    near = find_near_names(name, sorted({model.partition(".")[0] for model in models}))
+    return f"; near: {', '.join(near)}" if near else ""
+
+
 def _matches_name(model: str, patterns: tuple[str, ...]) -> bool:
     architecture = model.partition(".")[0]
     return any(fnmatchcase(model, pattern) or fnmatchcase(architecture, pattern) for pattern in patterns)
@@ -125,9 +130,7 @@ def _suggest_value(rows: "pd.DataFrame", label: str) -> str:
     if rows.empty:
         return ""
     if option == "names":
-        architectures = sorted({model.partition(".")[0] for model in rows["model"]})
-        near = difflib.get_close_matches(value.replace("*", ""), architectures, n=3, cutoff=0.4)
-        return f"; near: {', '.join(near)}" if near else "; wildcards are like 'convnext*' or '*.fb_in22k*'"
+        return suggest_backbones(value, rows["model"]) or "; wildcards are like 'convnext*' or '*.fb_in22k*'"
     if option == "--max-params":
         return f"; the smallest has {rows['params_m'].min():g} million parameters"
     if option == "--gpu-mem" and "gpu_gb" in rows and rows["gpu_gb"].notna().any():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from automl.errors import RecipeError, first_line, suggest_name
+from automl.errors import RecipeError, find_near_names, first_line
 
 INITIALISERS = frozenset(
     getattr(torch.ops.aten, name).default for name in ("normal_", "uniform_", "erfinv_", "clamp_", "clamp_min_")
@@ -80,8 +80,9 @@ def check_backbone(backbone: str) -> None:
     architecture = split_model_name_tag(backbone)[0]
     if is_model(architecture):
         return
-    hint = suggest_name(architecture, timm.list_models()) or "; `automl backbones` lists those it has"
-    raise RecipeError(f"timm has no backbone {backbone!r}{hint}")
+    near = " or ".join(map(repr, find_near_names(architecture, timm.list_models())))
+    hint = f"did you mean {near}?" if near else "`automl backbones` lists those it has"
+    raise RecipeError(f"timm has no backbone {backbone!r}; {hint}")
 
 
 def find_native_size(backbone: str) -> int:

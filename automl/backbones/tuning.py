@@ -7,6 +7,7 @@ there the change would have no effect, in silence. For the same reason it also w
 
 import math
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.nn.utils import parametrize
 
 from automl.backbones.headed import HeadedBackbone
 from automl.backbones.heads import head_modules
+from automl.backbones.timm_model import build_on_meta
 from automl.errors import RecipeError
 from automl.recipe.choices import find_entry
 from automl.recipe.recipe import Recipe
@@ -101,12 +103,20 @@ def list_changeable(model: nn.Module, targets: str, without: Iterable[int] = ())
         and getattr(module, "groups", 1) == 1
         and id(module.weight) not in excluded
     }
-    of_attention = [
-        module
-        for name, module in layers.items()
-        if isinstance(module, nn.Linear) and any(part in name for part in _ATTENTION)
-    ]
-    return [*of_attention] if targets == "attention" and of_attention else list(layers.values())
+    of_attention: list[nn.Module] = [module for name, module in layers.items() if _is_of_attention(name, module)]
+    return of_attention if targets == "attention" and of_attention else list(layers.values())
+
+
+@cache
+def has_attention(backbone: str) -> bool:
+    """Returns whether a backbone has layers of attention for LoRA to change; a second at most, without its weights."""
+    model, _ = build_on_meta(backbone, {})
+    return any(_is_of_attention(name, module) for name, module in model.named_modules())
+
+
+def _is_of_attention(name: str, module: nn.Module) -> bool:
+    """Returns whether a module is a linear layer of attention, by its name."""
+    return isinstance(module, nn.Linear) and any(part in name for part in _ATTENTION)
 
 
 def _change_low_rank(tune: TuneLora, model: nn.Module, trained: set[int]) -> list[nn.Parameter]:

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,6 +54,8 @@ def _describe_program(
 
 
 _INTERRUPTED = 130
+_UsageError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
+"""What Typer raises for a flag that does not exist, or a value that it cannot read."""
 
 
 def run(words: Sequence[str] | None = None) -> None:
@@ -67,6 +69,8 @@ def run(words: Sequence[str] | None = None) -> None:
         sys.exit(_run_app(words))
     except AutomlError as exc:
         message = str(exc)
+    except _UsageError as exc:
+        message = _describe_usage_error(exc)
     except BrokenPipeError:
         # `automl backbones | head`: the reader has seen enough. Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,13 +90,26 @@ def _run_app(words: Sequence[str] | None) -> int | str | None:
         BrokenPipeError: If nobody reads the output any more: Typer and rich make an exit code of it.
     """
     try:
-        app(words)
+        code = app(words, prog_name="automl", standalone_mode=False)
     except (KeyboardInterrupt, SystemExit) as exc:
         code = _INTERRUPTED if isinstance(exc, KeyboardInterrupt) else exc.code
-        if code == _INTERRUPTED:
-            print("stopped", file=sys.stderr)  # Typer makes an exit code of Ctrl-C, and prints nothing
         if isinstance(exc.__context__, BrokenPipeError):
             raise exc.__context__ from None
-        sys.stdout.flush()
-        return code
-    return 0
+    if code == _INTERRUPTED:
+        print("stopped", file=sys.stderr)  # Typer makes an exit code of Ctrl-C, and prints nothing
+    sys.stdout.flush()
+    return code if isinstance(code, int | str) else 0
+
+
+def _describe_usage_error(exc: Any) -> str:
+    """Writes in one line what is wrong with the words of a command, and where the right ones stand."""
+    from pydantic import ValidationError
+
+    from automl.schema import describe_mistake
+
+    message, cause = exc.format_message(), exc.__cause__
+    if isinstance(cause, ValidationError):  # Typer's own text is pydantic's
+        flag = message.partition(": ")[0].removeprefix("Invalid value for ").strip("'")
+        return f"{flag}: {describe_mistake(cause.errors()[0])}"
+    command = exc.ctx.command_path if exc.ctx else "automl"
+    return f"{message[:1].lower()}{message[1:].rstrip('.')}; {command} --help lists what there is"

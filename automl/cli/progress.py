@@ -123,19 +123,22 @@ class SearchProgress:
 def read_progress(result: SearchResult, deadline: float | None, stopping: bool) -> StudyProgress:
     """Reads what is happening in a study from its storage and from what its workers write."""
     study = result.study
+    maximize = study.direction.name == "MAXIMIZE"
+    rows = trial_rows(study.get_trials(deepcopy=False), maximize)
+    ended = {row.number for row in rows if row.state != "running"}
     running, activities = {}, list[str]()
     for path in (result.folder.path / "workers").glob("*.json"):
         try:
             worker = json.loads(path.read_text(encoding="utf-8"))
             running[int(worker["trial"])] = float(worker["epoch"])
-            activities += [f"trial {worker['trial']} {worker['doing']}"] if "doing" in worker else []
+            if "doing" in worker and worker["trial"] not in ended:
+                activities.append(f"trial {worker['trial']} {worker['doing']}")
         except (OSError, ValueError, KeyError):
             continue  # the worker has just ended
-    maximize = study.direction.name == "MAXIMIZE"
     return StudyProgress(
         metric=result.metric,
         maximize=maximize,
-        rows=trial_rows(study.get_trials(deepcopy=False), maximize),
+        rows=rows,
         running=running,
         trials=result.trials_wanted,
         seconds_left=None if deadline is None else deadline - time.time(),

@@ -64,6 +64,7 @@ def fit_on_features(
     device: str,
     *,
     on_evaluation: Callable[[Evaluation], None] = lambda _: None,
+    on_step: Callable[[int, int], None] = lambda _step, _total: None,
     progress: Progress = lambda _done, _total: None,
     shared: bool = False,
 ) -> Fit | None:
@@ -75,6 +76,7 @@ def fit_on_features(
         weights: Where the pretrained weights are.
         device: Where features are computed; the head is trained on the CPU.
         on_evaluation: Called after each eighth of the run. What it raises ends the run (a pruned trial).
+        on_step: Called after each optimizer step of the head with (steps done, steps in all).
         progress: Called while features are computed, with (images done, images in all); what it raises ends that, and
             what was computed is kept.
         shared: Compute the features of both splits as one, for trials that are split in another way.
@@ -108,7 +110,7 @@ def fit_on_features(
     if not isinstance(network, LayersClassifier):
         columns = next(layer.columns for layer in train.layers if layer.name == PRE_LOGITS)
     run = _HeadRun(recipe, data, network, head, train, validation, columns)
-    probabilities = run.train(on_evaluation)
+    probabilities = run.train(on_evaluation, on_step)
     images, _ = next(iter(data.evaluation_batches(recipe, preprocessing, "validation", _CHECKED)))
     own = run.predict_images()[: len(images)]  # before the network goes to its device, and its head with it
     whole = Predictor(network, preprocessing, recipe.numerics, device).predict_batch(images).numpy()
@@ -145,7 +147,9 @@ class _HeadRun:
             self.average = ModelEmaV3(head, decay=recipe.ema_decay, use_warmup=True)
         self.history: list[Evaluation] = []
 
-    def train(self, on_evaluation: Callable[[Evaluation], None]) -> NDArray[np.float64]:
+    def train(
+        self, on_evaluation: Callable[[Evaluation], None], on_step: Callable[[int, int], None]
+    ) -> NDArray[np.float64]:
         """Trains to the end; returns the probabilities of the validation split (N, classes)."""
         recipe, total = self.recipe, total_steps(self.recipe, self.data)
         batch_size, per_epoch = self.data.batch_size(recipe), self.data.steps_per_epoch(recipe)
@@ -163,6 +167,7 @@ class _HeadRun:
             losses += self._step(chosen, epoch, lr_factor(recipe.schedule, step, total, recipe.restarts))
             counted += 1
             train_seconds += time.perf_counter() - started
+            on_step(step + 1, total)
             if (eighth := eighths.get(step + 1)) is None:
                 continue
             if not math.isfinite(float(losses)):

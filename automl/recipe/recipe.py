@@ -1,5 +1,6 @@
 """The recipe as a whole."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -8,16 +9,19 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from automl.errors import RecipeError
-from automl.files import load_yaml, write_text
+from automl.files import find_line, load_yaml, write_text
 from automl.recipe.augmentation import Augmentation
 from automl.recipe.learning import AdamW, CrossEntropy, Loss, Mixing, NoMixing, OneCycle, Optimizer, Schedule
-from automl.recipe.tuning import AttentionHead, Head, LayersHead, LinearHead, Pooling, Tune, TuneAll
-from automl.schema import Part, describe_errors
+from automl.recipe.tuning import Head, LinearHead, Pooling, Tune, TuneAll
+from automl.schema import Keys, Part, describe_errors
 from automl.views.aggregate import Aggregate, Mean
 from automl.views.base import WholeImage
 from automl.views.registry import View
 
-_MEDIA = dict.fromkeys(("time_mask", "frequency_mask", "time_shift", "noise", "gain"), "sound") | {"codec": "video"}
+AUGMENTED_MEDIA = {
+    **dict.fromkeys(("time_mask", "frequency_mask", "time_shift", "noise", "gain"), "sound"),
+    "codec": "video",
+}
 """The media of whose views an augmentation is."""
 
 
@@ -97,7 +101,7 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _check_augmentation_fits_view(self) -> Self:
         """Refuses augmentations that the view's images cannot have."""
-        for name, media in _MEDIA.items():
+        for name, media in AUGMENTED_MEDIA.items():
             if self.view.media != media and getattr(self.augmentation, name):
                 raise ValueError(f"augmentation.{name} is for views of {media}, and the view is {self.view.name}")
         return self
@@ -105,13 +109,18 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _check_head_pools(self) -> Self:
         """Refuses a pooling that a head with its own would pass over."""
-        if isinstance(self.head, AttentionHead | LayersHead) and self.pooling != "default":
+        if self.head.pools and self.pooling != "default":
             raise ValueError(f"head {self.head.name} pools by itself: pooling must be default, got {self.pooling}")
         return self
 
     @classmethod
-    def from_mapping(cls, values: dict[str, Any], source: str = "recipe") -> "Recipe":
-        """Validates a nested mapping; an error calls it `source` (a file, a trial).
+    def from_mapping(
+        cls,
+        values: dict[str, Any],
+        source: str = "recipe",
+        find_line: Callable[[Keys], int | None] = lambda _: None,
+    ) -> "Recipe":
+        """Validates a nested mapping; an error calls it `source` (a file, a trial), where `find_line` finds values.
 
         Raises:
             RecipeError: With every mistake, one a line.
@@ -119,7 +128,7 @@ class Recipe(Part):
         try:
             return cls.model_validate(values)
         except ValidationError as exc:
-            raise RecipeError(describe_errors(exc, source)) from exc
+            raise RecipeError(describe_errors(exc, source, model=cls, find_line=find_line)) from exc
 
     @classmethod
     def load(cls, path: Path) -> "Recipe":
@@ -128,17 +137,18 @@ class Recipe(Part):
         Raises:
             RecipeError: If the file cannot be read or has a mistake.
         """
-        values = load_yaml(path, RecipeError)
+        values, above = load_yaml(path, RecipeError), tuple[str, ...]()
         if isinstance(values, dict) and "recipe" in values:  # beside it: what the input and the outputs are
-            values = values["recipe"]
+            values, above = values["recipe"], ("recipe",)
         if not isinstance(values, dict):
             raise RecipeError(f"{path}: a recipe is a mapping of names to values, got {type(values).__name__}")
-        return cls.from_mapping(values, str(path))
+        return cls.from_mapping(values, str(path), lambda keys: find_line(path, (*above, *keys)))
 
     def describe_trained(self) -> str:
         """Describes how much of the network is trained, and its head: `lora 16, l2`; "" for all with its own head."""
         tune, head = self.tune, self.head
-        size = {"lora": getattr(tune, "rank", ""), "last": getattr(tune, "blocks", "")}.get(tune.name, "")
+        size = str(getattr(tune, "rank", getattr(tune, "blocks", "")))
+        size += " on all layers" if getattr(tune, "targets", "") == "all" else ""
         parts = [f"{tune.name} {size}".strip() if tune.name != "all" or head.name != "linear" else ""]
         parts += [head.name if head.name != "linear" else "", self.pooling if self.pooling != "default" else ""]
         return ", ".join(filter(None, parts))

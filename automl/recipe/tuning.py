@@ -1,6 +1,6 @@
 """How much of a network is trained, and what turns its features into logits."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,7 +35,7 @@ class TuneLora(Part):
     """The change is scaled by alpha / rank."""
     targets: Literal["attention", "all"] = "attention"
     """Which layers change: the linear layers of attention, or every linear layer and dense convolution; of a backbone
-    without attention every one in either case."""
+    without attention every one in either case, and searches and trainings then write `all`."""
 
 
 class TuneLast(Part):
@@ -45,19 +45,26 @@ class TuneLast(Part):
     blocks: Annotated[int, Field(ge=1)] = 1
 
 
-class LinearHead(Part):
+class HeadPart(Part):
+    """A head."""
+
+    pools: ClassVar[bool] = False
+    """Whether it pools by itself, so that there is nothing for `pooling` to choose."""
+
+
+class LinearHead(HeadPart):
     """The backbone's own classifier, new for the classes."""
 
     name: Literal["linear"] = "linear"
 
 
-class CosineHead(Part):
+class CosineHead(HeadPart):
     """A linear layer on features of length 1, times a learned scale (GenD, arXiv:2508.06248)."""
 
     name: Literal["l2"] = "l2"
 
 
-class MlpHead(Part):
+class MlpHead(HeadPart):
     """A hidden layer with GELU, then a linear one."""
 
     name: Literal["mlp"] = "mlp"
@@ -65,20 +72,22 @@ class MlpHead(Part):
     dropout: BelowOne = 0
 
 
-class AttentionHead(Part):
+class AttentionHead(HeadPart):
     """A learned query that looks at all patches, then a linear layer (Lee et al. 2019, arXiv:1810.00825)."""
 
+    pools: ClassVar[bool] = True
     name: Literal["attention"] = "attention"
     heads: Annotated[int, Field(ge=1, le=64)] = 8
     """Of the attention; the nearest smaller number that divides the features is taken."""
 
 
-class LayersHead(Part):
+class LayersHead(HeadPart):
     """A linear layer on the pooled features of up to six layers, class token, mean and deviation of each.
 
     All layers' features beat the last (Head2Toe, arXiv:2201.03529; RINE, arXiv:2402.19091).
     """
 
+    pools: ClassVar[bool] = True
     name: Literal["layers"] = "layers"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from automl.backbones.capabilities import check_image_size, without_unsupported
+from automl.backbones.capabilities import check_image_size, correct_targets, without_unsupported
 from automl.backbones.weights import Weights, find_weights, hub_reachable
 from automl.data.dataset import Dataset, train_on
 from automl.data.drop_copies import open_samples
@@ -184,7 +184,7 @@ def load_recipe(path: Path) -> Recipe:
     """Reads a recipe; names what a file is that is none."""
     values = load_yaml(path, RecipeError)
     if isinstance(values, dict) and isinstance(values.get("backbone"), str):
-        return Recipe.from_mapping(values, str(path))
+        return Recipe.load(path)
     kind = "no recipe"
     if isinstance(values, dict):
         if "backbone" in values or "known_good" in values:
@@ -239,9 +239,10 @@ def _complete_plan(
     """Adds the weights, what the backbone does not support, and what a study knows of device and memory."""
     check_image_size(plan.recipe)
     recipe, unsupported = without_unsupported(plan.recipe)
+    recipe, foreign = correct_targets(recipe)
     entry = setup.pool.find_entry(recipe.backbone) if setup is not None else None
     weights, decode_size = _find_weights(recipe, weights_dir, entry), choose_decode_size(recipe, setup)
-    plan = replace(plan, recipe=recipe, unsupported=unsupported, weights=weights, decode_size=decode_size)
+    plan = replace(plan, recipe=recipe, unsupported=(*unsupported, *foreign), weights=weights, decode_size=decode_size)
     if folder is None or setup is None:
         return plan
     # The kinds of device that the study's workers trained on stand in the names of their logs.

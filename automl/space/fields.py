@@ -8,6 +8,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from automl.errors import suggest_name
 from automl.recipe import Recipe
+from automl.schema import describe_mistake
 
 STUDY_FIELDS = frozenset({"pretrained", "seed", "numerics", "restarts"})
 """Recipe fields that the study decides (flags, timing, continued trials), not the space."""
@@ -48,8 +49,7 @@ def check_value(model: Model, key: str, value: object) -> str | None:
     try:
         _make_adapter(model, key).validate_python(value, strict=True)
     except ValidationError as exc:
-        message = exc.errors()[0]["msg"]
-        return f"{message[0].lower()}{message[1:]} (got {value!r})"
+        return describe_mistake(exc.errors()[0], model.model_fields[key])
     return None
 
 

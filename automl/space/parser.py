@@ -48,6 +48,7 @@ class Parser:
     def __init__(self, text: str, source: str) -> None:
         self.source = source
         self.errors: list[str] = []
+        self._lines: dict[str, int] = {}
         self._loader = yaml.SafeLoader(text)
         self._lifted = False
         """Whether what is read is lifted itself: what is below lifts no more."""
@@ -85,6 +86,12 @@ class Parser:
                 self._add_error(item, f"known_good[{i}]", f"must be a partial recipe, got {value!r}")
         return recipes
 
+    def find_line(self, name: str) -> int:
+        """Finds the line of a name as Optuna has it, or of the nearest that holds it and stands in the file."""
+        while name and name not in self._lines:
+            name = name.rpartition(".")[0]
+        return self._lines.get(name, 1)
+
     # --- the tree ---
 
     def _read_part(
@@ -95,6 +102,7 @@ class Parser:
         lifted: dict[str, Node] = {}
         for key, (key_node, node) in entries.items():
             where = f"{path}.{key}" if path else key
+            self._lines[where] = key_node.start_mark.line + 1
             if key in list_field_names(model):
                 own[key] = self._read_field(node, model, key, where)
             elif lifts and key in LIFTABLE:
@@ -159,6 +167,7 @@ class Parser:
             chosen = {name: {} for name in names if name}
         else:
             for name, (key_node, child) in self._read_pairs(node, path).items():
+                self._lines[f"{path}.{name}"] = key_node.start_mark.line + 1
                 if name in models:
                     chosen[name] = self._read_pairs(child, f"{path}.{name}")
                 else:
@@ -331,7 +340,7 @@ class Parser:
         return Constant(0)
 
     def _add_error(self, node: yaml.Node, path: str, message: str) -> None:
-        self.errors.append(f"{self.source}:{node.start_mark.line + 1}: {path or '(top)'}: {message}")
+        self.errors.append(f"{self.source} line {node.start_mark.line + 1}: {path or '(top)'}: {message}")
 
 
 def _make_default(model: Model, key: str) -> Node:

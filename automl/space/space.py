@@ -12,6 +12,7 @@ import yaml
 from automl.errors import SpaceError
 from automl.files import shipped
 from automl.recipe import Recipe
+from automl.space.conflicts import find_conflicts
 from automl.space.fields import list_known
 from automl.space.inverse import invert
 from automl.space.nodes import (
@@ -231,8 +232,10 @@ def load_space(name_or_path: str) -> Space:
     return parse_space(text, str(path))
 
 
-def parse_space(text: str, source: str = "space") -> Space:
+def parse_space(text: str, source: str = "space", *, may_conflict: bool = False) -> Space:
     """Reads a search space from YAML text; messages call it `source`.
+
+    `may_conflict`: what draws recipes that are invalid is accepted, as in studies that began before this was looked at.
 
     Raises:
         SpaceError: With every mistake in it.
@@ -243,12 +246,14 @@ def parse_space(text: str, source: str = "space") -> Space:
         good = [] if parser.errors else parser.read_known_good()
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark else ""
+        where = f" line {mark.line + 1}" if mark else ""
         raise SpaceError(f"{source}{where}: {getattr(exc, 'problem', None) or exc}") from exc
     except RecursionError as exc:
         raise SpaceError(f"{source}: nested too deeply for a search space") from exc
-    mistakes = ((line, error) for line, item in good for error in _find_mistakes(root, item))
-    errors = parser.errors + [f"{source}:{line}: {error}" for line, error in mistakes]
+    mistakes = [(line, error) for line, item in good for error in _find_mistakes(root, item)]
+    if not parser.errors and not may_conflict:
+        mistakes += [(parser.find_line(name), f"{name}: {error}") for name, error in find_conflicts(root)]
+    errors = parser.errors + [f"{source} line {line}: {error}" for line, error in mistakes]
     if errors:
         raise SpaceError("\n".join(errors))
     known_good = sorted((item for _, item in good), key=lambda item: TIERS.index(item["tier"]))

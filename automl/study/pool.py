@@ -19,8 +19,9 @@ from automl.backbones.capabilities import find_capabilities
 from automl.backbones.capability_table import Capabilities
 from automl.backbones.encoders import load_encoders
 from automl.backbones.ranking import rank_at_size
-from automl.backbones.selection import find_unmatched, select_rows
+from automl.backbones.selection import find_unmatched, select_rows, suggest_backbones
 from automl.backbones.table import load_table
+from automl.backbones.tuning import has_attention
 from automl.backbones.weights import Weights, find_weights, hub_reachable
 from automl.devices import give_freed_memory_back, is_gpu, keep_freed_memory
 from automl.errors import MemoryBudgetError, PoolError, RecipeError, WeightsError, shorten
@@ -393,7 +394,8 @@ def build_pool(
         give_freed_memory_back()  # for the worker; this process trains no more
     if not entries:
         raise PoolError(chooser.explain_empty())
-    return Pool(tuple(entries), (*notes, *more_notes, *_explain_encoders(entries), *chooser.list_excluded()))
+    explained = (*_explain_encoders(entries), *_explain_lora(entries, limits))
+    return Pool(tuple(entries), (*notes, *more_notes, *explained, *chooser.list_excluded()))
 
 
 def _select_rows(spec: StudySpec, image_size: int) -> tuple[list[dict[str, Any]], list[str]]:
@@ -421,10 +423,14 @@ def _select_rows(spec: StudySpec, image_size: int) -> tuple[list[dict[str, Any]]
         rows += order_unranked(unranked, image_size)  # type: ignore[arg-type]
     kind = "encoder" if rules.encoders == "only" else "backbone of the leaderboard"
     unknown = {"none": of_board, "only": of_encoders, "auto": [name for name in of_board if name in of_encoders]}
-    notes = [f"no {kind} matches {name}" for name in unknown[rules.encoders]]
+    tables = {"none": [ranked], "only": [encoders], "auto": [ranked, encoders]}[rules.encoders]
+    models = [model for table in tables for model in table["model"]]
+    near = {name: suggest_backbones(name, models) for name in unknown[rules.encoders]}
+    notes = [f"no {kind} matches {name}{hint}" for name, hint in near.items()]
     if not rows:
         unmatched = of_board if rules.encoders == "only" else of_encoders
-        raise PoolError(_explain_no_rows(rules, kind, known_elsewhere=len(unmatched) < len(rules.names)))
+        text = _explain_no_rows(rules, kind, known_elsewhere=len(unmatched) < len(rules.names))
+        raise PoolError(text + (near.get(rules.names[0], "") if len(rules.names) == 1 else ""))
     return rows, notes
 
 
@@ -478,6 +484,17 @@ def _explain_encoders(entries: list[PoolEntry]) -> list[str]:
         return []
     behind = "behind the ranked ones, " if len(names) < len(entries) else ""
     return [f"no board ranks encoders; {behind}the cheapest to train first: {shorten(names, _SHOWN)}"]
+
+
+def _explain_lora(entries: list[PoolEntry], limits: PoolLimits) -> list[str]:
+    """Explains for which backbones of a pool `targets: attention` means all layers."""
+    lora = [entry.backbone for entry in entries if "lora" in (entry.tunes or limits.tunes)]
+    without = [name for name in lora if not has_attention(name)]
+    if not without:
+        return []
+    return [
+        f"LoRA changes all layers, whatever tune.lora.targets is, of {shorten(without, _SHOWN)}: no attention there"
+    ]
 
 
 def _find_candidates(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Candidate], list[str]]:

@@ -417,4 +417,6 @@ def read_record(path: Path, kind: type[Record], remedy: str) -> Record | None:
     except OSError as exc:
         raise StudyError(f"cannot read {path}: {exc.strerror}") from exc
     except ValidationError as exc:
-        raise StudyError(f"{describe_errors(exc, str(path))}\nit is damaged: delete it and {remedy}") from exc
+        raise StudyError(
+            f"{describe_errors(exc, str(path), model=kind)}\nit is damaged: delete it and {remedy}"
+        ) from exc

@@ -193,7 +193,8 @@ def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
     dataset = Dataset(**(values | tuples | {"root": Path(values["root"]), "samples": samples}))
     if digest_samples(dataset) != record.samples:
         raise StudyError(f"{folder.samples} was changed since the study began; restore it or start a new study")
-    space, spec = parse_space(record.space, "the study's search space"), read_spec(study)
+    space = parse_space(record.space, "the study's search space", may_conflict=True)
+    spec = read_spec(study)
     return StudySetup(
         dataset=dataset,
         space=_enter_face_model(space, spec.data.face_model),

@@ -15,6 +15,7 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from automl.backbones.capabilities import correct_targets
 from automl.data.loader import ImageData
 from automl.devices import DeviceLost, DeviceProcess
 from automl.errors import AutomlError, DataError, MemoryBudgetError, first_line
@@ -140,7 +141,7 @@ class Objective:
         entry = pool.entry_of(values["backbone"])
         write_trial_record(trial, backbone=entry.backbone, host=socket.gethostname())
         given = {"backbone": entry.backbone, "pretrained": entry.weights is not None, "seed": self.spec.seed}
-        recipe = Recipe.from_mapping(values | given, f"trial {trial.number}")
+        recipe, _ = correct_targets(Recipe.from_mapping(values | given, f"trial {trial.number}"))
         write_trial_record(trial, view=recipe.view.name)
         data = self._open_data(trial, recipe)
         entry = self._time_steps(entry, recipe, data.classes)
@@ -243,11 +244,8 @@ class Objective:
         try:
             if weights is not None and trains_on_features(recipe):
                 report = partial(self._report_doing, trial, "features, {} of {} images")
-                how: dict[str, Any] = {
-                    "on_evaluation": callbacks.on_evaluation,
-                    "progress": report,
-                    "shared": redrawn,
-                }
+                how: dict[str, Any] = {"on_evaluation": callbacks.on_evaluation, "on_step": callbacks.on_step}
+                how |= {"progress": report, "shared": redrawn}
                 if (result := fit_on_features(recipe, data, weights, self.device, **how)) is not None:
                     return result
             return fit(

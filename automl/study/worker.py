@@ -243,13 +243,13 @@ def _check_failures(study: optuna.Study) -> None:
 
 
 class _ProgressFile:
-    """Writes what the worker does to a file, at most once a second."""
+    """Writes what the worker does to a file, at most once a second, and at once where it begins to train."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._last = path, 0.0
+        self._path, self._last, self._trains = path, 0.0, False
 
     def __call__(self, progress: dict[str, Any]) -> None:
-        now = time.monotonic()
-        if now - self._last >= 1:
-            self._last = now
+        now, trains = time.monotonic(), "doing" not in progress
+        if now - self._last >= 1 or (trains and not self._trains):
+            self._last, self._trains = now, trains
             write_text(self._path, json.dumps(progress))

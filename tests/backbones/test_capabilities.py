@@ -6,6 +6,7 @@ import torch
 
 from automl.backbones.capabilities import (
     check_image_size,
+    correct_targets,
     examine_backbones,
     find_capabilities,
     without_unsupported,
@@ -13,6 +14,8 @@ from automl.backbones.capabilities import (
 from automl.backbones.capability_table import SIZES, Capabilities, load_capabilities, shipped_capabilities
 from automl.backbones.examine import examine_backbone
 from automl.backbones.table import load_table
+from automl.backbones.tuning import name_changed
+from automl.backbones.weights import make_model
 from automl.errors import RecipeError, SpecError
 from automl.files import cache_dir
 from automl.recipe import Recipe
@@ -123,6 +126,31 @@ def test_what_a_backbone_lacks_is_taken_out_of_a_recipe():
     )
     kept = Recipe(backbone="resnet18", drop_path=0.2)
     assert without_unsupported(kept) == (kept, ())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "tune", "targets"),
+    [
+        ("test_resnet", "lora", "all"),
+        ("test_vit", "lora", "attention"),
+        ("test_vit", {"name": "lora", "targets": "all"}, "all"),
+    ],
+)
+def test_a_recipe_says_which_layers_lora_changes(backbone, tune, targets):
+    recipe = Recipe.from_mapping({"backbone": backbone, "tune": tune, "image_size": 32})
+    corrected, without = correct_targets(recipe)
+    assert corrected.tune.targets == targets
+    assert corrected.describe_trained() == ("lora 16 on all layers" if targets == "all" else "lora 16")
+    why = "tune.targets attention (test_resnet has none: LoRA changes all layers)"
+    assert without == ((why,) if backbone == "test_resnet" else ())
+    assert correct_targets(corrected) == (corrected, ())
+    layers = [sorted(name_changed(make_model(one, 2))) for one in (recipe, corrected)]
+    assert layers[0] == layers[1]
+
+
+def test_what_is_not_lora_has_no_targets_to_correct():
+    recipe = Recipe.from_mapping({"backbone": "no such", "tune": "norms"})
+    assert correct_targets(recipe) == (recipe, ())
 
 
 @pytest.mark.parametrize(

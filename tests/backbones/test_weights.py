@@ -146,7 +146,9 @@ def test_weights_of_another_backbone_are_refused(tmp_path, other):
         make_model(recipe_of(), 2, Weights("file", path))
 
 
-@pytest.mark.parametrize(("name", "near"), [("resnet81", "resnet"), ("test_vitt", "test_vit"), ("convnxt", "test_con")])
+@pytest.mark.parametrize(
+    ("name", "near"), [("resnet81", "resnet"), ("test_vitt", "test_vit"), ("convnext_tinyy", "convnext_tiny")]
+)
 def test_an_unknown_backbone_names_the_nearest(name, near):
     with pytest.raises(RecipeError, match=rf"timm has no backbone '{name}'; did you mean '{near}"):
         make_model(recipe_of(name), 2)

@@ -84,7 +84,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, capfd):
     ids=["ctrl-c", "disk"],
 )
 def test_what_ends_a_command(monkeypatch, capfd, raised, code, printed):
-    def end(_words):
+    def end(*_, **__):
         raise raised
 
     monkeypatch.setattr(main, "app", end)
@@ -106,8 +106,37 @@ def test_a_closed_pipe_is_no_error(words):
         assert process.wait() == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("backbones --max-params abc", "--max-params: must be a number (got 'abc')"),
+        ("search --trials abc", "--trials: must be a whole number (got 'abc')"),
+        ("confirm --seeds 0", "--seeds: 0 is too small; give 1 or more"),
+        ("backbones --nosuch", "no such option: --nosuch"),
+        ("backbon", "no such command 'backbon'. Did you mean 'backbones'?; automl --help lists what there is"),
+        ("predict", "missing argument 'model'; automl predict --help lists what there is"),
+        ("probe --gpu-mem", "option '--gpu-mem' requires an argument"),
+        ("space shov", "no such command 'shov'"),
+    ],
+)
+def test_a_mistake_in_a_flag_is_one_line_too(words, message, capfd):
+    with pytest.raises(SystemExit) as caught:
+        run(words.split())
+    assert caught.value.code == 2
+    printed = capfd.readouterr()
+    assert printed.err.startswith(f"Error: {message}")
+    assert (printed.err.count("\n"), printed.out) == (1, "")
+
+
+@pytest.mark.parametrize("words", [[], ["space"]])
+def test_a_group_without_a_command_shows_help(words, capfd):
+    with pytest.raises(SystemExit):
+        run(words)
+    assert "Usage: automl" in "".join(capfd.readouterr())
+
+
 def test_a_mistake_of_the_program_is_not_hidden(monkeypatch):
-    def end(_words):
+    def end(*_, **__):
         raise ZeroDivisionError
 
     monkeypatch.setattr(main, "app", end)

@@ -204,7 +204,7 @@ def test_a_mistake_in_the_space_file_is_told_with_its_line(images, tmp_path):
     path.write_text("epochs: 2\nlearning_rat: 1e-3\n")
     found = CliRunner().invoke(app, ["search", "--data", str(images), "--space", str(path)])
     assert isinstance(found.exception, AutomlError)
-    assert "space.yaml:2" in str(found.exception)
+    assert "space.yaml line 2" in str(found.exception)
     assert "learning_rate" in str(found.exception)
 
 

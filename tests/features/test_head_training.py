@@ -68,6 +68,19 @@ def test_a_head_learns_and_its_network_gives_the_same_scores(tmp_path, data, bac
     assert all(torch.isfinite(parameter).all() for parameter in result.model.parameters())
 
 
+def test_each_step_of_the_head_is_reported_after_its_features(tmp_path, data):
+    reported = []
+    weights = write_weights(tmp_path)
+    calls = {
+        name: lambda done, total, name=name: reported.append((name, done, total)) for name in ("on_step", "progress")
+    }
+    result = fit_on_features(recipe_of(epochs=1), data, weights, "cpu", **calls)
+    assert result is not None
+    steps = result.history[-1].step
+    assert reported[-steps:] == [("on_step", done + 1, steps) for done in range(steps)]
+    assert {name for name, *_ in reported[:-steps]} == {"progress"}
+
+
 def test_it_is_about_as_good_as_training_through_the_network(tmp_path, data):
     recipe, weights = recipe_of(), write_weights(tmp_path)
     fast, slow = fit_on_features(recipe, data, weights, "cpu"), fit(recipe, data, weights=weights)

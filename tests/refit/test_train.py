@@ -111,6 +111,16 @@ def test_the_folder_is_complete_and_its_figures_are_the_model_s(train_tiny, imag
     assert sum("/8 · step" in line for line in reporter.lines) == 8
 
 
+def test_the_model_says_which_layers_lora_changed(train_tiny):
+    reporter, tune = RecordingReporter(), {"name": "lora", "rank": 2}
+    recipe = Recipe.from_mapping(recipe_of("test_byobnet").model_dump() | {"tune": tune, "epochs": 1})
+    written = train_tiny(recipe=recipe, reporter=reporter)
+    note = "note: left out of the recipe: tune.targets attention (test_byobnet has none: LoRA changes all layers)"
+    assert reporter.lines.count(note) == 1
+    assert written.recipe.tune.targets == "all"
+    assert "rank 2, alpha 16, targets all" in (written.path / "README.md").read_text()
+
+
 def test_without_a_holdout_and_with_it(train_tiny, images):
     none = train_tiny("none", data={"path": images, "holdout_fraction": 0})
     assert none.metrics["trained_on"]["samples"] == 48

@@ -409,6 +409,8 @@ def test_a_name_that_matches_nothing_among_others_is_told():
     pool = build(spec_of(pool={"names": ["big.a", "nonesuch*"]}))
     assert names(pool) == ["big.a"]
     assert pool.notes == ("no backbone of the leaderboard matches nonesuch*",)
+    with pytest.raises(PoolError, match=r"no backbone of the leaderboard matches smal\.a; near: small$"):
+        build(spec_of(pool={"names": ["smal.a"]}))
 
 
 def test_a_pool_survives_being_stored(tmp_path, monkeypatch):
@@ -668,6 +670,18 @@ def test_a_backbone_that_is_too_big_to_train_whole_is_trained_in_part(monkeypatc
     assert find_affordable_tunes("big.a", limits, need, 2) == tunes
     whole_only = PoolLimits(**(vars(limits) | {"tunes": ("all",)}))
     assert find_affordable_tunes("big.a", whole_only, need, 2) == ()
+
+
+def test_a_pool_says_where_lora_finds_no_attention(monkeypatch):
+    asked = []
+    monkeypatch.setattr(pool_module, "has_attention", lambda name: asked.append(name) or name == "big.a")
+    assert build().notes == ()
+    assert not asked
+    assert build(tunes=("head", "lora")).notes == (
+        "LoRA changes all layers, whatever tune.lora.targets is, of wide.a, deep.a, small.a and 1 more:"
+        " no attention there",
+    )
+    assert build(spec_of(pretrained="never"), tunes=("all", "lora")).notes == ()  # nothing is frozen then
 
 
 def test_what_can_be_trained_survives_the_storage_and_is_shown():

@@ -220,3 +220,14 @@ def test_a_worker_stops_when_its_supervisor_is_gone():
     assert stop(True)
     assert not stop(False)  # not in the middle of an epoch
     assert Stop(time.time() - 1)(False)
+
+
+def test_that_it_trains_is_written_at_once_and_else_once_a_second(tmp_path, monkeypatch):
+    seconds = iter([10.0, 10.5, 10.6, 10.7, 11.7, 12.0, 12.1])
+    monkeypatch.setattr(worker.time, "monotonic", lambda: next(seconds))
+    write, path = worker._ProgressFile(tmp_path / "cpu.json"), tmp_path / "cpu.json"
+    shown = []
+    for progress in ("decoding", "features", None, 1.0, 2.0, "features", None):
+        write({"doing": progress} if isinstance(progress, str) else {"epoch": progress})
+        shown.extend(json.loads(path.read_text()).values())
+    assert shown == ["decoding", "decoding", None, None, 2.0, 2.0, 2.0]

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from automl.errors import RecipeError
 from automl.files import cache_dir
 from automl.recipe import Numerics, Recipe
 from automl.training import precision as numerics
-from automl.training.precision import Timing, best_numerics
+from automl.training.precision import Timing, best_numerics, is_timed
 
 RECIPE = Recipe(backbone="test_byobnet", image_size=32)
 ALL = [("fp32", "contiguous"), ("fp32", "channels_last"), ("bf16", "contiguous"), ("bf16", "channels_last")]
@@ -19,6 +20,7 @@ def clock(monkeypatch):
     training = dict.fromkeys(ALL, 1.6)
     logits = {}
     monkeypatch.setattr(numerics, "_list_candidates", lambda _: iter(ALL))
+    monkeypatch.setattr(numerics, "_is_steady", lambda *_: True)
     monkeypatch.setattr(
         numerics,
         "_time_evaluation",
@@ -54,6 +56,40 @@ def test_a_timing_is_recalled_without_building_the_model(clock, monkeypatch):
     monkeypatch.setattr(numerics, "make_model", lambda *_: pytest.fail("built again"))
     assert best_numerics(RECIPE, 2, "cpu") == first
     assert best_numerics(RECIPE.model_copy(update={"learning_rate": 1e-4, "epochs": 9}), 2, "cpu") == first
+
+
+def test_a_timing_of_a_busy_machine_is_taken_again_and_the_faster_kept(clock, monkeypatch):
+    training, _ = clock
+    monkeypatch.setattr(numerics, "_is_steady", lambda *_: False)
+    steps = {}
+    for seconds in (8.0, 4.0, 6.0):  # other programs take more and less of the machine
+        training.update(dict.fromkeys(ALL, seconds))
+        steps[seconds] = 8 * best_numerics(RECIPE, 2, "cpu").train_seconds
+        assert not is_timed(RECIPE, "cpu")
+    assert steps == {8.0: 8.0, 4.0: 4.0, 6.0: 4.0}
+    monkeypatch.setattr(numerics, "_is_steady", lambda *_: True)
+    training.update(dict.fromkeys(ALL, 5.0))
+    for _ in range(2):
+        assert 8 * best_numerics(RECIPE, 2, "cpu").train_seconds == 5.0
+        assert is_timed(RECIPE, "cpu")
+        training.update(dict.fromkeys(ALL, 1.0))  # recalled
+
+
+def test_a_timing_of_an_earlier_version_is_taken_again_once(clock):
+    best_numerics(RECIPE, 2, "cpu")
+    (path,) = (cache_dir() / "timings").iterdir()
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "steady"}))
+    assert not is_timed(RECIPE, "cpu")
+    best_numerics(RECIPE, 2, "cpu")
+    assert is_timed(RECIPE, "cpu")
+
+
+def test_a_thread_that_others_keep_waiting_is_not_steady():
+    assert numerics._is_steady(1.0, 0.95)
+    assert not numerics._is_steady(1.0, 0.5)
+    started, worked = time.perf_counter(), time.thread_time()
+    time.sleep(0.05)
+    assert not numerics._is_steady(time.perf_counter() - started, time.thread_time() - worked)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"precision": "fp32", "old": 1}'])
