@@ -313,7 +313,7 @@ def test_an_ensemble_of_the_confirmed_models(new_study, tmp_path, monkeypatch):
         score = np.where(right[k], 0.3 + 0.4 * labels, 0.5)
         (folder.path / name).parent.mkdir(exist_ok=True)
         np.savez(folder.path / name, validation=np.stack([1 - score, score], axis=1), labels=labels)
-    chosen, holdout_scored = choose_members(folder, 2)
+    chosen, holdout_scored, validation = choose_members(folder, 2)
     assert {name: weight for name, (_, weight) in chosen.items()} == {"0000-1": 0.5, "0001-1": 0.5}
     assert holdout_scored
     assert len(choose_members(folder, 1)[0]) == 1
