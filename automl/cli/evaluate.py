@@ -48,6 +48,13 @@ def evaluate(
     ignore_unknown_classes: Annotated[
         bool, typer.Option("--ignore-unknown-classes", help="Leave out classes that the model has not seen.")
     ] = False,
+    degrade: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME|all", help="Measure degraded copies too: all, one's own YAML file, or a name as 'jpeg*'."
+        ),
+    ] = None,
+    degrade_samples: Annotated[int, typer.Option(help="Samples that are degraded, at most.")] = 500,
     weights_dir: WeightsDir = None,
     **settings: Any,
 ) -> None:
@@ -70,6 +77,8 @@ def evaluate(
             tta=tta,
             rename_label=rename_label,
             ignore_unknown_classes=ignore_unknown_classes,
+            degrade=degrade,
+            degrade_samples=degrade_samples,
             weights_dir=weights_dir,
             reporter=reporter,
             **settings,
@@ -96,6 +105,8 @@ def _print_evaluation(found: "Evaluation") -> None:
         _print_table(tables.tabulate_parts(found, name, parts[:_PARTS]))
         if len(parts) > _PARTS:
             print_line(f"… and {len(parts) - _PARTS} more values; --out writes all")
+    if (degraded := tables.tabulate_robustness(found)) is not None:
+        _print_table(degraded)
     for model in found.models:
         if model.mistakes:
             print_line(title=f"\nmost confident mistakes, {model.name}")

@@ -153,6 +153,27 @@ def draw_parts(evaluation: Evaluation, column: str, parts: Sequence[Part]) -> Ch
     return Chart(f"By {column}", sentence, figure)
 
 
+def draw_robustness(evaluation: Evaluation) -> Chart | None:
+    """Draws the metric of each degradation, the clean samples at the top; None where none were tried."""
+    found = evaluation.robustness
+    if found is None:
+        return None
+    names = [*(one.name for one in reversed(found.degradations)), "clean"]
+    rows = [
+        [*(one.metrics[k] for one in reversed(found.degradations)), found.clean[k]]
+        for k in range(len(evaluation.models))
+    ]
+    sentences = [
+        f"{model.name}: {evaluation.metric} {clean.value:.3f} clean, {mean:.3f} on average over {len(names) - 1} "
+        f"degradations, {value:.3f} on the worst ({worst})"
+        for model, clean, mean, worst, value in zip(
+            evaluation.models, found.clean, found.mean, found.worst, found.worst_values, strict=True
+        )
+        if clean is not None and mean is not None and value is not None
+    ]
+    return Chart("Degraded copies", f"{_join(sentences)}.", draw_dots(evaluation, names, rows))
+
+
 def draw_dots(evaluation: Evaluation, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     """Draws a row for each name, and in it a dot with an interval for each model; `rows` has Value or None by model."""
     figure = _make_figure(evaluation.metric, "")

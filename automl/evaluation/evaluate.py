@@ -1,6 +1,7 @@
 """Evaluating trained models on a labelled data set: `automl.evaluate`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from automl.evaluation.calibration import measure_calibration
 from automl.evaluation.comparison import compare_aucs, compare_replicates, correct_p
 from automl.evaluation.details import count_confusion, describe_classes, list_mistakes, trace_roc
 from automl.evaluation.evaluation import Comparison, Evaluation, ModelFigures
-from automl.evaluation.measures import NAMES, Measured, explain_no_interval, measure_metrics
+from automl.evaluation.measures import NAMES, TPR_AT, Measured, explain_no_interval, measure_metrics
 from automl.evaluation.predictions import ModelScores, check_media, check_models, name_models, predict_samples
 from automl.evaluation.report import check_folder, write_report
+from automl.evaluation.robustness import choose_rows, find_degradations, measure_robustness
 from automl.evaluation.samples import LabelledSamples, open_samples
 from automl.evaluation.thresholds import Threshold, apply_threshold, choose_threshold
 from automl.models.folder import read_validation_scores
@@ -47,6 +49,8 @@ def evaluate(
     tta: str = "none",
     rename_label: Mapping[str, str] | Sequence[str] | None = None,
     ignore_unknown_classes: bool = False,
+    degrade: str | Path | None = None,
+    degrade_samples: int = 500,
     device: str = "auto",
     weights_dir: str | Path | None = None,
     overwrite: bool = False,
@@ -71,6 +75,9 @@ def evaluate(
         rename_label: Classes of the models, by what the data call them: `{"0": "real", "1": "fake"}`, or each as
             `OLD=NEW`.
         ignore_unknown_classes: Leave out samples of classes that the models have not seen.
+        degrade: Measure degraded copies too: `all` degradations that ship, a YAML file of others, or a name or wildcard
+            such as `jpeg*`; None: not.
+        degrade_samples: How many samples are degraded at most, in proportion to the classes.
         device: auto, cpu, cuda or cuda:N.
         weights_dir: As for `automl.load`.
         overwrite: Replace an earlier evaluation in `out`.
@@ -99,12 +106,29 @@ def evaluate(
         reporter.print_line(f"note: {line}")
     for line in samples.problems:
         reporter.print_line(f"warning: {line}")
+    degradations = find_degradations(degrade, samples, loaded) if degrade is not None else []
+    choose_rows(samples.labels, degrade_samples)
     names, scores = name_models(paths), list[ModelScores]()
     for name, model in zip(names, loaded, strict=True):
         reporter.print_line(f"predicting {len(samples.table)} {samples.media} files with {name}: {model!r}")
         with reporter.show_progress(f"predicting with {name}") as progress:
             scores.append(predict_samples(model, first.classes, samples, tta, progress))
     evaluation = _measure_all(names, loaded, samples, scores, fpr, reporter)
+    if degradations:
+        found = measure_robustness(
+            loaded,
+            names,
+            evaluation.samples,
+            [model.probabilities for model in evaluation.models],
+            degradations,
+            classes=evaluation.classes,
+            positive=evaluation.positive,
+            metric=evaluation.metric,
+            wanted=degrade_samples,
+            tta=tta,
+            reporter=reporter,
+        )
+        evaluation = replace(evaluation, robustness=found)
     return evaluation if folder is None else write_report(evaluation, folder)
 
 
@@ -157,6 +181,12 @@ def _measure_all(
     if metric in figures[0].measured.missing:
         notes.append(f"not computed: {', '.join(figures[0].measured.missing)}; {figures[0].measured.missing[metric]}")
         metric = "accuracy"
+    negatives = int((labels != positive).sum())
+    if len(classes) == 2 and 0 < negatives * TPR_AT["tpr_at_fpr"] < 1:
+        notes.append(
+            f"{negatives} samples of class {classes[1 - positive]} are few: one of them is a false-positive rate of "
+            f"{1 / negatives:.2g}, and the TPR at a smaller rate is that without any"
+        )
     no_interval = explain_no_interval(labels, groups)
     notes += [no_interval] if no_interval else []
     predictions = [score.probabilities for score in scores]

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,9 @@ from automl.evaluation.calibration import Calibration
 from automl.evaluation.comparison import Difference
 from automl.evaluation.details import ClassFigures, Curve, Mistake
 from automl.evaluation.measures import Measured
+from automl.evaluation.robustness import Robustness
 from automl.evaluation.samples import LabelledSamples
 from automl.evaluation.thresholds import Threshold
-
-if TYPE_CHECKING:
-    from automl.evaluation.robustness import Robustness
 
 Floats = NDArray[np.floating[Any]]
 
@@ -97,7 +95,7 @@ class Evaluation:
     comparisons: tuple[Comparison, ...]
     columns: dict[str, list[Part]]
     groups: GroupMeans | None
-    robustness: "Robustness | None"
+    robustness: Robustness | None
     unreadable: dict[str, str]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]

@@ -9,7 +9,15 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from automl.evaluation.charts import Chart, draw_calibration, draw_confusion, draw_parts, draw_roc, draw_scores
+from automl.evaluation.charts import (
+    Chart,
+    draw_calibration,
+    draw_confusion,
+    draw_parts,
+    draw_robustness,
+    draw_roc,
+    draw_scores,
+)
 from automl.evaluation.evaluation import Evaluation, ModelFigures
 from automl.evaluation.tables import (
     Table,
@@ -17,6 +25,7 @@ from automl.evaluation.tables import (
     tabulate_comparisons,
     tabulate_metrics,
     tabulate_parts,
+    tabulate_robustness,
     tabulate_thresholds,
 )
 from automl.evaluation.thumbnails import make_thumbnails
@@ -44,6 +53,8 @@ def render_page(evaluation: Evaluation) -> str:
             (draw_parts(evaluation, name, parts), tabulate_parts(evaluation, name, parts))
             for name, parts in evaluation.columns.items()
         ],
+        robustness=draw_robustness(evaluation),
+        degradations=tabulate_robustness(evaluation),
         images=images,
         plotly=require("plotly.offline").get_plotlyjs(),
     )

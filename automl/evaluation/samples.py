@@ -94,9 +94,7 @@ def open_samples(
         table, note = _take_split(table, split, listing)
         notes.append(note)
     elif given := [name for name in ("train", "validation", "holdout") if (table["split"] == name).any()]:
-        notes.append(
-            f"all {len(table)} samples are taken, whatever their split ({', '.join(given)}); --split takes one"
-        )
+        notes.append(f"all {len(table)} samples are taken, of {', '.join(given)}; --split takes one split")
     counts = {str(name): int(count) for name, count in table["label"].value_counts().items()}
     class_of, note = match_labels(list(counts), model, listing.format, renamed or {})
     notes += [note] if note else []

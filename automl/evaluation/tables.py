@@ -129,6 +129,33 @@ def tabulate_parts(evaluation: Evaluation, column: str, parts: Sequence[Part]) -
     return Table(f"by {column}", note, header, rows, (column, "samples", "compared with"))
 
 
+def tabulate_robustness(evaluation: Evaluation) -> Table | None:
+    """Lists the degradations, the clean score above them and the robust scores below; None where none were tried."""
+    found, models = evaluation.robustness, evaluation.models
+    if found is None:
+        return None
+    header = ["degradation", "samples"]
+    for model in models:
+        header += [f"{evaluation.metric} {model.name}", "worse by"]
+    rows = [
+        ["clean", str(found.samples), *_pair_cells([format_value(value) for value in found.clean], [""] * len(models))]
+    ]
+    for one in found.degradations:
+        drops = ["–" if drop is None else f"{drop:+.4f}" for drop in one.drops]
+        rows.append([one.name, str(one.samples), *_pair_cells([format_value(value) for value in one.metrics], drops)])
+    means = [_format_number(mean) for mean in found.mean]
+    rows.append(["robust: mean", "", *_pair_cells(means, [""] * len(models))])
+    worst = [_format_number(value) for value in found.worst_values]
+    rows.append(["worst", "", *_pair_cells(worst, [name or "" for name in found.worst])])
+    note = f"{found.samples} of {found.of} samples were degraded, in proportion to the classes"
+    return Table("degraded copies", note, header, rows, ("degradation",))
+
+
+def _pair_cells(values: Sequence[str], beside: Sequence[str]) -> list[str]:
+    """Puts the cells of each model side by side."""
+    return [cell for pair in zip(values, beside, strict=True) for cell in pair]
+
+
 def tabulate_thresholds(evaluation: Evaluation) -> Table | None:
     """Lists thresholds for the wanted false-positive rate, and what they do here; None where there are none."""
     found = [(model.name, model.threshold) for model in evaluation.models if model.threshold is not None]

@@ -38,7 +38,9 @@ def test_it_is_what_delong_wrote():
     found = compare_aucs(truth, one, other)
     assert found.value == pytest.approx(difference)
     assert found.p == pytest.approx(2 * norm.sf(abs(difference) / deviation))
-    assert (found.low, found.high) == pytest.approx((difference - 1.959964 * deviation, difference + 1.959964 * deviation))
+    assert (found.low, found.high) == pytest.approx(
+        (difference - 1.959964 * deviation, difference + 1.959964 * deviation)
+    )
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

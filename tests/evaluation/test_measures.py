@@ -14,15 +14,7 @@ from automl.evaluation.measures import (
 )
 from automl.training.intervals import REPEATS, draw_rows, metric_interval
 from automl.training.metrics import METRICS, compute_metric
-
-
-def predictions(n=120, classes=2, seed=0, decimals=9):
-    random = np.random.default_rng(seed)
-    labels = np.arange(n) % classes
-    logits = random.normal(size=(n, classes))
-    logits[np.arange(n), labels] += 1
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return labels, np.round(probabilities, decimals)
+from tests.fixtures.predictions import predictions
 
 
 @pytest.mark.parametrize("classes", [2, 4])
