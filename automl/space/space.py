@@ -204,6 +204,12 @@ class Space:
                 yield name, node
 
 
+def list_shipped_spaces() -> list[str]:
+    """Lists the names of the search spaces that ship; degradations lie in the same folder."""
+    files = shipped("search_spaces", "image.yaml").parent.glob("*.yaml")
+    return sorted(file.stem for file in files if file.stem != "degradations")
+
+
 def load_space(name_or_path: str) -> Space:
     """Reads a search space: a shipped one by its name (`image`), or a `.yaml` or `.yml` file by its path.
 
@@ -214,7 +220,7 @@ def load_space(name_or_path: str) -> Space:
     path = Path(name_or_path).expanduser()
     if path.suffix not in (".yaml", ".yml"):
         path = shipped("search_spaces", f"{name_or_path}.yaml")
-        known = sorted(file.stem for file in shipped("search_spaces", "image.yaml").parent.glob("*.yaml"))
+        known = list_shipped_spaces()
         if name_or_path not in known:  # also keeps `../x` from being looked up
             hint = list_known(name_or_path, known)
             raise SpaceError(f"no search space {name_or_path!r}; a file ends in .yaml; {hint}")

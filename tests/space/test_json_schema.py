@@ -7,10 +7,10 @@ import yaml
 
 from automl.files import shipped
 from automl.space.json_schema import format_schema, make_schema
-from automl.space.space import load_space, parse_space
+from automl.space.space import list_shipped_spaces, load_space, parse_space
 from tests.fixtures.spaces import SMALL, list_mistakes
 
-SPACES = sorted(shipped("search_spaces", "image.yaml").parent.glob("*.yaml"))
+SPACES = [shipped("search_spaces", f"{name}.yaml") for name in list_shipped_spaces()]
 
 
 def check_schema(text: str) -> None:
