@@ -75,7 +75,7 @@ def draw_scores(evaluation: Evaluation) -> Chart | None:
             trace.update(mode="lines", line_shape="hv", line_dash=_DASHES[label], hovertemplate="%{x:.2f}: %{y:.3f}")
             figure.add_trace(trace)
     medians = [
-        f"{model.name} gives half of the {other} samples a score above "
+        f"{model.name} gives half of the samples of class {other} a score above "
         f"{np.median(model.probabilities[labels == label, positive]):.2f}"
         for model in evaluation.models
         for label, other in enumerate(evaluation.classes)
@@ -131,7 +131,7 @@ def draw_confusion(evaluation: Evaluation, number: int) -> Chart | None:
     wrong = int(counts.sum() - np.trace(counts))
     off = counts - np.diag(np.diag(counts))
     true, predicted = divmod(int(off.argmax()), len(names))
-    most = f", most often {names[true]} as {names[predicted]} ({off[true, predicted]})" if wrong else ""
+    most = f", most often class {names[true]} as {names[predicted]} ({off[true, predicted]})" if wrong else ""
     sentence = f"{model.name} predicts {wrong} of {counts.sum()} samples wrong{most}."
     return Chart(f"Confusion matrix of {model.name}", sentence, figure)
 
@@ -177,7 +177,7 @@ def draw_robustness(evaluation: Evaluation) -> Chart | None:
 def draw_dots(evaluation: Evaluation, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     """Draws a row for each name, and in it a dot with an interval for each model; `rows` has Value or None by model."""
     figure = _make_figure(evaluation.metric, "")
-    positions = np.arange(len(names))
+    positions, shown = range(len(names)), [_cut(name) for name in names]
     for k, (model, values) in enumerate(zip(evaluation.models, rows, strict=True)):
         known = [(position, value) for position, value in zip(positions, values, strict=True) if value is not None]
         points = np.array([value.value for _, value in known])
@@ -186,10 +186,10 @@ def draw_dots(evaluation: Evaluation, names: Sequence[str], rows: Sequence[Seque
         shift = 0.16 * (k - (len(rows) - 1) / 2)
         trace = _line(k, model.name, x=points, y=[position - shift for position, _ in known], mode="markers")
         trace.error_x = {"type": "data", "array": highs, "arrayminus": lows, "thickness": 1.5, "width": 3}
-        trace.update(marker_size=9, text=[names[position] for position, _ in known])
+        trace.update(marker_size=9, text=[shown[position] for position, _ in known])
         trace.update(hovertemplate="%{text}: %{x:.4f}")
         figure.add_trace(trace)
-    figure.update_yaxes(tickvals=positions, ticktext=[_cut(name) for name in names], automargin=True)
+    figure.update_yaxes(tickvals=list(positions), ticktext=shown, automargin=True)
     figure.update_layout(height=150 + _ROW * len(names) * max(1, len(rows) // 2))
     return figure
 

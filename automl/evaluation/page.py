@@ -62,7 +62,7 @@ def render_page(evaluation: Evaluation) -> str:
 
 def describe_result(evaluation: Evaluation) -> list[str]:
     """Writes what is most to be known, in sentences."""
-    counts = [f"{one.support} {one.name}" for one in evaluation.models[0].classes]
+    counts = [f"{one.support} of class {one.name}" for one in evaluation.models[0].classes]
     lines = [f"{len(evaluation.samples.table)} {evaluation.samples.media} files: {', '.join(counts)}."]
     for model in evaluation.models:
         value = model.measured.values[evaluation.metric]

@@ -204,8 +204,8 @@ def _sum_up(
     for k in range(len(clean)):
         known = [(one.name, value.value) for one in found if (value := one.metrics[k]) is not None]
         means.append(float(np.mean([value for _, value in known])) if known else None)
-        name, value = min(known, key=lambda pair: sign_of(metric) * pair[1], default=(None, None))
-        worst.append(name)
-        values.append(value)
+        lowest = min(known, key=lambda pair: sign_of(metric) * pair[1], default=(None, None))
+        worst.append(lowest[0])
+        values.append(lowest[1])
     reference = tuple(_measure(samples, each, positive, metric) for each in clean)
     return Robustness(len(samples.table), total, reference, tuple(found), tuple(means), tuple(worst), tuple(values))

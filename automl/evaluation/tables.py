@@ -116,7 +116,7 @@ def tabulate_parts(evaluation: Evaluation, column: str, parts: Sequence[Part]) -
     rows = [
         [
             part.value,
-            ", ".join(f"{count} {name}" for name, count in part.counts.items()),
+            ", ".join(f"{count} of {name}" for name, count in part.counts.items()),
             part.compared_with,
             *map(format_value, part.metrics),
             *([f"{value:.4f}" for value in part.accuracies] if accuracy else []),

@@ -152,7 +152,7 @@ def test_nothing_is_overwritten_unasked(models, tmp_path):
         automl.evaluate(models[0], data, **given)
     assert automl.evaluate(models[0], data, overwrite=True, **given).folder == out
     for folder in (tmp_path / "set", data):
-        with pytest.raises(DataError, match="is not empty and holds no evaluation|it is a file"):
+        with pytest.raises(DataError, match=r"is not empty and holds no evaluation|it is a file"):
             automl.evaluate(models[0], data, overwrite=True, **given | {"out": folder})
 
 
