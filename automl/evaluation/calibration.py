@@ -17,7 +17,8 @@ Floats = NDArray[np.floating[Any]]
 
 BINS = 15
 """Of equal width, from 0 to 1 (Guo et al. 2017, section 4)."""
-_TEMPERATURES = (0.05, 20.0)
+TEMPERATURES = (0.05, 20.0)
+"""The lowest and the highest that is tried."""
 _EPS = 1e-12
 
 
@@ -68,5 +69,5 @@ def measure_calibration(labels: Labels, probabilities: Floats) -> Calibration:
         scaled -= scaled.max(axis=1, keepdims=True)
         return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(labels)), labels]))
 
-    best = minimize_scalar(loss_at, bounds=np.log(_TEMPERATURES), method="bounded")
+    best = minimize_scalar(loss_at, bounds=np.log(TEMPERATURES), method="bounded")
     return Calibration(float(ece), tuple(bins), float(np.exp(best.x)), loss_at(0.0), float(best.fun))

@@ -32,7 +32,7 @@ COMPARES_CLASSES = ("auc", *TPR_AT, "eer")
 """Metrics that are not defined on samples of one class."""
 
 _LEAST = 5
-"""Samples of each class, or groups: of fewer, the replicates are too much alike for an interval (a choice of ours)."""
+"""Samples of each class, or groups that have some, that an interval needs: a choice of ours."""
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -62,12 +62,14 @@ def sign_of(name: str) -> int:
 
 
 def explain_no_interval(labels: Labels, groups: Groups | None) -> str:
-    """Writes why there are too few samples for an interval; "" if there are enough."""
-    if groups is not None and number_groups(groups) is not None and (count := len(np.unique(groups))) < _LEAST:
-        return f"no intervals: {count} groups are fewer than {_LEAST}"
-    if (fewest := int(np.unique(labels, return_counts=True)[1].min())) < _LEAST:
-        return f"no intervals: {fewest} samples of a class are fewer than {_LEAST}"
-    return ""
+    """Writes why there are too few samples, or groups, of a class for an interval; "" if there are enough."""
+    grouped = groups is not None and number_groups(groups) is not None
+    units = groups if groups is not None and grouped else np.arange(len(labels))
+    fewest = min(len(np.unique(units[labels == label])) for label in np.unique(labels))
+    if fewest >= _LEAST:
+        return ""
+    what = "groups with samples" if grouped else "samples"
+    return f"no intervals: {fewest} {what} of a class are fewer than {_LEAST}"
 
 
 def measure_metrics(

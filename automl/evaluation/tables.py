@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from automl.evaluation.breakdown import Part
+from automl.evaluation.calibration import TEMPERATURES
 from automl.evaluation.evaluation import Comparison, Evaluation, ModelFigures
 from automl.evaluation.measures import COMPARES_CLASSES, NAMES, Value
 from automl.evaluation.thresholds import Threshold
@@ -32,6 +33,14 @@ def format_value(value: Value | None) -> str:
     return f"{value.value:.4f} ({value.low:.3f} – {value.high:.3f})"
 
 
+def _format_temperature(temperature: float) -> str:
+    """Writes a temperature; one at an end of what was tried is not the best one."""
+    low, high = TEMPERATURES
+    if temperature > 0.99 * high:
+        return f"≥ {high:g}"
+    return f"≤ {low:g}" if temperature < 1.01 * low else f"{temperature:.3f}"
+
+
 def format_p(p: float) -> str:
     """Writes a p."""
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
@@ -52,7 +61,7 @@ def tabulate_metrics(evaluation: Evaluation) -> Table:
         if name in models[0].measured.values
     ]
     rows.append(["ece (15 bins)", *(f"{model.calibration.ece:.4f}" for model in models)])
-    rows.append(["best temperature", *(f"{model.calibration.temperature:.3f}" for model in models)])
+    rows.append(["best temperature", *(_format_temperature(model.calibration.temperature) for model in models)])
     if evaluation.groups is not None:
         rows.append([f"{evaluation.metric} of group means", *map(format_value, evaluation.groups.metrics)])
     note = evaluation.interval_method
@@ -116,16 +125,17 @@ def tabulate_parts(evaluation: Evaluation, column: str, parts: Sequence[Part]) -
     rows = [
         [
             part.value,
-            ", ".join(f"{count} of {name}" for name, count in part.counts.items()),
+            ", ".join(f"{count} of class {name}" for name, count in part.counts.items()),
             part.compared_with,
             *map(format_value, part.metrics),
             *([f"{value:.4f}" for value in part.accuracies] if accuracy else []),
         ]
         for part in parts
     ]
-    note = ""
+    few = "there is no interval of fewer than 5 samples, or groups, of a class"
+    note = few
     if evaluation.metric in COMPARES_CLASSES:
-        note = "a value of one class is compared with all samples of the other class; accuracy is of its own samples"
+        note = f"a value of one class is compared with all samples of the others; accuracy is of its own samples; {few}"
     return Table(f"by {column}", note, header, rows, (column, "samples", "compared with"))
 
 

@@ -85,5 +85,8 @@ def test_few_samples_have_no_interval():
     assert found.values["auc"].low is None
     assert not found.replicates
     labels, probabilities = predictions(n=40)
-    assert explain_no_interval(labels, np.arange(40) % 3) == "no intervals: 3 groups are fewer than 5"
+    assert (
+        explain_no_interval(labels, np.arange(40) % 3)
+        == "no intervals: 3 groups with samples of a class are fewer than 5"
+    )
     assert explain_no_interval(labels, None) == ""
