@@ -10,7 +10,6 @@ from automl.evaluation.page import render_page
 from automl.files import explain_write_errors, write_atomically, write_text
 
 METRICS_FILE, PREDICTIONS_FILE, PAGE_FILE = "metrics.json", "predictions.csv", "index.html"
-_FILES = (METRICS_FILE, PREDICTIONS_FILE, PAGE_FILE)
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> Path:
@@ -23,8 +22,8 @@ def check_folder(folder: Path, *, overwrite: bool) -> Path:
         raise DataError(f"cannot write into {folder}: it is a file; name another folder with --out")
     with explain_write_errors(folder, DataError):
         there = [path.name for path in folder.iterdir()] if folder.exists() else []
-    if any(name in there for name in _FILES):
-        if not overwrite or not all((folder / name).exists() for name in _FILES):
+    if PREDICTIONS_FILE in there:  # not by metrics.json, which a model folder has as well
+        if not overwrite:
             raise DataError(f"{folder} holds an evaluation; choose another --out, or --overwrite it")
     elif there:
         raise DataError(f"{folder} is not empty and holds no evaluation; choose another --out")
@@ -32,12 +31,12 @@ def check_folder(folder: Path, *, overwrite: bool) -> Path:
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> Evaluation:
-    """Writes the three files, the page last, and returns the evaluation with its folder."""
+    """Writes the three files, and returns the evaluation with its folder."""
     page = render_page(evaluation)
+    text = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
     with explain_write_errors(folder, DataError):
-        text = json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        write_text(folder / METRICS_FILE, f"{text}\n")
         with write_atomically(folder / PREDICTIONS_FILE) as temporary:
             evaluation.predictions.to_csv(temporary, index=False, lineterminator="\n")
+        write_text(folder / METRICS_FILE, f"{text}\n")
         write_text(folder / PAGE_FILE, page)
     return replace(evaluation, folder=folder)

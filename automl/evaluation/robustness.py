@@ -22,7 +22,7 @@ from automl.evaluation.predictions import predict_samples
 from automl.evaluation.samples import LabelledSamples
 from automl.files import cache_dir
 from automl.models.predict import Model
-from automl.reporter import Reporter
+from automl.reporter import Reporter, catch_interrupts
 
 Floats = NDArray[np.floating[Any]]
 
@@ -141,7 +141,10 @@ def measure_robustness(
     found = []
     for degradation in degradations:
         cache_dir().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="degraded-", dir=cache_dir()) as folder:
+        with (
+            catch_interrupts(_end_work),  # SIGTERM, too, removes the copies
+            tempfile.TemporaryDirectory(prefix="degraded-", dir=cache_dir()) as folder,
+        ):
             with reporter.show_progress(f"{degradation.name}: copying") as progress:
                 sources = [Path(path) for path in some.table["path"]]
                 copies = degrade_files(sources, degradation, Path(folder), progress)
@@ -157,10 +160,18 @@ def measure_robustness(
                 if samples.media == "image":  # a clip that shows nothing has the training prior, as everywhere
                     failed |= {int(copied[row]): why for row, why in predicted.problems.items()}
         found.append(_score_copies(degradation.name, some, predictions, scores, failed, positive, metric))
+        values = zip(names, found[-1].metrics, strict=True)
+        shown = ", ".join(f"{name} {value.value:.4f}" for name, value in values if value is not None)
+        reporter.print_line(f"{degradation.name} ({len(found)} of {len(degradations)}): {metric} {shown or 'none'}")
         if failed:
             shown = shorten([f"{some.table['name'][row]} ({why})" for row, why in failed.items()], _SHOWN, "; ")
             reporter.print_line(f"warning: {degradation.name}: {len(failed)} files have no copy: {shown}")
     return _sum_up(found, some, predictions, positive, metric, len(samples.table))
+
+
+def _end_work() -> None:
+    """Ends the work at once."""
+    raise KeyboardInterrupt
 
 
 def _score_copies(
