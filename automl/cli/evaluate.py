@@ -66,7 +66,7 @@ def evaluate(
     from automl.cli.progress import SearchProgress
 
     with SearchProgress() as reporter:
-        found = automl.evaluate(
+        result = automl.evaluate(
             models,
             settings.pop("data", None),
             out=out,
@@ -83,38 +83,38 @@ def evaluate(
             reporter=reporter,
             **settings,
         )
-    _print_evaluation(found)
+    _print_evaluation(result)
 
 
-def _print_evaluation(found: "Evaluation") -> None:
+def _print_evaluation(result: "Evaluation") -> None:
     """Prints the tables, what could not be computed, the most confident mistakes, and what was written."""
     from automl.cli.output import print_line
     from automl.evaluation import tables
 
-    reported = len(found.samples.notes)
-    for line in found.notes[reported:]:
+    reported = len(result.samples.notes)
+    for line in result.notes[reported:]:
         print_line(f"note: {line}")
-    _print_table(tables.tabulate_metrics(found))
-    if any(one.metric == found.metric for one in found.comparisons):
-        _print_table(tables.tabulate_comparisons(found))
-    for model in found.models:
-        _print_table(tables.tabulate_classes(found, model))
-    if (thresholds := tables.tabulate_thresholds(found)) is not None:
+    _print_table(tables.tabulate_metrics(result))
+    if any(one.metric == result.metric for one in result.comparisons):
+        _print_table(tables.tabulate_comparisons(result))
+    for model in result.models:
+        _print_table(tables.tabulate_classes(result, model))
+    if (thresholds := tables.tabulate_thresholds(result)) is not None:
         _print_table(thresholds)
-    for name, parts in found.columns.items():
-        _print_table(tables.tabulate_parts(found, name, parts[:_PARTS]))
+    for name, parts in result.columns.items():
+        _print_table(tables.tabulate_parts(result, name, parts[:_PARTS]))
         if len(parts) > _PARTS:
             print_line(f"… and {len(parts) - _PARTS} more values; --out writes all")
-    if (degraded := tables.tabulate_robustness(found)) is not None:
+    if (degraded := tables.tabulate_robustness(result)) is not None:
         _print_table(degraded)
-    for model in found.models:
+    for model in result.models:
         if model.mistakes:
             print_line(title=f"\nmost confident mistakes, {model.name}")
             for one in model.mistakes[:_MISTAKES]:
                 print_line(f"  {one.label} as {one.predicted} {one.score:.4f}  {one.path}")
-    if found.folder is not None:
+    if result.folder is not None:
         for name in ("metrics.json", "predictions.csv", "index.html"):
-            print_line(f"written: {found.folder / name}")
+            print_line(f"written: {result.folder / name}")
 
 
 def _print_table(table: "Table") -> None:

@@ -89,13 +89,13 @@ def measure_groups(
     keys = np.stack([np.unique(groups, return_inverse=True)[1], labels], axis=1)
     pairs, number = np.unique(keys, axis=0, return_inverse=True)
     counts = np.bincount(number.ravel())
-    found = []
+    values = []
     for probabilities in models:
         sums = np.zeros((len(pairs), probabilities.shape[1]))
         np.add.at(sums, number.ravel(), probabilities)
         means = sums / counts[:, None]
-        found.append(_take_value(measure_metrics(pairs[:, 1], means, positive, pairs[:, 0], [metric])))
-    return GroupMeans(len(pairs), len(np.unique(pairs[:, 0])), tuple(found))
+        values.append(_take_value(measure_metrics(pairs[:, 1], means, positive, pairs[:, 0], [metric])))
+    return GroupMeans(len(pairs), len(np.unique(pairs[:, 0])), tuple(values))
 
 
 def _take_value(measured: Measured) -> Value | None:

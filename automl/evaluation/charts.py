@@ -155,19 +155,19 @@ def draw_parts(evaluation: Evaluation, column: str, parts: Sequence[Part]) -> Ch
 
 def draw_robustness(evaluation: Evaluation) -> Chart | None:
     """Draws the metric of each degradation, the clean samples at the top; None where none were tried."""
-    found = evaluation.robustness
-    if found is None:
+    robustness = evaluation.robustness
+    if robustness is None:
         return None
-    names = [*(one.name for one in reversed(found.degradations)), "clean"]
+    names = [*(one.name for one in reversed(robustness.degradations)), "clean"]
     rows = [
-        [*(one.metrics[k] for one in reversed(found.degradations)), found.clean[k]]
+        [*(one.metrics[k] for one in reversed(robustness.degradations)), robustness.clean[k]]
         for k in range(len(evaluation.models))
     ]
     sentences = [
         f"{model.name}: {evaluation.metric} {clean.value:.3f} clean, {mean:.3f} on average over {len(names) - 1} "
         f"degradations, {value:.3f} on the worst ({worst})"
         for model, clean, mean, worst, value in zip(
-            evaluation.models, found.clean, found.mean, found.worst, found.worst_values, strict=True
+            evaluation.models, robustness.clean, robustness.mean, robustness.worst, robustness.worst_values, strict=True
         )
         if clean is not None and mean is not None and value is not None
     ]

@@ -58,9 +58,9 @@ def evaluate(
 ) -> Evaluation:
     """Measures trained models on a labelled data set, another one than they were trained on, side by side.
 
-        found = automl.evaluate("models/faces", "another/", by="generator", out="evaluations/another")
-        found.models[0].measured.values["auc"]     # value, low, high
-        found.predictions                          # a pandas DataFrame, a row a sample
+        result = automl.evaluate("models/faces", "another/", by="generator", out="evaluations/another")
+        result.models[0].measured.values["auc"]     # value, low, high
+        result.predictions                          # a pandas DataFrame, a row a sample
 
     Args:
         models: A model folder, or several with the same classes.
@@ -115,7 +115,7 @@ def evaluate(
             scores.append(predict_samples(model, first.classes, samples, tta, progress))
     evaluation = _measure_all(names, loaded, samples, scores, fpr, reporter)
     if degradations:
-        found = measure_robustness(
+        robustness = measure_robustness(
             loaded,
             names,
             evaluation.samples,
@@ -128,7 +128,7 @@ def evaluate(
             tta=tta,
             reporter=reporter,
         )
-        evaluation = replace(evaluation, robustness=found)
+        evaluation = replace(evaluation, robustness=robustness)
     return evaluation if folder is None else write_report(evaluation, folder)
 
 
@@ -259,8 +259,11 @@ def _find_threshold(
     if validation is None:
         why = f"no threshold for {name}: its folder has no validation scores (automl train keeps them where validation"
         return None, f"{why} was held out, --early-stopping, or the recipe was confirmed)"
-    found = apply_threshold(validation, classes, positive, labels, probabilities[:, positive], fpr)
-    return found, "" if found else f"no threshold for {name}: its validation samples have no {classes[1 - positive]}"
+    threshold = apply_threshold(validation, classes, positive, labels, probabilities[:, positive], fpr)
+    return (
+        threshold,
+        "" if threshold else f"no threshold for {name}: its validation samples have no {classes[1 - positive]}",
+    )
 
 
 def _describe_model(
@@ -295,7 +298,7 @@ def _compare_all(
     models: Sequence[ModelFigures], labels: NDArray[Any], positive: int, groups: NDArray[Any] | None
 ) -> list[Comparison]:
     """Compares each pair of models by each metric that has replicates."""
-    pairs, found = list(combinations(models, 2)), list[Comparison]()
+    pairs, comparisons = list(combinations(models, 2)), list[Comparison]()
     for metric in NAMES:
         if not pairs or any(metric not in model.measured.replicates for model in models):
             continue
@@ -309,8 +312,8 @@ def _compare_all(
             replicates = one.measured.replicates[metric] - other.measured.replicates[metric]
             differences.append(compare_replicates(value, replicates))
         corrected = correct_p([each.p for each in differences]) if len(pairs) > 1 else [None]
-        found += [
+        comparisons += [
             Comparison(one.name, other.name, metric, difference, p)
             for (one, other), difference, p in zip(pairs, differences, corrected, strict=True)
         ]
-    return found
+    return comparisons

@@ -142,7 +142,7 @@ def _draw_replicates(
         "brier": _score_brier(labels, probabilities, positive),
     }
     of_curves, of_counts = {*names} & {*COMPARES_CLASSES}, {*names} & {"f1", "balanced_accuracy"}
-    found: dict[str, Floats] = {name: np.empty(REPEATS) for name in names}
+    replicates: dict[str, Floats] = {name: np.empty(REPEATS) for name in names}
     for k, rows in enumerate(islice(draw_rows(labels, groups), REPEATS)):
         drawn, values = labels[rows], {name: float(each[name][rows].mean()) for name in names if name in each}
         if of_counts:
@@ -153,10 +153,10 @@ def _draw_replicates(
             curves = [score_curve(drawn == label, probabilities[rows, label]) for label in chosen]
             values |= {name: float(np.mean([curve[name] for curve in curves])) for name in COMPARES_CLASSES}
         for name in names:
-            found[name][k] = values[name]
+            replicates[name][k] = values[name]
         if k % 20 == 0:
             progress(k, REPEATS)
-    return found
+    return replicates
 
 
 def score_counts(confusion: NDArray[np.integer[Any]], positive: int) -> dict[str, float]:

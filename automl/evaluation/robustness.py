@@ -138,7 +138,7 @@ def measure_robustness(
         f"degrading {len(rows)} of {len(samples.table)} samples in {len(degradations)} ways; the copies lie in "
         f"{cache_dir()} and are removed when they are scored"
     )
-    found = []
+    scored = []
     for degradation in degradations:
         cache_dir().mkdir(parents=True, exist_ok=True)
         with (
@@ -159,14 +159,14 @@ def measure_robustness(
                 score[copied] = predicted.probabilities
                 if samples.media == "image":  # a clip that shows nothing has the training prior, as everywhere
                     failed |= {int(copied[row]): why for row, why in predicted.problems.items()}
-        found.append(_score_copies(degradation.name, some, predictions, scores, failed, positive, metric))
-        values = zip(names, found[-1].metrics, strict=True)
+        scored.append(_score_copies(degradation.name, some, predictions, scores, failed, positive, metric))
+        values = zip(names, scored[-1].metrics, strict=True)
         shown = ", ".join(f"{name} {value.value:.4f}" for name, value in values if value is not None)
-        reporter.print_line(f"{degradation.name} ({len(found)} of {len(degradations)}): {metric} {shown or 'none'}")
+        reporter.print_line(f"{degradation.name} ({len(scored)} of {len(degradations)}): {metric} {shown or 'none'}")
         if failed:
             shown = shorten([f"{some.table['name'][row]} ({why})" for row, why in failed.items()], _SHOWN, "; ")
             reporter.print_line(f"warning: {degradation.name}: {len(failed)} files have no copy: {shown}")
-    return _sum_up(found, some, predictions, positive, metric, len(samples.table))
+    return _sum_up(scored, some, predictions, positive, metric, len(samples.table))
 
 
 def _end_work() -> None:
@@ -203,7 +203,7 @@ def _measure(samples: LabelledSamples, probabilities: Floats, positive: int, met
 
 
 def _sum_up(
-    found: Sequence[DegradedScores],
+    scored: Sequence[DegradedScores],
     samples: LabelledSamples,
     clean: Sequence[Floats],
     positive: int,
@@ -213,10 +213,10 @@ def _sum_up(
     """Computes the mean over degradations, and finds the worst one."""
     means, worst, values = list[float | None](), list[str | None](), list[float | None]()
     for k in range(len(clean)):
-        known = [(one.name, value.value) for one in found if (value := one.metrics[k]) is not None]
+        known = [(one.name, value.value) for one in scored if (value := one.metrics[k]) is not None]
         means.append(float(np.mean([value for _, value in known])) if known else None)
         lowest = min(known, key=lambda pair: sign_of(metric) * pair[1], default=(None, None))
         worst.append(lowest[0])
         values.append(lowest[1])
     reference = tuple(_measure(samples, each, positive, metric) for each in clean)
-    return Robustness(len(samples.table), total, reference, tuple(found), tuple(means), tuple(worst), tuple(values))
+    return Robustness(len(samples.table), total, reference, tuple(scored), tuple(means), tuple(worst), tuple(values))

@@ -123,12 +123,12 @@ def open_samples(
 
 
 def match_labels(
-    found: Sequence[str], model: Labels, layout: str, renamed: Mapping[str, str]
+    given: Sequence[str], model: Labels, layout: str, renamed: Mapping[str, str]
 ) -> tuple[dict[str, str], str]:
     """Matches the labels of a data set to the classes of a model.
 
     Args:
-        found: The labels of the data set.
+        given: The labels of the data set.
         model: What the outputs of the model mean.
         layout: How the data set was understood (`automl.data.layouts.recognise.Listing.format`).
         renamed: Classes of the model by what the data call them.
@@ -140,20 +140,20 @@ def match_labels(
         SpecError: If a label that is renamed is not in the data, or not renamed to a class of the model.
     """
     for old, new in renamed.items():
-        for name, known, where in ((old, found, "a label of the data"), (new, model.classes, "a class of the model")):
+        for name, known, where in ((old, given, "a label of the data"), (new, model.classes, "a class of the model")):
             if name not in known:
                 near = suggest_name(name, known)
                 raise SpecError(f"--rename-label {old}={new}: {name!r} is not {where}: {_list_names(known)}{near}")
-    class_of = {name: renamed.get(name, name) for name in found if renamed.get(name, name) in model.classes}
+    class_of = {name: renamed.get(name, name) for name in given if renamed.get(name, name) in model.classes}
     genuine = _find_genuine(model)
     if class_of or genuine is None:
         return class_of, ""
     forged = model.classes[1 - model.classes.index(genuine)]
-    if layout in ("ffdi", "ffdv") and set(found) <= {"0", "1"}:
+    if layout in ("ffdi", "ffdv") and set(given) <= {"0", "1"}:
         meanings, why = {"0": genuine, "1": forged}, "the FFDI layout"
     else:
-        words = {name: genuine for name in found if name.lower() in GENUINE}
-        meanings, why = words | {name: forged for name in found if name.lower() in FORGED}, "what the words mean"
+        words = {name: genuine for name in given if name.lower() in GENUINE}
+        meanings, why = words | {name: forged for name in given if name.lower() in FORGED}, "what the words mean"
         if len(set(meanings.values())) != len(meanings):  # `fake` and `spoof`: two classes of the data, or one?
             return {}, ""
     pairs = ", ".join(f"{name} is class {meanings[name]}" for name in sorted(meanings))

@@ -141,23 +141,27 @@ def tabulate_parts(evaluation: Evaluation, column: str, parts: Sequence[Part]) -
 
 def tabulate_robustness(evaluation: Evaluation) -> Table | None:
     """Lists the degradations, the clean score above them and the robust scores below; None where none were tried."""
-    found, models = evaluation.robustness, evaluation.models
-    if found is None:
+    robustness, models = evaluation.robustness, evaluation.models
+    if robustness is None:
         return None
     header = ["degradation", "samples"]
     for model in models:
         header += [f"{evaluation.metric} {model.name}", "worse by"]
     rows = [
-        ["clean", str(found.samples), *_pair_cells([format_value(value) for value in found.clean], [""] * len(models))]
+        [
+            "clean",
+            str(robustness.samples),
+            *_pair_cells([format_value(value) for value in robustness.clean], [""] * len(models)),
+        ]
     ]
-    for one in found.degradations:
+    for one in robustness.degradations:
         drops = ["–" if drop is None else f"{drop:+.4f}" for drop in one.drops]
         rows.append([one.name, str(one.samples), *_pair_cells([format_value(value) for value in one.metrics], drops)])
-    means = [_format_number(mean) for mean in found.mean]
+    means = [_format_number(mean) for mean in robustness.mean]
     rows.append(["robust: mean", "", *_pair_cells(means, [""] * len(models))])
-    worst = [_format_number(value) for value in found.worst_values]
-    rows.append(["worst", "", *_pair_cells(worst, [name or "" for name in found.worst])])
-    note = f"{found.samples} of {found.of} samples were degraded, in proportion to the classes"
+    worst = [_format_number(value) for value in robustness.worst_values]
+    rows.append(["worst", "", *_pair_cells(worst, [name or "" for name in robustness.worst])])
+    note = f"{robustness.samples} of {robustness.of} samples were degraded, in proportion to the classes"
     return Table("degraded copies", note, header, rows, ("degradation",))
 
 
@@ -168,13 +172,13 @@ def _pair_cells(values: Sequence[str], beside: Sequence[str]) -> list[str]:
 
 def tabulate_thresholds(evaluation: Evaluation) -> Table | None:
     """Lists thresholds for the wanted false-positive rate, and what they do here; None where there are none."""
-    found = [(model.name, model.threshold) for model in evaluation.models if model.threshold is not None]
-    if not found:
+    thresholds = [(model.name, model.threshold) for model in evaluation.models if model.threshold is not None]
+    if not thresholds:
         return None
     header = ["model", "wanted fpr", "threshold", "validation fpr", "validation tpr", "fpr here", "tpr here"]
-    rows = [[name, *_threshold_cells(one)] for name, one in found]
+    rows = [[name, *_threshold_cells(one)] for name, one in thresholds]
     positive = evaluation.classes[evaluation.positive]
-    sources = "; ".join(f"{name}: {describe_source(one)}" for name, one in found)
+    sources = "; ".join(f"{name}: {describe_source(one)}" for name, one in thresholds)
     note = f"above it, a sample counts as {positive}. Chosen on each model's own validation samples ({sources})"
     return Table("thresholds", note, header, rows, ("model",))
 
