@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from automl.errors import AutomlError
 
 if TYPE_CHECKING:
+    from automl.evaluation.evaluate import evaluate as evaluate
     from automl.exporters.export import export as export
     from automl.models.predict import Model as Model
     from automl.models.predict import load as load
@@ -32,13 +33,26 @@ _MODULES = {
     "StudySpec": "automl.spec",
     "confirm": "automl.study.confirm",
     "ensemble": "automl.refit.fused_ensemble",
+    "evaluate": "automl.evaluation.evaluate",
     "export": "automl.exporters.export",
     "load": "automl.models.predict",
     "search": "automl.study.search",
     "train": "automl.refit.train",
 }
 
-__all__ = ["AutomlError", "Model", "Recipe", "StudySpec", "confirm", "ensemble", "export", "load", "search", "train"]
+__all__ = [
+    "AutomlError",
+    "Model",
+    "Recipe",
+    "StudySpec",
+    "confirm",
+    "ensemble",
+    "evaluate",
+    "export",
+    "load",
+    "search",
+    "train",
+]
 
 __version__ = "0.1.0"
 

@@ -93,6 +93,13 @@ class DataSpec(Section):
     """Permute the labels within each split: a check that a search then finds nothing."""
 
 
+class LabelledSpec(DataSpec):
+    """A data set that a trained model is evaluated on."""
+
+    by: tuple[str, ...] = ()
+    """Label file: columns whose values are kept with the samples, such as generator."""
+
+
 class Budget(Section):
     """What a study may use."""
 

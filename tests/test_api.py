@@ -13,7 +13,8 @@ from automl.spec import StudySpec
 from automl.study.search import open_result, search
 from tests.fixtures.studies import SPACE
 
-PUBLIC = ["AutomlError", "Model", "Recipe", "StudySpec", "confirm", "ensemble", "export", "load", "search", "train"]
+CLASSES = ["AutomlError", "Model", "Recipe", "StudySpec"]
+PUBLIC = [*CLASSES, "confirm", "ensemble", "evaluate", "export", "load", "search", "train"]
 CALLED = {command.callback.__name__: command.callback for command in app.registered_commands}
 
 ROOT = Path(__file__).parents[1]

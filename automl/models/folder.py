@@ -6,6 +6,7 @@
     preprocessing.json    how a file becomes the network's input
     labels.json           the classes, their shares in training, the label file's columns
     metrics.json          what it scored, on what, with intervals
+    validation.json       of two classes: scores of validation samples that were not learned from, if there are any
     README.md             the model card
 
 An ensemble is a folder with `ensemble.json` (the weight of each member) and one model folder per member below it. Where
@@ -14,10 +15,12 @@ Nothing in it is a pickle, and nothing that could run code is loaded.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from automl.backbones.input import InputSpec
@@ -30,6 +33,7 @@ from automl.training.checkpoint import weights_on_cpu
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from numpy.typing import NDArray
     from torch import nn
 
     from automl.backbones.weights import Weights
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 _WEIGHTS, _RECIPE, _INPUT, _LABELS = "model.safetensors", "recipe.yaml", "preprocessing.json", "labels.json"
 _BASE = "base.json"
 _METRICS, _CARD, ENSEMBLE_FILE, FUSION_FILE = "metrics.json", "README.md", "ensemble.json", "fusion.json"
+VALIDATION_FILE = "validation.json"
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".tar", ".joblib")
 
 
@@ -64,6 +69,18 @@ class BaseWeights:
     backbone: str
     sha256: str
     """Of the safetensors file."""
+
+
+@dataclass(frozen=True)
+class ValidationScores:
+    """Scores of a validation split that was not learned from, by which a threshold can be chosen."""
+
+    source: str
+    """What was scored: this model, or others of its recipe."""
+    scores: dict[str, tuple[float, ...]]
+    """By the name of the true class: the probability of the positive class, sorted."""
+    positive: str
+    """Name of the positive class."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +189,39 @@ def write_ensemble(
     if card:
         write_text(folder / _CARD, card)
     write_text(folder / ENSEMBLE_FILE, json.dumps(weights, indent=2) + "\n")
+
+
+def make_validation_scores(
+    source: str, labels: "NDArray[Any]", probabilities: "Sequence[NDArray[Any]]", classes: Sequence[str], positive: int
+) -> ValidationScores | None:
+    """Makes the scores of a validation split: labels (N,) int, and of each model (N, C); None of more than two classes.
+
+    Scores of several models, such as one for each seed, are put together, not averaged: a threshold is for one of them.
+    """
+    if len(classes) != 2:
+        return None
+    scores = [rows[:, positive] for rows in probabilities]
+    by_class = {
+        name: tuple(round(float(score), 7) for score in np.sort(np.concatenate([one[labels == k] for one in scores])))
+        for k, name in enumerate(classes)
+    }
+    return ValidationScores(source, by_class, classes[positive])
+
+
+def write_validation_scores(folder: Path, scores: ValidationScores) -> None:
+    """Writes the validation scores of the model, or ensemble, in a folder; before its weights."""
+    with explain_write_errors(folder, WeightsError):
+        write_text(folder / VALIDATION_FILE, json.dumps(asdict(scores)) + "\n")
+
+
+def read_validation_scores(folder: Path) -> ValidationScores | None:
+    """Reads the validation scores of a model folder; None where none were kept.
+
+    Raises:
+        WeightsError: If the file is damaged.
+    """
+    path = folder / VALIDATION_FILE
+    return read_json(path, ValidationScores) if path.is_file() else None
 
 
 def read_members(path: Path, weights_dir: Path | None = None) -> list[tuple[ModelFolder, float]]:

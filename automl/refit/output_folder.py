@@ -9,7 +9,10 @@ from automl.errors import WeightsError
 from automl.files import explain_write_errors, write_text
 
 _RECORD, _FINISHED = "training.json", ("model.safetensors", "ensemble.json")
-_MODEL = ("recipe.yaml", "preprocessing.json", "labels.json", "metrics.json", "README.md", "fusion.json")
+_MODEL = (
+    *("recipe.yaml", "preprocessing.json", "labels.json", "metrics.json", "validation.json", "README.md"),
+    "fusion.json",
+)
 
 
 class OutputFolder:

@@ -5,7 +5,7 @@ recipe file and data that are named.
 """
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from automl.data.drop_copies import open_samples
 from automl.errors import RecipeError, SpecError, StudyError, WeightsError
 from automl.files import load_yaml
 from automl.models.combine import choose_weights
+from automl.models.folder import ValidationScores, make_validation_scores
 from automl.recipe import Numerics, Recipe
 from automl.space.space import load_space
 from automl.spec import StudySpec
@@ -94,6 +95,8 @@ class TrainPlan:
     """What a study knows of the backbone's memory."""
     memory_bytes: int | None = None
     """The study's memory budget; None: no limit."""
+    validation: ValidationScores | None = None
+    """Scores of the validation split by the models that confirmed the recipe."""
 
     def train_dataset(self) -> Dataset:
         """Returns the data set, with all that is trained on in its training split."""
@@ -177,6 +180,9 @@ def plan_for_study(
     scores = read_confirmed_scores(confirmation, recipe) if confirmation else {}
     splits = ("train", "validation", "holdout") if "holdout" in scores else ("train", "validation")
     plan = TrainPlan(folder.name, source, recipe, setup.dataset, setup.metric, scores, splits, drawn_by_search)
+    if scores and confirmation:
+        files = [folder.path / file for file in confirmation.best.predictions]
+        plan = replace(plan, validation=_read_validation(files, setup.dataset))
     return _complete_plan(plan, folder, setup, weights_dir)
 
 
@@ -274,11 +280,12 @@ Members = dict[str, tuple[Recipe, float]]
 """The recipe, with its seed, and the weight of each member, by the name of its folder."""
 
 
-def choose_members(folder: StudyFolder, size: int) -> tuple[Members, bool]:
+def choose_members(folder: StudyFolder, size: int) -> tuple[Members, bool, ValidationScores | None]:
     """Chooses at most so many of the models that confirmed a study, and their weights, by their validation predictions.
 
     Returns:
-        The members, and whether the study was scored on its holdout, so that they may learn from it.
+        The members; whether the study was scored on its holdout, so that they may learn from it; and the validation
+        scores of such an ensemble.
     """
     confirmation = load_confirmation(folder)
     if confirmation is None:
@@ -291,14 +298,28 @@ def choose_members(folder: StudyFolder, size: int) -> tuple[Members, bool]:
             recipes.append((f"{candidate.trial:04d}-{seed}", recipe))
             probabilities, labels = _read_predictions(folder.path / file)
             predictions.append(probabilities)
-    positive = open_result(folder).setup.dataset.positive
+    dataset = open_result(folder).setup.dataset
+    positive = dataset.positive
     weights = choose_weights(predictions, labels, confirmation.metric, positive)
     heaviest = sorted(range(len(recipes)), key=lambda k: -weights[k])[:size]
     if sum(weight > 0 for weight in weights) > size:  # weigh the heaviest again, without the others
         again = choose_weights([predictions[k] for k in heaviest], labels, confirmation.metric, positive)
         weights = [again[heaviest.index(k)] if k in heaviest else 0.0 for k in range(len(recipes))]
     members = {name: (recipe, weight) for (name, recipe), weight in zip(recipes, weights, strict=True) if weight > 0}
-    return members, confirmation.holdout is not None
+    mean = np.average(predictions, axis=0, weights=weights)
+    source = "an ensemble of models that learned from the training split alone, whose weights these samples chose"
+    scores = make_validation_scores(source, labels, [mean], dataset.classes, positive)
+    return members, confirmation.holdout is not None, scores
+
+
+def _read_validation(files: Sequence[Path], dataset: Dataset) -> ValidationScores | None:
+    """Reads the validation scores of the models that confirmed a recipe; None where their files are gone."""
+    if not all(file.is_file() for file in files):
+        return None
+    read = [_read_predictions(file) for file in files]
+    source = "models of this recipe that learned from the training split alone (automl confirm)"
+    probabilities = [probabilities for probabilities, _ in read]
+    return make_validation_scores(source, read[0][1], probabilities, dataset.classes, dataset.positive)
 
 
 def _read_predictions(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -20,7 +20,16 @@ from automl.devices import find_devices, is_gpu
 from automl.errors import DataError, MemoryBudgetError, RecipeError, SpecError, first_line
 from automl.memory.estimate import estimate_training
 from automl.models.card import find_weights_licence, render_model_card
-from automl.models.folder import BaseWeights, Labels, ModelFolder, read_model, write_ensemble, write_model
+from automl.models.folder import (
+    BaseWeights,
+    Labels,
+    ModelFolder,
+    make_validation_scores,
+    read_model,
+    write_ensemble,
+    write_model,
+    write_validation_scores,
+)
 from automl.recipe import Recipe
 from automl.refit.output_folder import OutputFolder
 from automl.refit.plan import TrainOptions, TrainPlan, choose_members, describe_score, make_plan, plan_for_study
@@ -158,7 +167,7 @@ def _train_ensemble(
     """Chooses models among those that confirmed a study, trains each on all the data, and writes them as one model."""
     if size < 1 or options.seed is not None:
         raise SpecError("an ensemble has 1 member or more (--ensemble K), each with its own seed (no --seed)")
-    members, holdout_scored = choose_members(folder, size)
+    members, holdout_scored, validation = choose_members(folder, size)
     plans = {name: plan_for_study(folder, recipe, weights_dir) for name, (recipe, _) in members.items()}
     output = OutputFolder(out or Path("models") / f"{folder.name}-ensemble")
     recipes = {name: recipe.model_dump(mode="json") for name, (recipe, _) in members.items()}
@@ -176,6 +185,8 @@ def _train_ensemble(
                 if not processes.any_process(done, torch.device(device)):
                     train_plan(plan, options, output.folder / name, reporter)
             if processes.is_first:
+                if validation is not None:
+                    write_validation_scores(output.folder, validation)
                 write_ensemble(output.folder, {name: weight for name, (_, weight) in members.items()})
                 output.end_training()
                 reporter.print_line(f"written: {output.folder}")
@@ -194,6 +205,7 @@ class _Training:
         self.processes = current_process_group()
         self.stopping = False
         self.total = self.batch_size = 0
+        self.validation = plan.validation
         self.kept = LastWeights(output.kept)
         if options.soup:
             self.kept = MeanWeights(output.kept, options.soup)
@@ -223,6 +235,8 @@ class _Training:
             return ModelFolder(self.output.folder, self.recipe, *describe_network(model, self.recipe, data))
         model.load_state_dict(self.kept.kept_weights(network))
         measured = self._measure(model, data)
+        if self.validation is not None:
+            write_validation_scores(self.output.folder, self.validation)
         written = write_network(
             self.output.folder, model, self.recipe, data, measured, self.plan.dataset, self._find_base()
         )
@@ -322,6 +336,9 @@ class _Training:
         probabilities = split_probabilities(model, self.recipe, data, split, expected, self.device)
         labels = data.labels(split)
         groups = data.samples.samples["group"].to_numpy()[data.rows(split)]
+        if split == _EVALUATED:
+            source, classes = "this model, whose weights these samples chose (--early-stopping)", data.samples.classes
+            self.validation = make_validation_scores(source, labels, [probabilities], classes, data.positive)
         try:
             interval = metric_interval(self.plan.metric, labels, [probabilities], data.positive, groups)
             every = all_metrics(labels, probabilities, data.positive)

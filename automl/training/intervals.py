@@ -9,6 +9,7 @@ curves"; Carpenter & Bithell 2000, "Bootstrap confidence intervals: when, which,
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ Labels = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
 Groups = NDArray[Any]
 
-_REPEATS, _LEVEL = 2000, 0.95
+REPEATS, _LEVEL = 2000, 0.95
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def bootstrap(
     probabilities: Floats,
     groups: Groups | None = None,
     *,
-    repeats: int = _REPEATS,
+    repeats: int = REPEATS,
     level: float = _LEVEL,
     seed: int = 0,
 ) -> Interval:
@@ -74,9 +75,21 @@ def bootstrap(
     if repeats < 1 or not 0 < level < 1:
         raise ValueError(f"repeats is at least 1 and level between 0 and 1, got {repeats} and {level}")
     value = metric(labels, probabilities)
-    random, codes = np.random.default_rng(seed), _number_groups(groups)
-    draws = _draw_within_classes(labels, random) if codes is None else _draw_whole_groups(labels, codes, random)
-    replicates = [metric(labels[rows], probabilities[rows]) for rows, _ in zip(draws, range(repeats), strict=False)]
+    draws = islice(draw_rows(labels, groups, seed), repeats)
+    return interval_around(value, [metric(labels[rows], probabilities[rows]) for rows in draws], level)
+
+
+def draw_rows(labels: Labels, groups: Groups | None = None, seed: int = 0) -> Iterator[NDArray[np.int64]]:
+    """Yields the row numbers (n,) of one replicate after the other, without end; arguments as in `bootstrap`.
+
+    The same arguments give the same rows: replicates of two models are then paired.
+    """
+    random, codes = np.random.default_rng(seed), number_groups(groups)
+    return _draw_within_classes(labels, random) if codes is None else _draw_whole_groups(labels, codes, random)
+
+
+def interval_around(value: float, replicates: Sequence[float] | Floats, level: float = _LEVEL) -> Interval:
+    """Returns the percentile interval of replicates, widened to hold the value."""
     low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, min(value, float(low)), max(value, float(high)))
 
@@ -88,7 +101,7 @@ def metric_interval(
     positive: int = 1,
     groups: Groups | None = None,
     *,
-    repeats: int = _REPEATS,
+    repeats: int = REPEATS,
     level: float = _LEVEL,
     seed: int = 0,
 ) -> Interval:
@@ -110,7 +123,7 @@ def metric_interval(
         if rows.ndim == 2:
             return float(rows.mean())
         if name == "auc":
-            return _rank_auc(labels, rows, positive)
+            return rank_auc(labels, rows, positive)
         return float(np.mean([compute_metric(name, labels, rows[:, k], positive) for k in range(len(exact))]))
 
     return bootstrap(metric, labels, stacked, groups, repeats=repeats, level=level, seed=seed)
@@ -119,13 +132,13 @@ def metric_interval(
 def describe_method(groups: Groups | None = None) -> str:
     """Names the method of `metric_interval` on samples with these groups, and its papers, in one line."""
     how = "samples drawn within each class (Robin et al. 2011)"
-    if groups is not None and _number_groups(groups) is not None:
+    if groups is not None and number_groups(groups) is not None:
         how = f"whole groups drawn, {len(np.unique(groups))} of them (Field & Welsh 2007)"
     papers = "Efron & Tibshirani 1993, Carpenter & Bithell 2000"
-    return f"{_LEVEL:.0%} percentile bootstrap, {_REPEATS} replicates, {how}; {papers}"
+    return f"{_LEVEL:.0%} percentile bootstrap, {REPEATS} replicates, {how}; {papers}"
 
 
-def _number_groups(groups: Groups | None) -> NDArray[np.int64] | None:
+def number_groups(groups: Groups | None) -> NDArray[np.int64] | None:
     """Numbers the groups, from 0; None where there is one alone, or where each sample is its own."""
     names, codes = np.unique([] if groups is None else np.asarray(groups), return_inverse=True)
     return codes if 1 < len(names) < len(codes) else None
@@ -163,7 +176,7 @@ def _score_samples(name: str, labels: Labels, probabilities: Floats) -> Floats:
     return np.asarray(-np.log(of_truth.clip(eps, 1 - eps)))  # clipped as scikit-learn does
 
 
-def _rank_auc(labels: Labels, probabilities: Floats, positive: int) -> float:
+def rank_auc(labels: Labels, probabilities: Floats, positive: int) -> float:
     """Computes the AUC of (N, models, C) probabilities, mean over models, as `metrics.compute_metric` defines it.
 
     By ranks (Mann & Whitney 1947), all models at once: several times quicker than a ROC curve for each.

@@ -124,8 +124,13 @@ def _tpr_at_fpr(truth: Any, scores: Any, limit: float) -> float:
 
 
 def _equal_error_rate(truth: Any, scores: Any, _fpr: float) -> float:
-    """Computes where false-positive and false-negative rates cross, interpolated along the ROC curve."""
+    """Computes where false-positive and false-negative rates cross."""
     fpr, tpr, _ = roc_curve(truth, scores)
+    return find_equal_error(fpr, tpr)
+
+
+def find_equal_error(fpr: Floats, tpr: Floats) -> float:
+    """Finds where false-positive and false-negative rates cross, interpolated along a ROC curve from (0, 0)."""
     excess = fpr + tpr - 1  # FPR - FNR: from -1 to 1, never falling
     after = int(np.argmax(excess >= 0))
     share = -excess[after - 1] / (excess[after] - excess[after - 1])

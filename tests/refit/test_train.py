@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from automl.backbones.capabilities import find_capabilities
 from automl.errors import MemoryBudgetError, RecipeError, SpecError, StudyError, WeightsError
 from automl.memory.estimate import estimate_training
-from automl.models.folder import read_members, read_model
+from automl.models.folder import read_members, read_model, read_validation_scores
 from automl.recipe import Recipe
 from automl.refit.plan import choose_members, plan_for_study
 from automl.refit.train import train
@@ -163,7 +163,11 @@ def test_early_stopping_keeps_the_best_weights_and_validation_out(train_tiny):
     # at this rate nothing moves: the first evaluation stays the best, and the second one ends the run
     reporter = RecordingReporter()
     recipe = recipe_of(learning_rate=1e-30, epochs=6)
-    metrics = train_tiny(recipe=recipe, early_stopping=1, reporter=reporter).metrics
+    written = train_tiny(recipe=recipe, early_stopping=1, reporter=reporter)
+    metrics, kept = written.metrics, read_validation_scores(written.path)
+    assert sum(map(len, kept.scores.values())) == metrics["validation"]["n"]
+    assert all(list(scores) == sorted(scores) for scores in kept.scores.values())
+    assert "--early-stopping" in kept.source
     assert metrics["trained_on"]["splits"] == "train"
     assert metrics["validation"]["source"] == "this model"
     assert metrics["validation"]["value"] == 0.5
@@ -173,6 +177,7 @@ def test_early_stopping_keeps_the_best_weights_and_validation_out(train_tiny):
 
 def test_the_ema_and_the_seed_are_the_user_s(train_tiny):
     written = train_tiny(recipe=recipe_of(epochs=0.5), ema=0.99, seed=7)
+    assert read_validation_scores(written.path) is None  # it learned from validation
     assert (written.recipe.ema_decay, written.recipe.seed) == (0.99, 7)
 
 
@@ -323,11 +328,18 @@ def test_an_ensemble_of_the_confirmed_models(new_study, tmp_path, monkeypatch):
         score = np.where(right[k], 0.3 + 0.4 * labels, 0.5)
         (folder.path / name).parent.mkdir(exist_ok=True)
         np.savez(folder.path / name, validation=np.stack([1 - score, score], axis=1), labels=labels)
-    chosen, holdout_scored = choose_members(folder, 2)
+    chosen, holdout_scored, validation = choose_members(folder, 2)
     assert {name: weight for name, (_, weight) in chosen.items()} == {"0000-1": 0.5, "0001-1": 0.5}
     assert holdout_scored
+    # each is right where the other says .5: half of both
+    assert [*validation.scores.values()] == [pytest.approx([0.4] * 10), pytest.approx([0.6] * 10)]
+    # of one recipe, those of its seeds are put together
+    pooled = plan_for_study(folder).validation
+    assert pooled.source.endswith("(automl confirm)")
+    assert [*pooled.scores.values()] == [(*[0.3] * 5, *[0.5] * 15), (*[0.5] * 15, *[0.7] * 5)]
     assert len(choose_members(folder, 1)[0]) == 1
     assert train(ensemble=2, **where) == tmp_path / "model"
+    assert read_validation_scores(tmp_path / "model") == validation
     members = read_members(tmp_path / "model")
     assert [(member.recipe.backbone, member.recipe.seed, weight) for member, weight in members] == [
         ("test_byobnet", 1, 0.5),

@@ -14,7 +14,7 @@ from automl.data.layouts.text_table import FILE_NAMES, LABEL_NAMES, Table, list_
 from automl.data.layouts.tree import is_number
 from automl.errors import DataError, shorten, suggest_name
 from automl.media.kinds import is_media
-from automl.spec import DataSpec
+from automl.spec import DataSpec, LabelledSpec
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trainset", "trn"), "train"),
@@ -209,6 +209,20 @@ def find_columns(table: Table, finder: Finder, spec: DataSpec, like: Columns | N
     used = {label, *one_hot}
     unused = tuple(name for name, cells in rest.items() if name not in used and any(cells))
     return table, Columns(files, label, one_hot, group, split, unused, domain)
+
+
+def find_kept_columns(file: Path, columns: Iterable[str], spec: DataSpec) -> tuple[str, ...]:
+    """Returns the columns whose values are kept with the samples, as `LabelledSpec.by` names them.
+
+    Raises:
+        DataError: If the table has no such column, with those that it has.
+    """
+    names = list(columns)
+    wanted = spec.by if isinstance(spec, LabelledSpec) else ()
+    if missing := next((name for name in wanted if name not in names), None):
+        hint = suggest_name(missing, names)
+        raise DataError(f"{file}: --by {missing!r} is not one of its columns: {', '.join(names)}{hint}")
+    return wanted
 
 
 def split_values(file: Path, column: str, values: Sequence[str]) -> tuple[list[str], str]:

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from automl.data.layouts.columns import PROBE_ROWS, Columns, find_columns, find_file_column, split_values
+from automl.data.layouts.columns import (
+    PROBE_ROWS,
+    Columns,
+    find_columns,
+    find_file_column,
+    find_kept_columns,
+    split_values,
+)
 from automl.data.layouts.names import Finder, describe_difference, describe_rivals, outside_error
 from automl.data.layouts.text_table import list_names, open_table
 from automl.data.layouts.tree import Tree
@@ -41,6 +48,8 @@ class LabelFile:
     remarks: list[str] = field(default_factory=list)
     columns: Columns | None = None
     tables: list[Path] = field(default_factory=list)
+    kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By path, the values of the columns that the spec names (`LabelledSpec.by`)."""
 
     def add_table(self, other: "LabelFile", split: str = "") -> None:
         """Adds another label file of the set; `split` is that of its rows that have none."""
@@ -48,6 +57,7 @@ class LabelFile:
         self.problems += other.problems
         self.remarks += other.remarks
         self.tables += other.tables
+        self.kept |= other.kept
         self.columns = self.columns or other.columns
 
 
@@ -117,6 +127,9 @@ def read_label_file(
     if difference := describe_difference(finder, ((row.name, row.path) for row in existing)):
         read.remarks.append(f"{file.name}: names are not those of the files and were matched: {difference}")
     read.rows = [row for row in existing if row.label]
+    if kept := find_kept_columns(file, index, spec):
+        cells = (tuple(_without_nan(row[index[name]]) for name in kept) for row in rows)
+        read.kept = {path: values for path, values in zip(paths, cells, strict=True) if path}
     return read
 
 

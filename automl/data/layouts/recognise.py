@@ -44,7 +44,8 @@ _COVERS = 0.8  # of the files: a table of labels, not one that mentions some of 
 class Listing:
     """What lies on the disk, as in `automl.data.dataset.Dataset`.
 
-    `table` has the text columns path, name, label, group and split ("" where not given).
+    `table` has the text columns path, name, label, group and split ("" where not given); `kept` has, by path, the
+    values of the columns that the spec names (`LabelledSpec.by`), none where no label file was read.
     """
 
     root: Path
@@ -53,6 +54,7 @@ class Listing:
     problems: tuple[str, ...]
     media: Medium
     remarks: tuple[str, ...]
+    kept: dict[str, tuple[str, ...]]
 
 
 def list_samples(spec: DataSpec) -> Listing:
@@ -68,7 +70,7 @@ def list_samples(spec: DataSpec) -> Listing:
         layout = "ffdv"
     problems = [*read.problems, *ungrouped, *(tree.left.list_warnings() if tree else [])]
     remarks = [*read.remarks, *_describe_unread(table, read, tree)]
-    return Listing(root.resolve(), layout, table, tuple(problems), media, tuple(remarks))
+    return Listing(root.resolve(), layout, table, tuple(problems), media, tuple(remarks), read.kept)
 
 
 def _read_layout(spec: DataSpec) -> tuple[Path, str, LabelFile, Tree | None]:
@@ -106,7 +108,7 @@ def _recognise(root: Path, spec: DataSpec, tree: Tree) -> tuple[str, LabelFile]:
     """Recognises the layout of a folder, and reads it."""
     if _find_ffdi(tree) is not None:
         return "ffdi", _read_ffdi(root, spec, tree)
-    option = next((name for name in COLUMN_OPTIONS if getattr(spec, name)), None)
+    option = next((name for name in (*COLUMN_OPTIONS, "by") if getattr(spec, name, None)), None)
     if not option:
         known = next(filter(None, (read_published(tree, level) for level in tree.lone_folders())), None)
         if known:

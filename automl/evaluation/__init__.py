@@ -1,0 +1,1 @@
+"""A trained model on labelled samples that it was not trained on."""

@@ -1,0 +1,230 @@
+"""Figures of an evaluation: numbers in, Plotly figures out, and a sentence that says what each one shows.
+
+Colours are Okabe & Ito's, which colour-blind people can tell apart; models differ in symbol and dash as well. Colours
+of text and grid are left to the page, which has a light and a dark face.
+"""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from automl.evaluation.breakdown import Part
+from automl.evaluation.evaluation import Evaluation
+from automl.evaluation.measures import sign_of
+from automl.media.opening import require
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+_HEIGHT = 420  # pixels
+_ROW = 26  # pixels of a row of a dot plot
+_CLASSES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure and what it shows."""
+
+    title: str
+    sentence: str
+    """What the figure shows, for who cannot see it too."""
+    figure: Any  # plotly.graph_objects.Figure: Plotly has no types
+
+
+def draw_roc(evaluation: Evaluation) -> Chart | None:
+    """Draws the ROC curves over a logarithmic axis of false positives; None where there are none."""
+    curves = [(model.name, model.roc) for model in evaluation.models if model.roc is not None]
+    if not curves:
+        return None
+    negatives = int((evaluation.samples.labels != evaluation.positive).sum())
+    figure = _make_figure("false-positive rate", "true-positive rate")
+    for k, (name, curve) in enumerate(curves):
+        # a logarithm has no 0: the first point is half a false positive
+        fpr = np.maximum(curve.fpr, 0.5 / negatives)
+        hover = "%{y:.3f} at %{x:.4f}"
+        figure.add_trace(_line(k, name, x=fpr, y=curve.tpr, mode="lines", hovertemplate=hover))
+    figure.update_xaxes(type="log", range=[np.log10(0.5 / negatives), 0])
+    figure.update_yaxes(range=[-0.02, 1.02])
+    rates = []
+    for model in evaluation.models:
+        one, other = (model.measured.values[name].value for name in ("tpr_at_fpr", "tpr_at_fpr_0.01"))
+        rates.append(f"{model.name} finds {one:.1%} at a false-positive rate of 0.001 and {other:.1%} at 0.01")
+    return Chart("ROC curve", f"{_join(rates)}.", figure)
+
+
+def draw_scores(evaluation: Evaluation) -> Chart | None:
+    """Draws how the scores of each class are spread, by model; None of more than two classes."""
+    if not evaluation.binary:
+        return None
+    positive, labels = evaluation.positive, evaluation.samples.labels
+    name = evaluation.classes[positive]
+    figure = _make_figure(f"probability of class {html.escape(name, quote=False)}", "share of the class")
+    edges = np.linspace(0, 1, 41)
+    for k, model in enumerate(evaluation.models):
+        for label, other in enumerate(evaluation.classes):
+            scores = model.probabilities[labels == label, positive]
+            if not len(scores):
+                continue
+            share = np.histogram(scores, edges)[0] / len(scores)
+            trace = _line(
+                k if len(evaluation.models) > 1 else label, f"{model.name}: {other}", x=edges, y=[*share, share[-1]]
+            )
+            trace.update(mode="lines", line_shape="hv", line_dash=_DASHES[label], hovertemplate="%{x:.2f}: %{y:.3f}")
+            figure.add_trace(trace)
+    medians = [
+        f"{model.name} gives half of the samples of class {other} a score above "
+        f"{np.median(model.probabilities[labels == label, positive]):.2f}"
+        for model in evaluation.models
+        for label, other in enumerate(evaluation.classes)
+        if (labels == label).any()
+    ]
+    return Chart("Scores of each class", f"{_join(medians)}.", figure)
+
+
+def draw_calibration(evaluation: Evaluation) -> Chart:
+    """Draws the reliability curve."""
+    figure = _make_figure("confidence: probability of the predicted class", "share predicted right")
+    low = 1 / len(evaluation.classes)
+    diagonal = {"x": [low, 1], "y": [low, 1], "mode": "lines", "hoverinfo": "skip", "name": "perfect"}
+    figure.add_trace(_graphs().Scatter(line={"color": "#888888", "width": 1, "dash": "dash"}, **diagonal))
+    sentences = []
+    for k, model in enumerate(evaluation.models):
+        bins = model.calibration.bins
+        figure.add_trace(
+            _line(
+                k,
+                model.name,
+                x=[each.confidence for each in bins],
+                y=[each.accuracy for each in bins],
+                mode="lines+markers",
+                customdata=[each.samples for each in bins],
+                hovertemplate="%{x:.3f} sure, %{y:.3f} right, %{customdata} samples",
+            )
+        )
+        sure = float(np.mean(model.probabilities.max(axis=1))) - model.measured.values["accuracy"].value
+        word = "more sure than right" if sure > 0 else "less sure than right"
+        sentences.append(f"{model.name} is {word} by {abs(sure):.3f} on average")
+    return Chart("Calibration", f"{_join(sentences)}.", figure)
+
+
+def draw_confusion(evaluation: Evaluation, number: int) -> Chart | None:
+    """Draws a model's confusion matrix; None of more than 20 classes, whose cells nobody can read."""
+    model, names = evaluation.models[number], evaluation.classes
+    if len(names) > _CLASSES_SHOWN:
+        return None
+    counts = np.array(model.confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = _make_figure("predicted", "truth")
+    shown = [html.escape(name, quote=False) for name in names]
+    figure.add_trace(
+        _graphs().Heatmap(
+            x=shown, y=shown, z=shares, zmin=0, zmax=1, colorscale="Blues", showscale=False, text=counts,
+            texttemplate="%{text}", hovertemplate="%{y} predicted as %{x}: %{text}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(type="category", autorange="reversed")
+    figure.update_layout(height=180 + 60 * len(names))
+    wrong = int(counts.sum() - np.trace(counts))
+    off = counts - np.diag(np.diag(counts))
+    true, predicted = divmod(int(off.argmax()), len(names))
+    most = f", most often class {names[true]} as {names[predicted]} ({off[true, predicted]})" if wrong else ""
+    sentence = f"{model.name} predicts {wrong} of {counts.sum()} samples wrong{most}."
+    return Chart(f"Confusion matrix of {model.name}", sentence, figure)
+
+
+def draw_parts(evaluation: Evaluation, column: str, parts: Sequence[Part]) -> Chart:
+    """Draws the metric of each value of a column, with intervals, the worst of the first model at the bottom."""
+    sign = sign_of(evaluation.metric)
+    known = [part for part in parts if part.metrics[0] is not None]
+    ordered = sorted(known, key=lambda part: sign * (part.metrics[0].value if part.metrics[0] else 0.0))
+    rows = [[part.metrics[k] for part in ordered] for k in range(len(evaluation.models))]
+    figure = draw_dots(evaluation, [part.value for part in ordered], rows)
+    sentence = "No value can be measured."
+    if ordered:
+        metric, name = evaluation.metric, evaluation.models[0].name
+        worst, best = (part.metrics[0].value if part.metrics[0] else 0.0 for part in (ordered[0], ordered[-1]))
+        sentence = (
+            f"{name}: {metric} from {worst:.3f} ({column} {ordered[0].value}) to {best:.3f} ({ordered[-1].value})."
+        )
+    return Chart(f"By {column}", sentence, figure)
+
+
+def draw_robustness(evaluation: Evaluation) -> Chart | None:
+    """Draws the metric of each degradation, the clean samples at the top; None where none were tried."""
+    robustness = evaluation.robustness
+    if robustness is None:
+        return None
+    names = [*(one.name for one in reversed(robustness.degradations)), "clean"]
+    rows = [
+        [*(one.metrics[k] for one in reversed(robustness.degradations)), robustness.clean[k]]
+        for k in range(len(evaluation.models))
+    ]
+    sentences = [
+        f"{model.name}: {evaluation.metric} {clean.value:.3f} clean, {mean:.3f} on average over {len(names) - 1} "
+        f"degradations, {value:.3f} on the worst ({worst})"
+        for model, clean, mean, worst, value in zip(
+            evaluation.models, robustness.clean, robustness.mean, robustness.worst, robustness.worst_values, strict=True
+        )
+        if clean is not None and mean is not None and value is not None
+    ]
+    return Chart("Degraded copies", f"{_join(sentences)}.", draw_dots(evaluation, names, rows))
+
+
+def draw_dots(evaluation: Evaluation, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+    """Draws a row for each name, and in it a dot with an interval for each model; `rows` has Value or None by model."""
+    figure = _make_figure(evaluation.metric, "")
+    positions, shown = range(len(names)), [_cut(name) for name in names]
+    for k, (model, values) in enumerate(zip(evaluation.models, rows, strict=True)):
+        known = [(position, value) for position, value in zip(positions, values, strict=True) if value is not None]
+        points = np.array([value.value for _, value in known])
+        lows = [value.value - (value.low if value.low is not None else value.value) for _, value in known]
+        highs = [(value.high if value.high is not None else value.value) - value.value for _, value in known]
+        shift = 0.16 * (k - (len(rows) - 1) / 2)
+        trace = _line(k, model.name, x=points, y=[position - shift for position, _ in known], mode="markers")
+        trace.error_x = {"type": "data", "array": highs, "arrayminus": lows, "thickness": 1.5, "width": 3}
+        trace.update(marker_size=9, text=[shown[position] for position, _ in known])
+        trace.update(hovertemplate="%{text}: %{x:.4f}")
+        figure.add_trace(trace)
+    figure.update_yaxes(tickvals=list(positions), ticktext=shown, automargin=True)
+    figure.update_layout(height=150 + _ROW * len(names) * max(1, len(rows) // 2))
+    return figure
+
+
+def _line(number: int, name: str, **values: Any) -> Any:
+    """Makes a trace in the style of the model of this number."""
+    colour = COLOURS[number % len(COLOURS)]
+    line = {"color": colour, "dash": _DASHES[number % len(_DASHES)], "width": 2}
+    marker = {"color": colour, "symbol": _SYMBOLS[number % len(_SYMBOLS)], "size": 8}
+    return _graphs().Scatter(name=html.escape(name, quote=False), line=line, marker=marker, **values)
+
+
+def _make_figure(x_title: str, y_title: str) -> Any:
+    """Makes an empty figure that leaves the colours of text and grid to the page."""
+    figure = _graphs().Figure()
+    figure.update_layout(
+        template="plotly_white", height=_HEIGHT, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 56, "r": 16, "t": 40, "b": 56}, font={"family": "system-ui, sans-serif", "size": 13},
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, showlegend=True, hovermode="closest",
+    )  # fmt: skip
+    figure.update_xaxes(title_text=x_title, zeroline=False)
+    figure.update_yaxes(title_text=y_title, zeroline=False)
+    return figure
+
+
+def _cut(name: str) -> str:
+    """Writes a name for an axis: escaped, and cut where it would leave no room on a phone."""
+    return html.escape(name if len(name) <= 24 else f"{name[:23]}…", quote=False)
+
+
+def _join(parts: Sequence[str]) -> str:
+    """Joins parts of a sentence."""
+    return "; ".join(parts)
+
+
+def _graphs() -> Any:
+    """Imports Plotly's kinds of traces."""
+    return require("plotly.graph_objects")

@@ -1,0 +1,39 @@
+"""Small pictures of images, as text for a page."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from automl.errors import DataError
+from automl.media.decoding import decode_files
+from automl.media.images import read_rgb
+
+_SIDE = 160  # pixels of the long side
+_MOST_BYTES = 5_000_000
+"""Of all pictures of a page."""
+
+
+def make_thumbnails(paths: Sequence[str]) -> dict[str, str]:
+    """Makes a JPEG data URI of each image that can be read, until there are 5 MB of them, by path."""
+    wanted, made, total = list(dict.fromkeys(paths)), dict[str, str](), 0
+    for path, data in zip(wanted, decode_files(encode_thumbnail, map(Path, wanted), 16), strict=True):
+        if isinstance(data, DataError):
+            continue
+        text = base64.b64encode(data).decode("ascii")
+        total += len(text)
+        if total > _MOST_BYTES:
+            break
+        made[path] = f"data:image/jpeg;base64,{text}"
+    return made
+
+
+def encode_thumbnail(path: Path) -> bytes:
+    """Reads an image and encodes a small JPEG of it; called by a decoder."""
+    image = read_rgb(path, short_side=_SIDE)
+    image.thumbnail((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    image.save(out, format="JPEG", quality=80)
+    return out.getvalue()
