@@ -1,10 +1,13 @@
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
 from automl.degradations.degradation import choose_degradations, load_degradations
 from automl.errors import SpecError
 
+PAGE = (Path(__file__).parents[2] / "docs" / "degradations.md").read_text(encoding="utf-8")
 JPEG = "{operation: jpeg, quality: 50}"
 
 
@@ -103,3 +106,13 @@ def test_a_name_of_none_lists_those_there_are():
         choose_degradations(["darker", "jpg-90"], medium="image")
     with pytest.raises(SpecError, match=r"no degradation of sounds is named 'jpeg-90'.*known: mp3-32, aac-24"):
         choose_degradations(["jpeg-90"], medium="sound")
+
+
+def test_the_page_lists_what_ships_and_its_example_loads(write_file):
+    table = PAGE.split("## A file")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert [name for row in rows for name in re.findall("`([^`]+)`", row.split("|")[2])] == [
+        item.name for item in load_degradations()
+    ]
+    (example,) = re.findall("```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert [item.name for item in load_degradations(write_file(example))] == ["messenger", "call"]

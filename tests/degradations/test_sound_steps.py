@@ -54,9 +54,8 @@ def test_a_codec_writes_its_file_at_its_rate(name, ending, codec, kilobits, rate
     info = probe_media(copy)
     assert (copy.suffix, info.audio.codec, info.audio.channels) == (ending, codec, 1)
     assert info.audio.duration_seconds == pytest.approx(3.0, abs=0.15)
-    assert (
-        0.8 < copy.stat().st_size * 8 / 3000 / kilobits < 1.8
-    )  # FFmpeg's AAC goes beyond its rate, of tones at 44 kHz
+    # Opus is told an average; FFmpeg's AAC goes beyond it, of tones at 44 kHz
+    assert 0.6 < copy.stat().st_size * 8 / 3000 / kilobits < 1.8
     before, after = read_sound(source, rate), read_sound(copy, rate)[: 3 * rate]
     lag = np.argmax(signal.correlate(after, before)) - (len(before) - 1)
     assert abs(lag) <= 0.001 * rate  # what is heard stays where it was
