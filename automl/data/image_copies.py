@@ -17,7 +17,7 @@ The limits below were taken from 1600 aligned faces (FFHQ and StyleGAN), 397 pho
 |---|---|---|---|---|---|
 | JPEG of quality 10 or 30, half or a quarter as wide and high | 1600 | 0 to 6 | 0.98 to 1.00 | | all |
 | half or 1.4 times as bright, half the contrast, without colours | 1600 | 0 to 12 | 0.87 to 1.00 | | all |
-| without 5 % at one side or at the top | 800 | 0 to 20 | 0.50 to 1.00 | 0.95 to 1.00, two 0 | 792 |
+| without 5 % at one side or at the top | 800 | 0 to 20 | 0.50 to 1.00 | 0.00 to 1.00 | 792 |
 | without 2.5 % on all sides, also half the size and quality 30 | 800 | 0 to 14 | 0.15 to 0.99 | 0.88 to 0.98 | 796 |
 | without 5 % on all sides | 400 | 2 to 22 | 0.27 to 0.94 | 0.53 to 0.99 | 289 |
 | turned by two degrees | 400 | 0 to 18 | 0.63 to 0.98 | 0.86 to 0.97 | 398 |
