@@ -68,7 +68,7 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `automl.evaluate` found.
+    """Everything that `automl.evaluate` measures.
 
     Attributes:
         samples: The samples that were measured.

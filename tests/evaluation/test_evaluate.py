@@ -11,8 +11,10 @@ import automl
 from automl.errors import DataError, SpecError, WeightsError
 from automl.models.folder import make_validation_scores, write_validation_scores
 from automl.training.metrics import compute_metric
+from automl.views.mel import Mel
 from tests.fixtures.models import write
 from tests.fixtures.reporter import RecordingReporter
+from tests.fixtures.view_clips import background, tone, write_clip
 
 
 def draw_set(folder, count=24, broken=(), generators=("", "gan", "", "diffusion"), label=("real", "fake")):
@@ -281,3 +283,21 @@ def test_degraded_copies(models, tmp_path, monkeypatch):
     assert any(f"20 of 24 samples in 2 ways; the copies lie in {cache}" in line for line in reporter.lines)
     assert not list(cache.glob("degraded-*"))
     assert "Degraded copies" in (tmp_path / "out/index.html").read_text()
+
+
+def test_clips_that_show_nothing_have_the_prior(tmp_path):
+    model = write(tmp_path / "model", view=Mel(count=2)).path
+    for k in range(4):
+        folder = tmp_path / "set" / ("real", "fake")[k % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_clip(folder / f"{k}.mkv", [background()] * 4, None if k == 3 else tone(0.4))
+    reporter = RecordingReporter()
+    result = automl.evaluate(model, tmp_path / "set", device="cpu", out=tmp_path / "out", reporter=reporter)
+    assert len(result.samples.table) == 4
+    assert result.unreadable == {}
+    (row,) = result.models[0].unseen
+    assert result.samples.table["name"][row] == "fake/3.mkv"
+    assert result.models[0].probabilities[row].tolist() == [0.5, 0.5]
+    assert "model sees nothing of 1 files, which have the training prior as score: fake/3.mkv" in reporter
+    with pytest.raises(DataError, match=r"was trained on image files, and .* holds video files"):
+        automl.evaluate(write(tmp_path / "images").path, tmp_path / "set", device="cpu", reporter=reporter)
