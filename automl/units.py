@@ -140,6 +140,22 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes // 1_440}d{minutes % 1_440 // 60:02d}h"
 
 
+def format_figure(value: float) -> str:
+    """Writes a figure with three significant digits, and from a thousand on all before the point: `1,136`."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+
+
+def format_count(number: float, noun: str) -> str:
+    """Writes how many there are of something: `1 row`, `1,557 rows`, `0.5 epochs`."""
+    written = f"{number:,}" if isinstance(number, int) else format_figure(number)
+    return f"{written} {noun}{'' if number == 1 else 's'}"
+
+
+def format_share(done: int, wanted: int, noun: str) -> str:
+    """Writes how many are done of those that are wanted: `3 of 5 trials`; where there are more, `3 trials`."""
+    return f"{done} of {format_count(wanted, noun)}" if done <= wanted else format_count(done, noun)
+
+
 def _write_plainly(text: str | float) -> str:
     """Writes a number without an exponent: a float from YAML reads like the digits it stands for."""
     if isinstance(text, float) and math.isfinite(text):

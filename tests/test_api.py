@@ -80,7 +80,7 @@ def test_a_search_gives_the_best_recipe_continues_and_confirms_it(quick, tmp_pat
     more = automl.search(trials=3, **(quick | {"confirm": 1}))
     assert len(more.trials) == 3
     printed = capsys.readouterr().out
-    assert "continuing study tones: 2 of 3 trials are done" in printed
+    assert "continuing study tones: 2 of 3 trials done" in printed
     assert more.confirmation.best.recipe == more.best
     assert len(more.confirmation.best.seeds) == 3
     assert more.confirmation.holdout is not None

@@ -5,7 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl.errors import SpecError
-from automl.units import Share, format_bytes, format_seconds, parse_bytes, parse_memory, parse_seconds
+from automl.units import (
+    Share,
+    format_bytes,
+    format_count,
+    format_figure,
+    format_seconds,
+    format_share,
+    parse_bytes,
+    parse_memory,
+    parse_seconds,
+)
 
 UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -183,3 +193,26 @@ def test_what_is_no_memory_is_quoted_with_every_way_to_write_it(value):
     with pytest.raises(SpecError) as caught:
         parse_memory(value)
     assert all(part in str(caught.value) for part in (repr(value), "16GB", "auto", "90%"))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0341, "0.0341"), (5.678, "5.68"), (88, "88"), (999.4, "999"), (1136.48, "1,136"), (6716.03, "6,716"), (0, "0")],
+)
+def test_figures_have_three_digits_and_no_exponent(value, text):
+    assert format_figure(value) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 rows"), (1, "1 row"), (1.0, "1 row"), (2, "2 rows"), (0.5, "0.5 rows"), (1557, "1,557 rows")],
+)
+def test_one_is_singular(number, text):
+    assert format_count(number, "row") == text
+
+
+@pytest.mark.parametrize(
+    ("done", "wanted", "text"), [(0, 1, "0 of 1 trial"), (2, 5, "2 of 5 trials"), (3, 2, "3 trials"), (1, 0, "1 trial")]
+)
+def test_more_than_was_wanted_is_not_a_part_of_it(done, wanted, text):
+    assert format_share(done, wanted, "trial") == text

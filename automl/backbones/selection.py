@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from automl.backbones.encoders import load_encoders
 from automl.backbones.table import load_table
 from automl.errors import PoolError, SpecError, check_name, find_near_names
+from automl.units import format_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +82,8 @@ def explain_no_rows(table: "pd.DataFrame", masks: "Mapping[str, pd.Series[bool]]
         before, left = left, left[mask[left.index]]
         if left.empty:
             after = f"after {', '.join(passed)} " if passed else ""
-            why = f"{after}{len(before):,} rows are left, and {label} keeps none"
+            left_over = f"{format_count(len(before), 'row')} {'is' if len(before) == 1 else 'are'} left"
+            why = f"{after}{left_over}, and {label} keeps none"
             return f"no backbone matches: {why}{_suggest_value(before, label)}"
         passed.append(label)
     return None

@@ -80,6 +80,7 @@ def backbones(
     from automl.backbones.selection import build_filters, explain_no_rows, find_unmatched
     from automl.cli.backbone_checks import check_backbones, describe_backbones
     from automl.errors import PoolError, SpecError, check_name
+    from automl.units import format_count
 
     if check and as_csv:
         raise SpecError("--check compares and prints no table: leave out --csv, or --check")
@@ -112,7 +113,8 @@ def backbones(
     else:
         _print_table(shown, listing.boards)
     more = "" if len(shown) == len(ordered) else f", {len(shown):,} shown (--limit 0: all)"
-    lines = [f"\n{len(ordered):,} rows match{more}. Source: {listing.origin}.", listing.explanation]
+    match = f"{format_count(len(ordered), 'row')} match{'es' if len(ordered) == 1 else ''}"
+    lines = [f"\n{match}{more}. Source: {listing.origin}.", listing.explanation]
     if gpu_mem is not None:
         lines += _explain_memory(shown, precision, batch_size)
     models = dict(zip(ordered["model"], ordered["family"], strict=True))

@@ -219,7 +219,10 @@ def _candidate_cells(candidate: "Candidate", chosen: bool) -> list[str]:
 
 def _explain_scores(confirmation: "Confirmation") -> list[str]:
     """Writes what the scores mean: optimism, method, and whether the holdout is still unseen."""
-    lines = [f"means over {len(confirmation.best.seeds)} seeds; intervals over samples: {confirmation.interval_method}"]
+    from automl.units import format_count
+
+    means = f"means over {format_count(len(confirmation.best.seeds), 'seed')}"
+    lines = [f"{means}; intervals over samples: {confirmation.interval_method}"]
     if confirmation.optimism is None:
         why = "validation chose the recipe, so expect a lower score on new data"
         return [*lines, f"no {confirmation.holdout_note}; {why}"]

@@ -37,6 +37,7 @@ def predict(
     import automl
     from automl.cli.progress import SearchProgress
     from automl.models.predict import predict as write_predictions
+    from automl.units import format_count
 
     with SearchProgress() as reporter:
         written = write_predictions(
@@ -49,4 +50,6 @@ def predict(
             file_column=file_column,
             reporter=reporter,
         )
-        reporter.print_line(f"written: {written.path} ({written.rows} rows: {', '.join(written.columns)})")
+        reporter.print_line(
+            f"written: {written.path} ({format_count(written.rows, 'row')}: {', '.join(written.columns)})"
+        )

@@ -13,7 +13,7 @@ from automl.cli.output import TRIAL_WORDS, make_console, make_table, progress_ba
 from automl.reporter import Progress
 from automl.study.search import SearchResult
 from automl.study.trial_record import TrialRow, trial_rows
-from automl.units import format_seconds
+from automl.units import format_count, format_seconds, format_share
 
 _LOOK_SECONDS = 2.0
 """Between two looks into the storage, which cost the workers time."""
@@ -160,7 +160,7 @@ def make_live_table(progress: StudyProgress, height: int = 12) -> RenderableType
 def describe_totals(progress: StudyProgress) -> str:
     """Writes the totals in one line: trials done, best so far, time left."""
     done = sum(row.state != "running" for row in progress.rows)
-    parts = [f"{done} of {progress.trials} trials"]
+    parts = [format_share(done, progress.trials, "trial")]
     if best := sort_best_first(progress.rows, progress.maximize):
         parts.append(f"best {progress.metric} {best[0].value:.4f} (trial {best[0].number}, {best[0].backbone})")
     if progress.seconds_left is not None:
@@ -177,7 +177,7 @@ def describe_trial(row: TrialRow, metric: str) -> str:
     view = f"{row.view}, " if row.view != "image" else ""
     trained = f" ({row.trained})" if row.trained else ""
     network = f" {view}{row.backbone}{trained}" + (f" {row.image_size} px" if row.image_size else "")
-    length = f" {row.epochs:.3g} epochs" if row.epochs and row.state == "complete" else ""
+    length = f" {format_count(row.epochs, 'epoch')}" if row.epochs and row.state == "complete" else ""
     longer = f", trial {row.continues} for longer" if row.continues is not None else ""
     duration = f" in {format_seconds(row.seconds)}" if row.seconds else ""
     memory = f", out of memory {row.out_of_memory} ×" if row.out_of_memory else ""

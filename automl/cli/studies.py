@@ -25,7 +25,8 @@ def studies(runs: Runs = Path("runs")) -> None:
         except StudyError as exc:  # one that cannot be read hides no other
             print(f"warning: {exc}", file=sys.stderr)
             continue
-        trials = f"{len(list_finished(study))} of {spec.budget.trials}"
+        done, wanted = len(list_finished(study)), spec.budget.trials
+        trials = f"{done} of {wanted}" if done <= wanted else str(done)
         metric = study.user_attrs.get("metric", spec.metric)
         best = (f"{top.value:.4f}", top.user_attrs.get("backbone", "")) if top else ("–", "")
         rows.append((folder.name, trials, metric, *best, str(spec.data.path or "demo")))

@@ -26,6 +26,7 @@ from automl.features.looks import LookImages, list_images
 from automl.features.probe import score_layers
 from automl.recipe import Recipe
 from automl.training.types import expected_input
+from automl.units import format_count
 
 _FEWEST = 200
 """Images in the first round, whatever the budget: of 100, the standard error is .03, as large as real differences."""
@@ -207,7 +208,9 @@ class _Screening:
             track.parts = []
             self._print_line(f"{row.backbone}: {row.reason}")
         else:
-            self._print_line(f"{row.backbone}: {row.score:.3f} ± {row.standard_error:.3f} on {images} images")
+            self._print_line(
+                f"{row.backbone}: {row.score:.3f} ± {row.standard_error:.3f} on {format_count(images, 'image')}"
+            )
 
     def _extract_until(self, track: _Track, images: int) -> bool:
         """Extracts the features that are missing; returns whether there was time for it."""

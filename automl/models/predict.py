@@ -22,6 +22,7 @@ from automl.models.inputs import Inputs, Item, open_inputs
 from automl.models.scorer import Member, Scorer, list_media
 from automl.recipe import Recipe
 from automl.reporter import Reporter
+from automl.units import format_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,7 +181,7 @@ def predict(
             reporter.print_line(f"note: {line}")
         for problem in inputs.problems:
             reporter.print_line(f"warning: {problem}")
-        reporter.print_line(f"predicting {len(inputs)} rows of {inputs.source} with {model!r}")
+        reporter.print_line(f"predicting {format_count(len(inputs), 'row')} of {inputs.source} with {model!r}")
         with (
             explain_write_errors(out, DataError),
             write_atomically(out) as temporary,

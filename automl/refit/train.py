@@ -45,7 +45,7 @@ from automl.training.intervals import metric_interval
 from automl.training.metrics import all_metrics
 from automl.training.schedule import EIGHTHS
 from automl.training.types import Diverged, Evaluation, Parked, Snapshot, expected_input
-from automl.units import format_seconds
+from automl.units import format_figure, format_seconds
 
 _EVALUATED = "validation"
 
@@ -142,9 +142,8 @@ def train_plan(plan: TrainPlan, options: TrainOptions, out: Path, reporter: Repo
             reporter.print_line(f"note: the recipe's numerics were for another kind of device; on {device} it is fp32")
         if described := ready.recipe.describe_trained():  # a mistake in it leaves no folder behind
             trained, parameters = count_trained(ready.recipe, len(plan.dataset.classes))
-            reporter.print_line(
-                f"trains {trained / 1e6:.3g} of {parameters / 1e6:.3g} million parameters ({described})"
-            )
+            share = f"{format_figure(trained / 1e6)} of {format_figure(parameters / 1e6)} million parameters"
+            reporter.print_line(f"trains {share} ({described})")
         output, finished = OutputFolder(out), False
         if processes.is_first:
             kept = {"soup": options.soup, "early_stopping": options.early_stopping}

@@ -59,7 +59,7 @@ from automl.study.trial_record import (
 )
 from automl.study.validation import hold_out_clusters, take_splits
 from automl.training.metrics import default_metric
-from automl.units import format_bytes, format_seconds
+from automl.units import format_bytes, format_count, format_figure, format_seconds, format_share
 from automl.views.registry import View
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ class _Search:
                 dataset = take_splits(dataset, setup.dataset)
             study = create_study(folder, spec, replace(setup, space=space, dataset=dataset))
             ended = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
-            self.print_line(f"continuing study {folder.name}: {ended} of {spec.budget.trials} trials are done")
+            self.print_line(f"continuing study {folder.name}: {format_share(ended, spec.budget.trials, 'trial')} done")
         else:
             memory = decide_budget(spec.budget.gpu_mem, devices)  # one that cannot be given waits for no decoding
             sizes = picture_sizes(dataset)
@@ -300,7 +300,9 @@ class _Search:
         if not seconds:
             return setup, None
         count = len(setup.pool.entries)
-        self.print_line(f"screening {count} backbones on training images, in at most {format_seconds(seconds)}")
+        self.print_line(
+            f"screening {format_count(count, 'backbone')} on training images, in at most {format_seconds(seconds)}"
+        )
         started = time.monotonic()
         pool, rows = screen_pool(setup, device, seconds, self.print_line)
         metric = default_metric(len(setup.dataset.classes))
@@ -432,7 +434,7 @@ class _Search:
             epoch = f"{'' if timing.measured else 'about '}{format_seconds(timing.train_seconds * train)}"
             limits, score = entry.describe_limits(), entry.describe_score()
             self.print_line(
-                f"pool {rank}: {entry.backbone} · {score} · {entry.params_m:.3g}M parameters · "
+                f"pool {rank}: {entry.backbone} · {score} · {format_figure(entry.params_m)}M parameters · "
                 f"{entry.memory.describe(setup.memory_bytes)} · {epoch} an epoch at {timing.image_size} px · "
                 f"{timing.precision} {timing.memory_format}{f' · {limits}' if limits else ''}"
             )

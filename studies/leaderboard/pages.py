@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from automl.units import format_figure
+
 if TYPE_CHECKING:
     from automl.backbones.capability_table import Capabilities
 
@@ -160,7 +162,7 @@ def describe_encoders() -> list[str]:
     lines = ENCODERS.format(count=len(table), without=int(table["gmacs"].isna().sum())).splitlines()
     for pretraining, rows in table.dropna(subset="gmacs").sort_values("params_m").groupby("pretraining"):
         least, most = rows["params_m"].iloc[0], rows["params_m"].iloc[-1]
-        span = f"{least:.3g}" if least == most else f"{least:.3g} to {most:.4g}"
+        span = " to ".join(dict.fromkeys(map(format_figure, (least, most))))
         licences = _list(sorted({licence or "not known" for licence in rows["licence"]}))
         cells = (str(pretraining) or "not known", str(len(rows)), span, licences, rows["model"].iloc[0])
         lines.append(f"| {' | '.join(cells)} |")

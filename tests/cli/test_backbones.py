@@ -172,6 +172,7 @@ def test_mistakes_and_empty_results_are_errors_that_say_why(arguments, error, sa
 def test_encoders_are_listed_by_name_and_it_is_said_that_nothing_ranks_them():
     output = call("--encoders").stdout
     assert "505 rows match, 20 shown" in output
+    assert "\n1 row matches. " in call("--encoders", "vit_7b_patch16_dinov3.lvd1689m").stdout
     assert "No board ranks encoders: a search orders them by screening." in output
     assert "score" not in output.splitlines()[0]
     assert "pretraining" in output.splitlines()[0]

@@ -136,7 +136,7 @@ def test_ctrl_c_parks_and_the_same_command_goes_on(command, surroundings, tmp_pa
     assert len(parked) == 1
     done = subprocess.run(line, env=surroundings, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"continuing study tones: [01] of 2 trials are done", done.stdout)
+    assert re.search(r"continuing study tones: [01] of 2 trials done", done.stdout)
     trials = trials_of(runs)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
     assert trials[parked[0].number].params == parked[0].params
