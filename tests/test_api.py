@@ -107,7 +107,7 @@ def test_what_is_given_wins_over_a_spec(tmp_path):
         ({"gpu_mem": "lots"}, SpecError, "--gpu-mem: not a size"),
         ({"gpu_mem": "90%", "device": "cpu"}, SpecError, "there is no GPU here; give a size like 16GB"),
         ({"timeout": "soon"}, SpecError, "--timeout: not a duration"),
-        ({"trials": 0}, SpecError, "--trials: input should"),
+        ({"trials": 0}, SpecError, "--trials: 0 is too small; give 1 or more"),
         ({"device": "cuda:97"}, StudyError, "no device 'cuda:97' here; there is: cpu"),
         ({"storage": "study.db"}, StudyError, "not a storage"),
         ({"spec": "nonesuch"}, SpecError, "nonesuch"),
