@@ -86,7 +86,7 @@ def run_search(args: argparse.Namespace, seed: int, objective: str) -> dict[str,
             space=str(space), weights_dir=args.weights_dir, pool={"names": ["mobilenetv2_100*"]}, device="cpu", **where,
         )  # fmt: skip
         seconds = time.monotonic() - started
-        trials = [trial for trial in result.study.trials if trial.value is not None]
+        trials = [trial for trial in result.study.trials if trial.state.name == "COMPLETE"]
         best = max(trials, key=lambda trial: trial.value)
         done = automl.confirm("robust", top=1, seeds=1, device="cpu", **where)
         assert done is not None
@@ -123,9 +123,10 @@ def summarise(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for row in rows:
         worst = min(row["degraded"], key=row["degraded"].get)
+        trials = f"{row['trials']} ({row['pruned']})" if row["trials"] is not None else ""
         share = f"{row['robust_share']:.0%}" if row["robust_share"] else ""
         yield (
-            f"| {row['seed']} | {row['objective']} | {row['trials']} ({row['pruned']}) | {row['clean']:.3f} | "
+            f"| {row['seed']} | {row['objective']} | {trials} | {row['clean']:.3f} | "
             f"{row['robust']:.3f} | {row['degraded'][worst]:.3f} ({worst}) | {share} |"
         )
     pairs: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
