@@ -74,7 +74,8 @@ class Features:
         """
         images = np.asarray(self.looks[0][:, columns], np.float32)
         rows, first, counts = np.unique(self.images.rows, return_index=True, return_counts=True)
-        return rows, np.add.reduceat(images, first, axis=0) / counts[:, None].astype(np.float32)
+        means = np.add.reduceat(images, first, axis=0) / counts[:, None]
+        return rows, means.astype(np.float32)
 
 
 def build_features(

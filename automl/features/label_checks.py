@@ -104,7 +104,7 @@ def predict_samples(
     *,
     seed: int = 0,
     progress: Progress = lambda _done, _total: None,
-) -> tuple[Integers, Floats]:
+) -> tuple[NDArray[np.int64], Floats]:
     """Predicts the samples of all splits by `predict_out_of_fold` on the features of a frozen network.
 
     Args:
