@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from automl.backbones.classifier import put_head
+from automl.backbones.encoders import load_backbones
 from automl.backbones.heads import start_from_zero
 from automl.backbones.timm_model import build_on_meta, check_backbone, create_model, has_drop_path, summarize_error
 from automl.backbones.tuning import choose_trained
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 HUB_FILE = "model.safetensors"
 """The file of a repository on the hub."""
+
+DEFAULT_BACKBONE = "mobilenetv2_100.ra_in1k"
+"""What is fetched where any backbone will do: small and quick, with features that are good for their size."""
 
 _PICKLES = (".bin", ".pth", ".pt", ".ckpt")
 
@@ -59,6 +63,36 @@ def find_weights(backbone: str, weights_dir: Path | None, *, hub: bool) -> Weigh
     if cfg.hf_hub_id and _in_hub_cache(cfg.hf_hub_id):
         return Weights("cache")
     return Weights("hub") if hub else None
+
+
+def find_cheapest(weights_dir: Path | None) -> tuple[str, Weights]:
+    """Finds the backbone that costs least per image, of those whose pretrained weights are on this machine.
+
+    What has less than a million parameters, as timm's networks for tests, is taken where nothing else is there. Where
+    nothing is, it is `DEFAULT_BACKBONE` from the hub.
+
+    Args:
+        weights_dir: As for `find_weights`.
+
+    Returns:
+        A timm name, and where its weights are.
+
+    Raises:
+        WeightsError: If there are none, or the folder is none; or as `find_weights` raises.
+    """
+    check_weights_dir(weights_dir)
+    table = load_backbones().sort_values("gmacs", kind="stable")
+    names = dict.fromkeys([*table.loc[table["params_m"] >= 1, "model"], *table["model"]])
+    for name in names:
+        if (weights := find_weights(name, weights_dir, hub=False)) is not None:
+            return name, weights
+    if hub_reachable():
+        return DEFAULT_BACKBONE, Weights("hub")
+    sources = f"{weights_dir} or the hub's cache" if weights_dir is not None else "the hub's cache"
+    raise WeightsError(
+        f"no pretrained weights in {sources}, and the hub is out of reach; give --weights-dir DIR with those of one "
+        f"backbone (automl weights {DEFAULT_BACKBONE} says how to fetch them)"
+    )
 
 
 def list_places(backbone: str) -> list[str]:

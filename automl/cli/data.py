@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automl.cli.options import options_from
+from automl.cli.options import Runs, options_from
 from automl.errors import shorten
 
 if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
@@ -17,7 +17,7 @@ _MOST_COLUMNS = 8
 """Classes that have a column of their own."""
 
 
-@options_from("data", "seed", exclude=("data.path",))
+@options_from("data", "seed", "weights_dir", exclude=("data.path",))
 def data(
     path: Annotated[
         Path | None,
@@ -43,6 +43,18 @@ def data(
         float | None,
         typer.Option(help="Length at which each video or sound of the copy is cut off. Default: its own length."),
     ] = None,
+    check_labels: Annotated[
+        bool, typer.Option("--check-labels", help="Look for labels that are likely wrong: by a network's features.")
+    ] = False,
+    labels_html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the likely wrong labels as a page with pictures, too. Default: none."),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="Check labels by the predictions of this study, searched with --folds. Default: by a probe."),
+    ] = None,
+    runs: Runs = Path("runs"),
     **settings: Any,
 ) -> None:
     """Shows what automl understands of a data set, and what is wrong with it.
@@ -50,12 +62,16 @@ def data(
     Example: automl data photos/ --holdout-fraction 0
     """
     from automl.cli.data_audit import check_normalise, print_audit, write_normalised
+    from automl.cli.data_labels import LabelFlags, print_labels, read_study_data
     from automl.cli.output import print_line, progress_bar
     from automl.data.drop_copies import open_samples
     from automl.data.summary import summarise, with_near_copies
     from automl.spec import StudySpec, merge
 
-    spec = StudySpec.from_mapping(merge(settings, {"data": {"path": path}}), "automl data", settings)
+    flags = LabelFlags(check_labels, labels_html, study, runs)
+    flags.check_use(settings.get("weights_dir"))
+    given = {"data": {"path": path}} if path is not None or study is None else read_study_data(runs, study)
+    spec = StudySpec.from_mapping(merge(given, settings), "automl data", settings)
     with progress_bar("comparing") as progress:
         dataset = open_samples(spec.data, spec.seed, progress)
     shape = check_normalise(dataset, normalise, normalise_size, normalise_seconds)
@@ -71,6 +87,8 @@ def data(
         print_line(line, style="yellow")
     if audit:
         print_audit(dataset, normalise is None)
+    if check_labels:
+        print_labels(dataset, spec, flags)
     if normalise is not None:
         write_normalised(dataset, normalise, shape, audit)
 

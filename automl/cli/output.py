@@ -204,7 +204,12 @@ def print_confirmation(confirmation: "Confirmation", folder: "StudyFolder") -> N
     print_table(["", *(split + (kind if split == "validation" else "") for split, *_ in splits)], scores)
     if kind and confirmation.holdout is not None:
         print_line("validation is unlike what was trained on, the holdout is like it: new data may be either")
-    for line in [*_explain_scores(confirmation), f"written: {folder.confirmed}, {folder.confirmation}"]:
+    copies = confirmation.describe_copies()
+    for line in [
+        *[copies] * bool(copies),
+        *_explain_scores(confirmation),
+        f"written: {folder.confirmed}, {folder.confirmation}",
+    ]:
         print_line(line)
 
 

@@ -4,10 +4,7 @@ Plotly's JavaScript is in it once, and it may load nothing. It is rendered by `p
 of files, classes and columns say is escaped.
 """
 
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from automl.evaluation.charts import (
     Chart,
@@ -28,18 +25,18 @@ from automl.evaluation.tables import (
     tabulate_robustness,
     tabulate_thresholds,
 )
+from automl.evaluation.templates import render_template
 from automl.evaluation.thumbnails import make_thumbnails
 from automl.media.opening import require
 
 
 def render_page(evaluation: Evaluation) -> str:
     """Makes the text of the page."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["html"] = _make_html
-    template = environment.from_string(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"))
     mistakes = [each.path for model in evaluation.models for each in model.mistakes]
     images = make_thumbnails(mistakes) if evaluation.samples.media == "image" else {}
-    return template.render(
+    return render_template(
+        "page.html.jinja",
+        make_html=_make_html,
         evaluation=evaluation,
         name=evaluation.samples.root.name,
         models=[_ModelSection(evaluation, model, number) for number, model in enumerate(evaluation.models)],

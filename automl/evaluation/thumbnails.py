@@ -12,12 +12,12 @@ from automl.media.decoding import decode_files
 from automl.media.images import read_rgb
 
 _SIDE = 160  # pixels of the long side
-_MOST_BYTES = 5_000_000
-"""Of all pictures of a page."""
+_MOST_BYTES = 4_500_000
+"""Of all pictures of a page, which is then below 5 MB."""
 
 
 def make_thumbnails(paths: Sequence[str]) -> dict[str, str]:
-    """Makes a JPEG data URI of each image that can be read, until there are 5 MB of them, by path."""
+    """Makes a JPEG data URI of each image that can be read, until there are 4.5 MB of them, by path."""
     wanted, made, total = list(dict.fromkeys(paths)), dict[str, str](), 0
     for path, data in zip(wanted, decode_files(encode_thumbnail, map(Path, wanted), 16), strict=True):
         if isinstance(data, DataError):

@@ -51,9 +51,7 @@ def cluster_samples(
 
     features = build_features(recipe, weights, data, "train+validation", device, progress=progress)
     columns = next(layer.columns for layer in features.layers if layer.name == PRE_LOGITS)
-    images = np.asarray(features.looks[0][:, columns], np.float32)
-    rows, first, counts = np.unique(features.images.rows, return_index=True, return_counts=True)
-    means = np.add.reduceat(images, first, axis=0) / counts[:, None]
+    rows, means = features.average_images(columns)
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
     count = max(2, min(clusters, len(rows) // _LEAST))
     labels = KMeans(count, n_init=4, random_state=seed % 2**32).fit_predict(means)

@@ -66,6 +66,17 @@ class Features:
         chosen = np.flatnonzero(np.isin(self.images.rows, rows))
         return Features(tuple(look[chosen] for look in self.looks), self.layers, self.images[chosen])
 
+    def average_images(self, columns: slice = slice(None)) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Averages the first look over the images of each sample.
+
+        Returns:
+            Which samples of the data set they are, (M,) int64 ascending, and their features (M, D) float32.
+        """
+        images = np.asarray(self.looks[0][:, columns], np.float32)
+        rows, first, counts = np.unique(self.images.rows, return_index=True, return_counts=True)
+        means = np.add.reduceat(images, first, axis=0) / counts[:, None]
+        return rows, means.astype(np.float32)
+
 
 def build_features(
     recipe: Recipe,

@@ -157,6 +157,31 @@ def score_layers(
     return scores
 
 
+def predict_left_out(features: Floats, labels: Integers, folds: Integers, classes: int) -> dict[float, Floats]:
+    """Predicts each sample by linear heads that were trained on the other folds, with each of `STRENGTHS`.
+
+    As `fit_head` trains them, but that all samples' features are standardised and rotated once; that needs no labels.
+
+    Args:
+        features: (N, D), any float dtype.
+        labels: (N,) int, below `classes`.
+        folds: In which fold each sample is left out, (N,) int; see `split_folds`.
+        classes: Number of classes.
+
+    Returns:
+        Probabilities (N, classes) float64 by the strength of the L2 penalty.
+
+    Raises:
+        DataError: If features and labels do not fit.
+    """
+    _check_shapes(features, labels)
+    z = _standardise(features)[0]
+    penalty = z.shape[1]
+    axes, variances = _find_axes(z)
+    z = z @ axes
+    return {s: _probe_folds(z, labels, folds, classes, s * penalty, variances) for s in STRENGTHS}
+
+
 def split_folds(labels: Integers, groups: NDArray[Any], folds: int = _FOLDS, *, seed: int = 0) -> Integers:
     """Gives each sample the number of the fold in which it is left out, (N,) int64.
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from pydantic import Field, model_validator
 
-from automl.errors import SpecError
+from automl.data.drop_copies import list_copied_rows
+from automl.errors import DataError, SpecError
 from automl.files import write_text
 from automl.models.fused_ensemble import Record, SplitScores
 from automl.recipe import Numerics, Recipe
@@ -27,7 +28,7 @@ from automl.study.folder import StudyFolder, find_study
 from automl.study.replicate import Replicate, ReplicateRunner, read_record
 from automl.study.robustness import TrainedNetwork, plan_samples, score_robustness
 from automl.study.setup import ROBUST
-from automl.study.trial_record import read_trial_record, recipe_of
+from automl.study.trial_record import read_spec, read_trial_record, recipe_of
 from automl.training.intervals import Interval
 from automl.training.metrics import compute_metric, metric_sign
 from automl.training.types import Parked, expected_input
@@ -67,6 +68,10 @@ class Confirmation(SplitScores):
     validation_metrics: dict[str, float]
     """Every metric, mean over the seeds."""
     holdout_metrics: dict[str, float]
+    validation_copies: int = 0
+    """Samples of the validation split that are near copies of training samples; 0 where they were dropped."""
+    without_copies: float | None = None
+    """The metric without them, mean over the seeds; None where there are none, or what is left has one class only."""
     search_value: float
     """The chosen recipe's, in its trial."""
     optimism: float | None
@@ -86,13 +91,24 @@ class Confirmation(SplitScores):
         """The chosen candidate."""
         return self.candidates[self.chosen]
 
+    def describe_copies(self) -> str:
+        """Writes what validation scores without near copies of training samples; "" where it holds none."""
+        if not self.validation_copies:
+            return ""
+        score = f"validation {self.metric} {self.validation.value:.4f}"
+        copies = f"near cop{'y' if self.validation_copies == 1 else 'ies'} of training samples"
+        if self.without_copies is None:
+            return f"{score}; {self.validation_copies} {copies} are in it, and no score can be had without them"
+        return f"{score}; without {self.validation_copies} {copies} {self.without_copies:.4f}"
+
     def describe(self) -> str:
-        """Writes the scores in three lines, without the recipe."""
+        """Writes the scores in three lines, without the recipe; in a fourth what near copies make of them."""
         seeds = len(self.best.seeds)
         trained = f"Trial {self.best.trial}, trained again with {seeds} fresh seed{'s' * (seeds > 1)}"
         scores = f"validation {self.metric} {_format_interval(self.validation)}"
         holdout = f"holdout {self.metric} {_format_interval(self.holdout)}" if self.holdout else ""
-        return "\n".join([f"{trained}: {scores}", holdout or f"no {self.holdout_note}", self.interval_method])
+        lines = [f"{trained}: {scores}", holdout or f"no {self.holdout_note}", self.interval_method]
+        return "\n".join([*lines, *filter(None, [self.describe_copies()])])
 
 
 def load_confirmation(folder: StudyFolder) -> Confirmation | None:
@@ -243,7 +259,9 @@ class _ConfirmRunner(ReplicateRunner):
         sign = metric_sign(self.setup.metric)
         chosen = max(range(len(candidates)), key=lambda i: (rank_candidate(candidates[i][0], sign), -i))
         candidate, row = candidates[chosen]
-        validation = self.score_split("validation", [self.read_validation(one) for one in row])
+        predictions = [self.read_validation(one) for one in row]
+        validation = self.score_split("validation", predictions)
+        copies, without_copies = self._score_without_copies(predictions)
         scored, note = self.score_holdout(lambda: self.score_split("holdout", self._predict_holdout(row)))
         holdout = scored.interval if scored else None
         confirmation = Confirmation(
@@ -253,6 +271,8 @@ class _ConfirmRunner(ReplicateRunner):
             holdout=holdout,
             validation_metrics=validation.metrics,
             holdout_metrics=scored.metrics if scored else {},
+            validation_copies=copies,
+            without_copies=without_copies,
             search_value=candidate.search_value,
             optimism=sign * (candidate.search_value - holdout.value) if holdout else None,
             validation_optimism=sign * (candidate.mean - holdout.value) if holdout else None,
@@ -263,6 +283,28 @@ class _ConfirmRunner(ReplicateRunner):
             if path.parent not in [replicate.folder for replicate in row]:
                 path.unlink(missing_ok=True)
         return confirmation
+
+    def _score_without_copies(self, predictions: list[NDArray[np.float64]]) -> tuple[int, float | None]:
+        """Counts the near copies of training samples in validation, and scores what is left, mean over the seeds."""
+        if read_spec(self.study).data.drop_copies:
+            return 0, None
+        with self.reporter.show_progress("looking for copies of training samples") as progress:
+
+            def report(done: int, total: int) -> None:
+                if self.stopping:
+                    raise Parked
+                progress(done, total)
+
+            copied = list_copied_rows(self.setup.dataset, report, self.data.cache)
+        copies = np.isin(self.data.rows("validation"), copied)
+        if not copies.any():
+            return 0, None
+        labels, positive = self.data.labels("validation")[~copies], self.data.positive
+        try:
+            scores = [compute_metric(self.setup.metric, labels, each[~copies], positive) for each in predictions]
+        except DataError:
+            return int(copies.sum()), None
+        return int(copies.sum()), float(np.mean(scores))
 
     def _read_search_value(self, trial: FrozenTrial) -> float:
         """Reads the metric of a trial, which is not its value where that is of degraded copies."""

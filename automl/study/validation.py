@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from automl.data.dataset import Dataset, draw_split, list_folds
 from automl.data.loader import ImageData
 from automl.devices import is_gpu
-from automl.errors import SpecError
+from automl.errors import SpecError, StudyError
 from automl.features.clusters import cluster_samples
 from automl.files import write_atomically
 from automl.spec import StudySpec
@@ -84,6 +84,26 @@ def write_out_of_fold(path: Path, results: list[FoldResult], labels: NDArray[np.
     with write_atomically(path) as temporary, temporary.open("wb") as file:
         probabilities = np.concatenate([result.probabilities for result in results])
         np.savez(file, rows=rows, probabilities=probabilities, labels=labels[rows], folds=folds)
+
+
+def read_out_of_fold(path: Path, samples: int, classes: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Reads what `write_out_of_fold` wrote of a study of so many samples and classes.
+
+    Returns:
+        Which samples of the study were predicted, (N,) int64, and their probabilities (N, C) float64.
+
+    Raises:
+        StudyError: If the file cannot be read, or is not of such a study.
+    """
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+            rows, probabilities = file["rows"], file["probabilities"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
+        raise StudyError(f"cannot read the out-of-fold predictions {path}: {exc}") from exc
+    fits = rows.ndim == 1 and rows.dtype == np.int64 and probabilities.shape == (len(rows), classes)
+    if not fits or not np.isin(rows, np.arange(samples)).all() or not np.isfinite(probabilities).all():
+        raise StudyError(f"{path} is not of this study, which has {samples} samples of {classes} classes")
+    return rows, probabilities
 
 
 def hold_out_clusters(setup: StudySetup, spec: StudySpec, device: str, print_line: Callable[[str], None]) -> Dataset:

@@ -14,32 +14,27 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["extract_features", "main"]
+__all__ = ["main", "open_features"]
 
 
-def extract_features(folder: Path, backbone: str, weights_dir: Path, image_size: int) -> tuple[Any, Any]:
-    """Returns features (N, D) float32 of all images of a data set, whatever their splits, and the samples' table."""
-    import torch
-
-    from automl.backbones.weights import find_weights, make_model
+def open_features(folder: Path, backbone: str, weights_dir: Path, image_size: int) -> tuple[Any, Any, Any]:
+    """Returns features (N, D) float32 of all images of a data set, their labels and their groups; computed once."""
+    from automl.backbones.weights import find_weights
     from automl.data.cache import build_cache
-    from automl.data.dataset import open_dataset, train_on
+    from automl.data.dataset import SPLITS, open_dataset
     from automl.data.loader import ImageData
-    from automl.features.extraction import FeatureExtractor
-    from automl.features.looks import LookImages, list_images
+    from automl.features.feature_cache import build_features
     from automl.recipe import Recipe
     from automl.spec import DataSpec
-    from automl.training.types import expected_input
 
-    dataset = train_on(open_dataset(DataSpec(path=folder), seed=0), ("validation", "holdout"))
+    dataset = open_dataset(DataSpec(path=folder), seed=0)
+    recipe = Recipe.from_mapping(
+        {"backbone": backbone, "image_size": image_size, "augmentation": {"crop": {"name": "squash"}}}
+    )
+    weights = find_weights(backbone, weights_dir, hub=False)
     data = ImageData(dataset, build_cache(dataset, image_size))
-    recipe = Recipe(backbone=backbone, image_size=image_size)
-    model = make_model(recipe, data.classes, find_weights(backbone, weights_dir, hub=False))
-    preprocessing = expected_input(model, recipe, data)
-    extractor = FeatureExtractor(model, preprocessing, recipe.numerics, "cpu", image_size)
-    shown = list_images(data, "train")
-    batches = LookImages(data, recipe, preprocessing, "train").load_batches(list(range(len(shown))), 32)
-    return torch.cat([extractor.extract_batch(batch) for batch in batches]).numpy(), shown
+    rows, features = build_features(recipe, weights, data, "+".join(SPLITS), "cpu").average_images()
+    return features, *(dataset.samples[name].to_numpy()[rows] for name in ("label", "group"))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,16 +54,16 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     for folder in args.data:
         began = time.perf_counter()
-        features, shown = extract_features(folder, args.backbone, args.weights_dir, args.image_size)
+        features, true, groups = open_features(folder, args.backbone, args.weights_dir, args.image_size)
         extracted = time.perf_counter()
-        true, rows = shown.labels, []
+        rows = []
         classes, count = int(true.max()) + 1, round(args.share * len(true))
         for seed in range(args.rounds):
             rng = np.random.default_rng(seed)
             wrong = rng.choice(len(true), count, replace=False)
             labels = true.copy()
             labels[wrong] = (labels[wrong] + rng.integers(1, classes, count)) % classes
-            probabilities = predict_out_of_fold(features, labels, shown.groups, classes, seed=seed)
+            probabilities = predict_out_of_fold(features, labels, groups, classes, seed=seed)
             named = [issue.row for issue in find_label_issues(probabilities, labels)]
             right = np.isin(named, wrong)
             rows.append(

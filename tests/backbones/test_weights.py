@@ -1,4 +1,5 @@
 import pickle
+from pathlib import Path
 
 import pytest
 import timm
@@ -8,7 +9,7 @@ from safetensors.torch import save_file
 from automl.backbones import weights as model_module
 from automl.backbones.input import read_preprocessing
 from automl.backbones.timm_model import has_drop_path
-from automl.backbones.weights import Weights, find_weights, list_places, make_model
+from automl.backbones.weights import Weights, find_cheapest, find_weights, list_places, make_model
 from automl.errors import RecipeError, WeightsError
 from automl.recipe import Numerics, Recipe
 
@@ -50,6 +51,25 @@ def test_the_file_comes_before_the_cache_and_the_cache_before_the_hub(tmp_path, 
     assert find_weights("test_vit", tmp_path, hub=True) == Weights("hub")
     assert find_weights("test_vit", tmp_path, hub=False) is None
     assert find_weights("test_vit", None, hub=False) is None
+
+
+def test_the_cheapest_on_this_machine_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(model_module, "hub_reachable", lambda: False)
+    with pytest.raises(
+        WeightsError, match=r"no pretrained weights in the hub's cache, and the hub is out of reach; give"
+    ):
+        find_cheapest(None)
+    with pytest.raises(WeightsError, match=r"--weights-dir nowhere is not a folder"):
+        find_cheapest(Path("nowhere"))
+    paths = {name: tmp_path / f"{name}.safetensors" for name in ("test_resnet", "resnet50", "mobilenetv2_100")}
+    for name in paths:  # from the one that is taken last to the first
+        save_file({"a": torch.zeros(1)}, paths[name])
+        backbone, weights = find_cheapest(tmp_path)
+        assert backbone.startswith(f"{name}.")
+        assert weights == Weights("file", paths[name])
+    monkeypatch.setattr(model_module, "hub_reachable", lambda: True)
+    assert find_cheapest(None) == ("mobilenetv2_100.ra_in1k", Weights("hub"))
 
 
 def test_the_exact_name_comes_before_the_architecture(tmp_path):

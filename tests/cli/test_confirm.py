@@ -66,6 +66,13 @@ def test_a_study_is_confirmed_and_shown(searched, untrained):
     assert again.stdout.count("confirmed: the recipe of trial") == 1
 
 
+def test_near_copies_are_one_line(searched):
+    folder = searched(0.95, 0.95)
+    store_confirmation(folder, confirmation(validation_copies=1, without_copies=0.87654))
+    out = run("best", "tones", "--runs", folder.path.parent).stdout
+    assert "\nvalidation auc 0.9100; without 1 near copy of training samples 0.8765\n" in out
+
+
 def test_what_is_shown_of_a_confirmation(searched):
     folder = searched(0.95, 0.95)
     store_confirmation(folder, confirmation())

@@ -13,8 +13,8 @@ from automl.backbones.weights import make_model
 from automl.errors import AutomlError, WeightsError
 from automl.features import feature_cache
 from automl.features.extraction import FeatureExtractor
-from automl.features.feature_cache import build_features
-from automl.features.looks import LookImages
+from automl.features.feature_cache import Features, build_features
+from automl.features.looks import LookImages, SplitImages
 from automl.files import cache_dir
 from automl.recipe import Recipe
 from automl.recipe.augmentation import Augmentation, RandomAffine
@@ -59,6 +59,15 @@ def test_features_are_those_of_the_network(data, weights):
     assert features.layers == extractor.layers
     assert features.layers[-1].name == PRE_LOGITS
     assert features.images.labels.tolist() == [0, 1] * 6
+
+
+def test_images_are_averaged_by_sample():
+    looks = (np.array([[1, 2, 3], [3, 4, 5], [7, 8, 9]], np.float16),)
+    images = SplitImages(np.array([2, 2, 5]), np.array([0, 1, 0]), np.array([0, 0, 1]), np.array(["a", "a", "b"]))
+    rows, means = Features(looks, (), images).average_images(slice(1, 3))
+    assert rows.tolist() == [2, 5]
+    assert means.tolist() == [[3, 4], [8, 9]]
+    assert means.dtype == np.float32
 
 
 def test_what_is_there_is_opened_without_a_network(data, weights, monkeypatch):

@@ -11,6 +11,7 @@ def test_what_reaches_another_classs_threshold_is_likely_of_that():
     issues = find_label_issues(np.stack([1 - of_one, of_one], axis=1), labels)
     assert [(issue.row, issue.label, issue.suggested) for issue in issues] == [(7, 1, 0), (3, 0, 1)]
     assert [issue.margin for issue in issues] == pytest.approx([0.9, 0.6])
+    assert [issue.probability for issue in issues] == pytest.approx([0.95, 0.8])
 
 
 def test_thresholds_are_those_of_each_class():
@@ -18,7 +19,7 @@ def test_thresholds_are_those_of_each_class():
     labels = np.array([0, 0, 0, 0, 1, 1])
     of_one = np.array([0.1, 0.1, 0.1, 0.5, 0.4, 0.4])
     (issue,) = find_label_issues(np.stack([1 - of_one, of_one], axis=1), labels)
-    assert issue == LabelIssue(3, 0, 1, pytest.approx(0.0))
+    assert issue == LabelIssue(3, 0, 1, pytest.approx(0.5), pytest.approx(0.0))
 
 
 def test_of_several_classes_the_likeliest_is_suggested():

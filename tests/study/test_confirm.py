@@ -26,6 +26,7 @@ from automl.study.replicate import Replicate
 from automl.study.setup import load_setup
 from automl.study.storage import open_study
 from automl.training.types import Diverged
+from tests.fixtures.photos import make_photo, save_photos
 from tests.fixtures.replicates import RECIPE
 from tests.fixtures.reporter import RecordingReporter
 from tests.fixtures.studies import entry
@@ -156,6 +157,56 @@ def test_without_a_holdout_there_is_validation_only(searched, untrained, images)
     assert confirmation.validation.low <= confirmation.validation.value
     assert "no holdout: no readable sample was set aside" in folder.confirmed.read_text()
     assert load_confirmation(folder) == confirmation
+
+
+@pytest.fixture
+def with_copies(tmp_path):
+    """Photographs with given splits; in validation a near copy of a training image of each class."""
+    for number, part in enumerate(("train/a", "train/b", "val/a", "val/b")):
+        save_photos(tmp_path / "photos" / part, range(10 * number, 10 * number + 6))
+    make_photo(3).save(tmp_path / "photos/val/a/near.jpg", quality=50)
+    make_photo(13).save(tmp_path / "photos/val/b/near.jpg", quality=50)
+    return tmp_path / "photos"
+
+
+def test_near_copies_in_validation_are_counted_and_scored_without(searched, untrained, with_copies):
+    values = {"data": {"path": with_copies, "holdout_fraction": 0}, "setup": {"cache_size": 64}}
+    folder = searched(0.9, **values)
+    confirmation = confirm_study(folder, seeds=3, reporter=RecordingReporter())
+    samples = load_setup(*opened(folder)).dataset.samples
+    validation = samples[samples["split"] == "validation"]
+    kept = (~validation["name"].str.endswith("near.jpg")).to_numpy()
+    scores = []
+    for path in confirmation.best.predictions:
+        with np.load(folder.path / path, allow_pickle=False) as file:
+            scores.append(roc_auc_score(validation["label"][kept], file["validation"][kept, 1]))
+    assert confirmation.validation_copies == 2
+    assert confirmation.without_copies == pytest.approx(np.mean(scores))
+    assert confirmation.without_copies != confirmation.validation.value
+    assert confirmation.describe_copies() == (
+        f"validation auc {confirmation.validation.value:.4f}; without 2 near copies of training samples "
+        f"{np.mean(scores):.4f}"
+    )
+    assert f"# {confirmation.describe_copies()}\n" in folder.confirmed.read_text()
+    assert load_confirmation(folder) == confirmation
+
+
+def test_of_one_class_there_is_no_score_without_copies(searched, untrained, with_copies):
+    for path in [*(with_copies / "val/b").glob("*.png"), with_copies / "val/a/near.jpg"]:
+        path.unlink()
+    make_photo(14).save(with_copies / "val/b/other.jpg", quality=50)
+    values = {"data": {"path": with_copies, "holdout_fraction": 0}, "setup": {"cache_size": 64}}
+    confirmation = confirm_study(searched(0.9, **values), seeds=1, reporter=RecordingReporter())
+    assert (confirmation.validation_copies, confirmation.without_copies) == (2, None)
+    assert confirmation.describe_copies().endswith(
+        "; 2 near copies of training samples are in it, and no score can be had without them"
+    )
+
+
+def test_without_near_copies_nothing_is_said_of_them(searched, untrained, with_copies):
+    values = {"data": {"path": with_copies, "holdout_fraction": 0, "drop_copies": True}, "setup": {"cache_size": 64}}
+    confirmation = confirm_study(searched(0.9, **values), seeds=1, reporter=RecordingReporter())
+    assert (confirmation.validation_copies, confirmation.describe_copies()) == (0, "")
 
 
 # --- interruptions ------------------------------------------------------------------------------------------------
