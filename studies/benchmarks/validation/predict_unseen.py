@@ -11,6 +11,7 @@ Worlds, and what is unseen:
     demo    each kind of forgery in turn, made of photographs that are not trained on
     faces   images of both classes under one of six degradations, drawn at random for each; each degradation in turn
     clean   clean faces; each of five degradations in turn
+    strong, clean to strong     the same two with stronger degradations
     clips   clips of three sources; each source in turn
 """
 
@@ -25,7 +26,7 @@ import numpy as np
 import pandas as pd
 from candidates import CLUSTER_BACKBONE, DEFAULT, Rows, World, compute_auc, train_candidate
 from numpy.typing import NDArray
-from worlds import CLEAN, DEMO_COPIES, FACE_COPIES
+from worlds import CLEAN, COPIES
 
 from automl.data.splits import draw_folds, find_inseparable, redraw_validation, split_samples
 from automl.errors import DataError
@@ -48,7 +49,7 @@ class Cell:
     """What is known and what is not, in one world with one seed.
 
     Attributes:
-        world: Its name.
+        seed: Of the draws.
         known: Rows of the table that a search may see.
         by_domain: Splits of positions in `known` by domain: one for each domain that is left out in turn.
         copies: By degradation, for each known sample the row of its degraded copy.
@@ -56,7 +57,6 @@ class Cell:
         seen: Rows of new samples of known domains, for comparison.
     """
 
-    world: str
     seed: int
     known: Rows
     by_domain: list[Split]
@@ -77,13 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sets: dict[str, World] = {}
     for seed in range(args.seeds):
         for name in args.worlds:
-            source = {"clean": "faces"}.get(name, name)
+            source, make_cells = MAKERS[name]
             if source not in sets:
                 sets[source] = World.load(args.features, source)
-            for cell in MAKERS[name](sets[source], seed):
+            for cell in make_cells(sets[source], seed):
                 if all((name, unseen, seed) in done for unseen in cell.unseen):
                     continue
-                rows = score_cell(sets[source], cell)
+                rows = score_cell(sets[source], cell, name)
                 ROWS.parent.mkdir(exist_ok=True)
                 with ROWS.open("a", encoding="utf-8") as file:
                     file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -116,14 +116,14 @@ def make_demo_cells(world: World, seed: int) -> Iterator[Cell]:
             by_domain.append((np.flatnonzero(~validated & ~of_kind), validation))
         unseen = np.flatnonzero(clean & of_test & np.isin(domain, [kind, "real"]))
         seen = np.flatnonzero(clean & of_test & (domain != kind))
-        copies = {copy: find_copies(table, names[known], copy) for copy in (CLEAN, *DEMO_COPIES)}
-        yield Cell("demo", seed, known, by_domain, {kind: unseen}, seen, copies)
+        copies = {copy: find_copies(table, names[known], copy) for copy in (CLEAN, *COPIES[world.name])}
+        yield Cell(seed, known, by_domain, {kind: unseen}, seen, copies)
 
 
 def make_face_cells(world: World, seed: int) -> Iterator[Cell]:
     """Holds out each degradation of faces that are known under the others."""
-    known_names, test_names = split_faces(world.table, seed)
-    random, domains = np.random.default_rng([seed, 2]), (CLEAN, *FACE_COPIES)
+    known_names, test_names = split_faces(world, seed)
+    random, domains = np.random.default_rng([seed, 2]), (CLEAN, *COPIES[world.name])
     for unseen in domains:
         others = [domain for domain in domains if domain != unseen]
         copies = {domain: find_copies(world.table, known_names, domain) for domain in others}
@@ -135,15 +135,15 @@ def make_face_cells(world: World, seed: int) -> Iterator[Cell]:
         tested = np.stack([find_copies(world.table, test_names, domain) for domain in others])
         seen = tested[random.permutation(np.arange(len(test_names)) % len(others)), np.arange(len(test_names))]
         rows = find_copies(world.table, test_names, unseen)
-        yield Cell("faces", seed, known, by_domain, {unseen: rows}, seen, copies)
+        yield Cell(seed, known, by_domain, {unseen: rows}, seen, copies)
 
 
 def make_clean_cells(world: World, seed: int) -> Iterator[Cell]:
     """Holds out all degradations at once."""
-    known_names, test_names = split_faces(world.table, seed)
-    copies = {domain: find_copies(world.table, known_names, domain) for domain in (CLEAN, *FACE_COPIES)}
-    unseen = {domain: find_copies(world.table, test_names, domain) for domain in FACE_COPIES}
-    yield Cell("clean", seed, copies[CLEAN], [], unseen, find_copies(world.table, test_names, CLEAN), copies)
+    known_names, test_names = split_faces(world, seed)
+    copies = {domain: find_copies(world.table, known_names, domain) for domain in (CLEAN, *COPIES[world.name])}
+    unseen = {domain: find_copies(world.table, test_names, domain) for domain in COPIES[world.name]}
+    yield Cell(seed, copies[CLEAN], [], unseen, find_copies(world.table, test_names, CLEAN), copies)
 
 
 def make_clip_cells(world: World, seed: int) -> Iterator[Cell]:
@@ -155,15 +155,23 @@ def make_clip_cells(world: World, seed: int) -> Iterator[Cell]:
             (np.flatnonzero(domain[known] != other), np.flatnonzero(domain[known] == other))
             for other in sorted(set(domain[known]))
         ]
-        yield Cell("clips", seed, known, by_domain, {source: np.flatnonzero(domain == source)}, known[:0])
+        yield Cell(seed, known, by_domain, {source: np.flatnonzero(domain == source)}, known[:0])
 
 
-MAKERS = {"demo": make_demo_cells, "faces": make_face_cells, "clean": make_clean_cells, "clips": make_clip_cells}
+MAKERS = {
+    "demo": ("demo", make_demo_cells),
+    "faces": ("faces", make_face_cells),
+    "clean": ("faces", make_clean_cells),
+    "strong": ("strong", make_face_cells),
+    "clean to strong": ("strong", make_clean_cells),
+    "clips": ("clips", make_clip_cells),
+}
+"""Of each world the set of features, and what makes its cells."""
 
 
-def split_faces(table: pd.DataFrame, seed: int) -> tuple[Rows, Rows]:
+def split_faces(world: World, seed: int) -> tuple[Rows, Rows]:
     """Splits the faces that have degraded copies: names of the known ones and of the test ones, classes in balance."""
-    degraded = table[table["copy"] == FACE_COPIES[0]].sample(frac=1, random_state=seed)
+    degraded = world.table[world.table["copy"] == COPIES[world.name][0]].sample(frac=1, random_state=seed)
     number = degraded.groupby("fake").cumcount()
     tested = number < _TEST_FACES // 2
     return degraded.loc[~tested, "name"].to_numpy(str), degraded.loc[tested, "name"].to_numpy(str)
@@ -219,7 +227,7 @@ def read_split(column: pd.Series) -> Split:
     return np.flatnonzero(~validated), np.flatnonzero(validated)
 
 
-def score_cell(world: World, cell: Cell) -> list[dict[str, Any]]:
+def score_cell(world: World, cell: Cell, world_name: str) -> list[dict[str, Any]]:
     """Trains and scores all candidates; returns a row for each unseen domain."""
     candidates = world.candidates
     splits = list_splits(world, cell, len(candidates))
@@ -256,7 +264,7 @@ def score_cell(world: World, cell: Cell) -> list[dict[str, Any]]:
         known = {kind: scores[kind] for kind in splits} | mean_of_copies(scores, cell, domain)
         made.append(
             {
-                "world": cell.world,
+                "world": world_name,
                 "unseen": domain,
                 "seed": cell.seed,
                 "samples": {"known": len(cell.known), "unseen": len(chosen), **sizes},

@@ -2,9 +2,9 @@
 
     python studies/benchmarks/validation/worlds.py --faces DIR --videos DIR --weights-dir WEIGHTS --out FEATURES
 
-Three sets: the embedded demo (64 px; kinds of forgeries), faces reduced to 96 px (each of them also degraded in five
-ways, after it was reduced, so that a degradation is as strong as it is in a file of that size), and frames of clips
-(128 px; sources). For each set a table FEATURES/SET.csv with a row for each image, and for each backbone a file
+Four sets: the embedded demo (64 px; kinds of forgeries), faces reduced to 96 px and 1,000 of them degraded in five ways
+(after they were reduced, so that a degradation is as strong as it is in a file of that size), the same with stronger
+degradations, and frames of clips (128 px; sources). For each set a table FEATURES/SET.csv with a row for each image, and for each backbone a file
 FEATURES/SET-BACKBONE.npz with an array of float16 for each layer. What is there is not computed again.
 """
 
@@ -19,8 +19,12 @@ import pandas as pd
 from automl.data.dataset import Dataset
 
 CLEAN = "none"
-FACE_COPIES = ("jpeg-50", "blur-1", "noise-5", "down-up-2", "brighter")
-DEMO_COPIES = ("jpeg-50", "blur-1", "noise-5")
+COPIES = {
+    "demo": ("jpeg-50", "blur-1", "noise-5"),
+    "faces": ("jpeg-50", "blur-1", "noise-5", "down-up-2", "brighter"),
+    "strong": ("jpeg-30", "blur-2", "noise-15", "down-up-4", "darker"),
+}
+"""Degradations of each set; of the clips none."""
 FACE_PIXELS, DEMO_PIXELS, CLIP_PIXELS = 96, 64, 128
 DEGRADED_FACES = 1000
 """So many of the faces are degraded; the others are seen clean alone."""
@@ -35,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--weights-dir", type=Path, required=True, help="folder of safetensors files")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--sets", nargs="+", default=["demo", "faces", "clips"])
+    parser.add_argument("--sets", nargs="+", default=["demo", "faces", "strong", "clips"])
     args = parser.parse_args(arguments)
 
     from automl.data.demo import demo_dataset
@@ -43,24 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     args.out.mkdir(parents=True, exist_ok=True)
     backbones = sorted(path.stem for path in args.weights_dir.glob("*.safetensors"))
+    frames = {"view": {"name": "frame", "count": 8}, "aggregate": {"name": "mean"}}
     makers = {
-        "demo": lambda: (add_copies(read_demo(demo_dataset()), DEMO_COPIES, args.out), DEMO_PIXELS, {}),
-        "faces": lambda: (
-            add_copies(read_faces(args.faces, args.out), FACE_COPIES, args.out, DEGRADED_FACES),
-            FACE_PIXELS,
-            {},
-        ),
-        "clips": lambda: (
-            read_clips(args.videos),
-            CLIP_PIXELS,
-            {"view": {"name": "frame", "count": 8}, "aggregate": {"name": "mean"}},
-        ),
+        "demo": lambda: (read_demo(demo_dataset()), None, DEMO_PIXELS, {}),
+        "faces": lambda: (read_faces(args.faces, args.out), DEGRADED_FACES, FACE_PIXELS, {}),
+        "strong": lambda: (read_faces(args.faces, args.out), DEGRADED_FACES, FACE_PIXELS, {}),
+        "clips": lambda: (read_clips(args.videos), None, CLIP_PIXELS, frames),
     }
     for name in args.sets:
         missing = [backbone for backbone in backbones if not (args.out / f"{name}-{backbone}.npz").exists()]
         if not missing:
             continue
-        dataset, pixels, view = makers[name]()
+        dataset, degraded, pixels, view = makers[name]()
+        dataset = add_copies(dataset, COPIES.get(name, ()), args.out, degraded)
         for backbone in missing:
             values = {
                 "backbone": backbone,
