@@ -1,8 +1,8 @@
-"""Tables of the rows of this folder, in Markdown, and the picture `winners_curse.svg` beside them.
+"""Tables of the rows of this folder, in Markdown, and the picture `docs/winners-curse.svg`.
 
     python studies/benchmarks/validation/tables.py
 
-Intervals of means are 95 % percentile bootstraps: of what is unseen, and of the seeds within each.
+Intervals of means are 95 % percentile bootstraps: of what is unseen, and of seeds.
 """
 
 import argparse
@@ -30,7 +30,7 @@ DEFAULT_NUMBER = list(LAYERS).index("last") * len(STRENGTHS) + STRENGTHS.index(1
 TOTALS = {"faces": (1600, 1600), "demo": (2160, 15)}
 """Samples and groups of each set."""
 REPEATS = 2000
-PICTURE = Path(__file__).parent / "winners_curse.svg"
+PICTURE = Path(__file__).parents[3] / "docs" / "winners-curse.svg"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,17 +77,22 @@ def judge_selection(scores: NDArray[np.float64], target: NDArray[np.float64]) ->
 
 
 def bootstrap_mean(values: Values, repeats: int = REPEATS, seed: int = 0) -> tuple[float, float, float]:
-    """Computes the mean of the means over seeds, and its interval: what is unseen is drawn anew, and seeds within."""
-    rows = [np.array(row) for row in values.values() if row]
+    """Computes the mean of the means over seeds, and its interval.
+
+    What is unseen is drawn anew; and so are the seeds, for all of a world at once, because they share their samples.
+    """
+    rows = [(world, np.array(row)) for (world, _), row in values.items() if row]
     if not rows:
         return float("nan"), float("nan"), float("nan")
-    random = np.random.default_rng(seed)
+    random, longest = np.random.default_rng(seed), max(len(row) for _, row in rows)
+    worlds = sorted({world for world, _ in rows})
     means = np.empty(repeats)
     for repeat in range(repeats):
-        drawn = random.integers(len(rows), size=len(rows))
-        means[repeat] = np.mean([random.choice(rows[number], len(rows[number])).mean() for number in drawn])
+        seeds = dict(zip(worlds, random.random((len(worlds), longest)), strict=True))
+        drawn = [rows[number] for number in random.integers(len(rows), size=len(rows))]
+        means[repeat] = np.mean([row[(seeds[world][: len(row)] * len(row)).astype(int)].mean() for world, row in drawn])
     low, high = np.quantile(means, [0.025, 0.975])
-    return float(np.mean([row.mean() for row in rows])), float(low), float(high)
+    return float(np.mean([row.mean() for _, row in rows])), float(low), float(high)
 
 
 def subtract_values(values: Values, other: Values) -> Values:
@@ -97,11 +102,6 @@ def subtract_values(values: Values, other: Values) -> Values:
         for key, row in values.items()
         if len(row) == len(other.get(key, []))
     }
-
-
-def choose_world(values: Values, world: str) -> Values:
-    """Chooses what is of one world."""
-    return {key: row for key, row in values.items() if key[0] == world}
 
 
 def print_worlds(cells: list[dict[str, Any]]) -> None:
@@ -131,8 +131,8 @@ def print_methods(cells: list[dict[str, Any]]) -> None:
     for world in (*worlds, "all but clips"):
         inside = [name for name in worlds if name != "clips"] if world == "all but clips" else [world]
         print(f"\n**{world}** ({sum(len(groups[name]) for name in inside)} rows)\n")
-        print("| selected by | rank correlation | regret | bias | regret less that of a random split |")
-        print("|---|---|---|---|---|")
+        print("| selected by | rank correlation | more than a random split's | regret | less a random split's | bias |")
+        print("|---|---|---|---|---|---|")
         for method in (*METHODS, *EXTRA, "the default, no search", "any at random"):
             cells_of = {
                 measure: {key: row for key, row in values.items() if key[0] in inside}
@@ -140,15 +140,12 @@ def print_methods(cells: list[dict[str, Any]]) -> None:
             }
             if not cells_of.get("regret"):
                 continue
-            reference = {key: row for key, row in measured["random"]["regret"].items() if key in cells_of["regret"]}
-            texts = [
-                format_mean(cells_of.get(name, {}), signed=name == "bias")
-                for name in ("rank correlation", "regret", "bias")
-            ]
-            less = (
-                "" if method == "random" else format_mean(subtract_values(cells_of["regret"], reference), signed=True)
-            )
-            print(f"| {method} | {' | '.join(texts)} | {less} |")
+            texts = []
+            for name in ("rank correlation", "regret"):
+                texts.append(format_mean(cells_of.get(name, {})))
+                less = subtract_values(cells_of.get(name, {}), measured["random"][name])
+                texts.append("" if method == "random" else format_mean(less, signed=True))
+            print(f"| {method} | {' | '.join(texts)} | {format_mean(cells_of.get('bias', {}), signed=True)} |")
 
 
 def format_mean(values: Values, signed: bool = False) -> str:
@@ -223,7 +220,7 @@ def draw_curse(by_case: dict[str, list[dict[str, float]]]) -> str:
     """Draws how far the three scores lie above the rest: mean, and from where to where 80 % of the draws lie."""
     colours = {"search": "#d9730d", "confirmed": "#a371f7", "holdout": "#2f81f7"}
     names = {"search": "search's best validation", "confirmed": "confirmed validation", "holdout": "holdout"}
-    left, right, top, lowest, highest = 210, 780, 70, -0.1, 0.15
+    left, right, top, lowest, highest = 210, 780, 70, -0.15, 0.2
     grey = 'fill="#7a7a7a" font-size="13"'
 
     def x_of(value: float) -> float:
@@ -240,7 +237,7 @@ def draw_curse(by_case: dict[str, list[dict[str, float]]]) -> str:
             y += 20
         y += 24
     bottom = y - 24
-    for number in range(6):
+    for number in range(8):
         value = lowest + 0.05 * number
         strong = ".9" if abs(value) < 1e-9 else ".3"
         parts.append(f'<path d="M{x_of(value)} {top - 14}V{bottom}" stroke="#7a7a7a" stroke-opacity="{strong}"/>')

@@ -4,8 +4,9 @@
 
 Four sets: the embedded demo (64 px; kinds of forgeries), faces reduced to 96 px and 1,000 of them degraded in five ways
 (after they were reduced, so that a degradation is as strong as it is in a file of that size), the same with stronger
-degradations, and frames of clips (128 px; sources). For each set a table FEATURES/SET.csv with a row for each image, and for each backbone a file
-FEATURES/SET-BACKBONE.npz with an array of float16 for each layer. What is there is not computed again.
+degradations, and frames of clips (128 px; sources). For each set a table FEATURES/SET.csv with a row for each image,
+and for each backbone a file FEATURES/SET-BACKBONE.npz with an array of float16 for each layer. What is there is not
+computed again.
 """
 
 import argparse
