@@ -27,7 +27,7 @@ from automl.models.predict import Model, load
 from automl.reporter import ConsoleReporter, Reporter
 from automl.schema import describe_errors
 from automl.spec import METRICS, LabelledSpec
-from automl.training.intervals import describe_method
+from automl.training.intervals import describe_bootstrap
 from automl.training.metrics import default_metric
 
 _SHOWN = 5
@@ -209,7 +209,7 @@ def _measure_all(
         unreadable,
         tuple(notes),
         tuple(warnings),
-        "" if no_interval else describe_method(groups),
+        "" if no_interval else describe_bootstrap(groups),
     )
 
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from automl.data.dataset import Dataset, draw_split, list_folds
 from automl.data.loader import ImageData
+from automl.data.splits import check_counts
 from automl.devices import is_gpu
-from automl.errors import SpecError, StudyError
+from automl.errors import DataError, SpecError, StudyError
 from automl.features.clusters import cluster_samples
 from automl.files import write_atomically
 from automl.spec import StudySpec
@@ -113,6 +114,7 @@ def hold_out_clusters(setup: StudySetup, spec: StudySpec, device: str, print_lin
 
     Raises:
         SpecError: If no backbone of the pool has pretrained weights.
+        DataError: If a class has too few samples in training or in the clusters that are held out.
     """
     with_weights = [entry for entry in setup.pool.entries if entry.weights is not None]
     if not with_weights:
@@ -129,6 +131,10 @@ def hold_out_clusters(setup: StudySetup, spec: StudySpec, device: str, print_lin
         domains = _cluster(setup, entry, device, clusters, spec.seed)
     dataset = replace(setup.dataset, samples=setup.dataset.samples.assign(domain=domains))
     drawn = draw_split(dataset, spec.seed)
+    try:
+        check_counts(drawn.samples, drawn.classes)
+    except DataError as exc:
+        raise DataError(f"--validation hard: {len(set(domains) - {''})} clusters cannot be divided so: {exc}") from exc
     held = drawn.samples.loc[drawn.samples["split"] == "validation", "domain"]
     print_line(
         f"validation is hard: {held.nunique()} of {len(set(domains) - {''})} clusters of samples that look alike to "

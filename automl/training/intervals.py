@@ -5,6 +5,11 @@ groups with replacement, the cluster bootstrap (Field & Welsh 2007, "Bootstrappi
 groups, each class is drawn by itself, so that a replicate has as many of each class as the data: what pROC does by
 default with 2000 replicates (Robin et al. 2011, "pROC: an open-source package for R and S+ to analyze and compare ROC
 curves"; Carpenter & Bithell 2000, "Bootstrap confidence intervals: when, which, what?", for the number).
+
+Of few groups the bootstrap is too narrow: of three it holds the true AUC in 63 % of simulations, of eight in 86 %.
+There each group is left out in turn (the jackknife: Efron & Tibshirani 1993, chapter 11), and Student's t with one
+degree of freedom less than there are groups is laid around the metric on the logit scale: 93 to 96 %
+(`studies/benchmarks/validation/`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +28,11 @@ Floats = NDArray[np.floating[Any]]
 Groups = NDArray[Any]
 
 REPEATS, _LEVEL = 2000, 0.95
+
+_FEW_GROUPS = 20
+"""Below so many, each is left out in turn."""
+_EDGE = 1e-4
+"""Shares are kept so far from 0 and 1 on the logit scale."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +136,54 @@ def metric_interval(
             return rank_auc(labels, rows, positive)
         return float(np.mean([compute_metric(name, labels, rows[:, k], positive) for k in range(len(exact))]))
 
+    if (codes := number_groups(groups)) is not None and codes.max() + 1 < _FEW_GROUPS:
+        values = _leave_groups_out(metric, labels, stacked, codes)
+        if values is not None:
+            return _reach_around(metric(labels, stacked), values, level, is_share=name != "log_loss")
     return bootstrap(metric, labels, stacked, groups, repeats=repeats, level=level, seed=seed)
+
+
+def _leave_groups_out(
+    metric: Callable[[Labels, Floats], float], labels: Labels, probabilities: Floats, codes: NDArray[np.int64]
+) -> Floats | None:
+    """Computes a metric without each group in turn, (G,); None where a class is in one group alone."""
+    labels = np.asarray(labels)
+    values = []
+    for code in range(codes.max() + 1):
+        kept = codes != code
+        if len(np.unique(labels[kept])) < len(np.unique(labels)):
+            return None
+        values.append(metric(labels[kept], probabilities[kept]))
+    return np.array(values)
+
+
+def _reach_around(value: float, values: Floats, level: float, *, is_share: bool) -> Interval:
+    """Computes Student's interval from what a metric is without each of G groups; of a share on the logit scale."""
+    from scipy.special import expit, logit
+    from scipy.stats import t
+
+    count = len(values)
+    error = float(np.sqrt((count - 1) / count * np.square(values - values.mean()).sum()))
+    reach = float(t.ppf((1 + level) / 2, count - 1)) * error
+    if not is_share:
+        return Interval(value, value - reach, value + reach)
+    inner = float(np.clip(value, _EDGE, 1 - _EDGE))
+    low, high = expit(logit(inner) + np.array([-1, 1]) * reach / (inner * (1 - inner)))
+    return Interval(value, min(value, float(low)), max(value, float(high)))
 
 
 def describe_method(groups: Groups | None = None) -> str:
     """Names the method of `metric_interval` on samples with these groups, and its papers, in one line."""
+    if (codes := number_groups(groups)) is not None and codes.max() + 1 < _FEW_GROUPS:
+        return (
+            f"{_LEVEL:.0%} interval by leaving out each of {codes.max() + 1} groups, Student's t (Efron & Tibshirani "
+            "1993); so few groups say little"
+        )
+    return describe_bootstrap(groups)
+
+
+def describe_bootstrap(groups: Groups | None = None) -> str:
+    """Names the method of `bootstrap` on samples with these groups, and its papers, in one line."""
     how = "samples drawn within each class (Robin et al. 2011)"
     if groups is not None and number_groups(groups) is not None:
         how = f"whole groups drawn, {len(np.unique(groups))} of them (Field & Welsh 2007)"

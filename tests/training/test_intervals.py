@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.special import expit, logit
+from scipy.stats import norm, t
 
 from automl.errors import DataError
 from automl.spec import METRICS
-from automl.training.intervals import bootstrap, describe_method, metric_interval
+from automl.training.intervals import bootstrap, describe_bootstrap, describe_method, metric_interval
 from automl.training.metrics import compute_metric
 
 
@@ -129,5 +130,47 @@ def test_two_thousand_replicates_of_ten_thousand_samples_take_seconds():
 
 def test_the_method_is_named():
     assert "within each class (Robin et al. 2011)" in describe_method()
-    assert "2 of them (Field & Welsh 2007)" in describe_method(np.array(["a", "a", "b"]))
+    assert "leaving out each of 2 groups, Student's t" in describe_method(np.array(["a", "a", "b"]))
+    assert "2 of them (Field & Welsh 2007)" in describe_bootstrap(np.array(["a", "a", "b"]))
+    assert "30 of them (Field & Welsh 2007)" in describe_method(np.repeat(np.arange(30), 2))
     assert "95%" in describe_method()
+
+
+def test_few_groups_are_left_out_in_turn():
+    """Of groups that differ, as photographs do, the bootstrap holds the true value far too rarely."""
+    covered = {"auc": 0, "bootstrap": 0}
+    true, rounds = norm.cdf(1 / np.sqrt(1 + 0.5**2) / np.sqrt(2)), 60
+    for seed in range(rounds):
+        random = np.random.default_rng(seed)
+        groups = np.repeat(np.arange(5), 20)
+        labels = np.tile([0, 1], 50)
+        shift = random.normal(scale=0.6, size=5)[groups] * (2 * labels - 1)  # how easy a group is
+        scores = norm.cdf(random.normal(size=100) + labels + shift)
+        probabilities = np.stack([1 - scores, scores], axis=1)
+        few = metric_interval("auc", labels, [probabilities], groups=groups)
+        drawn = bootstrap(lambda y, p: compute_metric("auc", y, p), labels, probabilities, groups, repeats=100)
+        covered["auc"] += few.low <= true <= few.high
+        covered["bootstrap"] += drawn.low <= true <= drawn.high
+    assert covered["auc"] / rounds >= 0.88
+    assert covered["bootstrap"] < covered["auc"]
+
+
+def test_an_interval_of_few_groups_is_that_of_the_textbook():
+    values = np.array([1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0])  # of one sample each group, the mean's standard error
+    labels, groups = np.zeros(16, int), np.repeat(np.arange(8), 2)
+    labels[1::2] = 1
+    right = np.repeat(values, 2)
+    probabilities = np.where(labels[:, None] == np.array([0, 1]), right[:, None], 1 - right[:, None])
+    found = metric_interval("accuracy", labels, [probabilities], groups=groups)
+    error = values.std(ddof=1) / np.sqrt(8)
+    reach = t.ppf(0.975, 7) * error / (0.75 * 0.25)
+    assert found.value == 0.75
+    assert (found.low, found.high) == pytest.approx(tuple(expit(logit(0.75) + np.array([-reach, reach]))))
+
+
+def test_a_class_in_one_group_alone_leaves_the_bootstrap():
+    labels, probabilities = binormal(6)
+    groups = np.array([0] * 3 + [1] * 3 + [2] * 6)  # all of class 1 are in group 2
+    found = metric_interval("auc", labels, [probabilities], groups=groups, repeats=50)
+    assert found == metric_interval("auc", labels, [probabilities], groups=groups, repeats=50)
+    assert found.low <= found.value <= found.high
