@@ -2,11 +2,11 @@
 
     python studies/benchmarks/label_checks.py --data DIR [DIR ...] --weights-dir WEIGHTS
 
-Frozen features of the whole data set by the first backbone of the folder (or `--backbone`); in each of `--rounds`, 5 %
-of the labels are changed at random, a linear probe is cross-validated by group, and confident learning
-(`automl.features.label_checks`) names the likely wrong ones. Recall is the share of the changed labels that are named;
-precision is that of the named ones that were changed, of all and of the first as many as were changed. Labels that were
-wrong before count as mistakes of the check.
+Frozen features of the whole data set by `--backbone`, computed once; in each of `--rounds`, 5 % of the labels are
+changed at random, a linear probe is cross-validated by group, and confident learning (`automl.features.label_checks`)
+names the likely wrong ones, as `automl data --check-labels` lists them. Recall is the share of the changed labels that
+are named; precision is that of the named ones that were changed, of all and of the first as many as were changed.
+Labels that were wrong before count as mistakes of the check.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
             labels = true.copy()
             labels[wrong] = (labels[wrong] + rng.integers(1, classes, count)) % classes
             probabilities = predict_out_of_fold(features, labels, groups, classes, seed=seed)
-            named = [issue.row for issue in find_label_issues(probabilities, labels)]
+            named = [issue.row for issue in find_label_issues(probabilities, labels) if issue.margin > 0]
             right = np.isin(named, wrong)
             rows.append(
                 (

@@ -136,6 +136,17 @@ def test_a_studys_own_predictions_are_used_for_the_labels_as_they_are_now(folder
     assert lines[-1] == f"tones/{swapped} | {other[own]} | {own} | 0.900"
 
 
+def test_what_is_likelier_of_its_own_class_is_not_named(folder, tmp_path, study_of):
+    def predict(labels):
+        """Gives class 1 little everywhere, and most of it to a sample of class 0, which so reaches its threshold."""
+        of_one = np.where(labels == 1, 0.3, 0.1)
+        of_one[np.flatnonzero(labels == 0)[0]] = 0.4
+        return np.stack([1 - of_one, of_one], axis=1)
+
+    study_of(folder, predict)
+    assert "likely wrong: 0 of" in run("--check-labels", "--study", "tones", "--runs", tmp_path / "runs")[-1]
+
+
 def test_mistakes_are_one_line(folder, weights, tmp_path, study_of):
     runs = ("--runs", tmp_path / "runs")
     with pytest.raises(
