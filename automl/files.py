@@ -58,14 +58,28 @@ def is_there(path: Path) -> bool:
         raise DataError(f"cannot read {path}: {exc.strerror or exc}") from exc
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Reads YAML as `yaml.safe_load` does, but refuses a name that stands twice in a mapping: one would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for name, _ in node.value:
+            if isinstance(name, yaml.ScalarNode) and name.tag != "tag:yaml.org,2002:merge":
+                if name.value in seen:
+                    problem = f"{name.value} stands there twice, first in line {seen[name.value]}"
+                    raise yaml.constructor.ConstructorError(None, None, problem, name.start_mark)
+                seen[name.value] = name.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(path: Path, error: type[AutomlError] = SpecError) -> Any:
-    """Reads a YAML file with `yaml.safe_load`.
+    """Reads a YAML file as `yaml.safe_load` does; a name that stands twice in a mapping is refused.
 
     Raises:
         AutomlError: Of type `error`, with the file, line and column where the YAML is broken.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""

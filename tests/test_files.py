@@ -180,3 +180,12 @@ def test_a_file_that_cannot_be_written_is_one_line_with_the_flag(tmp_path, full)
 def test_the_line_of_a_value_or_of_what_holds_it(tmp_path, keys, line):
     text = "# a comment\na: 1\ntune:\n  name: lora\n  rank: 0\nrestarts:\n- 0.5\n- 0.4\nflow: {x: 1}\n"
     assert find_line(written(tmp_path, text), keys) == line
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("backbone: resnet18\ntune: head\nloss:\n  name: focal\ntune: all\n")
+    with pytest.raises(SpecError, match=r"recipe\.yaml line 5, column 1: tune stands there twice, first in line 2"):
+        load_yaml(path)
+    path.write_text("base: &base {a: 1, b: 2}\nother: {<<: *base, b: 3}\n")  # a merge is meant
+    assert load_yaml(path)["other"] == {"a": 1, "b": 3}

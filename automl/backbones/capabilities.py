@@ -90,20 +90,24 @@ def without_unsupported(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
     return recipe, tuple(without)
 
 
-def correct_targets(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
-    """Writes into a recipe which layers LoRA changes: without attention in the backbone, all of them.
+def correct_tuning(recipe: Recipe) -> tuple[Recipe, tuple[str, ...]]:
+    """Writes into a recipe how its backbone is pooled and which layers LoRA changes, where it can be in one way only.
 
     Returns the recipe, and what was taken out, in words, as `without_unsupported`.
     """
-    if not isinstance(recipe.tune, TuneLora) or recipe.tune.targets == "all":
+    targets_attention = isinstance(recipe.tune, TuneLora) and recipe.tune.targets == "attention"
+    if not targets_attention and recipe.pooling == "default":
         return recipe, ()
-    from automl.backbones.tuning import has_attention
+    from automl.backbones.tuning import has_attention, has_tokens
 
-    if has_attention(recipe.backbone):
-        return recipe, ()
-    tune = recipe.tune.model_copy(update={"targets": "all"})
-    why = f"tune.targets attention ({recipe.backbone} has none: LoRA changes all layers)"
-    return recipe.model_copy(update={"tune": tune}), (why,)
+    without: list[str] = []
+    if targets_attention and not has_attention(recipe.backbone):
+        recipe = recipe.model_copy(update={"tune": recipe.tune.model_copy(update={"targets": "all"})})
+        without.append(f"tune.targets attention ({recipe.backbone} has none: LoRA changes all layers)")
+    if recipe.pooling != "default" and not has_tokens(recipe.backbone):
+        without.append(f"pooling {recipe.pooling} ({recipe.backbone} has no tokens: it pools as it always does)")
+        recipe = recipe.model_copy(update={"pooling": "default"})
+    return recipe, tuple(without)
 
 
 def examine_backbones(

@@ -114,6 +114,13 @@ def has_attention(backbone: str) -> bool:
     return any(_is_of_attention(name, module) for name, module in model.named_modules())
 
 
+@cache
+def has_tokens(backbone: str) -> bool:
+    """Returns whether a backbone makes tokens that a recipe's pooling can choose among; as `has_attention`."""
+    model, _ = build_on_meta(backbone, {})
+    return hasattr(model, "num_prefix_tokens")
+
+
 def _is_of_attention(name: str, module: nn.Module) -> bool:
     """Returns whether a module is a linear layer of attention, by its name."""
     return isinstance(module, nn.Linear) and any(part in name for part in _ATTENTION)

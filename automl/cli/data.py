@@ -157,7 +157,7 @@ def _describe_clips(clips: "Clips") -> list[str]:
 
 
 def _list_problems(summary: "Summary") -> list[str]:
-    """Writes what is wrong, one line each; "no problems found" if nothing is."""
+    """Writes what is wrong, one line each; a line that nothing is if so."""
     medium = "image" if summary.clips is None else "clip"
     same = [(shorten(copy.names, 4, " = ") + f": the same {medium}", copy) for copy in summary.leaks]
     unlike = [(shorten(copy.names, 4, " = ") + f": the same {medium}", copy) for copy in summary.conflicts]
@@ -173,4 +173,4 @@ def _list_problems(summary: "Summary") -> list[str]:
     if summary.copies:
         lines.append(f"note: {summary.copies} {medium}s are copies of another one of their class and split")
     lines += [f"note: {note}" for note in summary.notes]
-    return lines or ["no problems found"]
+    return lines or ["no damaged files, leaks or contradicting labels found"]

@@ -187,9 +187,10 @@ def print_confirmation(confirmation: "Confirmation", folder: "StudyFolder") -> N
     seeds = [f"seed {seed}" for seed in confirmation.best.seeds]
     robust = ["robust_auc"] if confirmation.best.robust else []
     header = ["trial", "backbone", *seeds, f"mean {confirmation.metric}", "in the search", *robust, ""]
+    chosen_by = ", chosen by robust_auc, the mean over degraded copies" if robust else ""
     rows = [_candidate_cells(candidate, candidate is confirmation.best) for candidate in confirmation.candidates]
     print_table(header, rows, ("backbone", ""))
-    print_line(f": the recipe of trial {confirmation.best.trial}", "\nconfirmed")
+    print_line(f": the recipe of trial {confirmation.best.trial}{chosen_by}", "\nconfirmed")
     splits = [("validation", confirmation.validation, confirmation.validation_samples, confirmation.validation_metrics)]
     if confirmation.holdout is not None:
         splits.append(("holdout", confirmation.holdout, confirmation.holdout_samples, confirmation.holdout_metrics))

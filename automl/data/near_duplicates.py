@@ -76,12 +76,14 @@ class NearCopy:
     splits: tuple[str, ...]
     similarity: float  # correlation of the images by which they belong together, where it is weakest, at most 1
     medium: str = "clip"
+    labels: tuple[str, ...] = ()  # of images that are copies under several; a forged clip is like its source
 
     @property
     def sentence(self) -> str:
         """One line for a user, without a full stop: `a.mp4 ~ b.mp4: nearly the same clip in train and validation`."""
         shown = " ~ ".join(self.names[:4]) + (" ~ …" if len(self.names) > 4 else "")
-        return f"{shown}: nearly the same {self.medium} in {' and '.join(self.splits)}"
+        labels = f", as {' and as '.join(self.labels)}" if self.labels else ""
+        return f"{shown}: nearly the same {self.medium} in {' and '.join(self.splits)}{labels}"
 
 
 @dataclass(frozen=True)
@@ -311,4 +313,13 @@ def _name_group(dataset: Dataset, rows: Indices, similarity: float) -> NearCopy:
     first = [int(np.flatnonzero(splits == split)[0]) for split in SPLITS if (splits == split).any()]
     order = [*first, *(k for k in range(len(rows)) if k not in first)]
     medium = "image" if dataset.media == "image" else "clip"
-    return NearCopy(tuple(str(names[k]) for k in order), tuple(str(splits[k]) for k in first), similarity, medium)
+    labels: tuple[str, ...] = ()
+    if medium == "image":
+        labels = tuple(dataset.classes[label] for label in sorted(set(dataset.samples["label"].to_numpy()[rows])))
+    return NearCopy(
+        tuple(str(names[k]) for k in order),
+        tuple(str(splits[k]) for k in first),
+        similarity,
+        medium,
+        labels if len(labels) > 1 else (),
+    )

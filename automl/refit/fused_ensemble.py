@@ -170,6 +170,11 @@ class _JoinRunner(ReplicateRunner):
         views = {recipe_of(trial).view.name for trial in best_first(self.study)}
         self.by = by or ("view" if len(views) > 1 else "backbone")
         trials = self.best_trials(self._name_member, members)
+        if len(trials) == 1 < members:
+            self.print_line(
+                f"note: one {self.by} alone has a complete trial: there is nothing to join it with, and its scores are "
+                "calibrated"
+            )
         planned = self._plan_replicates(trials)
         if not planned:
             return None

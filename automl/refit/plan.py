@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from automl.backbones.capabilities import check_image_size, correct_targets, without_unsupported
+from automl.backbones.capabilities import check_image_size, correct_tuning, without_unsupported
 from automl.backbones.weights import Weights, find_weights, hub_reachable
 from automl.data.dataset import Dataset, train_on
 from automl.data.drop_copies import open_samples
@@ -245,7 +245,7 @@ def _complete_plan(
     """Adds the weights, what the backbone does not support, and what a study knows of device and memory."""
     check_image_size(plan.recipe)
     recipe, unsupported = without_unsupported(plan.recipe)
-    recipe, foreign = correct_targets(recipe)
+    recipe, foreign = correct_tuning(recipe)
     entry = setup.pool.find_entry(recipe.backbone) if setup is not None else None
     weights, decode_size = _find_weights(recipe, weights_dir, entry), choose_decode_size(recipe, setup)
     plan = replace(plan, recipe=recipe, unsupported=(*unsupported, *foreign), weights=weights, decode_size=decode_size)

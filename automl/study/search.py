@@ -272,6 +272,14 @@ class _Search:
             setup = make_setup(spec, dataset, cache, space, devices, memory.bytes, self.print_line)
             if spec.validation == "hard":
                 setup = replace(setup, dataset=hold_out_clusters(setup, spec, devices[0], self.print_line))
+            if spec.folds > 1:
+                samples = int((dataset.samples["split"] != "holdout").sum())
+                self.print_line(
+                    f"each trial is trained {spec.folds} times, without another part of about "
+                    f"{samples // spec.folds} of the {samples} samples of train and validation, which it is scored on"
+                )
+            if spec.resplit:
+                self.print_line("each trial is validated on another split of the same size")
             if setup.robust and spec.folds == 1 and not spec.resplit:  # else each trial's own samples, as it comes
                 self._degrade_samples(setup, views)
             setup, screening = self._screen_pool(spec, setup, devices[0])

@@ -15,7 +15,7 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from automl.backbones.capabilities import correct_targets
+from automl.backbones.capabilities import correct_tuning
 from automl.data.loader import ImageData
 from automl.devices import DeviceLost, DeviceProcess
 from automl.errors import AutomlError, DataError, MemoryBudgetError, first_line
@@ -141,7 +141,7 @@ class Objective:
         entry = pool.entry_of(values["backbone"])
         write_trial_record(trial, backbone=entry.backbone, host=socket.gethostname())
         given = {"backbone": entry.backbone, "pretrained": entry.weights is not None, "seed": self.spec.seed}
-        recipe, _ = correct_targets(Recipe.from_mapping(values | given, f"trial {trial.number}"))
+        recipe, _ = correct_tuning(Recipe.from_mapping(values | given, f"trial {trial.number}"))
         write_trial_record(trial, view=recipe.view.name)
         data = self._open_data(trial, recipe)
         entry = self._time_steps(entry, recipe, data.classes)

@@ -140,7 +140,21 @@ def metric_interval(
         values = _leave_groups_out(metric, labels, stacked, codes)
         if values is not None:
             return _reach_around(metric(labels, stacked), values, level, is_share=name != "log_loss")
-    return bootstrap(metric, labels, stacked, groups, repeats=repeats, level=level, seed=seed)
+    interval = bootstrap(metric, labels, stacked, groups, repeats=repeats, level=level, seed=seed)
+    if interval.low == interval.high and name != "log_loss":
+        count = int(np.unique(np.asarray(labels), return_counts=True)[1].min())
+        return _reach_from_edge(interval.value, count, level)
+    return interval
+
+
+def _reach_from_edge(value: float, count: int, level: float) -> Interval:
+    """Computes the interval of a share of 0 or 1, of which every replicate is the same.
+
+    That of Clopper & Pearson 1934 for as many samples as the smallest class has: `count` of `count` are right, and so
+    would be in one of forty draws if the share were no more than its lower end.
+    """
+    reach = 1 - float(((1 - level) / 2) ** (1 / count))
+    return Interval(value, max(0.0, value - reach), min(1.0, value + reach))
 
 
 def _leave_groups_out(
@@ -164,6 +178,8 @@ def _reach_around(value: float, values: Floats, level: float, *, is_share: bool)
 
     count = len(values)
     error = float(np.sqrt((count - 1) / count * np.square(values - values.mean()).sum()))
+    if not error and is_share:
+        return _reach_from_edge(value, count, level)
     reach = float(t.ppf((1 + level) / 2, count - 1)) * error
     if not is_share:
         return Interval(value, value - reach, value + reach)

@@ -6,7 +6,7 @@ import torch
 
 from automl.backbones.capabilities import (
     check_image_size,
-    correct_targets,
+    correct_tuning,
     examine_backbones,
     find_capabilities,
     without_unsupported,
@@ -138,19 +138,19 @@ def test_what_a_backbone_lacks_is_taken_out_of_a_recipe():
 )
 def test_a_recipe_says_which_layers_lora_changes(backbone, tune, targets):
     recipe = Recipe.from_mapping({"backbone": backbone, "tune": tune, "image_size": 32})
-    corrected, without = correct_targets(recipe)
+    corrected, without = correct_tuning(recipe)
     assert corrected.tune.targets == targets
     assert corrected.describe_trained() == ("lora 16 on all layers" if targets == "all" else "lora 16")
     why = "tune.targets attention (test_resnet has none: LoRA changes all layers)"
     assert without == ((why,) if backbone == "test_resnet" else ())
-    assert correct_targets(corrected) == (corrected, ())
+    assert correct_tuning(corrected) == (corrected, ())
     layers = [sorted(name_changed(make_model(one, 2))) for one in (recipe, corrected)]
     assert layers[0] == layers[1]
 
 
 def test_what_is_not_lora_has_no_targets_to_correct():
     recipe = Recipe.from_mapping({"backbone": "no such", "tune": "norms"})
-    assert correct_targets(recipe) == (recipe, ())
+    assert correct_tuning(recipe) == (recipe, ())
 
 
 @pytest.mark.parametrize(
@@ -203,3 +203,12 @@ def test_an_architecture_alone_stands_for_its_default_weights():
         pytest.skip("the table was made with another timm")
     assert shipped.backbone == "resnet50.a1_in1k"
     assert find_capabilities("resnet50", (128, 256)).runs == (128, 224, 256)
+
+
+def test_a_network_without_tokens_pools_as_it_always_does():
+    recipe = Recipe(backbone="test_resnet", pooling="cls")
+    corrected, without = correct_tuning(recipe)
+    assert corrected == Recipe(backbone="test_resnet")
+    assert without == ("pooling cls (test_resnet has no tokens: it pools as it always does)",)
+    vit = Recipe(backbone="test_vit", pooling="cls")
+    assert correct_tuning(vit) == (vit, ())

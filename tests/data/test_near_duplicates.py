@@ -238,6 +238,8 @@ def test_candidates_are_those_most_of_whose_images_are_near(seed):
 
 
 def test_a_long_group_is_named_in_part():
+    under_two = NearCopy(("a", "b"), ("train", "validation"), 0.9, "image", ("cat", "dog"))
+    assert under_two.sentence == "a ~ b: nearly the same image in train and validation, as cat and as dog"
     copy = NearCopy(tuple("abcdef"), ("train", "holdout"), 0.9)
     assert copy.sentence == "a ~ b ~ c ~ d ~ …: nearly the same clip in train and holdout"
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
-from scipy.stats import norm, t
+from scipy.stats import beta, norm, t
 
 from automl.errors import DataError
 from automl.spec import METRICS
@@ -174,3 +174,13 @@ def test_a_class_in_one_group_alone_leaves_the_bootstrap():
     found = metric_interval("auc", labels, [probabilities], groups=groups, repeats=50)
     assert found == metric_interval("auc", labels, [probabilities], groups=groups, repeats=50)
     assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize("groups", [None, np.array([0, 0, 1, 1, 2, 2])], ids=["samples", "groups"])
+def test_a_perfect_score_on_few_samples_has_an_interval(groups):
+    labels = np.array([0, 1, 0, 1, 0, 1])
+    probabilities = np.stack([1 - labels, labels], axis=1).astype(float)
+    found = metric_interval("auc", labels, [probabilities], groups=groups, repeats=50)
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(0.025 ** (1 / 3))  # three of three, by Clopper & Pearson
+    assert beta.ppf(0.025, 3, 1) == pytest.approx(found.low)

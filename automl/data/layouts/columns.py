@@ -199,8 +199,15 @@ def find_columns(table: Table, finder: Finder, spec: DataSpec, like: Columns | N
         values, known = [value for value in columns[source] if value], set(columns[files.name])
         group = source if sum(value in known for value in values) > len(values) / 2 else None
     domain = _wanted_column(table.file, columns, spec, "validation_by")
-    taken = (files.name, files.folder, split, group, domain)
+    taken = (files.name, files.folder, split, group)
     rest = {name: cells for name, cells in columns.items() if name not in taken}
+    if domain is not None:
+        if spec.label_column == domain or domain.lower() in LABEL_NAMES:
+            raise DataError(
+                f"{table.file}: --validation-by {domain!r} is a column of labels; name another one, such as the "
+                "generator"
+            )
+        rest.pop(domain, None)
     if like is not None and spec.label_column is None:
         here = like.label in columns if like.label else all(name in columns for name in like.one_hot)
         label, one_hot = (like.label, like.one_hot) if here else ("", ())

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from automl.data.layouts.label_file import read_label_file
 from automl.data.layouts.text_table import open_table
 from automl.errors import DataError
+from automl.spec import DataSpec
 from tests.fixtures.real_names import (
     classes,
     classes_of,
@@ -339,3 +342,19 @@ def test_a_broken_line_is_named(tmp_path):
         handle.write("a, b.png,1\n")
     with pytest.raises(DataError, match=r"row 22: 3 columns"):
         read(file)
+
+
+def test_validation_by_keeps_a_column_and_not_that_of_the_labels(tmp_path):
+    rows = [f"{k}.png,{'fake' if k % 2 else 'real'},{('g1', 'g2')[k // 2 % 2] if k % 2 else ''}" for k in range(8)]
+    for k in range(8):
+        Image.new("RGB", (8, 8), (k, 0, 0)).save(tmp_path / f"{k}.png")
+    path = tmp_path / "labels.csv"
+    path.write_text("\n".join(["file,label,generator", *rows]))
+    found = read_label_file(path, DataSpec(path=path, validation_by="generator"))
+    assert [row.domain for row in found.rows] == ["", "g1", "", "g2", "", "g1", "", "g2"]
+    assert [row.label for row in found.rows] == ["real", "fake"] * 4
+    assert "validated by: generator" in found.remarks[0]
+    with pytest.raises(DataError, match="--validation-by 'label' is a column of labels; name another one"):
+        read_label_file(path, DataSpec(path=path, validation_by="label"))
+    with pytest.raises(DataError, match="--validation-by 'generatr' is not one of its columns"):
+        read_label_file(path, DataSpec(path=path, validation_by="generatr"))
