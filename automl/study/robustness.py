@@ -54,7 +54,8 @@ class TrainedNetwork:
 def plan_samples(setup: StudySetup, view: BaseView) -> int:
     """Plans how many validation samples are degraded, so that scoring them costs `SHARE` of a usual trial at most."""
     train = int((setup.dataset.samples["split"] == "train").sum())
-    passes = SHARE * _STEP_COST * _USUAL_EPOCHS * train / len(load_degradations(medium=view.media))
+    epochs = min(_USUAL_EPOCHS, setup.space.find_bounds("epochs")[1])
+    passes = SHARE * _STEP_COST * epochs * train / len(load_degradations(medium=view.media))
     return int(np.clip(passes, _FEWEST, _MOST))
 
 

@@ -68,7 +68,7 @@ def test_a_copy_is_found(photos, tmp_path, kind):
     assert found.names == ("3.png", "copy.jpg")
     assert found.splits == ("train", "validation")
     assert 0.85 <= found.similarity <= 1
-    assert found.sentence == "3.png ~ copy.jpg: nearly the same image in train and validation"
+    assert found.sentence == "3.png ~ copy.jpg: nearly the same image in train and validation, as fake and as real"
 
 
 def test_different_images_are_no_copies(tmp_path):

@@ -10,7 +10,7 @@ from tests.fixtures.reporter import RecordingReporter
 
 WARNING = (
     "warning: 2 leaks, images that are nearly the same in two splits, such as train/a/2.png ~ val/b/near.jpg: "
-    "nearly the same image in train and validation; automl data lists them, --drop-copies takes them out"
+    "nearly the same image in train and validation, as a and as b; automl data lists them, --drop-copies takes them out"
 )
 
 
