@@ -24,11 +24,13 @@ from automl.evaluation.samples import LabelledSamples, open_samples
 from automl.evaluation.thresholds import Threshold, apply_threshold, choose_threshold
 from automl.models.folder import read_validation_scores
 from automl.models.predict import Model, load
+from automl.models.trained_on import digest_name_and_size, read_trained_on
 from automl.reporter import ConsoleReporter, Reporter
 from automl.schema import describe_errors
 from automl.spec import METRICS, LabelledSpec
 from automl.training.intervals import describe_bootstrap
 from automl.training.metrics import default_metric
+from automl.units import format_count
 
 _SHOWN = 5
 _UNUSED = {
@@ -102,6 +104,8 @@ def evaluate(
     first = loaded[0]
     samples = open_samples(spec, first.labels, split=split, renamed=renamed, ignore_unknown=ignore_unknown_classes)
     check_media(loaded, samples)
+    learned, unknown = _find_learned(loaded, samples)
+    samples = replace(samples, problems=(*learned, *samples.problems), notes=(*samples.notes, *unknown))
     for line in samples.notes:
         reporter.print_line(f"note: {line}")
     for line in samples.problems:
@@ -130,6 +134,26 @@ def evaluate(
         )
         evaluation = replace(evaluation, robustness=robustness)
     return evaluation if folder is None else write_report(evaluation, folder)
+
+
+def _find_learned(models: Sequence[Model], samples: LabelledSamples) -> tuple[list[str], list[str]]:
+    """Writes how many samples each model was trained on, by their names and sizes, and of which that is not known."""
+    digests = [digest_name_and_size(Path(path)) for path in samples.table["path"]]
+    lines, unknown = [], []
+    for model in models:
+        known = [read_trained_on(one.folder.path) for one in model.members]
+        if None in known:
+            why = "its folder, or a member's," if len(known) > 1 else "its folder"
+            unknown.append(
+                f"whether {model.path} was trained on these samples is not known: {why} has no trained_on.txt"
+            )
+        learned = frozenset[str]().union(*filter(None, known))
+        if count := sum(digest in learned for digest in digests):
+            which = f"{count} of {format_count(len(digests), 'sample')}"
+            verb = "has" if count == 1 else "have"
+            what = f"{verb} the name and size of files that {model.path} was trained on"
+            lines.append(f"{which} {what}: its figures are too good")
+    return lines, unknown
 
 
 def _read_renamed(given: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
