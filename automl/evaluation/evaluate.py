@@ -22,7 +22,7 @@ from automl.evaluation.report import check_folder, write_report
 from automl.evaluation.robustness import choose_rows, find_degradations, measure_robustness
 from automl.evaluation.samples import LabelledSamples, open_samples
 from automl.evaluation.thresholds import Threshold, apply_threshold, choose_threshold
-from automl.models.folder import read_validation_scores
+from automl.models.folder import read_members, read_validation_scores
 from automl.models.predict import Model, load
 from automl.models.trained_on import digest_name_and_size, read_trained_on
 from automl.reporter import ConsoleReporter, Reporter
@@ -99,10 +99,12 @@ def evaluate(
     spec = _read_spec(data, [by] if isinstance(by, str) else by or ())
     choose_threshold([0.0], fpr)
     folder = check_folder(Path(out).expanduser(), overwrite=overwrite) if out is not None else None
+    # What may be wrong with the data is found before weights are loaded, which may have to be fetched.
+    labels = max(read_members(paths[0]), key=lambda member: member[1])[0].labels
+    samples = open_samples(spec, labels, split=split, renamed=renamed, ignore_unknown=ignore_unknown_classes)
     loaded = [load(path, device, weights_dir) for path in paths]
     check_models(loaded)
     first = loaded[0]
-    samples = open_samples(spec, first.labels, split=split, renamed=renamed, ignore_unknown=ignore_unknown_classes)
     check_media(loaded, samples)
     learned, unknown = _find_learned(loaded, samples)
     samples = replace(samples, problems=(*learned, *samples.problems), notes=(*samples.notes, *unknown))
@@ -208,8 +210,8 @@ def _measure_all(
     negatives = int((labels != positive).sum())
     if len(classes) == 2 and 0 < negatives * TPR_AT["tpr_at_fpr"] < 1:
         notes.append(
-            f"{negatives} samples of class {classes[1 - positive]} are few: one of them is a false-positive rate of "
-            f"{1 / negatives:.2g}, and the TPR at a smaller rate is that without any"
+            f"class {classes[1 - positive]} has {format_count(negatives, 'sample')}: one of them is a false-positive rate "
+            f"of {1 / negatives:.2g}, and the TPR at a smaller rate is that without any"
         )
     no_interval = explain_no_interval(labels, groups)
     notes += [no_interval] if no_interval else []
@@ -258,12 +260,14 @@ def _describe_unseen(
     lines = []
     if unreadable:
         shown = shorten([f"{name} ({why})" for name, why in unreadable.items()], _SHOWN, "; ")
-        lines.append(f"{len(unreadable)} images cannot be read and are left out: {shown}")
+        lines.append(f"{format_count(len(unreadable), 'image')} left out that cannot be read: {shown}")
     for name, score in zip(names, scores, strict=True):
         if score.problems:
             rows = [f"{samples.table['name'][row]} ({why})" for row, why in score.problems.items()]
             shown = shorten(rows, _SHOWN, "; ")
-            lines.append(f"{name} sees nothing of {len(rows)} files, which have the training prior as score: {shown}")
+            lines.append(
+                f"{name} sees nothing of {format_count(len(rows), 'file')}, scored by the training prior: {shown}"
+            )
     return lines
 
 
