@@ -41,12 +41,20 @@ def describe_errors(
     """
     lines = []
     for item in exc.errors():
-        keys, field = _find_field(model, tuple(str(part) for part in item["loc"]))
+        path, field = _find_field(model, item["loc"])
+        keys = tuple(map(str, path))
         flag = next((flag for known, flag in (flags or {}).items() if keys[: len(known)] == known), None)
         line = find_line(keys) if keys else None
-        where = [flag] if flag else [f"{source} line {line}" if line else source, ".".join(keys)]
+        shown = _drop_numbers(path, item["input"]) if line else keys
+        where = [flag] if flag else [f"{source} line {line}" if line else source, ".".join(shown)]
         lines.append(": ".join(filter(None, [*where, describe_mistake(item, field)])))
     return "\n".join(lines)
+
+
+def _drop_numbers(path: tuple[str | int, ...], given: object) -> list[str]:
+    """Drops the numbers of mappings in lists: the line says which it is, and who counts from 1 is misled by them."""
+    last = len(path) - (not isinstance(given, dict))  # where a plain value's number may stand
+    return [str(part) for k, part in enumerate(path) if isinstance(part, str) or k >= last]
 
 
 def describe_mistake(item: "ErrorDetails", field: FieldInfo | None = None) -> str:
@@ -121,11 +129,16 @@ def _describe_range(limits: Mapping[str, Any]) -> str:
     return " and ".join(words[name].format(text) for name, text in texts.items())
 
 
-def _find_field(model: type[BaseModel] | None, path: Keys) -> tuple[Keys, FieldInfo | None]:
+def _find_field(
+    model: type[BaseModel] | None, path: tuple[str | int, ...]
+) -> tuple[tuple[str | int, ...], FieldInfo | None]:
     """Finds the field at a path of pydantic's, and the path without the names of branches, which no file has there."""
-    keys, field = [], None
+    keys, field = list[str | int](), None
     models = [model] if model else []
     for part in path:
+        if isinstance(part, int):  # an item of a list, of one of the classes that the list may hold
+            keys.append(part)
+            continue
         owner = next((known for known in models if part in known.model_fields), None)
         if owner is None and any(_name_branch(known) == part for known in models):
             models = [known for known in models if _name_branch(known) == part]
@@ -138,7 +151,7 @@ def _find_field(model: type[BaseModel] | None, path: Keys) -> tuple[Keys, FieldI
 
 def _name_branch(model: type[BaseModel]) -> object:
     """Returns the name of a branch; None for a class that is none."""
-    name = model.model_fields.get("name")
+    name = model.model_fields.get("operation") or model.model_fields.get("name")
     return name.default if name else None
 
 

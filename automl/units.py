@@ -145,10 +145,10 @@ def format_figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
-def format_count(number: float, noun: str) -> str:
-    """Writes how many there are of something: `1 row`, `1,557 rows`, `0.5 epochs`."""
+def format_count(number: float, noun: str, plural: str = "") -> str:
+    """Writes how many there are of something: `1 row`, `1,557 rows`, `0.5 epochs`; `plural`: of nouns without an s."""
     written = f"{number:,}" if isinstance(number, int) else format_figure(number)
-    return f"{written} {noun}{'' if number == 1 else 's'}"
+    return f"{written} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def format_share(done: int, wanted: int, noun: str) -> str:

@@ -209,6 +209,9 @@ def test_figures_have_three_digits_and_no_exponent(value, text):
 )
 def test_one_is_singular(number, text):
     assert format_count(number, "row") == text
+    assert format_count(number, "property", "properties") == text.replace("rows", "properties").replace(
+        "row", "property"
+    )
 
 
 @pytest.mark.parametrize(

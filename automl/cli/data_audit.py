@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl.errors import SpecError, shorten
+from automl.units import format_count
 
 if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
     from automl.audit.audit import Audit
@@ -89,7 +90,7 @@ def write_normalised(dataset: "Dataset", folder: Path, shape: "Shape", audit: bo
 
 def _describe_tried(audit: "Audit") -> str:
     """Writes how many properties were tried on how many files, and which were not."""
-    text = f"{len(audit.rows)} properties of {audit.coverage}"
+    text = f"{format_count(len(audit.rows), 'property', 'properties')} of {audit.coverage}"
     if audit.constant:
         text += f"; the same in all files: {len(audit.constant)} ({shorten(audit.constant, 4)})"
     if audit.missing:

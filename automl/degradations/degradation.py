@@ -6,6 +6,7 @@ end of that module.
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -16,7 +17,7 @@ from automl.degradations.sound_steps import AnySoundStep, SoundCodec
 from automl.degradations.step import Step
 from automl.degradations.video_steps import H264, AnyVideoStep
 from automl.errors import SpecError, suggest_name
-from automl.files import load_yaml, shipped
+from automl.files import find_line, load_yaml, shipped
 from automl.media.kinds import Medium
 from automl.schema import Part, describe_errors
 
@@ -113,7 +114,8 @@ def load_degradations(path: Path | None = None, medium: Medium | None = None) ->
     try:
         listed = _DegradationFile.model_validate(values).list_all()
     except ValidationError as exc:
-        raise SpecError(describe_errors(exc, str(path))) from exc
+        find = partial(find_line, path)
+        raise SpecError(describe_errors(exc, str(path), model=_DegradationFile, find_line=find)) from exc
     return tuple(item for item in listed if medium in (None, item.medium))
 
 

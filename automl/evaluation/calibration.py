@@ -44,7 +44,7 @@ class Calibration:
     bins: tuple[Bin, ...]
     """The bins that hold samples: the reliability curve."""
     temperature: float
-    """What the logits would have to be divided by on these samples; above 1: the model is too sure."""
+    """What the logits would have to be divided by for the least log loss on these samples; above 1: to be less sure."""
     log_loss: float
     log_loss_at_temperature: float
     """At the best temperature, which was chosen on these very samples."""

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from automl.errors import shorten
 from automl.evaluation.breakdown import Part
 from automl.evaluation.evaluation import Evaluation
 from automl.evaluation.measures import sign_of
+from automl.evaluation.tables import describe_calibration
 from automl.media.opening import require
+from automl.units import format_count
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
@@ -22,6 +25,7 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _HEIGHT = 420  # pixels
 _ROW = 26  # pixels of a row of a dot plot
 _CLASSES_SHOWN = 20
+_VALUES_SHOWN = 3  # that share a figure
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,7 @@ def draw_calibration(evaluation: Evaluation) -> Chart:
             )
         )
         sure = float(np.mean(model.probabilities.max(axis=1))) - model.measured.values["accuracy"].value
-        word = "more sure than right" if sure > 0 else "less sure than right"
-        sentences.append(f"{model.name} is {word} by {abs(sure):.3f} on average")
+        sentences.append(describe_calibration(model.name, sure, model.calibration.temperature))
     return Chart("Calibration", f"{_join(sentences)}.", figure)
 
 
@@ -145,12 +148,19 @@ def draw_parts(evaluation: Evaluation, column: str, parts: Sequence[Part]) -> Ch
     figure = draw_dots(evaluation, [part.value for part in ordered], rows)
     sentence = "No value can be measured."
     if ordered:
-        metric, name = evaluation.metric, evaluation.models[0].name
-        worst, best = (part.metrics[0].value if part.metrics[0] else 0.0 for part in (ordered[0], ordered[-1]))
-        sentence = (
-            f"{name}: {metric} from {worst:.3f} ({column} {ordered[0].value}) to {best:.3f} ({ordered[-1].value})."
-        )
+        shown = [(part.value, f"{part.metrics[0].value:.3f}") for part in ordered if part.metrics[0]]
+        sentence = f"{evaluation.models[0].name}: {evaluation.metric} {_describe_range(column, shown)}."
     return Chart(f"By {column}", sentence, figure)
+
+
+def _describe_range(column: str, shown: Sequence[tuple[str, str]]) -> str:
+    """Writes the ends of a column's values with their figures, in order, and of each end all values that share it."""
+    ends = []
+    for figure in dict.fromkeys((shown[0][1], shown[-1][1])):
+        names = [name for name, other in shown if other == figure]
+        several = f"{format_count(len(names), 'value')}: {shorten(names, _VALUES_SHOWN)}"
+        ends.append(f"{figure} ({column} {names[0]})" if len(names) == 1 else f"{figure} ({several})")
+    return f"from {ends[0]} to {ends[1]}" if len(ends) > 1 else ends[0]
 
 
 def draw_robustness(evaluation: Evaluation) -> Chart | None:
@@ -164,8 +174,8 @@ def draw_robustness(evaluation: Evaluation) -> Chart | None:
         for k in range(len(evaluation.models))
     ]
     sentences = [
-        f"{model.name}: {evaluation.metric} {clean.value:.3f} clean, {mean:.3f} on average over {len(names) - 1} "
-        f"degradations, {value:.3f} on the worst ({worst})"
+        f"{model.name}: {evaluation.metric} {clean.value:.3f} clean, {mean:.3f} on average over "
+        f"{format_count(len(names) - 1, 'degradation')}, {value:.3f} on the worst ({worst})"
         for model, clean, mean, worst, value in zip(
             evaluation.models, robustness.clean, robustness.mean, robustness.worst, robustness.worst_values, strict=True
         )

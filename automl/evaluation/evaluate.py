@@ -22,13 +22,15 @@ from automl.evaluation.report import check_folder, write_report
 from automl.evaluation.robustness import choose_rows, find_degradations, measure_robustness
 from automl.evaluation.samples import LabelledSamples, open_samples
 from automl.evaluation.thresholds import Threshold, apply_threshold, choose_threshold
-from automl.models.folder import read_validation_scores
+from automl.models.folder import read_members, read_validation_scores
 from automl.models.predict import Model, load
+from automl.models.trained_on import digest_name_and_size, read_trained_on
 from automl.reporter import ConsoleReporter, Reporter
 from automl.schema import describe_errors
 from automl.spec import METRICS, LabelledSpec
 from automl.training.intervals import describe_bootstrap
 from automl.training.metrics import default_metric
+from automl.units import format_count
 
 _SHOWN = 5
 _UNUSED = {
@@ -97,11 +99,15 @@ def evaluate(
     spec = _read_spec(data, [by] if isinstance(by, str) else by or ())
     choose_threshold([0.0], fpr)
     folder = check_folder(Path(out).expanduser(), overwrite=overwrite) if out is not None else None
+    # What may be wrong with the data is found before weights are loaded, which may have to be fetched.
+    labels = max(read_members(paths[0]), key=lambda member: member[1])[0].labels
+    samples = open_samples(spec, labels, split=split, renamed=renamed, ignore_unknown=ignore_unknown_classes)
     loaded = [load(path, device, weights_dir) for path in paths]
     check_models(loaded)
     first = loaded[0]
-    samples = open_samples(spec, first.labels, split=split, renamed=renamed, ignore_unknown=ignore_unknown_classes)
     check_media(loaded, samples)
+    learned, unknown = _find_learned(loaded, samples)
+    samples = replace(samples, problems=(*learned, *samples.problems), notes=(*samples.notes, *unknown))
     for line in samples.notes:
         reporter.print_line(f"note: {line}")
     for line in samples.problems:
@@ -130,6 +136,26 @@ def evaluate(
         )
         evaluation = replace(evaluation, robustness=robustness)
     return evaluation if folder is None else write_report(evaluation, folder)
+
+
+def _find_learned(models: Sequence[Model], samples: LabelledSamples) -> tuple[list[str], list[str]]:
+    """Writes how many samples each model was trained on, by their names and sizes, and of which that is not known."""
+    digests = [digest_name_and_size(Path(path)) for path in samples.table["path"]]
+    lines, unknown = [], []
+    for model in models:
+        known = [read_trained_on(one.folder.path) for one in model.members]
+        if None in known:
+            why = "its folder, or a member's," if len(known) > 1 else "its folder"
+            unknown.append(
+                f"whether {model.path} was trained on these samples is not known: {why} has no trained_on.txt"
+            )
+        learned = frozenset[str]().union(*filter(None, known))
+        if count := sum(digest in learned for digest in digests):
+            which = f"{count} of {format_count(len(digests), 'sample')}"
+            verb = "has" if count == 1 else "have"
+            what = f"{verb} the name and size of files that {model.path} was trained on"
+            lines.append(f"{which} {what}: its figures are too good")
+    return lines, unknown
 
 
 def _read_renamed(given: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
@@ -184,8 +210,8 @@ def _measure_all(
     negatives = int((labels != positive).sum())
     if len(classes) == 2 and 0 < negatives * TPR_AT["tpr_at_fpr"] < 1:
         notes.append(
-            f"{negatives} samples of class {classes[1 - positive]} are few: one of them is a false-positive rate of "
-            f"{1 / negatives:.2g}, and the TPR at a smaller rate is that without any"
+            f"class {classes[1 - positive]} has {format_count(negatives, 'sample')}: one of them is a false-positive rate "
+            f"of {1 / negatives:.2g}, and the TPR at a smaller rate is that without any"
         )
     no_interval = explain_no_interval(labels, groups)
     notes += [no_interval] if no_interval else []
@@ -234,12 +260,14 @@ def _describe_unseen(
     lines = []
     if unreadable:
         shown = shorten([f"{name} ({why})" for name, why in unreadable.items()], _SHOWN, "; ")
-        lines.append(f"{len(unreadable)} images cannot be read and are left out: {shown}")
+        lines.append(f"{format_count(len(unreadable), 'image')} left out that cannot be read: {shown}")
     for name, score in zip(names, scores, strict=True):
         if score.problems:
             rows = [f"{samples.table['name'][row]} ({why})" for row, why in score.problems.items()]
             shown = shorten(rows, _SHOWN, "; ")
-            lines.append(f"{name} sees nothing of {len(rows)} files, which have the training prior as score: {shown}")
+            lines.append(
+                f"{name} sees nothing of {format_count(len(rows), 'file')}, scored by the training prior: {shown}"
+            )
     return lines
 
 

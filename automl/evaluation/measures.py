@@ -19,6 +19,7 @@ from automl.errors import DataError
 from automl.reporter import Progress
 from automl.training.intervals import REPEATS, draw_rows, interval_around, number_groups
 from automl.training.metrics import METRICS, compute_metric, find_equal_error, metric_sign
+from automl.units import format_count
 
 Labels = NDArray[np.integer[Any]]
 Floats = NDArray[np.floating[Any]]
@@ -68,8 +69,7 @@ def explain_no_interval(labels: Labels, groups: Groups | None) -> str:
     fewest = min(len(np.unique(units[labels == label])) for label in np.unique(labels))
     if fewest >= _LEAST:
         return ""
-    what = "groups with samples" if grouped else "samples"
-    return f"no intervals: {fewest} {what} of a class are fewer than {_LEAST}"
+    return f"no intervals: a class has {format_count(fewest, 'group' if grouped else 'sample')}, fewer than {_LEAST}"
 
 
 def measure_metrics(

@@ -23,6 +23,7 @@ from automl.evaluation.samples import LabelledSamples
 from automl.files import cache_dir
 from automl.models.predict import Model
 from automl.reporter import Reporter, catch_interrupts
+from automl.units import format_count
 
 Floats = NDArray[np.floating[Any]]
 
@@ -135,8 +136,8 @@ def measure_robustness(
     rows = choose_rows(samples.labels, wanted)
     some, predictions = samples.take_rows(rows), [each[rows] for each in clean]
     reporter.print_line(
-        f"degrading {len(rows)} of {len(samples.table)} samples in {len(degradations)} ways; the copies lie in "
-        f"{cache_dir()} and are removed when they are scored"
+        f"degrading {len(rows)} of {format_count(len(samples.table), 'sample')} in "
+        f"{format_count(len(degradations), 'way')}; the copies lie in {cache_dir()} and are removed when scored"
     )
     scored = []
     for degradation in degradations:
@@ -165,7 +166,7 @@ def measure_robustness(
         reporter.print_line(f"{degradation.name} ({len(scored)} of {len(degradations)}): {metric} {shown or 'none'}")
         if failed:
             shown = shorten([f"{some.table['name'][row]} ({why})" for row, why in failed.items()], _SHOWN, "; ")
-            reporter.print_line(f"warning: {degradation.name}: {len(failed)} files have no copy: {shown}")
+            reporter.print_line(f"warning: {degradation.name}: no copy of {format_count(len(failed), 'file')}: {shown}")
     return _sum_up(scored, some, predictions, positive, metric, len(samples.table))
 
 

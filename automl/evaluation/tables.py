@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from automl.evaluation.breakdown import Part
 from automl.evaluation.calibration import TEMPERATURES
 from automl.evaluation.evaluation import Comparison, Evaluation, ModelFigures
-from automl.evaluation.measures import COMPARES_CLASSES, NAMES, Value
+from automl.evaluation.measures import COMPARES_CLASSES, NAMES, Value, sign_of
 from automl.evaluation.thresholds import Threshold
+from automl.units import format_count
 
+_MAY_BE_CHANCE = 0.05
+"""A p from which on a difference is called no more than chance may give."""
 _TITLES = {"tpr_at_fpr": "tpr at fpr 0.001", "tpr_at_fpr_0.01": "tpr at fpr 0.01"}
 
 
@@ -39,6 +42,21 @@ def _format_temperature(temperature: float) -> str:
     if temperature > 0.99 * high:
         return f"≥ {high:g}"
     return f"≤ {low:g}" if temperature < 1.01 * low else f"{temperature:.3f}"
+
+
+def describe_calibration(name: str, gap: float, temperature: float) -> str:
+    """Writes whether a model is too sure, given its mean confidence less its accuracy, and its best temperature.
+
+    The two may differ: accuracy counts an answer as right or wrong, log loss counts how sure each one was.
+    """
+    side, best = "above" if gap > 0 else "below", _format_temperature(temperature)
+    figures = f"mean confidence {abs(gap):.3f} {side} accuracy, best temperature {best}"
+    if (gap > 0) == (temperature > 1):
+        return f"{name} is {'too sure' if gap > 0 else 'not sure enough'}: {figures}"
+    return (
+        f"{name} is too sure by one measure, not sure enough by the other: {figures} "
+        "(accuracy counts answers as right or wrong, the temperature's log loss counts how sure each one was)"
+    )
 
 
 def format_p(p: float) -> str:
@@ -74,14 +92,45 @@ def tabulate_comparisons(evaluation: Evaluation, every: bool = False) -> Table:
     corrected = any(one.corrected_p is not None for one in shown)
     header = ["models", "metric", "difference", "95 % interval", "p", *(["p (Holm)"] if corrected else []), "test"]
     pairs = len({(one.one, one.other) for one in evaluation.comparisons})
-    note = "paired tests: DeLong et al. 1988 (Sun & Xu 2014) for AUC, the paired bootstrap for the others"
+    note = "Paired tests: DeLong et al. 1988 (Sun & Xu 2014) for AUC, the paired bootstrap for the others"
     if evaluation.samples.groups is not None or not evaluation.binary:
-        note = "paired tests: the paired bootstrap" + (" of whole groups" if evaluation.groups is not None else "")
+        note = "Paired tests: the paired bootstrap" + (" of whole groups" if evaluation.groups is not None else "")
     if corrected:
         note += f"; p (Holm) is corrected for {pairs} pairs of models, within each metric"
+    main = [one for one in shown if one.metric == evaluation.metric]
+    note = ". ".join([*([describe_differences(main)] if main else []), note])
     return Table(
         "differences", note, header, [_compare_cells(one, corrected) for one in shown], ("models", "metric", "test")
     )
+
+
+def describe_differences(comparisons: Sequence[Comparison]) -> str:
+    """Writes what the comparisons of two models or more by one metric say, in one sentence."""
+    if len(comparisons) > 1:
+        sure = [one for one in comparisons if _find_p(one) < _MAY_BE_CHANCE]
+        named = ", ".join(f"{_find_better(one)[0]} than {_find_better(one)[1]}" for one in sure)
+        share = f"{len(sure)} of {format_count(len(comparisons), 'difference')} in {title_of(comparisons[0].metric)}"
+        if not sure:
+            return f"Each difference in {title_of(comparisons[0].metric)} may be chance (no p below {_MAY_BE_CHANCE:g})"
+        return f"Chance alone seldom gives {share} (p below {_MAY_BE_CHANCE:g}); better: {named}"
+    (one,) = comparisons
+    metric, p = title_of(one.metric), format_p(_find_p(one))
+    if one.difference.value == 0:
+        return f"{one.one} and {one.other} have the same {metric}"
+    better, worse = _find_better(one)
+    p = p if p.startswith("<") else f"= {p}"
+    verdict = "this may be chance" if _find_p(one) >= _MAY_BE_CHANCE else "chance alone seldom gives so much"
+    return f"{better} is better than {worse} by {abs(one.difference.value):.4f} in {metric}; with p {p} {verdict}"
+
+
+def _find_better(one: Comparison) -> tuple[str, str]:
+    """Returns the names of the better model of a comparison and of the other one."""
+    return (one.one, one.other) if sign_of(one.metric) * one.difference.value > 0 else (one.other, one.one)
+
+
+def _find_p(one: Comparison) -> float:
+    """Returns the p of a comparison, corrected where there are several."""
+    return one.difference.p if one.corrected_p is None else one.corrected_p
 
 
 def _compare_cells(one: Comparison, corrected: bool) -> list[str]:
@@ -187,7 +236,7 @@ def describe_source(threshold: Threshold) -> str:
     """Writes what a threshold was chosen on, and how fine it can be."""
     count = threshold.validation_negatives
     fine = f", too few for {threshold.wanted_fpr:g}" if threshold.wanted_fpr * count < 1 else ""
-    return f"scores of {threshold.source}, {count} negatives{fine}"
+    return f"scores of {threshold.source}, {format_count(count, 'negative')}{fine}"
 
 
 def _threshold_cells(one: Threshold) -> list[str]:

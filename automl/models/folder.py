@@ -7,6 +7,7 @@
     labels.json           the classes, their shares in training, the label file's columns
     metrics.json          what it scored, on what, with intervals
     validation.json       of two classes: scores of validation samples that were not learned from, if there are any
+    trained_on.txt        digests of the names and sizes of the files it was trained on (`automl.models.trained_on`)
     README.md             the model card
 
 An ensemble is a folder with `ensemble.json` (the weight of each member) and one model folder per member below it. Where

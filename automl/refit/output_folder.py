@@ -7,11 +7,12 @@ from typing import Any
 
 from automl.errors import WeightsError
 from automl.files import explain_write_errors, write_text
+from automl.models.trained_on import TRAINED_ON_FILE
 
 _RECORD, _FINISHED = "training.json", ("model.safetensors", "ensemble.json")
 _MODEL = (
     *("recipe.yaml", "preprocessing.json", "labels.json", "metrics.json", "validation.json", "README.md"),
-    "fusion.json",
+    *("fusion.json", TRAINED_ON_FILE),
 )
 
 

@@ -30,6 +30,7 @@ from automl.models.folder import (
     write_model,
     write_validation_scores,
 )
+from automl.models.trained_on import write_trained_on
 from automl.recipe import Recipe
 from automl.refit.output_folder import OutputFolder
 from automl.refit.plan import TrainOptions, TrainPlan, choose_members, describe_score, make_plan, plan_for_study
@@ -378,6 +379,7 @@ def write_network(
     groups = int(table["group"].nunique()) if dataset.grouped else None
     described = {"name": dataset.name, "format": dataset.format, "counts": counts, "groups": groups}
     card = render_model_card(recipe, labels, inputs, metrics, described)
+    write_trained_on(folder, (Path(path) for path in data.samples.samples["path"].to_numpy()[data.rows("train")]))
     return write_model(folder, model.cpu(), recipe, inputs, labels, metrics, card, base)
 
 

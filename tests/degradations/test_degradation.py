@@ -52,26 +52,29 @@ def test_a_file_of_ones_own(write_file):
     [
         (
             "image: [{name: a, steps: [{operation: jpg}]}]",
-            r"image\.0\.steps\.0: there is no 'jpg'; .*did you mean 'jpeg'",
+            r"yaml line 1: image\.steps: there is no 'jpg'; .*did you mean 'jpeg'",
         ),
-        ("image: [{name: a, steps: [{operation: jpeg}]}]", r"image\.0\.steps\.0\.jpeg\.quality: is missing"),
-        ("image: [{name: a, steps: [{operation: jpeg, quality: 101}]}]", r"quality: .* 100 \(got 101\)"),
-        ("image: [{name: a b, steps: [" + JPEG + "]}]", r"image\.0\.name: must be letters, digits.*\(got 'a b'\)"),
-        ("image: [{name: a, steps: []}]", r"image\.0: a: steps must list at least one operation"),
-        ("image: [{name: a, steps: [" + JPEG + "], strength: 3}]", r"image\.0\.strength: there is no such name"),
+        ("image: [{name: a, steps: [{operation: jpeg}]}]", r"image\.steps\.quality: is missing"),
+        (
+            "image: [{name: a, steps: [{operation: jpeg, quality: 101}]}]",
+            r"image\.steps\.quality: 101 is too large; give 1 to 100$",
+        ),
+        ("image: [{name: a b, steps: [" + JPEG + "]}]", r"image\.name: must be letters, digits.*\(got 'a b'\)"),
+        ("image: [{name: a, steps: []}]", r"image: a: steps must list at least one operation"),
+        ("image: [{name: a, steps: [" + JPEG + "], strength: 3}]", r"image\.strength: there is no such name"),
         ("pictures: []", r"pictures: there is no such name"),
-        ("sound: [{name: a, steps: [" + JPEG + "]}]", r"sound\.0\.steps\.0: there is no 'jpeg'; known: mp3, aac"),
+        ("sound: [{name: a, steps: [" + JPEG + "]}]", r"sound\.steps: there is no 'jpeg'; known: mp3, aac"),
         (
             f"image: [{{name: a, steps: [{JPEG}]}}, {{name: a, steps: [{JPEG}]}}]",
             r"each name may occur once; more than once: a$",
         ),
         (
             "sound: [{name: a, steps: [{operation: mp3, kilobits: 32}, {operation: noise, snr_db: 3}]}]",
-            r"sound\.0: a: mp3 must be the last step",
+            r"sound: a: mp3 must be the last step",
         ),
         (
             "video: [{name: a, steps: [{operation: h264, crf: 28}, {operation: h264, crf: 30}]}]",
-            r"video\.0: a: h264 must be the last step",
+            r"video: a: h264 must be the last step",
         ),
         ("video: [{name: a, steps: [{operation: drop_frames}]}]", r"drop_frames takes either every, such as 2, or"),
         (
@@ -80,7 +83,7 @@ def test_a_file_of_ones_own(write_file):
         ),
         ("- jpeg", r"must hold the lists image, video and sound, or some of them; got list"),
         ("", r"got an empty file"),
-        ("image: [", r"mine\.yaml, line 1"),
+        ("image: [", r"mine\.yaml line 1, column 9"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_file(text, message, write_file):
@@ -88,6 +91,13 @@ def test_a_mistake_is_one_line_with_the_file(text, message, write_file):
         load_degradations(write_file(text))
     assert "mine.yaml" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_mistake_names_its_line(write_file):
+    text = "image:\n  - {name: a, steps: [" + JPEG + "]}\n  - name: b\n    steps:\n"
+    text += "      - {operation: blur, sigma: 1}\n      - operation: jpeg\n        quality: 300\n"
+    with pytest.raises(SpecError, match=r"mine\.yaml line 7: image\.steps\.quality: 300 is too large; give 1 to 100$"):
+        load_degradations(write_file(text))
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,7 +10,8 @@ from PIL import Image
 
 import automl
 from automl.errors import DataError, SpecError, WeightsError
-from automl.models.folder import make_validation_scores, write_validation_scores
+from automl.models.folder import make_validation_scores, write_ensemble, write_validation_scores
+from automl.models.trained_on import write_trained_on
 from automl.training.metrics import compute_metric
 from automl.views.mel import Mel
 from tests.fixtures.models import write
@@ -72,7 +74,7 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out(result):
     found, lines = result
     assert list(found.unreadable) == ["05.png"]
     assert len(found.samples.table) == 23
-    assert any(line.startswith("warning: 1 images cannot be read and are left out: 05.png (") for line in lines)
+    assert any(line.startswith("warning: 1 image left out that cannot be read: 05.png (") for line in lines)
 
 
 def test_two_models_are_compared_over_groups(result):
@@ -160,7 +162,7 @@ def test_nothing_is_overwritten_unasked(models, tmp_path):
 
 def test_three_samples_have_no_interval(models, tmp_path):
     found = automl.evaluate(models, draw_set(tmp_path, count=3), device="cpu", reporter=RecordingReporter())
-    assert "no intervals: 1 samples of a class are fewer than 5" in found.notes
+    assert "no intervals: a class has 1 sample, fewer than 5" in found.notes
     assert found.models[0].measured.values["auc"].low is None
     assert found.comparisons == ()
 
@@ -298,6 +300,55 @@ def test_clips_that_show_nothing_have_the_prior(tmp_path):
     (row,) = result.models[0].unseen
     assert result.samples.table["name"][row] == "fake/3.mkv"
     assert result.models[0].probabilities[row].tolist() == [0.5, 0.5]
-    assert "model sees nothing of 1 files, which have the training prior as score: fake/3.mkv" in reporter
+    assert "model sees nothing of 1 file, scored by the training prior: fake/3.mkv" in reporter
     with pytest.raises(DataError, match=r"was trained on image files, and .* holds video files"):
         automl.evaluate(write(tmp_path / "images").path, tmp_path / "set", device="cpu", reporter=reporter)
+
+
+def test_samples_that_a_model_was_trained_on_are_counted_in_a_warning(models, tmp_path):
+    labels, model = draw_set(tmp_path / "set"), tmp_path / "learned"
+    shutil.copytree(models[0], model)
+    files = sorted((tmp_path / "set/images").iterdir())
+    write_trained_on(model, files[:18])
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(labels.parent, copy)
+    reporter = RecordingReporter()
+    found = automl.evaluate(model, copy / "labels.csv", out=tmp_path / "out", device="cpu", reporter=reporter)
+    line = f"18 of 24 samples have the name and size of files that {model} was trained on: its figures are too good"
+    where = reporter.lines.index(f"warning: {line}")
+    assert where < next(k for k, each in enumerate(reporter.lines) if each.startswith("predicting"))
+    assert line in found.warnings
+    assert line in json.loads((tmp_path / "out/metrics.json").read_text())["warnings"]
+    assert line in (tmp_path / "out/index.html").read_text()
+
+
+def test_a_model_that_learned_from_other_files_has_no_warning_and_an_old_one_a_note(models, tmp_path):
+    labels, model = draw_set(tmp_path / "set"), tmp_path / "learned"
+    shutil.copytree(models[0], model)
+    write_trained_on(model, [labels])
+    found = automl.evaluate([model, models[1]], labels, device="cpu", reporter=RecordingReporter())
+    assert found.warnings == ()
+    (line,) = (line for line in found.notes if "was trained on these samples is not known" in line)
+    assert line.startswith(f"whether {models[1]} was trained")
+
+
+def test_an_ensemble_has_learned_what_its_members_have(models, tmp_path):
+    labels, ensemble = draw_set(tmp_path / "set"), tmp_path / "both"
+    files = sorted((tmp_path / "set/images").iterdir())
+    for model, learned in zip(models, (files[:3], files[2:6]), strict=True):
+        shutil.copytree(model, ensemble / model.name)
+        write_trained_on(ensemble / model.name, learned)
+    write_ensemble(ensemble, {model.name: 0.5 for model in models})
+    found = automl.evaluate(ensemble, labels, device="cpu", reporter=RecordingReporter())
+    assert found.warnings[0].startswith("6 of 24 samples have the name and size")
+
+
+def test_missing_data_are_reported_before_missing_weights(models, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(models[0], model)
+    (model / "base.json").write_text(json.dumps({"backbone": "test_byobnet.r160_in1k", "sha256": "0" * 64}))
+    (model / "model.safetensors").write_bytes(b"")  # read last, as the pretrained weights would be fetched
+    with pytest.raises(DataError, match=r"none\.csv"):
+        automl.evaluate(model, tmp_path / "none.csv", device="cpu", reporter=RecordingReporter())
+    with pytest.raises(WeightsError):
+        automl.evaluate(model, draw_set(tmp_path / "set"), device="cpu", reporter=RecordingReporter())

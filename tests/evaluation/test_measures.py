@@ -80,13 +80,10 @@ def test_one_class_has_no_auc_and_the_others():
 
 def test_few_samples_have_no_interval():
     labels, probabilities = predictions(n=8)
-    assert explain_no_interval(labels, None) == "no intervals: 4 samples of a class are fewer than 5"
+    assert explain_no_interval(labels, None) == "no intervals: a class has 4 samples, fewer than 5"
     found = measure_metrics(labels, probabilities, 1)
     assert found.values["auc"].low is None
     assert not found.replicates
     labels, probabilities = predictions(n=40)
-    assert (
-        explain_no_interval(labels, np.arange(40) % 3)
-        == "no intervals: 3 groups with samples of a class are fewer than 5"
-    )
+    assert explain_no_interval(labels, np.arange(40) % 3) == "no intervals: a class has 3 groups, fewer than 5"
     assert explain_no_interval(labels, None) == ""

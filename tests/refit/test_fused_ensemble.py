@@ -15,6 +15,7 @@ from automl.memory.estimate import estimate_training
 from automl.models.combine import fit_fusion, read_fusion
 from automl.models.folder import read_members
 from automl.models.predict import load, predict
+from automl.models.trained_on import read_trained_on
 from automl.refit.fused_ensemble import ensemble, join_members, load_fused_ensemble
 from automl.refit.output_folder import OutputFolder
 from automl.study.confirm import confirm
@@ -283,6 +284,7 @@ def test_the_folder_holds_a_model_of_each_view_and_what_joins_them(shared_study,
         assert share == pytest.approx(found.fusion.weight_shares()[member.name])
         assert (folder.labels.prior, folder.labels.file_column) == ((0.5, 0.5), "video_name")
         assert folder.metrics["trained_on"] == {"samples": 8, "splits": "train"}
+        assert len(read_trained_on(folder.path)) == 8
         assert folder.metrics["holdout"]["value"] == member.holdout.interval.value
         assert folder.metrics["holdout"]["source"] == "this model"
         weights = load_file(joined.replicate_folder(member.trial, 1) / "weights.safetensors")

@@ -17,6 +17,7 @@ from automl.backbones.capabilities import find_capabilities
 from automl.errors import MemoryBudgetError, RecipeError, SpecError, StudyError, WeightsError
 from automl.memory.estimate import estimate_training
 from automl.models.folder import read_members, read_model, read_validation_scores
+from automl.models.trained_on import digest_name_and_size, read_trained_on
 from automl.recipe import Recipe
 from automl.refit.plan import choose_members, plan_for_study
 from automl.refit.train import train
@@ -87,6 +88,7 @@ def test_the_folder_is_complete_and_its_figures_are_the_model_s(train_tiny, imag
         "labels.json",
         "metrics.json",
         "README.md",
+        "trained_on.txt",
     }
     found = read_model(written.path)
     assert found == written
@@ -96,6 +98,10 @@ def test_the_folder_is_complete_and_its_figures_are_the_model_s(train_tiny, imag
     metrics = found.metrics
     kept = round(metrics["holdout"]["n"])
     assert metrics["trained_on"] == {"samples": 48 - kept, "splits": "train, validation"}
+    every = {digest_name_and_size(path) for path in images.rglob("*.png")}
+    learned = read_trained_on(written.path)
+    assert learned < every
+    assert len(every) - len(learned) == kept  # the holdout alone is not in it
     assert metrics["holdout"]["source"] == "this model"
     assert metrics["holdout"]["low"] <= metrics["holdout"]["value"] <= metrics["holdout"]["high"]
     assert "validation" not in metrics  # it was learned from
