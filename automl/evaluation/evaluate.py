@@ -209,9 +209,10 @@ def _measure_all(
         metric = "accuracy"
     negatives = int((labels != positive).sum())
     if len(classes) == 2 and 0 < negatives * TPR_AT["tpr_at_fpr"] < 1:
+        count = format_count(negatives, "sample")
         notes.append(
-            f"class {classes[1 - positive]} has {format_count(negatives, 'sample')}: one of them is a false-positive rate "
-            f"of {1 / negatives:.2g}, and the TPR at a smaller rate is that without any"
+            f"class {classes[1 - positive]} has {count}: one of them is a false-positive rate of "
+            f"{1 / negatives:.2g}, and the TPR at a smaller rate is that without any"
         )
     no_interval = explain_no_interval(labels, groups)
     notes += [no_interval] if no_interval else []
