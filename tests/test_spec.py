@@ -141,7 +141,7 @@ def test_a_mistake_of_a_file_has_its_line_and_one_of_a_flag_the_flag(tmp_path):
 
 
 def test_every_metric_can_be_asked_for():
-    assert get_args(StudySpec.model_fields["metric"].annotation) == ("auto", *METRICS)
+    assert get_args(StudySpec.model_fields["metric"].annotation) == ("auto", *METRICS, "robust_auc")
 
 
 @pytest.mark.parametrize("name", list_shipped_specs())
