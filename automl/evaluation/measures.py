@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from automl.errors import DataError
 from automl.reporter import Progress
-from automl.training.intervals import REPEATS, draw_rows, interval_around, number_groups
+from automl.training.intervals import REPEATS, draw_rows, interval_around, number_groups, widen_edge
 from automl.training.metrics import METRICS, compute_metric, find_equal_error, metric_sign
 from automl.units import format_count
 
@@ -102,7 +102,9 @@ def measure_metrics(
     if explain_no_interval(labels, groups):
         return Measured({name: Value(value) for name, value in values.items()}, missing)
     replicates = _draw_replicates(labels, probabilities, positive, groups, list(values), progress)
-    around = {name: interval_around(value, replicates[name]) for name, value in values.items()}
+    around = {
+        name: widen_edge(name, interval_around(value, replicates[name]), labels) for name, value in values.items()
+    }
     return Measured({name: Value(one.value, one.low, one.high) for name, one in around.items()}, missing, replicates)
 
 

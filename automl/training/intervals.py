@@ -31,6 +31,9 @@ REPEATS, _LEVEL = 2000, 0.95
 
 _FEW_GROUPS = 20
 """Below so many, each is left out in turn."""
+_NO_SHARES = ("log_loss", "brier")
+"""Metrics whose best value is not a share of samples."""
+_ROUNDING = 1e-9
 _EDGE = 1e-4
 """Shares are kept so far from 0 and 1 on the logit scale."""
 
@@ -117,7 +120,8 @@ def metric_interval(
 ) -> Interval:
     """Computes the interval of a metric's mean over models of one recipe, such as one for each seed.
 
-    It says how the mean would vary with the samples; the models stay the same.
+    It says how the mean would vary with the samples; the models stay the same. Where every replicate of a share is 0 or
+    1, it is the interval of Clopper & Pearson 1934 for as many samples as the smallest class has.
 
     Labels, groups and what follows are as in `bootstrap`; name, positive class and errors as in `compute_metric`. Each
     model has probabilities (N, C).
@@ -140,11 +144,19 @@ def metric_interval(
         values = _leave_groups_out(metric, labels, stacked, codes)
         if values is not None:
             return _reach_around(metric(labels, stacked), values, level, is_share=name != "log_loss")
-    interval = bootstrap(metric, labels, stacked, groups, repeats=repeats, level=level, seed=seed)
-    if interval.low == interval.high and name != "log_loss":
-        count = int(np.unique(np.asarray(labels), return_counts=True)[1].min())
-        return _reach_from_edge(interval.value, count, level)
-    return interval
+    drawn = bootstrap(metric, labels, stacked, groups, repeats=repeats, level=level, seed=seed)
+    return widen_edge(name, drawn, labels, level)
+
+
+def widen_edge(name: str, interval: Interval, labels: Labels, level: float = _LEVEL) -> Interval:
+    """Returns an interval of a share of 0 or 1 with a width, which replicates that are all the same do not give.
+
+    By the smallest class: see `metric_interval`. Other intervals, and those of metrics that are no share, stay.
+    """
+    if interval.high - interval.low > _ROUNDING or name in _NO_SHARES:
+        return interval
+    count = int(np.unique(np.asarray(labels), return_counts=True)[1].min())
+    return _reach_from_edge(interval.value, count, level)
 
 
 def _reach_from_edge(value: float, count: int, level: float) -> Interval:

@@ -87,3 +87,13 @@ def test_few_samples_have_no_interval():
     labels, probabilities = predictions(n=40)
     assert explain_no_interval(labels, np.arange(40) % 3) == "no intervals: a class has 3 groups, fewer than 5"
     assert explain_no_interval(labels, None) == ""
+
+
+def test_a_perfect_score_has_an_interval_as_everywhere_else():
+    labels = np.tile([0, 1], 20)
+    probabilities = np.stack([1 - labels, labels], axis=1) * 0.6 + 0.2
+    measured = measure_metrics(labels, probabilities, 1)
+    found = measured.values["auc"]
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(0.025 ** (1 / 20))
+    assert found.low == pytest.approx(metric_interval("auc", labels, [probabilities]).low)
