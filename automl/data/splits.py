@@ -116,6 +116,28 @@ def draw_folds(samples: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
     return fold_of
 
 
+def choose_of_each_class(labels: np.ndarray, wanted: int, least: int) -> np.ndarray:
+    """Chooses samples at random, of each class its share, but `least` of it if there are so many; the same each time.
+
+    Args:
+        labels: (N,) int.
+        wanted: How many in all, about; at least N: all of them.
+        least: Of each class.
+
+    Returns:
+        Their positions, ascending.
+    """
+    if len(labels) <= wanted:
+        return np.arange(len(labels))
+    random, rows = np.random.default_rng(0), []
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        count = min(len(own), max(round(len(own) * wanted / len(labels)), least))
+        rows.append(random.choice(own, count, replace=False))
+    chosen: np.ndarray = np.sort(np.concatenate(rows))
+    return chosen
+
+
 def find_inseparable(labels: np.ndarray, groups: np.ndarray, domains: np.ndarray) -> np.ndarray:
     """Finds what must be on one side of a split: groups that share a domain, joined.
 

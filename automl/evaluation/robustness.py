@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from automl.data.splits import choose_of_each_class
 from automl.degradations.copies import degrade_files
 from automl.degradations.degradation import Degradation, choose_degradations, load_degradations
 from automl.errors import DataError, SpecError, shorten
@@ -94,14 +95,7 @@ def choose_rows(labels: NDArray[np.integer[Any]], wanted: int) -> NDArray[np.int
     """
     if wanted < 1:
         raise SpecError(f"--degrade-samples {wanted}: give 1 or more")
-    if len(labels) <= wanted:
-        return np.arange(len(labels))
-    random, rows = np.random.default_rng(0), list[NDArray[np.int64]]()
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        count = min(len(own), max(round(len(own) * wanted / len(labels)), _LEAST))
-        rows.append(random.choice(own, count, replace=False))
-    return np.sort(np.concatenate(rows))
+    return choose_of_each_class(labels, wanted, _LEAST)
 
 
 def measure_robustness(

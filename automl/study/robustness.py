@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from automl.data.cache import build_cache
 from automl.data.dataset import Dataset
 from automl.data.loader import ImageData
+from automl.data.splits import choose_of_each_class
 from automl.degradations.copies import degrade_files
 from automl.degradations.degradation import Degradation, load_degradations
 from automl.errors import DataError
@@ -142,18 +143,9 @@ def find_front(study: optuna.Study, metric: str) -> list[tuple[int, float, float
 
 
 def choose_samples(data: ImageData, samples: int) -> NDArray[np.int64]:
-    """Chooses validation samples at random, of each class its share but two at least; the same each time.
-
-    Returns:
-        Their rows in the data set, ascending.
-    """
-    rows, labels = data.rows("validation"), data.labels("validation")
-    chosen = []
-    for label in np.unique(labels):
-        own = rows[labels == label]
-        count = min(len(own), max(2, round(samples * len(own) / len(rows))))
-        chosen.append(np.random.default_rng(len(own)).choice(own, count, replace=False))
-    return np.sort(np.concatenate(chosen))
+    """Chooses validation samples, of each class its share but two at least: their rows in the data set, ascending."""
+    chosen: NDArray[np.int64] = choose_of_each_class(data.labels("validation"), samples, least=2)
+    return np.asarray(data.rows("validation")[chosen])
 
 
 def _degrade_table(table: pd.DataFrame, degradation: Degradation, folder: Path, report: Progress) -> pd.DataFrame:

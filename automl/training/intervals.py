@@ -143,7 +143,7 @@ def metric_interval(
     if (codes := number_groups(groups)) is not None and codes.max() + 1 < _FEW_GROUPS:
         values = _leave_groups_out(metric, labels, stacked, codes)
         if values is not None:
-            return _reach_around(metric(labels, stacked), values, level, is_share=name != "log_loss")
+            return _reach_around(metric(labels, stacked), values, level, is_share=name not in _NO_SHARES)
     drawn = bootstrap(metric, labels, stacked, groups, repeats=repeats, level=level, seed=seed)
     return widen_edge(name, drawn, labels, level)
 
@@ -190,7 +190,7 @@ def _reach_around(value: float, values: Floats, level: float, *, is_share: bool)
 
     count = len(values)
     error = float(np.sqrt((count - 1) / count * np.square(values - values.mean()).sum()))
-    if not error and is_share:
+    if error <= _ROUNDING and is_share:
         return _reach_from_edge(value, count, level)
     reach = float(t.ppf((1 + level) / 2, count - 1)) * error
     if not is_share:
