@@ -116,20 +116,21 @@ def draw_folds(samples: pd.DataFrame, folds: int, seed: int) -> np.ndarray:
     return fold_of
 
 
-def choose_of_each_class(labels: np.ndarray, wanted: int, least: int) -> np.ndarray:
+def choose_of_each_class(labels: np.ndarray, wanted: int, least: int, seed: int = 0) -> np.ndarray:
     """Chooses samples at random, of each class its share, but `least` of it if there are so many; the same each time.
 
     Args:
         labels: (N,) int.
         wanted: How many in all, about; at least N: all of them.
         least: Of each class.
+        seed: Of the draw.
 
     Returns:
         Their positions, ascending.
     """
     if len(labels) <= wanted:
         return np.arange(len(labels))
-    random, rows = np.random.default_rng(0), []
+    random, rows = np.random.default_rng(seed), []
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
         count = min(len(own), max(round(len(own) * wanted / len(labels)), least))

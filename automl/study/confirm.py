@@ -323,7 +323,8 @@ class _ConfirmRunner(ReplicateRunner):
         trained = TrainedNetwork(model, expected_input(model, one.recipe, data))
         samples = plan_samples(self.setup, one.recipe.view)
         with self.reporter.show_progress("degraded copies") as progress:
-            scores = score_robustness(trained, one.recipe, data, self.device, samples, progress)
+            clean = self.read_validation(one)
+            scores = score_robustness(trained, one.recipe, data, clean, self.device, samples, progress)
         value = float(np.mean(list(scores.values())))
         self.print_line(f"{one.label}: {ROBUST} {value:.4f}")
         write_text(path, json.dumps(value))

@@ -229,7 +229,7 @@ class Objective:
             samples = plan_samples(self.setup, recipe.view) // self.setup.folds
             report = partial(self._report_doing, trial, "degraded copies, {} of {}")
             trained = TrainedNetwork(fitted.model, fitted.preprocessing)
-            scores = score_robustness(trained, recipe, data, self.device, samples, report)
+            scores = score_robustness(trained, recipe, data, fitted.probabilities, self.device, samples, report)
             metrics[ROBUST] = float(np.mean(list(scores.values())))
             write_trial_record(trial, degraded={name: round(score, 6) for name, score in scores.items()})
             callbacks.write_robust_time(time.perf_counter() - started)

@@ -100,7 +100,7 @@ def run_search(args: argparse.Namespace, seed: int, objective: str) -> dict[str,
         moved = samples["split"].map({"train": "train", "validation": "unused", "holdout": "validation"})
         held = replace(data, samples=replace(data.samples, samples=samples.assign(split=moved)))
         clean = split_probabilities(model, recipe, held, "validation", network.preprocessing, "cpu")
-        degraded = score_robustness(network, recipe, held, "cpu", len(held.rows("validation")))
+        degraded = score_robustness(network, recipe, held, clean, "cpu", len(held.rows("validation")))
         spent = [trial.user_attrs["spent"] for trial in trials]
         return {
             "seed": seed,

@@ -7,10 +7,10 @@ from optuna.trial import TrialState, create_trial
 
 from automl.backbones.weights import make_model
 from automl.degradations.degradation import load_degradations
+from automl.recipe import Recipe
 from automl.study.confirm import Candidate, rank_candidate
 from automl.study.robustness import (
     TrainedNetwork,
-    choose_samples,
     degrade_validation,
     find_front,
     plan_samples,
@@ -48,35 +48,57 @@ def test_a_trial_is_worth_its_mean_over_degraded_copies(robust):
     assert find_front(study, "auc") == [(0, trial.user_attrs["metrics"]["auc"], pytest.approx(trial.value, abs=1e-6))]
 
 
-def test_each_degradation_is_scored_on_the_same_samples(robust):
+def test_each_degradation_has_samples_of_its_own(robust):
     *_, setup, data = robust
-    rows = choose_samples(data, 6)
-    labels = data.samples.samples["label"].to_numpy()[rows]
-    assert Counter(labels.tolist()) == {0: 3, 1: 3}
-    assert set(rows) <= set(data.rows("validation"))
-    assert rows.tolist() == choose_samples(data, 6).tolist()
-    assert choose_samples(data, 10**6).tolist() == data.rows("validation").tolist()
-    degraded, names = degrade_validation(data, 6, list_views(setup.space)[0])
-    table = degraded.samples.samples.assign(degradation=names)
+    view, degradations = list_views(setup.space)[0], load_degradations(medium="image")
+    degraded, names, positions = degrade_validation(data, 6, view)
+    table = degraded.samples.samples.assign(degradation=names, position=positions)
     copies = table[table["split"] == "validation"]
+    assert len(copies) == 6 * len(degradations)
+    assert not set(copies["path"]) & set(data.samples.samples["path"])
+    sources = data.samples.samples.iloc[data.rows("validation")]
+    assert copies["name"].tolist() == sources["name"].iloc[copies["position"]].tolist()
+    drawn = set()
     for _, part in copies.groupby("degradation"):
-        assert part["name"].tolist() == data.samples.samples["name"].to_numpy()[rows].tolist()
-        assert not set(part["path"]) & set(data.samples.samples["path"])
-    assert len(copies) == 6 * len(load_degradations(medium="image"))
+        assert Counter(part["label"].tolist()) == {0: 3, 1: 3}
+        drawn.add(tuple(part["position"]))
+    assert len(drawn) > len(degradations) / 2
+    again = degrade_validation(data, 6, view)[2]
+    assert again.tolist() == positions.tolist()
 
 
-def test_a_score_is_that_of_the_copies_files(robust):
+def test_a_score_is_what_a_degradation_takes_from_all_clean_samples(robust):
     study, folder, _, data = robust
     run_worker(study, folder, "cpu", Stop())
     recipe = recipe_of(study.trials[0])
     model = make_model(recipe, 2)
     trained = TrainedNetwork(model, expected_input(model, recipe, data))
-    scores = score_robustness(trained, recipe, data, "cpu", 8)
-    degraded, names = degrade_validation(data, 8, recipe.view)
+    clean = split_probabilities(model, recipe, data, "validation", trained.preprocessing, "cpu")
+    scores = score_robustness(trained, recipe, data, clean, "cpu", 8)
+    degraded, names, positions = degrade_validation(data, 8, recipe.view)
     probabilities = split_probabilities(model, recipe, degraded, "validation", trained.preprocessing, "cpu")
-    chosen = names[degraded.rows("validation")] == "blur-2"
-    labels = degraded.labels("validation")[chosen]
-    assert scores["blur-2"] == pytest.approx(compute_metric("auc", labels, probabilities[chosen], data.positive))
+    rows = degraded.rows("validation")
+    chosen = names[rows] == "blur-2"
+    labels, positive = degraded.labels("validation")[chosen], data.positive
+    after = compute_metric("auc", labels, probabilities[chosen], positive)
+    before = compute_metric("auc", labels, clean[positions[rows[chosen]]], positive)
+    whole = compute_metric("auc", data.labels("validation"), clean, positive)
+    assert scores["blur-2"] == pytest.approx(np.clip(whole + after - before, 0, 1))
+
+
+def test_copies_of_all_samples_give_the_auc_itself(robust):
+    *_, setup, data = robust
+    recipe = Recipe(backbone="test_resnet", image_size=32)
+    model = make_model(recipe, 2)
+    trained = TrainedNetwork(model, expected_input(model, recipe, data))
+    clean = split_probabilities(model, recipe, data, "validation", trained.preprocessing, "cpu")
+    scores = score_robustness(trained, recipe, data, clean, "cpu", 10**6)
+    degraded, names, _ = degrade_validation(data, 10**6, list_views(setup.space)[0])
+    probabilities = split_probabilities(model, recipe, degraded, "validation", trained.preprocessing, "cpu")
+    for name, score in scores.items():
+        chosen = names[degraded.rows("validation")] == name
+        labels = degraded.labels("validation")[chosen]
+        assert score == pytest.approx(compute_metric("auc", labels, probabilities[chosen], data.positive))
 
 
 def test_the_cost_decides_how_many_samples(robust):
