@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = read_cells(ROWS)
     print_worlds(cells)
     print_methods(cells)
+    print_equal_time(cells)
     print_coverage()
 
 
@@ -64,6 +65,33 @@ def measure_methods(cells: Iterable[dict[str, Any]]) -> dict[str, dict[str, Valu
         }.items():
             measured[method]["regret"][key].append(float(regret))
     return measured
+
+
+def replay_trainings(cells: Iterable[dict[str, Any]], trainings: int, draws: int = 200) -> dict[str, Values]:
+    """Replays searches of so many trainings, with candidates in random order: the regret of what each selects.
+
+    `folds` sees a fifth of the candidates, each trained on five folds. `best of split by folds` sees as many candidates
+    less 15 on one split, and trains the best three on five folds.
+    """
+    random, regrets = np.random.default_rng(0), defaultdict[str, Values](lambda: defaultdict(list))
+    for cell in cells:
+        scores = cell["scores"]
+        split, folds, target = (np.array(row, float) for row in (scores["random"], scores["folds"], cell["target"]))
+        if not np.isfinite(target).all() or not np.isfinite(folds).all():
+            continue
+        drawn = defaultdict[str, list[float]](list)
+        for _ in range(draws):
+            order = random.permutation(len(target))
+            seen = order[:trainings]
+            drawn["one split"].append(target[seen[np.argmax(split[seen])]])
+            few = order[: max(1, trainings // 5)]
+            drawn["folds"].append(target[few[np.argmax(folds[few])]])
+            first = order[: max(1, trainings - 15)]
+            top = first[np.argsort(-split[first])[:3]]
+            drawn["best of split by folds"].append(target[top[np.argmax(folds[top])]])
+        for name, values in drawn.items():
+            regrets[name][cell["world"], cell["unseen"]].append(float(target.max() - np.mean(values)))
+    return regrets
 
 
 def judge_selection(scores: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -121,6 +149,17 @@ def print_worlds(cells: list[dict[str, Any]]) -> None:
         )
         counts = f"{sizes['known']}, {sizes['unseen']}"
         print(f"| {world}: {unseen} | {len(rows)} | {counts} | {middle} | {best} | {median} | {worst} |")
+
+
+def print_equal_time(cells: list[dict[str, Any]]) -> None:
+    """Prints what is selected with as many trainings, of one split or of folds; clips are too few to say anything."""
+    print("\n| trainings | one split | folds | the best of one split, by folds | folds − one split |")
+    print("|---|---|---|---|---|")
+    for trainings in (10, 20, 30, 36):
+        regrets = replay_trainings([cell for cell in cells if cell["world"] != "clips"], trainings)
+        shown = [format_mean(regrets[name]) for name in ("one split", "folds", "best of split by folds")]
+        shown.append(format_mean(subtract_values(regrets["folds"], regrets["one split"]), signed=True))
+        print(f"| {trainings} | {' | '.join(shown)} |")
 
 
 def print_methods(cells: list[dict[str, Any]]) -> None:
