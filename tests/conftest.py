@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.fixtures.studies",
     "tests.fixtures.replicates",
     "tests.fixtures.clips_study",
+    "tests.fixtures.browser",
 ]
 
 SHARED = Path(__file__).parents[2] / "shared"

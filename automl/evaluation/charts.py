@@ -1,12 +1,7 @@
-"""Figures of an evaluation: numbers in, Plotly figures out, and a sentence that says what each one shows.
-
-Colours are Okabe & Ito's, which colour-blind people can tell apart; models differ in symbol and dash as well. Colours
-of text and grid are left to the page, which has a light and a dark face.
-"""
+"""Figures of an evaluation: numbers in, Plotly figures out, and a sentence that says what each one shows."""
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,26 +11,12 @@ from automl.evaluation.breakdown import Part
 from automl.evaluation.evaluation import Evaluation
 from automl.evaluation.measures import sign_of
 from automl.evaluation.tables import describe_calibration
-from automl.media.opening import require
+from automl.pages.figures import DASHES, Chart, cut_name, import_graphs, make_figure, make_line
 from automl.units import format_count
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-_HEIGHT = 420  # pixels
 _ROW = 26  # pixels of a row of a dot plot
 _CLASSES_SHOWN = 20
 _VALUES_SHOWN = 3  # that share a figure
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A figure and what it shows."""
-
-    title: str
-    sentence: str
-    """What the figure shows, for who cannot see it too."""
-    figure: Any  # plotly.graph_objects.Figure: Plotly has no types
 
 
 def draw_roc(evaluation: Evaluation) -> Chart | None:
@@ -44,12 +25,12 @@ def draw_roc(evaluation: Evaluation) -> Chart | None:
     if not curves:
         return None
     negatives = int((evaluation.samples.labels != evaluation.positive).sum())
-    figure = _make_figure("false-positive rate", "true-positive rate")
+    figure = make_figure("false-positive rate", "true-positive rate")
     for k, (name, curve) in enumerate(curves):
         # a logarithm has no 0: the first point is half a false positive
         fpr = np.maximum(curve.fpr, 0.5 / negatives)
         hover = "%{y:.3f} at %{x:.4f}"
-        figure.add_trace(_line(k, name, x=fpr, y=curve.tpr, mode="lines", hovertemplate=hover))
+        figure.add_trace(make_line(k, name, x=fpr, y=curve.tpr, mode="lines", hovertemplate=hover))
     figure.update_xaxes(type="log", range=[np.log10(0.5 / negatives), 0])
     figure.update_yaxes(range=[-0.02, 1.02])
     rates = []
@@ -65,7 +46,7 @@ def draw_scores(evaluation: Evaluation) -> Chart | None:
         return None
     positive, labels = evaluation.positive, evaluation.samples.labels
     name = evaluation.classes[positive]
-    figure = _make_figure(f"probability of class {html.escape(name, quote=False)}", "share of the class")
+    figure = make_figure(f"probability of class {html.escape(name, quote=False)}", "share of the class")
     edges = np.linspace(0, 1, 41)
     for k, model in enumerate(evaluation.models):
         for label, other in enumerate(evaluation.classes):
@@ -73,10 +54,10 @@ def draw_scores(evaluation: Evaluation) -> Chart | None:
             if not len(scores):
                 continue
             share = np.histogram(scores, edges)[0] / len(scores)
-            trace = _line(
+            trace = make_line(
                 k if len(evaluation.models) > 1 else label, f"{model.name}: {other}", x=edges, y=[*share, share[-1]]
             )
-            trace.update(mode="lines", line_shape="hv", line_dash=_DASHES[label], hovertemplate="%{x:.2f}: %{y:.3f}")
+            trace.update(mode="lines", line_shape="hv", line_dash=DASHES[label], hovertemplate="%{x:.2f}: %{y:.3f}")
             figure.add_trace(trace)
     medians = [
         f"{model.name} gives half of the samples of class {other} a score above "
@@ -90,15 +71,15 @@ def draw_scores(evaluation: Evaluation) -> Chart | None:
 
 def draw_calibration(evaluation: Evaluation) -> Chart:
     """Draws the reliability curve."""
-    figure = _make_figure("confidence: probability of the predicted class", "share predicted right")
+    figure = make_figure("confidence: probability of the predicted class", "share predicted right")
     low = 1 / len(evaluation.classes)
     diagonal = {"x": [low, 1], "y": [low, 1], "mode": "lines", "hoverinfo": "skip", "name": "perfect"}
-    figure.add_trace(_graphs().Scatter(line={"color": "#888888", "width": 1, "dash": "dash"}, **diagonal))
+    figure.add_trace(import_graphs().Scatter(line={"color": "#888888", "width": 1, "dash": "dash"}, **diagonal))
     sentences = []
     for k, model in enumerate(evaluation.models):
         bins = model.calibration.bins
         figure.add_trace(
-            _line(
+            make_line(
                 k,
                 model.name,
                 x=[each.confidence for each in bins],
@@ -120,10 +101,10 @@ def draw_confusion(evaluation: Evaluation, number: int) -> Chart | None:
         return None
     counts = np.array(model.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = _make_figure("predicted", "truth")
+    figure = make_figure("predicted", "truth")
     shown = [html.escape(name, quote=False) for name in names]
     figure.add_trace(
-        _graphs().Heatmap(
+        import_graphs().Heatmap(
             x=shown, y=shown, z=shares, zmin=0, zmax=1, colorscale="Blues", showscale=False, text=counts,
             texttemplate="%{text}", hovertemplate="%{y} predicted as %{x}: %{text}<extra></extra>",
         )
@@ -186,15 +167,15 @@ def draw_robustness(evaluation: Evaluation) -> Chart | None:
 
 def draw_dots(evaluation: Evaluation, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     """Draws a row for each name, and in it a dot with an interval for each model; `rows` has Value or None by model."""
-    figure = _make_figure(evaluation.metric, "")
-    positions, shown = range(len(names)), [_cut(name) for name in names]
+    figure = make_figure(evaluation.metric, "")
+    positions, shown = range(len(names)), [cut_name(name) for name in names]
     for k, (model, values) in enumerate(zip(evaluation.models, rows, strict=True)):
         known = [(position, value) for position, value in zip(positions, values, strict=True) if value is not None]
         points = np.array([value.value for _, value in known])
         lows = [value.value - (value.low if value.low is not None else value.value) for _, value in known]
         highs = [(value.high if value.high is not None else value.value) - value.value for _, value in known]
         shift = 0.16 * (k - (len(rows) - 1) / 2)
-        trace = _line(k, model.name, x=points, y=[position - shift for position, _ in known], mode="markers")
+        trace = make_line(k, model.name, x=points, y=[position - shift for position, _ in known], mode="markers")
         trace.error_x = {"type": "data", "array": highs, "arrayminus": lows, "thickness": 1.5, "width": 3}
         trace.update(marker_size=9, text=[shown[position] for position, _ in known])
         trace.update(hovertemplate="%{text}: %{x:.4f}")
@@ -204,37 +185,6 @@ def draw_dots(evaluation: Evaluation, names: Sequence[str], rows: Sequence[Seque
     return figure
 
 
-def _line(number: int, name: str, **values: Any) -> Any:
-    """Makes a trace in the style of the model of this number."""
-    colour = COLOURS[number % len(COLOURS)]
-    line = {"color": colour, "dash": _DASHES[number % len(_DASHES)], "width": 2}
-    marker = {"color": colour, "symbol": _SYMBOLS[number % len(_SYMBOLS)], "size": 8}
-    return _graphs().Scatter(name=html.escape(name, quote=False), line=line, marker=marker, **values)
-
-
-def _make_figure(x_title: str, y_title: str) -> Any:
-    """Makes an empty figure that leaves the colours of text and grid to the page."""
-    figure = _graphs().Figure()
-    figure.update_layout(
-        template="plotly_white", height=_HEIGHT, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 56, "r": 16, "t": 40, "b": 56}, font={"family": "system-ui, sans-serif", "size": 13},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}, showlegend=True, hovermode="closest",
-    )  # fmt: skip
-    figure.update_xaxes(title_text=x_title, zeroline=False)
-    figure.update_yaxes(title_text=y_title, zeroline=False)
-    return figure
-
-
-def _cut(name: str) -> str:
-    """Writes a name for an axis: escaped, and cut where it would leave no room on a phone."""
-    return html.escape(name if len(name) <= 24 else f"{name[:23]}…", quote=False)
-
-
 def _join(parts: Sequence[str]) -> str:
     """Joins parts of a sentence."""
     return "; ".join(parts)
-
-
-def _graphs() -> Any:
-    """Imports Plotly's kinds of traces."""
-    return require("plotly.graph_objects")

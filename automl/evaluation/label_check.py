@@ -17,10 +17,10 @@ from automl.data.dataset import Dataset
 from automl.data.loader import ImageData
 from automl.devices import find_devices
 from automl.errors import DataError, StudyError
-from automl.evaluation.templates import render_template
-from automl.evaluation.thumbnails import make_thumbnails
 from automl.features.label_checks import LabelIssue, find_label_issues, predict_samples
 from automl.files import explain_write_errors, write_text
+from automl.pages.templates import render_template
+from automl.pages.thumbnails import make_thumbnails
 from automl.recipe import Recipe
 from automl.reporter import Reporter
 from automl.spec import StudySpec
@@ -154,7 +154,7 @@ def write_page(check: LabelCheck, path: Path) -> None:
     files = [str(check.dataset.samples["path"].iloc[one.row]) for one in check.issues[:_MOST_SHOWN]]
     pictures = make_thumbnails(files) if check.dataset.media == "image" else {}
     text = render_template(
-        "labels.html.jinja",
+        Path(__file__).with_name("labels.html.jinja"),
         check=check,
         name=check.dataset.root.name,
         rows=[(*row, pictures.get(file, "")) for row, file in zip(shown, files, strict=True)],

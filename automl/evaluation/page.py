@@ -1,13 +1,11 @@
 """The page of an evaluation: one HTML file that opens without a network, in light and dark, on a phone too.
 
-Plotly's JavaScript is in it once, and it may load nothing. It is rendered by `page.html.jinja`; everything that names
-of files, classes and columns say is escaped.
+It is rendered by `page.html.jinja`; everything that names of files, classes and columns say is escaped.
 """
 
-from typing import Any
+from pathlib import Path
 
 from automl.evaluation.charts import (
-    Chart,
     draw_calibration,
     draw_confusion,
     draw_parts,
@@ -25,9 +23,9 @@ from automl.evaluation.tables import (
     tabulate_robustness,
     tabulate_thresholds,
 )
-from automl.evaluation.templates import render_template
-from automl.evaluation.thumbnails import make_thumbnails
-from automl.media.opening import require
+from automl.pages.figures import Chart
+from automl.pages.templates import render_template
+from automl.pages.thumbnails import make_thumbnails
 
 
 def render_page(evaluation: Evaluation) -> str:
@@ -35,8 +33,7 @@ def render_page(evaluation: Evaluation) -> str:
     mistakes = [each.path for model in evaluation.models for each in model.mistakes]
     images = make_thumbnails(mistakes) if evaluation.samples.media == "image" else {}
     return render_template(
-        "page.html.jinja",
-        make_html=_make_html,
+        Path(__file__).with_name("page.html.jinja"),
         evaluation=evaluation,
         name=evaluation.samples.root.name,
         models=[_ModelSection(evaluation, model, number) for number, model in enumerate(evaluation.models)],
@@ -53,7 +50,6 @@ def render_page(evaluation: Evaluation) -> str:
         robustness=draw_robustness(evaluation),
         degradations=tabulate_robustness(evaluation),
         images=images,
-        plotly=require("plotly.offline").get_plotlyjs(),
     )
 
 
@@ -75,10 +71,3 @@ class _ModelSection:
         self.model = model
         self.confusion: Chart | None = draw_confusion(evaluation, number)
         self.classes: Table = tabulate_classes(evaluation, model)
-
-
-def _make_html(chart: Chart) -> str:
-    """Makes a piece of HTML of a figure, without Plotly's own JavaScript."""
-    config = {"displaylogo": False, "responsive": True, "displayModeBar": False}
-    figure: Any = chart.figure
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
