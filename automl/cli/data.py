@@ -52,7 +52,9 @@ def data(
     ] = None,
     study: Annotated[
         str | None,
-        typer.Option(help="Check labels by the predictions of this study, searched with --folds. Default: by a probe."),
+        typer.Option(
+            help="Check labels by what this study predicted: of all samples with --folds. Default: by a probe."
+        ),
     ] = None,
     runs: Runs = Path("runs"),
     **settings: Any,

@@ -28,7 +28,7 @@ from automl.study.folder import StudyFolder
 from automl.study.setup import describe_view, list_views, load_setup, open_space
 from automl.study.storage import open_study
 from automl.study.trial_record import best_first
-from automl.study.validation import read_out_of_fold
+from automl.study.validation import read_predictions
 
 _IMAGE_SIZE = 160  # pixels per side, or the nearest size that the weights load at
 _MOST_SHOWN = 500
@@ -108,7 +108,7 @@ def check_by_probe(dataset: Dataset, spec: StudySpec, reporter: Reporter) -> Lab
 
 
 def check_by_study(dataset: Dataset, folder: StudyFolder) -> LabelCheck:
-    """Checks labels, as the data has them now, by the out-of-fold predictions of a study's best trial.
+    """Checks labels, as the data has them now, by what a study's best trial predicted of samples it was not trained on.
 
     Raises:
         StudyError: If there is no such study, it is of other data, or its best trial has no such predictions.
@@ -118,18 +118,18 @@ def check_by_study(dataset: Dataset, folder: StudyFolder) -> LabelCheck:
     if not trials:
         raise StudyError(f"study {folder.name} has no complete trial; continue it with automl search")
     number = trials[0].number
-    path = folder.out_of_fold / f"{number:04d}.npz"
+    path = folder.predictions_file(number)
     if not path.is_file():
         raise StudyError(
-            f"study {folder.name} has no out-of-fold predictions of its best trial, {number}: only automl search "
-            "--folds 5 writes them; without --study, a linear probe checks the labels"
+            f"study {folder.name} has no predictions of its best trial, {number}: of an earlier version or another "
+            "machine; without --study, a linear probe checks the labels"
         )
-    rows, probabilities = read_out_of_fold(path, len(stored.samples), len(stored.classes))
+    rows, probabilities = read_predictions(path, len(stored.samples), len(stored.classes))
     positions = {file: row for row, file in enumerate(dataset.samples["path"])}
     own = np.array([positions.get(file, -1) for file in stored.samples["path"].iloc[rows]], dtype=np.int64)
     if stored.classes != dataset.classes or (own < 0).all():
         raise StudyError(f"study {folder.name} is of {stored.root}, whose samples or classes are not {dataset.root}'s")
-    judge = f"trial {number} of study {folder.name}, each sample by the fold that was not trained on it"
+    judge = f"trial {number} of study {folder.name}, each sample by a training without it"
     return _compare_labels(dataset, judge, own[own >= 0], probabilities[own >= 0])
 
 

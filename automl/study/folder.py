@@ -27,8 +27,8 @@ class StudyFolder:
     """Holds the URL of a storage that is not the embedded one."""
     samples: Path = field(init=False, compare=False, metadata={"file": "samples.csv"})
     """The samples and splits, fixed when the study is created."""
-    out_of_fold: Path = field(init=False, compare=False, metadata={"file": "out_of_fold"})
-    """Of each trial with folds, `0003.npz`: its predictions of samples that it was not trained on."""
+    predictions: Path = field(init=False, compare=False, metadata={"file": "predictions"})
+    """Of each complete trial, `0003.npz`: its predictions of samples that it was validated on."""
     best: Path = field(init=False, compare=False, metadata={"file": "best.yaml"})
     """The best recipe."""
     trials: Path = field(init=False, compare=False, metadata={"file": "trials.csv"})
@@ -92,6 +92,10 @@ class StudyFolder:
     def trial_folder(self, number: int) -> Path:
         """Returns the folder of a trial: its lock, its checkpoint, the traceback of its error."""
         return self.path / "trials" / f"{number:04d}"
+
+    def predictions_file(self, number: int) -> Path:
+        """Returns the file of a trial's predictions, which a complete one has."""
+        return self.predictions / f"{number:04d}.npz"
 
     def progress_file(self, device: str) -> Path:
         """Returns the file in which the worker on a device writes what it does now."""

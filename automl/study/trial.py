@@ -30,7 +30,7 @@ from automl.study.robustness import TrainedNetwork, plan_samples, score_robustne
 from automl.study.setup import ROBUST, StudySetup, StudyViews, describe_view
 from automl.study.storage import StorageLost
 from automl.study.trial_record import best_trial, read_trial_record, recipe_of, write_trial_record
-from automl.study.validation import FoldResult, split_for_trial, write_out_of_fold
+from automl.study.validation import FoldResult, split_for_trial, write_predictions
 from automl.training.fit import fit
 from automl.training.metrics import metric_sign
 from automl.training.out_of_memory import OutOfMemory
@@ -202,10 +202,11 @@ class Objective:
     ) -> dict[str, float]:
         """Trains once for each fold, and reports to storage and pruner; returns the means of the metrics."""
         callbacks = TrialCallbacks(trial, frozen, recipe, self.setup.metric, self.on_progress, len(parts))
-        if len(parts) == 1:
-            return self._train_split(trial, callbacks, recipe, entry, parts[0], "").metrics
         results: list[FoldResult] = []
         for fold, data in enumerate(parts):
+            if len(parts) == 1:
+                results.append(self._train_split(trial, callbacks, recipe, entry, data, ""))
+                break
             path = self.folder.trial_folder(trial.number) / f"fold-{fold}.npz"
             result = FoldResult.load(path)  # of a trial that was taken up again
             callbacks.begin_fold(fold)
@@ -215,7 +216,7 @@ class Objective:
             results.append(result)
             callbacks.end_fold([one.metrics[self.setup.metric] for one in results])
         labels = parts[0].samples.samples["label"].to_numpy(np.int64)
-        write_out_of_fold(self.folder.out_of_fold / f"{trial.number:04d}.npz", results, labels)
+        write_predictions(self.folder.predictions_file(trial.number), results, labels)
         return {name: float(np.mean([one.metrics[name] for one in results])) for name in results[0].metrics}
 
     def _train_split(

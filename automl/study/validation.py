@@ -74,8 +74,8 @@ def split_for_trial(data: ImageData, spec: StudySpec, number: int) -> list[Image
     return [replace(data, samples=draw_split(data.samples, seed))] if spec.resplit else [data]
 
 
-def write_out_of_fold(path: Path, results: list[FoldResult], labels: NDArray[np.int64]) -> None:
-    """Writes the predictions of a trial for samples that it was not trained on.
+def write_predictions(path: Path, results: list[FoldResult], labels: NDArray[np.int64]) -> None:
+    """Writes the predictions of a trial for samples that it was not trained on: of its validation split or all folds.
 
     The file holds `rows` (N,) int64, `probabilities` (N, C) float64, `labels` (N,) int64 and `folds` (N,) int64.
     """
@@ -87,8 +87,8 @@ def write_out_of_fold(path: Path, results: list[FoldResult], labels: NDArray[np.
         np.savez(file, rows=rows, probabilities=probabilities, labels=labels[rows], folds=folds)
 
 
-def read_out_of_fold(path: Path, samples: int, classes: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Reads what `write_out_of_fold` wrote of a study of so many samples and classes.
+def read_predictions(path: Path, samples: int, classes: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Reads what `write_predictions` wrote of a study of so many samples and classes.
 
     Returns:
         Which samples of the study were predicted, (N,) int64, and their probabilities (N, C) float64.
@@ -100,7 +100,7 @@ def read_out_of_fold(path: Path, samples: int, classes: int) -> tuple[NDArray[np
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             rows, probabilities = file["rows"], file["probabilities"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
-        raise StudyError(f"cannot read the out-of-fold predictions {path}: {exc}") from exc
+        raise StudyError(f"cannot read the predictions {path}: {exc}") from exc
     fits = rows.ndim == 1 and rows.dtype == np.int64 and probabilities.shape == (len(rows), classes)
     if not fits or not np.isin(rows, np.arange(samples)).all() or not np.isfinite(probabilities).all():
         raise StudyError(f"{path} is not of this study, which has {samples} samples of {classes} classes")

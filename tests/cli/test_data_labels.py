@@ -11,7 +11,7 @@ from automl.cli.main import app
 from automl.errors import SpecError, StudyError, WeightsError
 from automl.study.setup import load_setup
 from automl.study.trial_record import best_first
-from automl.study.validation import FoldResult, write_out_of_fold
+from automl.study.validation import FoldResult, write_predictions
 from tests.fixtures.frozen_backbones import write_weights
 from tests.fixtures.replicates import RECIPE, add_trial
 
@@ -107,7 +107,7 @@ def study_of(new_study):
             rows = np.flatnonzero(samples["split"] != "holdout")
             labels = samples["label"].to_numpy(np.int64)
             results = [FoldResult({}, predict(labels[part]) * 0.8 + 0.1, part) for part in (rows[::2], rows[1::2])]
-            write_out_of_fold(place.out_of_fold / f"{best_first(study)[0].number:04d}.npz", results, labels)
+            write_predictions(place.predictions_file(best_first(study)[0].number), results, labels)
         return samples, place
 
     return make
@@ -118,8 +118,9 @@ def test_a_studys_own_predictions_are_used_for_the_labels_as_they_are_now(folder
     checked = samples[samples["split"] != "holdout"]
     runs = ("--runs", tmp_path / "runs")
     lines = run("--check-labels", "--study", "tones", *runs)
-    assert f"labels: {len(checked)} samples checked by trial 1 of study tones, each sample by the fold" in "\n".join(
-        lines
+    assert (
+        f"labels: {len(checked)} samples checked by trial 1 of study tones, each sample by a training without it"
+        in "\n".join(lines)
     )
     assert "likely wrong: 0 of" in lines[-1]
     assert "100 % of the labels" in lines[-1]
@@ -165,12 +166,12 @@ def test_mistakes_are_one_line(folder, weights, tmp_path, study_of):
     with pytest.raises(WeightsError, match=r"no pretrained weights in .*empty or the hub's cache.*--weights-dir DIR"):
         run(folder, "--check-labels", "--weights-dir", tmp_path / "empty")
     _, place = study_of(folder, None)
-    with pytest.raises(StudyError, match=r"tones has no out-of-fold predictions of its best trial, 1: .* --folds 5"):
+    with pytest.raises(StudyError, match=r"tones has no predictions of its best trial, 1: .* a linear probe"):
         run("--check-labels", "--study", "tones", *runs)
-    place.out_of_fold.mkdir()
-    (place.out_of_fold / "0001.npz").write_bytes(b"PK torn")
-    with pytest.raises(StudyError, match=r"cannot read the out-of-fold predictions .*0001\.npz"):
+    place.predictions.mkdir()
+    (place.predictions / "0001.npz").write_bytes(b"PK torn")
+    with pytest.raises(StudyError, match=r"cannot read the predictions .*0001\.npz"):
         run("--check-labels", "--study", "tones", *runs)
-    np.savez(place.out_of_fold / "0001.npz", rows=np.array([99]), probabilities=np.ones((1, 2)))
+    np.savez(place.predictions / "0001.npz", rows=np.array([99]), probabilities=np.ones((1, 2)))
     with pytest.raises(StudyError, match="is not of this study, which has 48 samples of 2 classes"):
         run("--check-labels", "--study", "tones", *runs)

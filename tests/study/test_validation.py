@@ -14,7 +14,7 @@ from automl.study.samplers import Halving
 from automl.study.setup import StudyViews, list_views, load_setup
 from automl.study.storage import open_study
 from automl.study.trial import Stop, TrialCallbacks
-from automl.study.validation import FoldResult, hold_out_clusters, split_for_trial, take_splits
+from automl.study.validation import FoldResult, hold_out_clusters, read_predictions, split_for_trial, take_splits
 from automl.study.worker import run_worker
 from automl.training.types import Evaluation
 from tests.fixtures.frozen_backbones import write_weights
@@ -35,7 +35,7 @@ def test_the_score_of_a_trial_is_the_mean_over_its_folds(new_study, whole):
     run_worker(study, folder, "cpu", Stop())
     samples = load_setup(study, folder).dataset.samples
     for trial in study.trials:
-        with np.load(folder.out_of_fold / f"{trial.number:04d}.npz", allow_pickle=False) as file:
+        with np.load(folder.predictions_file(trial.number), allow_pickle=False) as file:
             rows, probabilities, labels, folds = (file[n] for n in ("rows", "probabilities", "labels", "folds"))
         assert sorted(rows) == np.flatnonzero(samples["split"] != "holdout").tolist()  # each once
         assert (labels == samples["label"].to_numpy()[rows]).all()
@@ -47,6 +47,15 @@ def test_the_score_of_a_trial_is_the_mean_over_its_folds(new_study, whole):
         assert trial.intermediate_values[10] == pytest.approx(trial.value)
     assert not [*folder.path.glob("trials/*/*")]
     whole["results"] = results_of(study)
+
+
+def test_a_trial_on_one_split_keeps_what_it_predicted(new_study):
+    study, folder = new_study("one", trials=1, seed=3)
+    run_worker(study, folder, "cpu", Stop())
+    samples = load_setup(study, folder).dataset.samples
+    rows, probabilities = read_predictions(folder.predictions_file(0), len(samples), 2)
+    assert rows.tolist() == np.flatnonzero(samples["split"] == "validation").tolist()
+    assert study.trials[0].value == pytest.approx(roc_auc_score(samples["label"].iloc[rows], probabilities[:, 1]))
 
 
 def test_a_worker_that_dies_in_the_second_fold_repeats_none(new_study, whole, monkeypatch):
