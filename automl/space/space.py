@@ -12,7 +12,7 @@ import yaml
 from automl.errors import SpaceError
 from automl.files import shipped
 from automl.recipe import Recipe
-from automl.space.conflicts import find_conflicts
+from automl.space.conflicts import find_conflicts, find_unused
 from automl.space.fields import list_known
 from automl.space.inverse import invert
 from automl.space.nodes import (
@@ -48,12 +48,14 @@ class Space:
         known_good: Partial recipes, cheapest tier first; each has a `tier` and, mostly, a `backbone` of `POOL_TIERS`.
         source: Where it was read from, for messages.
         text: The YAML it was read from, to be stored with a study (`parse_space` reads it back).
+        notes: What is set or drawn in vain, one line each.
     """
 
     root: Group
     known_good: list[dict[str, Any]]
     source: str = "space"
     text: str = ""
+    notes: tuple[str, ...] = ()
 
     def suggest_recipe(
         self,
@@ -257,7 +259,8 @@ def parse_space(text: str, source: str = "space", *, may_conflict: bool = False)
     if errors:
         raise SpaceError("\n".join(errors))
     known_good = sorted((item for _, item in good), key=lambda item: TIERS.index(item["tier"]))
-    return Space(root, known_good, source, text)
+    notes = tuple(f"{source} line {parser.find_line(name)}: {name} {what}" for name, what in find_unused(root))
+    return Space(root, known_good, source, text, notes)
 
 
 def _find_mistakes(root: Group, good: Mapping[str, Any]) -> list[str]:

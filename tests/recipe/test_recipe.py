@@ -161,3 +161,17 @@ def test_what_is_missing_has_no_line(tmp_path):
     with pytest.raises(RecipeError) as caught:
         Recipe.load(path)
     assert str(caught.value) == f"{path}: backbone: is missing"
+
+
+@pytest.mark.parametrize(
+    ("values", "unused"),
+    [
+        ({"tune": "head", "layer_decay": 0.8}, ["layer_decay 0.8 has no effect beside tune head"]),
+        ({"tune": "norms", "layer_decay": 0.8, "freeze_epochs": 1}, []),
+        ({"tune": "head", "aggregate": "max"}, ["aggregate max has no effect beside view image"]),
+        ({"view": "frame", "aggregate": "max"}, []),
+        ({"tune": "head"}, []),
+    ],
+)
+def test_what_has_no_effect_is_listed(values, unused):
+    assert Recipe.model_validate({"backbone": "resnet18", **values}).list_unused() == unused
