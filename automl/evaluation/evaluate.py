@@ -177,7 +177,7 @@ def _read_spec(data: str | Path | dict[str, Any] | None, by: Sequence[str]) -> L
     try:
         return LabelledSpec.model_validate({**values, "by": tuple(dict.fromkeys(by))})
     except ValidationError as exc:
-        raise SpecError(describe_errors(exc, "automl evaluate")) from exc
+        raise SpecError(describe_errors(exc, "automl evaluate", model=LabelledSpec)) from exc
 
 
 def _measure_all(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from automl.errors import SpaceError
+from automl.errors import SpaceError, suggest_name
 from automl.files import shipped
 from automl.recipe import Recipe
 from automl.space.conflicts import find_conflicts, find_unused
@@ -267,11 +267,13 @@ def _find_mistakes(root: Group, good: Mapping[str, Any]) -> list[str]:
     """Finds what is wrong with a known-good recipe."""
     errors = []
     if good.get("tier") not in TIERS:
-        errors.append(f"known_good: tier must be one of {', '.join(TIERS)}, got {good.get('tier')!r}")
+        hint = suggest_name(str(good.get("tier")), TIERS)
+        errors.append(f"known_good: tier must be one of {', '.join(TIERS)}, got {good.get('tier')!r}{hint}")
     values = {key: item for key, item in good.items() if key != "tier"}
     if values.get("backbone") in POOL_TIERS:
         del values["backbone"]
     elif "backbone" in values and isinstance(root.children["backbone"], Pool):
-        errors.append(f"known_good.backbone: must be {' or '.join(POOL_TIERS)}, got {values.pop('backbone')!r}")
+        hint = suggest_name(str(values["backbone"]), POOL_TIERS)
+        errors.append(f"known_good.backbone: must be {' or '.join(POOL_TIERS)}, got {values.pop('backbone')!r}{hint}")
     fix = "widen the range, or change or remove this entry"
     return errors + [f"known_good.{error}; {fix}" for error in invert(root, values)[1]]
