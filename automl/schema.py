@@ -1,6 +1,6 @@
 """The base of recipes and study specs, and how their mistakes are written."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -41,13 +41,13 @@ def describe_errors(
     """
     lines = []
     for item in exc.errors():
-        path, field = _find_field(model, item["loc"])
+        path, field, names = _find_field(model, item["loc"])
         keys = tuple(map(str, path))
         flag = next((flag for known, flag in (flags or {}).items() if keys[: len(known)] == known), None)
         line = find_line(keys) if keys else None
         shown = _drop_numbers(path, item["input"]) if line else keys
         where = [flag] if flag else [f"{source} line {line}" if line else source, ".".join(shown)]
-        lines.append(": ".join(filter(None, [*where, describe_mistake(item, field)])))
+        lines.append(": ".join(filter(None, [*where, describe_mistake(item, field, names)])))
     return "\n".join(lines)
 
 
@@ -57,10 +57,10 @@ def _drop_numbers(path: tuple[str | int, ...], given: object) -> list[str]:
     return [str(part) for k, part in enumerate(path) if isinstance(part, str) or k >= last]
 
 
-def describe_mistake(item: "ErrorDetails", field: FieldInfo | None = None) -> str:
+def describe_mistake(item: "ErrorDetails", field: FieldInfo | None = None, names: Collection[str] = ()) -> str:
     """Writes one of pydantic's errors in words of ours: what was given, and what would be right.
 
-    `field` is the field that it is about, which knows all of its limits.
+    `field` is the field that it is about, which knows all of its limits; `names` are those that may stand there.
     """
     context: dict[str, Any] = item.get("ctx") or {}
     given, kind = item["input"], item["type"]
@@ -72,16 +72,16 @@ def describe_mistake(item: "ErrorDetails", field: FieldInfo | None = None) -> st
         return f"{_MUST[kind]} (got {given!r})"
     match kind:
         case "extra_forbidden":
-            return "there is no such name"
+            return f"there is no such name{suggest_name(str(item['loc'][-1]), names)}"
         case "missing":
             return "is missing"
         case "union_tag_not_found":
             return "has no name"
         case "union_tag_invalid" | "literal_error":
             tags = context.get("expected_tags") or context["expected"].replace(" or ", ", ")
-            names = [name.strip("'") for name in tags.split(", ")]
+            known_tags = [tag.strip("'") for tag in tags.split(", ")]
             name = context.get("tag", given)
-            return f"there is no {name!r}; known: {', '.join(names)}{suggest_name(str(name), names)}"
+            return f"there is no {name!r}; known: {', '.join(known_tags)}{suggest_name(str(name), known_tags)}"
         case "string_pattern_mismatch":
             known_pattern = (
                 f"must be letters, digits and . _ - that begin with a letter or digit ({context['pattern']})"
@@ -131,9 +131,12 @@ def _describe_range(limits: Mapping[str, Any]) -> str:
 
 def _find_field(
     model: type[BaseModel] | None, path: tuple[str | int, ...]
-) -> tuple[tuple[str | int, ...], FieldInfo | None]:
-    """Finds the field at a path of pydantic's, and the path without the names of branches, which no file has there."""
-    keys, field = list[str | int](), None
+) -> tuple[tuple[str | int, ...], FieldInfo | None, list[str]]:
+    """Finds the field at a path of pydantic's, and the names that may stand there.
+
+    The first that is returned is the path without the names of branches, which no file has there.
+    """
+    keys, field, names = list[str | int](), None, list[str]()
     models = [model] if model else []
     for part in path:
         if isinstance(part, int):  # an item of a list, of one of the classes that the list may hold
@@ -144,9 +147,10 @@ def _find_field(
             models = [known for known in models if _name_branch(known) == part]
             continue
         keys.append(part)
+        names = [name for known in models for name in known.model_fields]
         field = owner.model_fields[part] if owner else None
         models = list(_list_models(field.annotation)) if field else []
-    return tuple(keys), field
+    return tuple(keys), field, names
 
 
 def _name_branch(model: type[BaseModel]) -> object:

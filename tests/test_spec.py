@@ -140,6 +140,22 @@ def test_a_mistake_of_a_file_has_its_line_and_one_of_a_flag_the_flag(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("bugdet: {trials: 3}", "line 1: bugdet: there is no such name; did you mean 'budget'?"),
+        ("budget: {trails: 3}", "line 1: budget.trails: there is no such name; did you mean 'trials'?"),
+        ("zzz: {a: 1}", "line 1: zzz: there is no such name"),
+    ],
+)
+def test_an_unknown_name_is_compared_with_those_that_may_stand_there(tmp_path, text, mistake):
+    path = tmp_path / "study.yaml"
+    path.write_text(f"{text}\n")
+    with pytest.raises(SpecError) as caught:
+        StudySpec.load(str(path))
+    assert str(caught.value) == f"{path} {mistake}"
+
+
 def test_every_metric_can_be_asked_for():
     assert get_args(StudySpec.model_fields["metric"].annotation) == ("auto", *METRICS, "robust_auc")
 

@@ -41,6 +41,8 @@ def show(
         console.width = _PIPE_WIDTH
     console.print(tree, soft_wrap=True)
     console.print(_count_parameters(loaded), soft_wrap=True)
+    for note in loaded.notes:
+        console.print(f"warning: {note}", soft_wrap=True, markup=False)
 
 
 @space.command()
@@ -53,6 +55,8 @@ def validate(file: File = "image") -> None:
 
     loaded = load_space(file)
     typer.echo(f"{loaded.source}: valid. {_count_parameters(loaded)}")
+    for note in loaded.notes:
+        typer.echo(f"warning: {note}")
 
 
 @space.command()

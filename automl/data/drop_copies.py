@@ -16,7 +16,7 @@ from automl.data.content import digest_file
 from automl.data.dataset import Dataset, open_dataset
 from automl.data.near_duplicates import compare_splits
 from automl.data.splits import check_counts
-from automl.errors import DataError
+from automl.errors import DataError, shorten
 from automl.reporter import Progress
 from automl.spec import DataSpec
 
@@ -33,13 +33,14 @@ def open_samples(spec: DataSpec, seed: int, progress: Progress | None = None) ->
 
 
 def drop_copies(dataset: Dataset, progress: Progress | None = None) -> Dataset:
-    """Takes the samples out of validation and holdout that are copies of training samples; a remark gives the count.
+    """Takes the samples out of validation and holdout that are copies of training samples; a remark names some.
 
     Raises:
         DataError: If too few samples of a class are left.
         AutomlError: As `open_samples`.
     """
-    rows = list_copied_rows(dataset, progress)
+    copies = find_copies(dataset, progress)
+    rows, names = list(copies), dataset.samples["name"].to_numpy()
     splits = dataset.samples["split"].iloc[rows].value_counts()
     counted = " and ".join(f"{count} of {split}" for split, count in splits.sort_index(ascending=False).items())
     remark = f"taken out, as copies or near copies of training samples: {counted or 'none'} (--drop-copies)"
@@ -48,16 +49,21 @@ def drop_copies(dataset: Dataset, progress: Progress | None = None) -> Dataset:
         check_counts(samples, dataset.classes)
     except DataError as exc:
         raise DataError(f"{remark}; {exc}; or leave out --drop-copies") from exc
+    pairs = shorten([f"{names[row]} ~ {names[original]}" for row, original in copies.items()])
+    remark += f": {pairs}" * bool(pairs)
     return replace(dataset, samples=samples, remarks=(*dataset.remarks, remark))
 
 
-def list_copied_rows(dataset: Dataset, progress: Progress | None = None, cache: Cache | None = None) -> list[int]:
-    """Lists the rows of validation and holdout that are copies or near copies of training samples, ascending.
+def find_copies(dataset: Dataset, progress: Progress | None = None, cache: Cache | None = None) -> dict[int, int]:
+    """Finds the rows of validation and holdout that are copies or near copies of training samples, ascending.
 
     Args:
         dataset: The samples.
         progress: Receives what is done.
         cache: Images that are decoded already; None: they are decoded, small.
+
+    Returns:
+        Of each such row, the first row of training that belongs together with it.
 
     Raises:
         AutomlError: As `open_samples`.
@@ -65,8 +71,11 @@ def list_copied_rows(dataset: Dataset, progress: Progress | None = None, cache: 
     splits = dataset.samples["split"].to_numpy()
     compared = compare_splits(dataset, progress, cache)
     groups = [*(rows for rows, _ in compared.groups), *_group_equal_files(dataset.samples, compared.unseen)]
-    leaking = [rows for rows in groups if (splits[list(rows)] == "train").any()]
-    return sorted({row for rows in leaking for row in rows if splits[row] != "train"})
+    originals = dict[int, int]()
+    for rows in groups:
+        if trained := [row for row in rows if splits[row] == "train"]:
+            originals |= {row: min(trained) for row in rows if splits[row] != "train"}
+    return dict(sorted(originals.items()))
 
 
 def _group_equal_files(samples: pd.DataFrame, rows: Iterable[int]) -> list[tuple[int, ...]]:

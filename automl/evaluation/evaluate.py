@@ -28,7 +28,7 @@ from automl.models.trained_on import digest_name_and_size, read_trained_on
 from automl.reporter import ConsoleReporter, Reporter
 from automl.schema import describe_errors
 from automl.spec import METRICS, LabelledSpec
-from automl.training.intervals import describe_bootstrap
+from automl.training.intervals import describe_method
 from automl.training.metrics import default_metric
 from automl.units import format_count
 
@@ -177,7 +177,7 @@ def _read_spec(data: str | Path | dict[str, Any] | None, by: Sequence[str]) -> L
     try:
         return LabelledSpec.model_validate({**values, "by": tuple(dict.fromkeys(by))})
     except ValidationError as exc:
-        raise SpecError(describe_errors(exc, "automl evaluate")) from exc
+        raise SpecError(describe_errors(exc, "automl evaluate", model=LabelledSpec)) from exc
 
 
 def _measure_all(
@@ -236,7 +236,7 @@ def _measure_all(
         unreadable,
         tuple(notes),
         tuple(warnings),
-        "" if no_interval else describe_bootstrap(groups),
+        "" if no_interval else describe_method(groups),
     )
 
 

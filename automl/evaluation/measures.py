@@ -1,14 +1,15 @@
-"""Metrics of a model with bootstrap intervals, and the replicates by which two models are compared.
+"""Metrics of a model with intervals, and the bootstrap replicates by which two models are compared.
 
 The values are those of `automl.training.metrics`. Of the thousands of replicates the same metrics are computed in a
-quicker way, all of them on the same draws, which are those of `automl.training.intervals`. Beside the metrics of a
-search there are the TPR at an FPR of .01, and the Brier score: of two classes the mean square of (probability of the
-positive class − truth), of more the sum of these over the classes (Brier 1950, "Verification of forecasts expressed in
-terms of probability", Monthly Weather Review 78).
+quicker way, all of them on the same draws, which are those of `automl.training.intervals`; so are the intervals of few
+groups, which take no draws. Beside the metrics of a search there are the TPR at an FPR of .01, and the Brier score: of
+two classes the mean square of (probability of the positive class − truth), of more the sum of these over the classes
+(Brier 1950, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,7 +18,15 @@ from numpy.typing import NDArray
 
 from automl.errors import DataError
 from automl.reporter import Progress
-from automl.training.intervals import REPEATS, draw_rows, interval_around, number_groups, widen_edge
+from automl.training.intervals import (
+    REPEATS,
+    Interval,
+    draw_rows,
+    interval_around,
+    leave_groups_out,
+    number_groups,
+    widen_edge,
+)
 from automl.training.metrics import METRICS, compute_metric, find_equal_error, metric_sign
 from automl.units import format_count
 
@@ -86,7 +95,8 @@ def measure_metrics(
         labels: True classes (N,), N at least 1.
         probabilities: (N, C).
         positive: The positive class, where there are two.
-        groups: What each sample belongs to (N,); whole groups are then drawn. None: samples are independent.
+        groups: What each sample belongs to (N,); whole groups are then drawn, or, of few, left out in turn.
+            None: samples are independent.
         names: Of `NAMES`.
         progress: Called with replicates done, and all.
 
@@ -102,9 +112,11 @@ def measure_metrics(
     if explain_no_interval(labels, groups):
         return Measured({name: Value(value) for name, value in values.items()}, missing)
     replicates = _draw_replicates(labels, probabilities, positive, groups, list(values), progress)
-    around = {
-        name: widen_edge(name, interval_around(value, replicates[name]), labels) for name, value in values.items()
-    }
+    around = dict[str, Interval]()
+    for name, value in values.items():
+        compute = partial(_compute_value, name, positive=positive)
+        few = leave_groups_out(name, compute, labels, probabilities, groups)
+        around[name] = few or widen_edge(name, interval_around(value, replicates[name]), labels)
     return Measured({name: Value(one.value, one.low, one.high) for name, one in around.items()}, missing, replicates)
 
 

@@ -102,7 +102,7 @@ def open_samples(
     if not class_of or (unknown and not ignore_unknown):
         raise DataError(_describe_mismatch(listing.root, counts, class_of, model.classes))
     table = table[table["label"].isin(list(class_of))].reset_index(drop=True)
-    by = {name: _read_column(table, listing, name, position) for position, name in enumerate(spec.by)}
+    by = {name: _read_column(table, listing.root, name, position) for position, name in enumerate(spec.by)}
     table["label"] = table["label"].map({name: model.classes.index(one) for name, one in class_of.items()}).astype(int)
     table["group"] = table["group"].where(table["group"] != "", table["path"])
     problems = list(listing.problems)
@@ -181,11 +181,11 @@ def _take_split(table: pd.DataFrame, split: str, listing: Listing) -> tuple[pd.D
     return table[table["split"] == wanted], f"split {wanted}: {counts[wanted]} of {len(table)} samples"
 
 
-def _read_column(table: pd.DataFrame, listing: Listing, name: str, position: int) -> "pd.Series[str]":
+def _read_column(table: pd.DataFrame, root: Path, name: str, position: int) -> "pd.Series[str]":
     """Returns the values of a column to compare by."""
-    if not listing.kept:
-        raise DataError(f"--by {name}: {listing.root} was read as folders of classes, and --by is for a label file")
-    values = table["path"].map({path: cells[position] for path, cells in listing.kept.items()}).fillna("")
+    if not all(table["kept"]):
+        raise DataError(f"--by {name}: {root} was read as folders of classes, and --by is for a label file")
+    values = table["kept"].str[position]
     if values.nunique() > _MOST_VALUES:
         count = values.nunique()
         raise DataError(f"--by {name}: it has {count} different values; name a column of at most {_MOST_VALUES}")

@@ -182,6 +182,7 @@ def tabulate_parts(evaluation: Evaluation, column: str, parts: Sequence[Part]) -
         for part in parts
     ]
     few = "there is no interval of fewer than 5 samples, or groups, of a class"
+    few += "; below 20 groups it is by leaving out each" * (evaluation.samples.groups is not None)
     note = few
     if evaluation.metric in COMPARES_CLASSES:
         note = f"a value of one class is compared with all samples of the others; accuracy is of its own samples; {few}"

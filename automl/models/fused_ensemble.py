@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from automl.models.combine import Fusion
+from automl.models.folder import ValidationScores
 from automl.recipe import Recipe
 from automl.training.intervals import Interval
 
@@ -76,6 +77,8 @@ class FusedEnsemble(SplitScores):
     """On samples that neither chose nor taught anything; None where none were set aside."""
     samples: int
     """Of the study."""
+    validation_scores: ValidationScores | None = None
+    """Of all together, for a threshold; None where models were joined before these were kept."""
     folder: Annotated[Path | None, Field(exclude=True)] = None
     """The model that was written; not stored."""
 

@@ -24,6 +24,11 @@ AUGMENTED_MEDIA = {
 }
 """The media of whose views an augmentation is."""
 
+WITHOUT_EFFECT = {
+    ("tune", "head"): ("layer_decay", "freeze_epochs"),  # there is no layer below the head that learns
+    ("view", "image"): ("aggregate",),  # a sample has one score
+}
+"""What a choice leaves nothing to do: fields by the field and the name of the choice."""
 
 _CHOICES = frozenset({"view", "aggregate", "tune", "head", "mixing", "loss", "optimizer", "schedule"})
 """The fields that are one of several classes, each with a name."""
@@ -152,6 +157,16 @@ class Recipe(Part):
         parts = [f"{tune.name} {size}".strip() if tune.name != "all" or head.name != "linear" else ""]
         parts += [head.name if head.name != "linear" else "", self.pooling if self.pooling != "default" else ""]
         return ", ".join(filter(None, parts))
+
+    def list_unused(self) -> list[str]:
+        """Lists what is set and has no effect: `layer_decay 0.8 has no effect beside tune head`."""
+        return [
+            f"{key} {getattr(value, 'name', value)} has no effect beside {owner} {taken}"
+            for (owner, taken), keys in WITHOUT_EFFECT.items()
+            for key in keys
+            if getattr(self, owner).name == taken
+            and (value := getattr(self, key)) != type(self).model_fields[key].default
+        ]
 
     def with_numerics(self, **changes: Any) -> Self:
         """Returns a copy with other values of some fields of `numerics`."""

@@ -22,11 +22,11 @@ from automl.errors import SpecError
 from automl.files import write_text
 from automl.models.card import render_ensemble_card
 from automl.models.combine import Fusion, fit_fusion
-from automl.models.folder import write_ensemble
+from automl.models.folder import make_validation_scores, write_ensemble, write_validation_scores
 from automl.models.fused_ensemble import FusedEnsemble, FusedMember, Kind, Scored
 from automl.recipe import Recipe
 from automl.refit.output_folder import OutputFolder
-from automl.refit.plan import TrainOptions, describe_score, plan_for_study
+from automl.refit.plan import JOINED, TrainOptions, describe_score, plan_for_study
 from automl.refit.train import describe_origin, train_plan, write_network
 from automl.reporter import ConsoleReporter, Reporter
 from automl.study.folder import StudyFolder, find_study
@@ -118,6 +118,8 @@ def ensemble(
                 train_plan(plan, options, path, reporter)
             else:
                 _write_member(folder, setup, joined, member, path)
+        if joined.validation_scores is not None:
+            write_validation_scores(output.folder, joined.validation_scores)
         card = render_ensemble_card(joined, setup.dataset.name, splits)
         write_ensemble(output.folder, joined.fusion.weight_shares(), joined.fusion, card)
         output.end_training()
@@ -231,9 +233,10 @@ class _JoinRunner(ReplicateRunner):
         labels, positive = self.data.labels("validation"), self.data.positive
         priors = {name: float((self._train_labels(one) == positive).mean()) for name, one in done.items()}
         fusion = fit_fusion(self._predict_members("validation", done), labels, priors, positive)
-        validation, fused = self._score_members("validation", fusion, done)
+        validation, fused, probabilities = self._score_members("validation", fusion, done)
         scored, note = self.score_holdout(lambda: self._score_members("holdout", fusion, done))
-        holdout, fused_holdout = scored or ({}, None)
+        holdout, fused_holdout, _ = scored or ({}, None, None)
+        kept = make_validation_scores(JOINED, labels, [probabilities], self.setup.dataset.classes, positive)
         members = tuple(
             FusedMember(
                 name=name,
@@ -255,6 +258,7 @@ class _JoinRunner(ReplicateRunner):
             validation=fused,
             holdout=fused_holdout,
             samples=len(self.setup.dataset.samples),
+            validation_scores=kept,
         )
         store_fused_ensemble(self.folder, joined)
         self.print_line(f"written: {self.folder.ensemble}")
@@ -262,8 +266,11 @@ class _JoinRunner(ReplicateRunner):
 
     def _score_members(
         self, split: str, fusion: Fusion, done: dict[str, Replicate]
-    ) -> tuple[dict[str, Scored], Scored]:
-        """Measures each member, and all joined; where nothing is seen, the classes' shares in training stand."""
+    ) -> tuple[dict[str, Scored], Scored, Floats]:
+        """Measures each member, and all joined, whose probabilities (N, 2) come last.
+
+        Where nothing is seen, the classes' shares in training stand.
+        """
         scores = self._predict_members(split, done)
         counts = {name: np.bincount(self._train_labels(one), minlength=2) for name, one in done.items()}
         shares = {name: count / count.sum() for name, count in counts.items()}
@@ -272,7 +279,7 @@ class _JoinRunner(ReplicateRunner):
         alone = {name: np.where(np.isnan(values), shares[name], values) for name, values in scores.items()}
         joined = np.where(seen, fusion.join_scores(scores, self.data.positive), blind)
         alone_scores = {name: self.score_split(split, [values]) for name, values in alone.items()}
-        return alone_scores, self.score_split(split, [joined])
+        return alone_scores, self.score_split(split, [joined]), joined
 
     def _predict_members(self, split: str, done: dict[str, Replicate]) -> dict[str, Floats]:
         """Predicts each member's scores (N, 2) of a split; NaN where it sees nothing of a sample."""

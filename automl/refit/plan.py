@@ -34,6 +34,9 @@ from automl.training.metrics import default_metric
 from automl.training.schedule import EIGHTHS
 from automl.units import parse_memory
 
+JOINED = "an ensemble of models that learned from the training split alone, whose weights these samples chose"
+"""What validation scores of an ensemble are of."""
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -307,8 +310,7 @@ def choose_members(folder: StudyFolder, size: int) -> tuple[Members, bool, Valid
         weights = [again[heaviest.index(k)] if k in heaviest else 0.0 for k in range(len(recipes))]
     members = {name: (recipe, weight) for (name, recipe), weight in zip(recipes, weights, strict=True) if weight > 0}
     mean = np.average(predictions, axis=0, weights=weights)
-    source = "an ensemble of models that learned from the training split alone, whose weights these samples chose"
-    scores = make_validation_scores(source, labels, [mean], dataset.classes, positive)
+    scores = make_validation_scores(JOINED, labels, [mean], dataset.classes, positive)
     return members, confirmation.holdout is not None, scores
 
 

@@ -133,6 +133,8 @@ def train_plan(plan: TrainPlan, options: TrainOptions, out: Path, reporter: Repo
             reporter = SilentReporter()
         for what in plan.unsupported:
             reporter.print_line(f"note: left out of the recipe: {what}")
+        for what in plan.recipe.list_unused():
+            reporter.print_line(f"warning: {what}")
         # The processes split a batch alike: the first one decides, by the GPU that has the least.
         shared = devices if processes.size > 1 else (device,)
         budget = [resolve_budget(options.gpu_mem, shared, plan.memory_bytes, reporter)]

@@ -1,4 +1,4 @@
-"""What a space could draw side by side and a recipe refuses: such trials would all fail."""
+"""What does not go together in a space: what a recipe refuses, so that trials would fail, and what has no effect."""
 
 from collections.abc import Iterator
 from itertools import islice, product
@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from automl.recipe.recipe import AUGMENTED_MEDIA, Recipe
+from automl.recipe.recipe import AUGMENTED_MEDIA, WITHOUT_EFFECT, Recipe
 from automl.space.fields import find_field_model
 from automl.space.nodes import Branch, Branches, Float, Group, Int, Node, Ordered, iterate_nodes, list_values
 
@@ -19,6 +19,24 @@ def find_conflicts(root: Group) -> Iterator[tuple[str, str]]:
     yield from _find_unused_poolings(root)
     yield from _find_foreign_augmentations(root)
     yield from _find_invalid_views(root)
+
+
+def find_unused(root: Group) -> Iterator[tuple[str, str]]:
+    """Yields the Optuna name of what is set or drawn in vain, and beside what it has no effect.
+
+    One value for several branches is not drawn in vain where the others use it.
+    """
+    for (owner, taken), keys in WITHOUT_EFFECT.items():
+        several = len(_list_branches(root, owner)) > 1
+        for key in keys:
+            for branch, name, node in _list_beside(root, owner, key):
+                values = list(node.branches) if isinstance(node, Branches) else list_values(node)
+                default = Recipe.model_fields[key].default
+                useless = [value for value in values if value != getattr(default, "name", default)]
+                shared = several and not name.startswith(f"{owner}.{taken}.")
+                if branch == taken and useless and (len(values) > 1 or not shared):
+                    advice = f"; set it in the other branches of {owner}" if shared else ""
+                    yield name, f"has no effect beside {owner} {taken}{advice}"
 
 
 def _find_unused_poolings(root: Group) -> Iterator[tuple[str, str]]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from automl.errors import SpaceError
+from automl.errors import SpaceError, suggest_name
 from automl.files import shipped
 from automl.recipe import Recipe
-from automl.space.conflicts import find_conflicts
+from automl.space.conflicts import find_conflicts, find_unused
 from automl.space.fields import list_known
 from automl.space.inverse import invert
 from automl.space.nodes import (
@@ -48,12 +48,14 @@ class Space:
         known_good: Partial recipes, cheapest tier first; each has a `tier` and, mostly, a `backbone` of `POOL_TIERS`.
         source: Where it was read from, for messages.
         text: The YAML it was read from, to be stored with a study (`parse_space` reads it back).
+        notes: What is set or drawn in vain, one line each.
     """
 
     root: Group
     known_good: list[dict[str, Any]]
     source: str = "space"
     text: str = ""
+    notes: tuple[str, ...] = ()
 
     def suggest_recipe(
         self,
@@ -257,18 +259,21 @@ def parse_space(text: str, source: str = "space", *, may_conflict: bool = False)
     if errors:
         raise SpaceError("\n".join(errors))
     known_good = sorted((item for _, item in good), key=lambda item: TIERS.index(item["tier"]))
-    return Space(root, known_good, source, text)
+    notes = tuple(f"{source} line {parser.find_line(name)}: {name} {what}" for name, what in find_unused(root))
+    return Space(root, known_good, source, text, notes)
 
 
 def _find_mistakes(root: Group, good: Mapping[str, Any]) -> list[str]:
     """Finds what is wrong with a known-good recipe."""
     errors = []
     if good.get("tier") not in TIERS:
-        errors.append(f"known_good: tier must be one of {', '.join(TIERS)}, got {good.get('tier')!r}")
+        hint = suggest_name(str(good.get("tier")), TIERS)
+        errors.append(f"known_good: tier must be one of {', '.join(TIERS)}, got {good.get('tier')!r}{hint}")
     values = {key: item for key, item in good.items() if key != "tier"}
     if values.get("backbone") in POOL_TIERS:
         del values["backbone"]
     elif "backbone" in values and isinstance(root.children["backbone"], Pool):
-        errors.append(f"known_good.backbone: must be {' or '.join(POOL_TIERS)}, got {values.pop('backbone')!r}")
+        hint = suggest_name(str(values["backbone"]), POOL_TIERS)
+        errors.append(f"known_good.backbone: must be {' or '.join(POOL_TIERS)}, got {values.pop('backbone')!r}{hint}")
     fix = "widen the range, or change or remove this entry"
     return errors + [f"known_good.{error}; {fix}" for error in invert(root, values)[1]]

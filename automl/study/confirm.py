@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from pydantic import Field, model_validator
 
-from automl.data.drop_copies import list_copied_rows
+from automl.data.drop_copies import find_copies
 from automl.errors import DataError, SpecError
 from automl.files import write_text
 from automl.models.fused_ensemble import Record, SplitScores
@@ -295,7 +295,7 @@ class _ConfirmRunner(ReplicateRunner):
                     raise Parked
                 progress(done, total)
 
-            copied = list_copied_rows(self.setup.dataset, report, self.data.cache)
+            copied = list(find_copies(self.setup.dataset, report, self.data.cache))
         copies = np.isin(self.data.rows("validation"), copied)
         if not copies.any():
             return 0, None

@@ -23,6 +23,7 @@ from automl.files import check_weights_dir, write_atomically
 from automl.gpu.budget import decide_budget
 from automl.recipe import Recipe
 from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
+from automl.space.space import Space
 from automl.spec import StudySpec, merge
 from automl.study.confirm import Confirmation, confirm, load_confirmation
 from automl.study.folder import StudyFolder, study_name
@@ -241,7 +242,7 @@ class _Search:
     ) -> SearchResult:
         """Opens the study again after checking that it is the same, or creates it."""
         spec = self.spec.model_copy(update={"name": folder.name})
-        space = open_space(spec, dataset.media)
+        space = self._open_space(dataset)
         if spec.warm_start == folder.name:
             raise StudyError(f"--warm-start {folder.name}: a study cannot begin with itself; name another one")
         if spec.warm_start and not folder.has_study:  # a mistake here leaves no study behind
@@ -335,6 +336,13 @@ class _Search:
             return open_samples(self.spec.data, self.spec.seed)
         with self.reporter.show_progress("looking for copies of training samples") as progress:
             return open_samples(self.spec.data, self.spec.seed, progress)
+
+    def _open_space(self, dataset: Dataset) -> Space:
+        """Opens the search space, and warns of what is drawn in vain."""
+        space = open_space(self.spec, dataset.media)
+        for note in space.notes:
+            self.print_line(f"warning: {note}")
+        return space
 
     def _decode_views(self, dataset: Dataset, size: int, views: list[View]) -> Cache:
         """Decodes each view as the first trials need it, so that mistakes are shown before anything is trained."""

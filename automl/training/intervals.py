@@ -32,7 +32,7 @@ REPEATS, _LEVEL = 2000, 0.95
 _FEW_GROUPS = 20
 """Below so many, each is left out in turn."""
 _NO_SHARES = ("log_loss", "brier")
-"""Metrics whose best value is not a share of samples."""
+"""Metrics that are no share of samples: of these 0 is the least, and the best."""
 _ROUNDING = 1e-9
 _EDGE = 1e-4
 """Shares are kept so far from 0 and 1 on the logit scale."""
@@ -140,10 +140,8 @@ def metric_interval(
             return rank_auc(labels, rows, positive)
         return float(np.mean([compute_metric(name, labels, rows[:, k], positive) for k in range(len(exact))]))
 
-    if (codes := number_groups(groups)) is not None and codes.max() + 1 < _FEW_GROUPS:
-        values = _leave_groups_out(metric, labels, stacked, codes)
-        if values is not None:
-            return _reach_around(metric(labels, stacked), values, level, is_share=name not in _NO_SHARES)
+    if (few := leave_groups_out(name, metric, labels, stacked, groups, level)) is not None:
+        return few
     drawn = bootstrap(metric, labels, stacked, groups, repeats=repeats, level=level, seed=seed)
     return widen_edge(name, drawn, labels, level)
 
@@ -169,10 +167,22 @@ def _reach_from_edge(value: float, count: int, level: float) -> Interval:
     return Interval(value, max(0.0, value - reach), min(1.0, value + reach))
 
 
-def _leave_groups_out(
-    metric: Callable[[Labels, Floats], float], labels: Labels, probabilities: Floats, codes: NDArray[np.int64]
-) -> Floats | None:
-    """Computes a metric without each group in turn, (G,); None where a class is in one group alone."""
+def leave_groups_out(
+    name: str,
+    metric: Callable[[Labels, Floats], float],
+    labels: Labels,
+    probabilities: Floats,
+    groups: Groups | None,
+    level: float = _LEVEL,
+) -> Interval | None:
+    """Computes the interval of a metric on few groups, by leaving out each in turn, with Student's t.
+
+    `name` is that of the metric, and all else as for `bootstrap`. Returns None where there are no groups or enough of
+    them for the bootstrap, or where a class is in one group alone.
+    """
+    codes = number_groups(groups)
+    if codes is None or codes.max() + 1 >= _FEW_GROUPS:
+        return None
     labels = np.asarray(labels)
     values = []
     for code in range(codes.max() + 1):
@@ -180,7 +190,8 @@ def _leave_groups_out(
         if len(np.unique(labels[kept])) < len(np.unique(labels)):
             return None
         values.append(metric(labels[kept], probabilities[kept]))
-    return np.array(values)
+    is_share = name not in _NO_SHARES
+    return _reach_around(metric(labels, probabilities), np.array(values), level, is_share=is_share)
 
 
 def _reach_around(value: float, values: Floats, level: float, *, is_share: bool) -> Interval:
@@ -194,7 +205,7 @@ def _reach_around(value: float, values: Floats, level: float, *, is_share: bool)
         return _reach_from_edge(value, count, level)
     reach = float(t.ppf((1 + level) / 2, count - 1)) * error
     if not is_share:
-        return Interval(value, value - reach, value + reach)
+        return Interval(value, max(0.0, value - reach), value + reach)
     inner = float(np.clip(value, _EDGE, 1 - _EDGE))
     low, high = expit(logit(inner) + np.array([-1, 1]) * reach / (inner * (1 - inner)))
     return Interval(value, min(value, float(low)), max(value, float(high)))

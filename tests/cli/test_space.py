@@ -47,6 +47,14 @@ def test_validate() -> None:
     assert "valid. " in run("validate", "image")
 
 
+@pytest.mark.parametrize("command", ["show", "validate"])
+def test_what_is_drawn_in_vain_is_a_warning(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "[red]mine.yaml"
+    path.write_text("tune: head\nlayer_decay: 0.8\n")
+    shown = run(command, str(path)).splitlines()
+    assert shown[-1] == f"warning: {path} line 2: layer_decay has no effect beside tune head"
+
+
 def test_validate_tells_every_mistake(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("epoch: 3\nlearning_rate: {float: [2, 1]}\n")

@@ -3,7 +3,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from automl.data.drop_copies import drop_copies, list_copied_rows, open_samples
+from automl.data.drop_copies import drop_copies, find_copies, open_samples
 from automl.errors import DataError
 from automl.spec import DataSpec
 from tests.fixtures.photos import images_dataset, make_photo, save_photos
@@ -29,7 +29,8 @@ def test_copies_of_training_samples_are_taken_out(folder):
     assert "test/a/of-validation.jpg" in set(dataset.samples["name"])
     assert dataset.samples.index.tolist() == list(range(31))
     assert dataset.remarks[-1] == (
-        "taken out, as copies or near copies of training samples: 1 of validation and 2 of holdout (--drop-copies)"
+        "taken out, as copies or near copies of training samples: 1 of validation and 2 of holdout (--drop-copies): "
+        "test/b/same.png ~ train/b/14.png, test/b/small.jpg ~ train/b/13.png, val/a/near.jpg ~ train/a/3.png"
     )
 
 
@@ -51,7 +52,7 @@ def test_black_images_are_copies_if_their_files_are_equal(tmp_path):
     dataset = images_dataset(
         train=[*photos[:6], tmp_path / "a.png"], validation=[*photos[6:], tmp_path / "b.png", tmp_path / "c.png"]
     )
-    assert list_copied_rows(dataset) == [13]
+    assert find_copies(dataset) == {13: 6}
 
 
 def test_too_few_that_are_left_is_an_error(tmp_path):
@@ -63,3 +64,14 @@ def test_too_few_that_are_left_is_an_error(tmp_path):
         DataError, match=r"3 of validation \(--drop-copies\); at least 2 samples .* or leave out --drop-copies$"
     ):
         drop_copies(dataset)
+
+
+def test_of_many_copies_the_first_are_named_and_the_others_counted(tmp_path):
+    photos = save_photos(tmp_path, range(12))
+    copies = [tmp_path / f"copy{k}.jpg" for k in range(6)]
+    for k, path in enumerate(copies):
+        make_photo(k).save(path)
+    dataset = drop_copies(images_dataset(train=photos[:6], validation=[*photos[6:], *copies]))
+    pairs = dataset.remarks[-1].partition("6 of validation (--drop-copies): ")[2]
+    assert pairs.startswith("copy0.jpg ~ 0.png, ")
+    assert pairs.endswith("copy4.jpg ~ 4.png and 1 more")

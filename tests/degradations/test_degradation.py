@@ -62,7 +62,12 @@ def test_a_file_of_ones_own(write_file):
         ("image: [{name: a b, steps: [" + JPEG + "]}]", r"image\.name: must be letters, digits.*\(got 'a b'\)"),
         ("image: [{name: a, steps: []}]", r"image: a: steps must list at least one operation"),
         ("image: [{name: a, steps: [" + JPEG + "], strength: 3}]", r"image\.strength: there is no such name"),
-        ("pictures: []", r"pictures: there is no such name"),
+        ("pictures: []", r"pictures: there is no such name$"),
+        ("sounds: []", r"sounds: there is no such name; did you mean 'sound'\?$"),
+        (
+            "image: [{name: a, steps: [{operation: jpeg, quality: 90, qualty: 1}]}]",
+            r"image\.steps\.qualty: there is no such name; did you mean 'quality'\?$",
+        ),
         ("sound: [{name: a, steps: [" + JPEG + "]}]", r"sound\.steps: there is no 'jpeg'; known: mp3, aac"),
         (
             f"image: [{{name: a, steps: [{JPEG}]}}, {{name: a, steps: [{JPEG}]}}]",

@@ -85,7 +85,7 @@ def test_two_models_are_compared_over_groups(result):
     assert by_metric["auc"].method == "bootstrap"  # samples of a group are not independent
     assert all(one.corrected_p is None for one in found.comparisons)
     assert found.groups.groups == 12
-    assert "whole groups drawn, 12 of them" in found.interval_method
+    assert "leaving out each of 12 groups, Student's t" in found.interval_method
 
 
 def test_the_threshold_is_the_models_own(result):

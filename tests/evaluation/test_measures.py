@@ -40,12 +40,22 @@ def test_the_brier_score():
 
 @pytest.mark.parametrize("name", ["auc", "log_loss"])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_intervals_are_those_of_everywhere_else(name, classes):
+@pytest.mark.parametrize("size", [2, 6])
+def test_intervals_are_those_of_everywhere_else(name, classes, size):
     labels, probabilities = predictions(n=60, classes=classes)
-    groups = np.arange(60) // 2
+    groups = np.arange(60) // size
     found = measure_metrics(labels, probabilities, 1, groups, [name]).values[name]
     wanted = metric_interval(name, labels, [probabilities], 1, groups)
     assert (found.value, found.low, found.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
+
+
+def test_of_few_groups_intervals_are_wider_than_the_bootstraps():
+    labels, probabilities = predictions(n=60)
+    groups = np.arange(60) // 6
+    found = measure_metrics(labels, probabilities, 1, groups)
+    for name in ("auc", "accuracy", "brier"):
+        drawn = np.quantile(found.replicates[name], [0.025, 0.975])
+        assert found.values[name].high - found.values[name].low > drawn[1] - drawn[0], name
 
 
 @pytest.mark.parametrize("decimals", [1, 9])

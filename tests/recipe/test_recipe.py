@@ -65,7 +65,8 @@ def test_all_mistakes_are_listed_at_once():
         assert sum(where in line for line in lines) == 1, where
     assert "trial 7: learning_rate: -1 is too small; give more than 0 and at most 10" in lines
     assert "trial 7: augmentation.color.hue: 3 is too large; give 0 to 0.5" in lines
-    assert "trial 7: optimizer.momentun: there is no such name" in lines
+    assert "trial 7: optimizer.momentun: there is no such name; did you mean 'momentum'?" in lines
+    assert "trial 7: epochz: there is no such name; did you mean 'epochs'?" in lines
     assert any("did you mean 'focal'?" in line and "cross_entropy" in line for line in lines)
 
 
@@ -161,3 +162,17 @@ def test_what_is_missing_has_no_line(tmp_path):
     with pytest.raises(RecipeError) as caught:
         Recipe.load(path)
     assert str(caught.value) == f"{path}: backbone: is missing"
+
+
+@pytest.mark.parametrize(
+    ("values", "unused"),
+    [
+        ({"tune": "head", "layer_decay": 0.8}, ["layer_decay 0.8 has no effect beside tune head"]),
+        ({"tune": "norms", "layer_decay": 0.8, "freeze_epochs": 1}, []),
+        ({"tune": "head", "aggregate": "max"}, ["aggregate max has no effect beside view image"]),
+        ({"view": "frame", "aggregate": "max"}, []),
+        ({"tune": "head"}, []),
+    ],
+)
+def test_what_has_no_effect_is_listed(values, unused):
+    assert Recipe.model_validate({"backbone": "resnet18", **values}).list_unused() == unused

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from automl.errors import SpecError, StudyError, WeightsError
+from automl.evaluation.thresholds import apply_threshold
 from automl.memory.estimate import estimate_training
 from automl.models.combine import fit_fusion, read_fusion
-from automl.models.folder import read_members
+from automl.models.folder import read_members, read_validation_scores
 from automl.models.predict import load, predict
 from automl.models.trained_on import read_trained_on
 from automl.refit.fused_ensemble import ensemble, join_members, load_fused_ensemble
@@ -276,7 +277,9 @@ def without_sound(fusion, frame):
 
 def test_the_folder_holds_a_model_of_each_view_and_what_joins_them(shared_study, joined):
     found, path = load_fused_ensemble(joined), shared_study.model
-    assert {part.name for part in path.iterdir()} == {"frame", "mel", "ensemble.json", "fusion.json", "README.md"}
+    assert {part.name for part in path.iterdir()} == {
+        *("frame", "mel", "ensemble.json", "fusion.json", "validation.json", "README.md")
+    }
     assert json.loads((path / "ensemble.json").read_text()) == pytest.approx(found.fusion.weight_shares())
     assert read_fusion(path) == found.fusion
     for (folder, share), member in zip(read_members(path), found.members, strict=True):
@@ -295,6 +298,20 @@ def test_the_folder_holds_a_model_of_each_view_and_what_joins_them(shared_study,
     assert "The members learned from train.\n" in card
     assert card.count("\n| ") == 5  # header, line, two views, fused
     assert f"| {found.holdout.interval.value:.4f} |" in card
+
+
+def test_an_ensemble_has_a_threshold_chosen_on_its_validation(shared_study, joined):
+    found, kept = load_fused_ensemble(joined), read_validation_scores(shared_study.model)
+    assert kept == found.validation_scores
+    assert "models that learned from the training split alone" in kept.source
+    setup = open_result(joined).setup
+    labels = StudyViews(setup, "cpu").open_view(FRAME).labels("validation")
+    assert [len(kept.scores[name]) for name in setup.dataset.classes] == np.bincount(labels).tolist()
+    truth = np.repeat([0, 1], np.bincount(labels))
+    scores = np.concatenate([kept.scores[name] for name in setup.dataset.classes])
+    assert roc_auc_score(truth, scores) == pytest.approx(found.validation.interval.value)
+    threshold = apply_threshold(kept, setup.dataset.classes, 1, truth, scores, 0.5)
+    assert threshold.validation_fpr == threshold.fpr <= 0.5
 
 
 # --- predictions

@@ -187,6 +187,12 @@ def test_the_ema_and_the_seed_are_the_user_s(train_tiny):
     assert (written.recipe.ema_decay, written.recipe.seed) == (0.99, 7)
 
 
+def test_what_of_a_recipe_has_no_effect_is_a_warning(train_tiny):
+    reporter = RecordingReporter()
+    train_tiny(recipe=recipe_of(epochs=0.5, tune="head", layer_decay=0.8), reporter=reporter)
+    assert "warning: layer_decay 0.8 has no effect beside tune head" in reporter.lines
+
+
 # --- what it refuses -----------------------------------------------------------------------------------------------
 
 

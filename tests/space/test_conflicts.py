@@ -134,3 +134,32 @@ def test_views_and_what_they_cannot_have(text: str, mistake: str) -> None:
 @pytest.mark.parametrize("text", ["tune: {choice: {norms: {rank: 8}, lora: {}}}", "tune: {name: head, blocks: 2}"])
 def test_a_parameter_of_another_branch_is_unknown(text: str) -> None:
     assert "unknown key" in list_mistakes(text)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        ("tune: head\nlayer_decay: 0.8\n", ["line 2: layer_decay has no effect beside tune head"]),
+        ("tune: head\nfreeze_epochs: 0\nlayer_decay: 1.0\n", []),
+        ("tune: lora\nfreeze_epochs: 1\nlayer_decay: 0.8\n", []),
+        ("tune: {choice: [all, head]}\nlayer_decay: 0.8\n", []),  # `all` uses it
+        (
+            "freeze_epochs: {ordered: [0, 1]}\ntune: {choice: [all, head]}\n",
+            ["line 1: freeze_epochs has no effect beside tune head; set it in the other branches of tune"],
+        ),
+        (
+            "tune:\n  choice:\n    all: {}\n    head:\n      layer_decay: 0.5\n",
+            ["line 5: tune.head.layer_decay has no effect beside tune head"],
+        ),
+        ("tune:\n  choice:\n    all: {layer_decay: {ordered: [0.5, 1.0]}}\n    head: {}\nlayer_decay: 1.0\n", []),
+        ("aggregate: {choice: [mean, max]}\n", ["line 1: aggregate has no effect beside view image"]),
+        ("view: frame\naggregate: {choice: [mean, max]}\n", []),
+    ],
+)
+def test_what_is_set_or_drawn_in_vain_is_noted(text: str, notes: list[str]) -> None:
+    assert list(parse_space(text, "mine").notes) == [f"mine {note}" for note in notes]
+
+
+@pytest.mark.parametrize("name", ["image", "video", "audio", "encoders", "demo"])
+def test_nothing_of_a_shipped_space_is_in_vain(name: str) -> None:
+    assert load_space(name).notes == ()

@@ -152,6 +152,11 @@ def test_a_stored_text_reads_back_to_the_same_space(image: Space) -> None:
     assert parse_space(image.text).root == image.root
 
 
+def test_a_misspelt_word_of_a_known_good_recipe_is_compared_with_the_valid_ones() -> None:
+    mistakes = list_mistakes(f"{SMALL}known_good:\n- {{tier: quck, backbone: bset}}\n")
+    assert [line.rpartition("; ")[2] for line in mistakes] == ["did you mean 'quick'?", "did you mean 'best'?"]
+
+
 def test_known_good_mistakes_have_a_line() -> None:
     errors = list_mistakes(
         f"{SMALL}known_good:\n- {{tier: soon, epochs: 3}}\n- {{tier: quick, backbone: resnet18}}\n"

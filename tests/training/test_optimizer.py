@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from automl.backbones.heads import freeze_backbone, head_modules
+from automl.backbones.weights import make_model
 from automl.errors import RecipeError
 from automl.recipe import Recipe
 from automl.recipe.learning import Adam, AdamW, Lion, NAdamW, Sgd
@@ -180,3 +181,16 @@ def test_all_of_a_head_of_several_layers_learns_at_the_heads_rate():
     head = {id(p) for module in head_modules(model) for p in module.parameters()}
     scales = {g["lr_scale"] for g in make_optimizer(recipe, model).param_groups for p in g["params"] if id(p) in head}
     assert scales == {3.0}
+
+
+@pytest.mark.parametrize("head", ["linear", "layers"])
+@pytest.mark.parametrize(("tune", "differs"), [("head", False), ("norms", True)])
+def test_layer_decay_beside_a_head_alone_has_no_effect(tune, differs, head):
+    """What `WITHOUT_EFFECT` of recipes says."""
+    scales = []
+    for layer_decay in (0.5, 1.0):
+        values = {"tune": tune, "head": head, "layer_decay": layer_decay, "pretrained": False}
+        recipe = Recipe.model_validate({"backbone": "test_vit", "image_size": 64, **values})
+        groups = make_optimizer(recipe, make_model(recipe, 3)).param_groups
+        scales.append(sorted(group["lr_scale"] for group in groups for _ in group["params"]))
+    assert (scales[0] != scales[1]) is differs

@@ -37,6 +37,8 @@ class Row:
     group: str
     split: str
     domain: str = ""
+    kept: tuple[str, ...] = ()
+    """The values of the columns that the spec names (`LabelledSpec.by`)."""
 
 
 @dataclass
@@ -48,8 +50,6 @@ class LabelFile:
     remarks: list[str] = field(default_factory=list)
     columns: Columns | None = None
     tables: list[Path] = field(default_factory=list)
-    kept: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """By path, the values of the columns that the spec names (`LabelledSpec.by`)."""
 
     def add_table(self, other: "LabelFile", split: str = "") -> None:
         """Adds another label file of the set; `split` is that of its rows that have none."""
@@ -57,7 +57,6 @@ class LabelFile:
         self.problems += other.problems
         self.remarks += other.remarks
         self.tables += other.tables
-        self.kept |= other.kept
         self.columns = self.columns or other.columns
 
 
@@ -106,7 +105,9 @@ def read_label_file(
     domains = [""] * len(rows)
     if columns.domain:
         domains = [_without_nan(row[index[columns.domain]]) for row in rows]
-    fields = zip(paths, names, labels, groups, splits, domains, strict=True)
+    asked_for = find_kept_columns(file, index, spec)
+    kept = [tuple(_without_nan(row[index[name]]) for name in asked_for) for row in rows]
+    fields = zip(paths, names, labels, groups, splits, domains, kept, strict=True)
     existing = [Row(path, *rest) for path, *rest in fields if path]
     missing = [name for name, path in zip(names, paths, strict=True) if not path]
     near = finder.nearest_name(missing[0]) if missing else ""
@@ -127,9 +128,6 @@ def read_label_file(
     if difference := describe_difference(finder, ((row.name, row.path) for row in existing)):
         read.remarks.append(f"{file.name}: names are not those of the files and were matched: {difference}")
     read.rows = [row for row in existing if row.label]
-    if kept := find_kept_columns(file, index, spec):
-        cells = (tuple(_without_nan(row[index[name]]) for name in kept) for row in rows)
-        read.kept = {path: values for path, values in zip(paths, cells, strict=True) if path}
     return read
 
 

@@ -44,8 +44,8 @@ _COVERS = 0.8  # of the files: a table of labels, not one that mentions some of 
 class Listing:
     """What lies on the disk, as in `automl.data.dataset.Dataset`.
 
-    `table` has the text columns path, name, label, group and split ("" where not given); `kept` has, by path, the
-    values of the columns that the spec names (`LabelledSpec.by`), none where no label file was read.
+    `table` has the text columns path, name, label, group, split and domain ("" where not given), and `kept`: tuples of
+    the values of the columns that the spec names (`LabelledSpec.by`), empty where no label file was read.
     """
 
     root: Path
@@ -54,7 +54,6 @@ class Listing:
     problems: tuple[str, ...]
     media: Medium
     remarks: tuple[str, ...]
-    kept: dict[str, tuple[str, ...]]
 
 
 def list_samples(spec: DataSpec) -> Listing:
@@ -70,7 +69,7 @@ def list_samples(spec: DataSpec) -> Listing:
         layout = "ffdv"
     problems = [*read.problems, *ungrouped, *(tree.left.list_warnings() if tree else [])]
     remarks = [*read.remarks, *_describe_unread(table, read, tree)]
-    return Listing(root.resolve(), layout, table, tuple(problems), media, tuple(remarks), read.kept)
+    return Listing(root.resolve(), layout, table, tuple(problems), media, tuple(remarks))
 
 
 def _read_layout(spec: DataSpec) -> tuple[Path, str, LabelFile, Tree | None]:
@@ -265,6 +264,7 @@ def _split_in(file: Path, root: Path) -> str:
 def _make_table(root: Path, read: LabelFile, layout: str) -> tuple[pd.DataFrame, Medium]:
     """Makes the table of samples: one row per file of one kind, labels in one spelling; `read` gets the problems."""
     table = pd.DataFrame([vars(row) for row in read.rows], columns=list(Row.__dataclass_fields__), dtype=str)
+    table["kept"] = [row.kept for row in read.rows]
     table, media = _keep_one_kind(root, table, read.problems)
     labels = table["label"].unique()
     # names of folders are names: 001 stays 001; else `1`, `1.0` and `01` are one class
