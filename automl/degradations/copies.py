@@ -35,7 +35,7 @@ from automl.media.video import iterate_frames
 from automl.processes import cpu_threads
 from automl.reporter import Progress
 
-_VERSION = 1  # raised when the same file and degradation give another copy; part of its name
+_VERSION = 2  # raised when the same file and degradation give another copy; part of its name
 _STEM = 50  # characters of the source's name that its copy keeps; with the rest, below what file systems take
 _CUT_OFF_SECONDS = 1.0  # that frames may be missing at the end, as in `automl.media.video`
 _STALE_SECONDS = 900  # of half-written files: longer than a decoder may take

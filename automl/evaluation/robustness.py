@@ -6,6 +6,7 @@ a mean over corruptions), and beside it stands the worst one.
 """
 
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,14 @@ from automl.evaluation.predictions import predict_samples
 from automl.evaluation.samples import LabelledSamples
 from automl.files import cache_dir
 from automl.models.predict import Model
-from automl.reporter import Reporter, catch_interrupts
-from automl.units import format_count
+from automl.reporter import Progress, Reporter, catch_interrupts
+from automl.units import format_count, format_seconds
 
 Floats = NDArray[np.floating[Any]]
 
 _LEAST = 5  # samples of each class that are taken, if there are so many
 _SHOWN = 3
+_SURE_SECONDS, _LONG_SECONDS = 10.0, 120.0  # of copying: after which its pace is known, and what is long
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def measure_robustness(
         f"degrading {len(rows)} of {format_count(len(samples.table), 'sample')} in "
         f"{format_count(len(degradations), 'way')}; the copies lie in {cache_dir()} and are removed when scored"
     )
-    scored = []
+    announce, scored = _AnnounceTime(reporter, len(rows) * len(degradations)), []
     for degradation in degradations:
         cache_dir().mkdir(parents=True, exist_ok=True)
         with (
@@ -142,7 +144,7 @@ def measure_robustness(
         ):
             with reporter.show_progress(f"{degradation.name}: copying") as progress:
                 sources = [Path(path) for path in some.table["path"]]
-                copies = degrade_files(sources, degradation, Path(folder), progress)
+                copies = degrade_files(sources, degradation, Path(folder), announce.follow(progress))
             failed = {row: str(copy) for row, copy in enumerate(copies) if isinstance(copy, DataError)}
             copied = np.setdiff1d(np.arange(len(copies)), list(failed))
             scores = [np.zeros((len(copies), len(classes))) for _ in models]
@@ -162,6 +164,31 @@ def measure_robustness(
             shown = shorten([f"{some.table['name'][row]} ({why})" for row, why in failed.items()], _SHOWN, "; ")
             reporter.print_line(f"warning: {degradation.name}: no copy of {format_count(len(failed), 'file')}: {shown}")
     return _sum_up(scored, some, predictions, positive, metric, len(samples.table))
+
+
+class _AnnounceTime:
+    """Announces once, after the first copies, how long all of them will take, if that is long."""
+
+    def __init__(self, reporter: Reporter, copies: int) -> None:
+        self._reporter, self._copies, self._started = reporter, copies, time.monotonic()
+        self._announced = False
+
+    def follow(self, progress: Progress) -> Progress:
+        """Returns a callback that passes on what is done."""
+
+        def pass_on(done: int, total: int) -> None:
+            progress(done, total)
+            spent = time.monotonic() - self._started
+            if self._announced or not done or spent < _SURE_SECONDS:
+                return
+            self._announced = True
+            if (whole := spent / done * self._copies) > _LONG_SECONDS:
+                self._reporter.print_line(
+                    f"making {format_count(self._copies, 'copy', 'copies')} takes about {format_seconds(whole)} if all "
+                    "take as long as the first ones; --degrade-samples and --degrade NAME make fewer"
+                )
+
+        return pass_on
 
 
 def _end_work() -> None:
