@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def quick(tmp_path, images, monkeypatch):
+def quick(tmp_path, images, monkeypatch, one_process):
     """What every search here shares: a tiny network from scratch on tiny pictures."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     space = tmp_path / "space.yaml"
@@ -68,7 +68,7 @@ def test_predicting_needs_no_optuna():
     assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "40 False\n"
 
 
-def test_a_search_gives_the_best_recipe_continues_and_confirms_it(quick, tmp_path, capsys):
+def test_a_search_gives_the_best_recipe_continues_and_confirms_it(quick, capsys):
     result = automl.search(trials=2, **quick)
     assert isinstance(result.best, Recipe)
     assert result.metric == "auc"

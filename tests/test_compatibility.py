@@ -9,7 +9,6 @@ import re
 import shutil
 import socket
 import sqlite3
-import subprocess
 import wave
 from contextlib import closing
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from typer.testing import CliRunner
 
 import automl
 from automl.cli.main import app
+from automl.study.supervisor import Supervisor
 
 WRITTEN = Path(__file__).parent / "fixtures" / "made_by_5aab889"
 ROOT = "/tmp/made_by_5aab889"
@@ -37,7 +37,7 @@ BEEPS = ("--data", "beeps", "--runs", "studies", "--space", "sound.yaml", *NETWO
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, one_process):
     """A copy of all of it, in the working folder, as 5aab889 would have written it there."""
     shutil.copytree(WRITTEN, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
@@ -202,15 +202,13 @@ def test_a_new_search_takes_everything_from_the_cache(monkeypatch):
     class Worker(Exception):  # noqa: N818
         """All is decoded and chosen, and trials begin."""
 
-    def start(command, *more, popen=subprocess.Popen, **options):
-        if "worker" in command:
-            raise Worker
-        return popen(command, *more, **options)
+    def watch(*_, **__):
+        raise Worker
 
     cached = state("cache")
     assert len(cached) == 20
     break_data()
-    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(Supervisor, "watch_workers", watch)
     with pytest.raises(Worker):
         run("search", *TONES, "--name", "new", "--trials", 1)
     assert state("cache") == cached

@@ -3,6 +3,7 @@ import resource
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 
 import pandas as pd
 import pytest
@@ -214,6 +215,7 @@ print([name for name in ("torch", "timm", "optuna", "sklearn") if name in sys.mo
 """
 
 
+@cache
 def processor_seconds(program, *arguments):
     """The least of three tries, and what the last printed."""
     spent = []

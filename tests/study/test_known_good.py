@@ -174,6 +174,7 @@ def test_recipes_that_would_be_cut_short_or_be_the_same_are_not_tried(new_study,
     assert not left_out or any(re.search(left_out, reason) for reason in reasons)
 
 
+@pytest.mark.usefixtures("one_process")
 @pytest.mark.parametrize(("earlier", "message"), [("nope", "no study 'nope'"), ("tones", "cannot begin with itself")])
 def test_a_mistaken_warm_start_leaves_no_study_behind(images, tmp_path, earlier, message):
     with pytest.raises(StudyError, match=message):

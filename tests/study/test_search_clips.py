@@ -20,6 +20,7 @@ from automl.views.frame import Frame
 from automl.views.mel import Mel
 from tests.fixtures import clips as media
 from tests.fixtures.reporter import RecordingReporter
+from tests.fixtures.studies import train_in_this_process
 from tests.fixtures.view_clips import tone, write_clip
 
 SPACE = """
@@ -73,6 +74,7 @@ def searched(folder, tmp_path_factory):
     (place / "space.yaml").write_text(SPACE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
+        train_in_this_process(patch)
         patch.setenv("AUTOML_CACHE", str(place / "cache"))
         reporter = RecordingReporter()
         result = automl.search(
