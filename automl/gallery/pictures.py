@@ -1,0 +1,45 @@
+"""What a gallery holds: pictures with captions, in rows, in sections."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture (H, W, 3) uint8, RGB, what stands below it, and what it shows for who cannot see it."""
+
+    pixels: Pixels
+    caption: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures under one title, each line of them of one sample."""
+
+    title: str
+    text: str
+    lines: tuple[tuple[Picture, ...], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the gallery."""
+
+    title: str
+    text: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class ViewGallery:
+    """All that is shown of the data through one view."""
+
+    view: str
+    sections: tuple[Section, ...]
+    notes: tuple[str, ...]
+    """What is not shown, and why; one line each."""
