@@ -22,10 +22,15 @@ from automl.data.transforms import (
     train_transform,
 )
 from automl.gallery.levels import PLAIN, Level, Unit
-from automl.gallery.pictures import Picture, Pixels, Row
+from automl.gallery.pictures import Picture, Pixels, Row, name_label
 from automl.recipe.augmentation import Augmentation, SquashCrop
 
+ENLARGED = "the middle, enlarged"
 _DRAWS = 12
+_FINE = ("blur", "jpeg", "downscale", "codec")
+"""What they change cannot be seen in a small picture."""
+_MIDDLE = 0.3
+"""Share of a picture's shorter side that is enlarged."""
 Draw = Callable[[int], Pixels]
 """From a number to what an augmentation makes of a picture; the same number, the same draw."""
 
@@ -51,19 +56,23 @@ class Studio:
         """Each subject at the image size, nothing done to it: (3, S, S) uint8."""
 
     def show_unit(self, unit: Unit) -> Row:
-        """Shows one augmentation on each subject that it is for, beside what it was made of."""
+        """Shows one augmentation on each subject that it is for, beside what it was made of; fine traces enlarged."""
         lines = []
         for number, subject in enumerate(self.subjects):
             if unit.field == "self_blend" and not subject.is_real:
                 continue
             plain = subject.image if unit.field == "crop" else to_pixels(self.cut_images[number])
-            first = Picture(plain, f"{subject.class_name}, as it is", f"A sample of class {subject.class_name}")
+            first = Picture(
+                plain, f"{name_label(subject.class_name)}, as it is", f"A sample of {name_label(subject.class_name)}"
+            )
             made = [
                 Picture(pixels, caption, f"The same sample after {unit.name}{f', {caption}' if caption else ''}")
                 for pixels, caption in self._show_levels(unit, number)
             ]
             lines.append((first, *made))
-        return Row(unit.name, unit.text, tuple(lines))
+        if unit.field not in _FINE:
+            return Row(unit.name, unit.text, tuple(lines))
+        return Row(unit.name, f"{unit.text}; {ENLARGED}", tuple(tuple(map(enlarge_middle, line)) for line in lines))
 
     def _show_levels(self, unit: Unit, subject: int) -> list[tuple[Pixels, str]]:
         """Makes the pictures of an augmentation, with what stands below each."""
@@ -71,34 +80,33 @@ class Studio:
         if unit.field in _PINNED:
             return [(to_pixels(step(cut)), caption) for caption, step in _PINNED[unit.field]()]
         if unit.field == "self_blend":
-            return self._sort_draws(lambda draw: self._blend_image(subject, draw), cut, "now fake: ")
-        if len(unit.levels) > 1:
-            return [(self._draw_all(level, subject)[-1], level.caption) for level in unit.levels]
-        (level,) = unit.levels
-        return self._sort_draws(self._draw_by(level, subject), cut)
-
-    def _sort_draws(self, draw: Draw, plain: torch.Tensor, before: str = "") -> list[tuple[Pixels, str]]:
-        """Returns the weakest, the middle and the strongest draw; one alone where all are the same."""
-        drawn = _sort_by_change([draw(number) for number in range(_DRAWS)], to_pixels(plain))
+            draws = [self._draw_all(partial(self._blend_image, subject), subject)]
+        else:
+            draws = [self._draw_all(self._draw_by(unit, level, subject), subject) for level in unit.levels]
+        if len(draws) > 1:
+            return [(drawn[-1], level.caption) for drawn, level in zip(draws, unit.levels, strict=True)]
+        (drawn,) = draws
         if all(np.array_equal(drawn[0], other) for other in drawn[1:]):
-            return [(drawn[0], f"{before}every time")]
-        shown = {"weakest": drawn[0], "middle": drawn[_DRAWS // 2], "strongest": drawn[-1]}
-        return [(pixels, f"{before}{name} of {_DRAWS} draws") for name, pixels in shown.items()]
+            return [(drawn[0], unit.name)]
+        captions = ("weakest of 12 draws", "middle of 12 draws", "strongest of 12 draws")
+        if unit.field == "crop":
+            captions = ("a draw", "another", "a third")
+        return list(zip((drawn[0], drawn[_DRAWS // 2], drawn[-1]), captions, strict=True))
 
-    def _draw_all(self, level: Level, subject: int) -> list[Pixels]:
-        """Draws a level a dozen times; the least changed first."""
-        draw = self._draw_by(level, subject)
-        return _sort_by_change([draw(number) for number in range(_DRAWS)], to_pixels(self.cut_images[subject]))
+    def _draw_all(self, draw: Draw, subject: int) -> list[Pixels]:
+        """Draws a dozen times, and sorts by the distance from the plain picture, in the mean over all pixels."""
+        plain = to_pixels(self.cut_images[subject]).astype(np.int16)
+        return sorted(map(draw, range(_DRAWS)), key=lambda pixels: float(np.abs(pixels - plain).mean()))
 
-    def _draw_by(self, level: Level, subject: int) -> Draw:
-        """Makes the function that draws a level: the crop of the whole image, all else of the image that is cut."""
+    def _draw_by(self, unit: Unit, level: Level, subject: int) -> Draw:
+        """Makes the function that draws a level: a crop of the whole image, all else of the image that is cut."""
         transform = train_transform(level.augmentation, self._size, self._interpolation)
-        is_crop = level.augmentation.crop != Augmentation.model_validate(PLAIN).crop
 
         def draw(number: int) -> Pixels:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(number)
-                cut = transform.cut(self.subjects[subject].image) if is_crop else self.cut_images[subject]
+                image = self.subjects[subject].image
+                cut = transform.cut(image) if unit.field == "crop" else self.cut_images[subject]
                 return to_pixels(transform.finish(cut))
 
         return draw
@@ -114,9 +122,14 @@ def to_pixels(image: torch.Tensor) -> Pixels:
     return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
 
 
-def _sort_by_change(drawn: list[Pixels], plain: Pixels) -> list[Pixels]:
-    """Sorts pictures by how far they are from the plain one, in the mean over all pixels."""
-    return sorted(drawn, key=lambda pixels: float(np.abs(pixels.astype(np.int16) - plain).mean()))
+def enlarge_middle(picture: Picture) -> Picture:
+    """Cuts the middle square out of a picture and enlarges it three times, in plain blocks."""
+    height, width, _ = picture.pixels.shape
+    side = max(1, round(_MIDDLE * min(height, width)))
+    top, left = (height - side) // 2, (width - side) // 2
+    middle = picture.pixels[top : top + side, left : left + side]
+    enlarged = np.ascontiguousarray(middle.repeat(3, axis=0).repeat(3, axis=1))
+    return Picture(enlarged, picture.caption, f"{picture.description}; {ENLARGED}")
 
 
 _Steps = list[tuple[str, Callable[[torch.Tensor], torch.Tensor]]]

@@ -9,10 +9,10 @@ from automl.data.dataset import Dataset
 from automl.degradations.copies import degrade_files
 from automl.degradations.degradation import load_degradations
 from automl.errors import AutomlError, DataError, shorten
-from automl.gallery.augmented import Studio, Subject
+from automl.gallery.augmented import ENLARGED, Studio, Subject, enlarge_middle
 from automl.gallery.levels import list_units
 from automl.gallery.mixed import show_pairs, show_training
-from automl.gallery.pictures import Picture, Row, Section, ViewGallery
+from automl.gallery.pictures import Picture, Row, Section, ViewGallery, name_label
 from automl.gallery.plan import ViewPlan, describe_recipe
 from automl.gallery.samples import Shown, decode_some
 from automl.reporter import Progress, Reporter
@@ -47,8 +47,8 @@ def make_gallery(plan: ViewPlan, dataset: Dataset, samples: int, seed: int, repo
         _show_originals(shown),
         Section(
             "Each augmentation alone",
-            "The name is that of the recipe's field. Below each picture: the limit that its strength is drawn within; of"
-            " 12 draws the one that changes most is shown.",
+            "Names are those of the recipe's fields. Below a picture: the limit within which its strength is drawn; of"
+            " 12 draws it shows the one that changes most.",
             tuple(row for _, row in units if row.lines),
         ),
         Section(
@@ -74,8 +74,8 @@ def _show_originals(shown: Shown) -> Section:
     pictures = tuple(
         Picture(
             shown.middle_image(row),
-            f"{shown.name_class(row)}: {Path(names[row]).name}",
-            f"A sample of class {shown.name_class(row)}",
+            f"{name_label(shown.name_class(row))}: {Path(names[row]).name}",
+            f"A sample of {name_label(shown.name_class(row))}",
         )
         for row in range(len(shown))
     )
@@ -98,9 +98,8 @@ def _show_copies(
 ) -> tuple[Section, list[str]]:
     """Shows degraded copies of one file; and what could not be made, one line each."""
     title, text = "Degraded copies", "What automl evaluate --degrade measures; training does not see them."
-    if dataset.media == "video":
-        why = "degraded copies are not shown: encoding a video takes long; automl evaluate --degrade measures them"
-        return Section(title, text, ()), [why]
+    if dataset.media == "video":  # to encode one takes seconds
+        return Section(title, text, ()), []
     path, size = Path(shown.data.samples.samples["path"].iloc[row]), plan.decode_size
     degradations, pictures, missing = load_degradations(medium=dataset.media), list[Picture](), list[str]()
     with TemporaryDirectory() as folder:
@@ -117,8 +116,13 @@ def _show_copies(
             described = f"The first sample after the degradation {degradation.name}"
             pictures.append(Picture(made[len(made) // 2], degradation.name, described))
     first = Picture(shown.middle_image(row), "as it is", "The first sample, as it is")
-    rows = (Row("", "", ((first, *pictures),)),) if pictures else ()
-    return Section(title, text, rows), missing
+    if not pictures:
+        return Section(title, text, ()), missing
+    line = (first, *pictures)
+    rows = [Row("", "", (line,))]
+    if dataset.media == "image":
+        rows.append(Row("", f"{ENLARGED}:", (tuple(map(enlarge_middle, line)),)))
+    return Section(title, text, tuple(rows)), missing
 
 
 def _list_unreadable(shown: Shown) -> list[str]:

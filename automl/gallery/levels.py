@@ -1,8 +1,8 @@
 """Each augmentation alone: weak, middle and strong, as a search space or a recipe sets its limits.
 
 An augmentation draws what it does to an image within limits. Where a space lets a limit vary, its levels are the least
-value that does anything, the middle one and the most; where the limit is one value, as in a recipe, they are a third of
-it, two thirds, and all of it. What is a probability says how often, not how strongly: it is shown in words.
+value that does anything, the middle one and the most. Where it is one value, as in a recipe, they are a third of it,
+two thirds, and all of it. What is a probability says how often, not how strongly: it is shown in words.
 """
 
 from collections.abc import Iterator, Mapping
@@ -111,15 +111,12 @@ def _list_levels(limits: Mapping[str, Node]) -> list[tuple[str, dict[str, Any]]]
 def _choose_values(name: str, node: Node) -> tuple[Any, Any, Any]:
     """Chooses three values of a limit, the one that does least first."""
     neutral = _NEUTRAL.get(name)
-    if isinstance(node, Constant) and neutral is not None:
-        most = float(node.value)
-        weak, middle, strong = (neutral + (most - neutral) * part / 3 for part in (1, 2, 3))
-        if name == "jpeg_min_quality":
-            return round(weak), round(middle), round(strong)
-        return weak, middle, strong
     values = sorted(list_numbers(node), key=lambda value: abs(value - (neutral or 0)))
     values = [value for value in values if value != neutral] or values
-    return values[0], values[len(values) // 2], values[-1]
+    if neutral is None or len(values) > 1:
+        return values[0], values[len(values) // 2], values[-1]
+    weak, middle, strong = (neutral + (float(values[0]) - neutral) * part / 3 for part in (1, 2, 3))
+    return (round(weak), round(middle), round(strong)) if name == "jpeg_min_quality" else (weak, middle, strong)
 
 
 def list_numbers(node: Node) -> list[Any]:

@@ -8,7 +8,7 @@ from automl.backbones.input import Preprocessing
 from automl.data.loader import ImageData
 from automl.gallery.augmented import Studio, to_pixels
 from automl.gallery.levels import list_numbers
-from automl.gallery.pictures import Picture, Row
+from automl.gallery.pictures import Picture, Row, name_label
 from automl.recipe import Recipe
 from automl.recipe.learning import CutMix, Mixup
 from automl.recipe.recipe import Numerics
@@ -18,6 +18,7 @@ from automl.training.loss import soft_targets
 from automl.training.mixing import Mix, make_mixing
 
 _DRAWS = 16
+_NEARLY_ALL = 0.9
 _TOGETHER = 4
 """Samples of a batch: a batch is mixed as a whole, or not at all."""
 _PREPROCESSING = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
@@ -34,19 +35,24 @@ def show_pairs(mixing: Branches, studio: Studio, labels: Sequence[int], classes:
         if name not in _KINDS:
             continue
         alphas = list_numbers(branch.children.get("alpha", Constant(_KINDS[name]().alpha)))
-        shares = [round(100 * share) for share in list_numbers(branch.children.get("probability", Constant(1.0)))]
+        often = [round(100 * share) for share in list_numbers(branch.children.get("probability", Constant(1.0)))]
         mix = make_mixing(_KINDS[name](alpha=max(alphas), probability=1), len(classes), 0)
         drawn = [_mix_batch(mix, images, torch.tensor(labels), len(classes), step) for step in range(_DRAWS)]
-        drawn.sort(key=lambda pair: float(pair[1][0, labels[0]]), reverse=True)  # the first one's share
-        mixed = [_make_picture(*drawn[number], 0, classes, f"after {name}") for number in (0, _DRAWS // 2, _DRAWS - 1)]
+        shares = [float(targets[0].max()) for _, targets in drawn]
+        kept = sum(share > _NEARLY_ALL for share in shares)
+        chosen = [min(range(_DRAWS), key=lambda draw: abs(shares[draw] - near)) for near in (0.9, 0.75, 0.5)]
+        mixed = [_make_picture(*drawn[number], 0, classes, f"after {name}") for number in dict.fromkeys(chosen)]
         plain = [
-            Picture(to_pixels(image), f"{classes[label]}, as it is", f"A sample of class {classes[label]}")
+            Picture(
+                to_pixels(image), f"{name_label(classes[label])}, as it is", f"A sample of {name_label(classes[label])}"
+            )
             for image, label in zip(studio.cut_images, labels, strict=True)
         ]
-        alpha = f"alpha {min(alphas):g} to {max(alphas):g}, shown at {max(alphas):g}" if len(alphas) > 1 else ""
-        alpha = alpha or f"alpha {alphas[0]:g}"
-        often = f"{min(shares)} to {max(shares)}" if len(set(shares)) > 1 else f"{shares[0]}"
-        text = f"in {often} % of the batches; {alpha}; three of {_DRAWS} draws"
+        batches = f"{min(often)} to {max(often)}" if len(set(often)) > 1 else f"{often[0]}"
+        alpha = f"{min(alphas):g} to {max(alphas):g}, shown at {max(alphas):g}" if len(alphas) > 1 else f"{alphas[0]:g}"
+        text = (
+            f"in {batches} % of the batches; alpha {alpha}; {kept} of {_DRAWS} draws keep more than 90 % of one sample"
+        )
         rows.append(Row(name, text, (tuple(plain), tuple(mixed))))
     return rows
 
@@ -98,14 +104,14 @@ def _make_picture(
 
 
 def describe_label(shares: Sequence[float], classes: Sequence[str]) -> str:
-    """Writes a label: `real`, or `fake 70 %, real 30 %`, the largest share first."""
+    """Writes a label: `real`, or `70 % fake, 30 % real`, the largest share first."""
     known = sorted(((share, name) for share, name in zip(shares, classes, strict=True) if share > 0), reverse=True)
     if len(known) == 1:
-        return known[0][1]
-    return ", ".join(f"{name} {_round_share(share)} %" for share, name in known)
+        return name_label(known[0][1])
+    return ", ".join(f"{_write_share(share)} % {name_label(name)}" for share, name in known)
 
 
-def _round_share(share: float) -> str:
-    """Writes a share in percent; one that is nearly nothing or all is not rounded to that."""
+def _write_share(share: float) -> str:
+    """Writes a share in percent; what is nearly nothing, or nearly all, is not rounded to that."""
     percent = 100 * share
-    return f"{percent:.0f}" if 1 <= percent <= 99 else f"{percent:.2g}" if percent < 1 else f"{percent:.4g}"
+    return f"{percent:.0f}" if 1 <= percent <= 99 else "less than 1" if percent < 1 else "more than 99"

@@ -1,4 +1,4 @@
-"""The gallery as one HTML file, that opens without a network; rendered by `page.html.jinja`, where names are escaped."""
+"""The gallery as one HTML file that opens without a network; `page.html.jinja` escapes every name."""
 
 import base64
 import io

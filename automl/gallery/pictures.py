@@ -43,3 +43,8 @@ class ViewGallery:
     sections: tuple[Section, ...]
     notes: tuple[str, ...]
     """What is not shown, and why; one line each."""
+
+
+def name_label(class_name: str) -> str:
+    """Writes a class below a picture: `real`, and `class 0` where the name alone is a number."""
+    return f"class {class_name}" if class_name.lstrip("+-").isdecimal() else class_name

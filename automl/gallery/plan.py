@@ -1,4 +1,4 @@
-"""What is to be shown: the views, augmentations and mixings of a recipe, or of a search space, and recipes as a whole."""
+"""What is to be shown: the views, augmentations and mixings of a recipe, or those of a search space."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

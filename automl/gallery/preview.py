@@ -23,6 +23,7 @@ _LOOK_FOR = (
     "Look for pictures in which you could no longer tell the class: an augmentation that destroys its evidence (of a"
     " forgery: fine traces that blur, JPEG and scaling wipe out) teaches wrong labels; narrow it or leave it out."
 )
+_NOT_DEGRADED = "Degraded copies of videos are not shown: automl evaluate --degrade measures them."
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def preview(
     lines = (
         f"{format_count(min(samples, trained), 'sample')} of {trained} to train on, as {shown_of} changes them.",
         _LOOK_FOR,
+        *([_NOT_DEGRADED] if dataset.media == "video" else []),
     )
     notes = [f"{gallery.view}: {note}" for gallery in galleries for note in gallery.notes]
     return _write_gallery(folder, galleries, name, lines, tuple(notes))

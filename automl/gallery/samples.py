@@ -54,10 +54,8 @@ class Shown:
 
     def choose_subjects(self) -> list[int]:
         """Chooses one sample each of two classes, the genuine ones first where they are known."""
-        samples = self.data.samples
-        labels = samples.samples["label"].tolist()
-        wanted = [samples.real_class, samples.positive if len(samples.classes) == 2 else None, *labels]
-        order = [label for label in dict.fromkeys(wanted) if label in labels]
+        labels, real = self.data.samples.samples["label"].tolist(), self.data.samples.real_class
+        order = sorted(set(labels), key=lambda label: (label != real, label))
         return [labels.index(label) for label in order[:2]]
 
 

@@ -22,7 +22,7 @@ def draw_sheet(gallery: ViewGallery, title: str) -> Image.Image:
     canvas = _Canvas()
     canvas.write_text(title, _LARGE)
     for section in gallery.sections:
-        canvas.write_title(section.title)
+        canvas.write_title(section.title, section.text)
         blocks: list[Row] = []
         for row in section.rows:
             if max(map(len, row.lines)) <= _BLOCK:
@@ -44,20 +44,22 @@ class _Canvas:
         self._image = Image.new("RGB", (_WIDTH, 2000), _PAPER)
         self._top = _MARGIN
 
-    def write_title(self, text: str) -> None:
-        """Writes the title of a section below a line."""
+    def write_title(self, title: str, text: str) -> None:
+        """Writes the title of a section below a line, and its text."""
         self._reserve(_LARGE)
         self._top += 10
         ImageDraw.Draw(self._image).line((_MARGIN, self._top, _WIDTH - _MARGIN, self._top), _RULE)
         self._top += 8
-        self.write_text(text, _LARGE - 4)
+        self.write_text(title, _LARGE - 4)
+        if text:
+            self.write_text(text, _SMALL + 2, _DIM)
 
-    def write_text(self, text: str, size: int) -> None:
+    def write_text(self, text: str, size: int, colour: str = _INK) -> None:
         """Writes a line of text."""
         self._reserve(2 * size)
         font = ImageFont.load_default(size)
         shown = _wrap_text(text, font, _WIDTH - 2 * _MARGIN, 1)
-        ImageDraw.Draw(self._image).text((_MARGIN, self._top), "\n".join(shown), _INK, font)
+        ImageDraw.Draw(self._image).text((_MARGIN, self._top), "\n".join(shown), colour, font)
         self._top += size + 12
 
     def draw_blocks(self, blocks: Sequence[Row]) -> None:
@@ -65,7 +67,7 @@ class _Canvas:
         side_by_side = _ACROSS // _BLOCK if all(len(line) <= _BLOCK for row in blocks for line in row.lines) else 1
         for first in range(0, len(blocks), side_by_side):
             some = blocks[first : first + side_by_side]
-            height = max(_measure_row(row) for row in some)
+            height = max(map(_measure_row, some))
             self._reserve(height)
             for number, row in enumerate(some):
                 self._draw_row(row, _MARGIN + number * _BLOCK * _STEP)
@@ -85,12 +87,12 @@ class _Canvas:
     def _draw_row(self, row: Row, left: int) -> None:
         """Draws a title, and below it the lines of pictures, each with its caption."""
         draw, small, plain = ImageDraw.Draw(self._image), ImageFont.load_default(_SMALL), ImageFont.load_default(_PLAIN)
-        width = max(map(len, row.lines)) * _STEP - _GAP
         top = self._top
         if row.title:
-            draw.text((left, top), "\n".join(_wrap_text(row.title, plain, width, 1)), _INK, plain)
-            draw.text((left, top + _PLAIN + 5), "\n".join(_wrap_text(row.text, small, width, 1)), _DIM, small)
-            top += _head_height(row)
+            draw.text((left, top), "\n".join(_wrap_text(row.title, plain, _find_width(row), 1)), _INK, plain)
+            top += _PLAIN + 5
+        draw.text((left, top), "\n".join(_wrap_row_text(row)), _DIM, small, spacing=2)
+        top = self._top + _head_height(row)
         for line in row.lines:
             for column, picture in enumerate(line):
                 x = left + column * _STEP
@@ -108,7 +110,19 @@ def _measure_row(row: Row) -> int:
 
 def _head_height(row: Row) -> int:
     """Returns the height of a row's title and text in pixels."""
-    return _PLAIN + _SMALL + 14 if row.title else 0
+    text = _wrap_row_text(row)
+    return (_PLAIN + 5 if row.title else 0) + (len(text) * (_SMALL + 3) + 6 if text else 0)
+
+
+def _wrap_row_text(row: Row) -> list[str]:
+    """Breaks a row's text into lines."""
+    return _wrap_text(row.text, ImageFont.load_default(_SMALL), _find_width(row), _LINES) if row.text else []
+
+
+def _find_width(row: Row) -> int:
+    """Returns the room for a row's title and text, in pixels."""
+    narrow = max(map(len, row.lines)) <= _BLOCK
+    return (_BLOCK if narrow else _ACROSS) * _STEP - 2 * _GAP
 
 
 def _make_tile(picture: Picture) -> Image.Image:
