@@ -52,17 +52,16 @@ class Unit:
     """One to three, the weakest first."""
 
 
-def make_group(part: Part) -> Group:
-    """Writes a part of a recipe as a space has it in which nothing varies."""
-    children: dict[str, Node] = {}
-    for name in type(part).model_fields:
-        value = getattr(part, name)
-        if not isinstance(value, Part):
-            children[name] = Constant(value)
-        else:
-            inner = {key: node for key, node in make_group(value).children.items() if key != "name"}
-            children[name] = Branches({value.name: Branch(inner)})  # type: ignore[attr-defined]
-    return Group(children)
+def make_group(augmentation: Augmentation) -> Group:
+    """Writes a recipe's augmentation as a space has it in which nothing varies."""
+    values = ((name, getattr(augmentation, name)) for name in Augmentation.model_fields)
+    return Group({name: make_branches(value) if isinstance(value, Part) else Constant(value) for name, value in values})
+
+
+def make_branches(choice: Part) -> Branches:
+    """Writes a choice of a recipe as a space has it in which nothing varies."""
+    values = choice.model_dump()
+    return Branches({values.pop("name"): Branch({key: Constant(value) for key, value in values.items()})})
 
 
 def list_units(augmentation: Group) -> list[Unit]:
@@ -85,7 +84,7 @@ def _make_units(field: str, nodes: Mapping[str, Node]) -> Iterator[Unit]:
                 yield Unit(field, f"{field}: {taken}", _describe_share(branch.children.get("probability")), levels)
     elif field not in _LIMIT_OF.values() and any(list_values(node)):
         if field in _NEUTRAL:
-            limits, always, text = {field: node}, {}, ""
+            limits, always, text = {field: node}, {}, _describe_share(None)
         else:
             limits = {name: nodes[name] for key, name in _LIMIT_OF.items() if key == field}
             always, text = {field: 1}, _describe_share(node)
@@ -102,7 +101,7 @@ def _list_levels(limits: Mapping[str, Node]) -> list[tuple[str, dict[str, Any]]]
     levels: list[tuple[str, dict[str, Any]]] = []
     for number in range(3):
         values = {name: chosen[number] for name, chosen in found.items()}
-        shown = [f"{name} {value:.3g}" for name, value in values.items() if value != _NEUTRAL.get(name)]
+        shown = [f"{name} {_write_number(value)}" for name, value in values.items() if value != _NEUTRAL.get(name)]
         if all(values != other for _, other in levels):
             levels.append((", ".join(shown), values))
     return levels if len(levels) > 1 else [("", levels[0][1])]
@@ -117,6 +116,11 @@ def _choose_values(name: str, node: Node) -> tuple[Any, Any, Any]:
         return values[0], values[len(values) // 2], values[-1]
     weak, middle, strong = (neutral + (float(values[0]) - neutral) * part / 3 for part in (1, 2, 3))
     return (round(weak), round(middle), round(strong)) if name == "jpeg_min_quality" else (weak, middle, strong)
+
+
+def _write_number(value: float) -> str:
+    """Writes a limit, a small one with two digits that are not 0."""
+    return f"{round(value, 2) if abs(value) >= 0.1 else float(f'{value:.2g}'):g}"
 
 
 def list_numbers(node: Node) -> list[Any]:

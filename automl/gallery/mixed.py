@@ -39,7 +39,6 @@ def show_pairs(mixing: Branches, studio: Studio, labels: Sequence[int], classes:
         mix = make_mixing(_KINDS[name](alpha=max(alphas), probability=1), len(classes), 0)
         drawn = [_mix_batch(mix, images, torch.tensor(labels), len(classes), step) for step in range(_DRAWS)]
         shares = [float(targets[0].max()) for _, targets in drawn]
-        kept = sum(share > _NEARLY_ALL for share in shares)
         chosen = [min(range(_DRAWS), key=lambda draw: abs(shares[draw] - near)) for near in (0.9, 0.75, 0.5)]
         mixed = [_make_picture(*drawn[number], 0, classes, f"after {name}") for number in dict.fromkeys(chosen)]
         plain = [
@@ -50,9 +49,9 @@ def show_pairs(mixing: Branches, studio: Studio, labels: Sequence[int], classes:
         ]
         batches = f"{min(often)} to {max(often)}" if len(set(often)) > 1 else f"{often[0]}"
         alpha = f"{min(alphas):g} to {max(alphas):g}, shown at {max(alphas):g}" if len(alphas) > 1 else f"{alphas[0]:g}"
-        text = (
-            f"in {batches} % of the batches; alpha {alpha}; {kept} of {_DRAWS} draws keep more than 90 % of one sample"
-        )
+        kept = sum(share > _NEARLY_ALL for share in shares)
+        draws = f"{kept} of {_DRAWS} draws keep more than {_NEARLY_ALL:.0%} of one sample"
+        text = f"in {batches} % of the batches; alpha {alpha}; {draws}"
         rows.append(Row(name, text, (tuple(plain), tuple(mixed))))
     return rows
 

@@ -9,7 +9,8 @@ import optuna
 
 from automl.data.dataset import Dataset
 from automl.errors import RecipeError, SpaceError
-from automl.gallery.levels import list_units, make_group
+from automl.files import shipped
+from automl.gallery.levels import list_units, make_branches, make_group
 from automl.recipe import Recipe
 from automl.recipe.augmentation import Augmentation
 from automl.recipe.learning import NoMixing
@@ -43,7 +44,7 @@ class ViewPlan:
     recipes: tuple[Recipe, ...]
     """Shown as a whole."""
     source: str
-    """The file that says so."""
+    """What says so, in words."""
 
 
 def plan_recipe(path: Path, dataset: Dataset) -> list[ViewPlan]:
@@ -59,9 +60,10 @@ def plan_recipe(path: Path, dataset: Dataset) -> list[ViewPlan]:
         )
     beside = find_study_beside(path)
     decode_size = choose_decode_size(recipe, open_result(beside).setup if beside else None)
-    augmentation, mixing = make_group(recipe.augmentation), make_group(recipe).children["mixing"]
-    assert isinstance(mixing, Branches)  # noqa: S101 - a choice is nothing else
-    return [ViewPlan(recipe.view, augmentation, mixing, recipe.image_size, decode_size, (recipe,), str(path))]
+    augmentation, mixing = make_group(recipe.augmentation), make_branches(recipe.mixing)
+    return [
+        ViewPlan(recipe.view, augmentation, mixing, recipe.image_size, decode_size, (recipe,), f"the recipe {path}")
+    ]
 
 
 def plan_space(spec: StudySpec, dataset: Dataset) -> list[ViewPlan]:
@@ -76,13 +78,15 @@ def plan_space(spec: StudySpec, dataset: Dataset) -> list[ViewPlan]:
     mixing = space.root.children["mixing"]
     assert isinstance(mixing, Branches)  # noqa: S101 - a choice is nothing else
     sizes, plans = space.image_sizes(), list[ViewPlan]()
+    path = Path(space.source)
+    source = f"the search space {path.stem if path == shipped('search_spaces', path.name) else path}"
     for values in space.list_views():
         view = make_view(values)
         recipes = tuple(
             recipe.model_copy(update={"view": view}) for recipe in _draw_recipes(space, view, dataset, spec)
         )
         group, usual = _find_group(space, view.name), sizes[len(sizes) // 2]
-        plans.append(ViewPlan(view, group, mixing, usual, sizes[-1], recipes, space.source))
+        plans.append(ViewPlan(view, group, mixing, usual, sizes[-1], recipes, source))
     if set(mixing.branches) <= {"none"} and all(
         unit.name == "crop: resize" for plan in plans for unit in list_units(plan.augmentation)
     ):

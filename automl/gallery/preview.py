@@ -83,10 +83,9 @@ def preview(
         reporter.print_line(f"warning: {problem}")
     galleries = [make_gallery(plan, dataset, samples, spec.seed, reporter) for plan in plans]
     trained = int((dataset.samples["split"] == "train").sum())
-    shown_of = f"the search space {plans[0].source}" if recipe is None else f"the recipe {plans[0].source}"
     name = os.fsencode(dataset.root.name or dataset.name).decode("utf-8", errors="replace")
     lines = (
-        f"{format_count(min(samples, trained), 'sample')} of {trained} to train on, as {shown_of} changes them.",
+        f"{format_count(min(samples, trained), 'sample')} of {trained} to train on, as {plans[0].source} changes them.",
         _LOOK_FOR,
         *([_NOT_DEGRADED] if dataset.media == "video" else []),
     )

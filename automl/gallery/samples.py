@@ -29,7 +29,8 @@ class HeldImages(Cache):
 
     def image(self, row: int, number: int = 0) -> Pixels:
         """Returns one of the images of a sample, (height, width, 3) uint8, as `Cache.image` does."""
-        return self._images[row][number]
+        image: Pixels = self._images[row][number]
+        return image
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,12 @@ class Shown:
         return self.data.cache.image(row, int(self.data.cache.counts[row]) // 2)
 
     def choose_subjects(self) -> list[int]:
-        """Chooses one sample each of two classes, the genuine ones first where they are known."""
+        """Chooses two samples, of two classes where there are; the genuine ones first where they are known."""
         labels, real = self.data.samples.samples["label"].tolist(), self.data.samples.real_class
-        order = sorted(set(labels), key=lambda label: (label != real, label))
-        return [labels.index(label) for label in order[:2]]
+        order = sorted(range(len(labels)), key=lambda row: (labels[row] != real, labels[row], row))
+        first = order[0]
+        others = [row for row in order if labels[row] != labels[first]] or order[1:]
+        return [first, *others[:1]]
 
 
 def decode_some(dataset: Dataset, view: BaseView, size: int, wanted: int, seed: int, progress: Progress) -> Shown:
