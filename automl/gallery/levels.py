@@ -92,6 +92,8 @@ def _make_units(field: str, nodes: Mapping[str, Node]) -> Iterator[Unit]:
             Level(caption, Augmentation.model_validate(PLAIN | always | values))
             for caption, values in _list_levels(limits)
         )
+        if field == "self_blend":
+            text = text.replace("images", "genuine images, which then are labelled forged")
         yield Unit(field, field, text, levels)
 
 

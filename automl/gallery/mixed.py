@@ -50,7 +50,7 @@ def show_pairs(mixing: Branches, studio: Studio, labels: Sequence[int], classes:
         batches = f"{min(often)} to {max(often)}" if len(set(often)) > 1 else f"{often[0]}"
         alpha = f"{min(alphas):g} to {max(alphas):g}, shown at {max(alphas):g}" if len(alphas) > 1 else f"{alphas[0]:g}"
         kept = sum(share > _NEARLY_ALL for share in shares)
-        draws = f"{kept} of {_DRAWS} draws keep more than {_NEARLY_ALL:.0%} of one sample"
+        draws = f"{kept} of {_DRAWS} draws keep more than {100 * _NEARLY_ALL:.0f} % of one sample"
         text = f"in {batches} % of the batches; alpha {alpha}; {draws}"
         rows.append(Row(name, text, (tuple(plain), tuple(mixed))))
     return rows

@@ -81,13 +81,22 @@ def preview(
     plans = plan_space(spec, dataset) if recipe is None else plan_recipe(Path(recipe).expanduser(), dataset)
     for problem in dataset.problems:
         reporter.print_line(f"warning: {problem}")
-    galleries = [make_gallery(plan, dataset, samples, spec.seed, reporter) for plan in plans]
+    galleries, empty = list[ViewGallery](), list[str]()
+    for plan in plans:
+        try:
+            galleries.append(make_gallery(plan, dataset, samples, spec.seed, reporter))
+        except DataError as exc:  # videos without sound have other views
+            if plan is plans[-1] and not galleries:
+                raise
+            empty.append(f"view {plan.view.name} is not shown: {exc}")
     trained = int((dataset.samples["split"] == "train").sum())
-    name = os.fsencode(dataset.root.name or dataset.name).decode("utf-8", errors="replace")
+    name = "the demo" if dataset.format == "demo" else dataset.root.name or dataset.name
+    name = os.fsencode(name).decode("utf-8", errors="replace")
     lines = (
         f"{format_count(min(samples, trained), 'sample')} of {trained} to train on, as {plans[0].source} changes them.",
         _LOOK_FOR,
         *([_NOT_DEGRADED] if dataset.media == "video" else []),
+        *empty,
     )
     notes = [f"{gallery.view}: {note}" for gallery in galleries for note in gallery.notes]
     return _write_gallery(folder, galleries, name, lines, tuple(notes))
