@@ -21,7 +21,7 @@ def test_it_writes_into_a_folder_of_the_datas_name_and_says_where(tmp_path, monk
     result = CliRunner().invoke(APP, ["--data", "photos", "--recipe", "recipe.yaml", "--samples", "2", "--seed", "3"])
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert "2 samples of 8 to train on, as the recipe recipe.yaml changes them." in lines
+    assert "2 samples of 4 to train on, as the recipe recipe.yaml changes them." in lines
     assert lines[-2:] == ["written: preview/photos/preview.html", "written: preview/photos/preview.png"]
     assert (tmp_path / "preview/photos/preview.html").is_file()
 
