@@ -99,10 +99,10 @@ def _make_units(field: str, nodes: Mapping[str, Node]) -> Iterator[Unit]:
 
 def _list_levels(limits: Mapping[str, Node]) -> list[tuple[str, dict[str, Any]]]:
     """Lists the different levels of some limits together: what stands below the picture, and their values."""
-    found = {name: _choose_values(name, node) for name, node in limits.items()}
+    chosen = {name: _choose_values(name, node) for name, node in limits.items()}
     levels: list[tuple[str, dict[str, Any]]] = []
     for number in range(3):
-        values = {name: chosen[number] for name, chosen in found.items()}
+        values = {name: three[number] for name, three in chosen.items()}
         shown = [f"{name} {_write_number(value)}" for name, value in values.items() if value != _NEUTRAL.get(name)]
         if all(values != other for _, other in levels):
             levels.append((", ".join(shown), values))

@@ -1,5 +1,6 @@
 """What a gallery holds: pictures with captions, in rows, in sections."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,3 +49,8 @@ class ViewGallery:
 def name_label(class_name: str) -> str:
     """Writes a class below a picture: `real`, and `class 0` where the name alone is a number."""
     return f"class {class_name}" if class_name.lstrip("+-").isdecimal() else class_name
+
+
+def decode_name(name: str) -> str:
+    """Writes a name of a file or folder as text; bytes in it that are not UTF-8 become replacement characters."""
+    return os.fsencode(name).decode("utf-8", errors="replace")

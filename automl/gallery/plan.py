@@ -11,10 +11,11 @@ from automl.data.dataset import Dataset
 from automl.errors import RecipeError, SpaceError
 from automl.files import shipped
 from automl.gallery.levels import list_units, make_branches, make_group
+from automl.gallery.pictures import decode_name
 from automl.recipe import Recipe
 from automl.recipe.augmentation import Augmentation
 from automl.recipe.learning import NoMixing
-from automl.refit.plan import choose_decode_size, load_recipe
+from automl.refit.plan import choose_decode_size
 from automl.schema import Part
 from automl.space.nodes import Branches, Group
 from automl.space.space import Space
@@ -47,13 +48,12 @@ class ViewPlan:
     """What says so, in words."""
 
 
-def plan_recipe(path: Path, dataset: Dataset) -> list[ViewPlan]:
-    """Plans the gallery of a recipe file.
+def plan_recipe(path: Path, recipe: Recipe, dataset: Dataset) -> list[ViewPlan]:
+    """Plans the gallery of a recipe, and of the file that it was read from.
 
     Raises:
-        RecipeError: If it is none, has a mistake, or looks at other files than the data are.
+        RecipeError: If it looks at other files than the data are.
     """
-    recipe = load_recipe(path)
     if recipe.view.media != dataset.media and (recipe.view.media, dataset.media) != ("sound", "video"):
         raise RecipeError(
             f"{path} looks at {recipe.view.media}s (view {recipe.view.name}), and {dataset.root} holds {dataset.media}s"
@@ -79,7 +79,7 @@ def plan_space(spec: StudySpec, dataset: Dataset) -> list[ViewPlan]:
     assert isinstance(mixing, Branches)  # noqa: S101 - a choice is nothing else
     sizes, plans = space.image_sizes(), list[ViewPlan]()
     path = Path(space.source)
-    source = f"the search space {path.stem if path == shipped('search_spaces', path.name) else path}"
+    source = f"the search space {path.stem if path == shipped('search_spaces', path.name) else decode_name(str(path))}"
     for values in space.list_views():
         view = make_view(values)
         recipes = tuple(

@@ -1,6 +1,5 @@
 """The public function `automl.preview`."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from automl.errors import DataError, SpecError
 from automl.files import explain_write_errors, write_atomically, write_text
 from automl.gallery.gallery import make_gallery
 from automl.gallery.page import render_page
-from automl.gallery.pictures import ViewGallery
+from automl.gallery.pictures import ViewGallery, decode_name
 from automl.gallery.plan import plan_recipe, plan_space
 from automl.gallery.sheet import draw_sheet
+from automl.refit.plan import load_recipe
 from automl.reporter import ConsoleReporter, Reporter
 from automl.spec import StudySpec
 from automl.units import format_count
@@ -72,13 +72,15 @@ def preview(
         raise SpecError(f"--samples {samples}: give 2 to {_MOST_SAMPLES}")
     if recipe is not None and space != "auto":
         raise SpecError("--recipe and --space: give one of them")
+    file = None if recipe is None else Path(recipe).expanduser()
+    loaded = None if file is None else load_recipe(file)  # its mistakes come before the data, which may take long
     values = data if isinstance(data, dict) else {"path": data}
     spec = StudySpec.from_mapping({"data": values, "space": space, "seed": seed}, "automl preview", {"data": values})
     dataset = open_dataset(spec.data, spec.seed)
     folder = Path("preview") / dataset.name if out is None else Path(out).expanduser()
     if folder.exists() and not folder.is_dir():
         raise DataError(f"cannot write into {folder}: it is a file; name another folder with --out")
-    plans = plan_space(spec, dataset) if recipe is None else plan_recipe(Path(recipe).expanduser(), dataset)
+    plans = plan_recipe(file, loaded, dataset) if file and loaded else plan_space(spec, dataset)
     for problem in dataset.problems:
         reporter.print_line(f"warning: {problem}")
     galleries, empty = list[ViewGallery](), list[str]()
@@ -90,8 +92,7 @@ def preview(
                 raise
             empty.append(f"view {plan.view.name} is not shown: {exc}")
     trained = int((dataset.samples["split"] == "train").sum())
-    name = "the demo" if dataset.format == "demo" else dataset.root.name or dataset.name
-    name = os.fsencode(name).decode("utf-8", errors="replace")
+    name = "the demo" if dataset.format == "demo" else decode_name(dataset.root.name or dataset.name)
     lines = (
         f"{format_count(min(samples, trained), 'sample')} of {trained} to train on, as {plans[0].source} changes them.",
         _LOOK_FOR,

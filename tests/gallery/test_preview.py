@@ -1,3 +1,4 @@
+import os
 import re
 from html.parser import HTMLParser
 
@@ -9,7 +10,7 @@ from automl.data.cache import ImageMaker
 from automl.errors import DataError, RecipeError, SpaceError, SpecError
 from tests.fixtures.photos import save_photos
 from tests.fixtures.reporter import RecordingReporter
-from tests.fixtures.view_clips import tone, write_clip
+from tests.fixtures.view_clips import background, tone, write_clip
 
 RECIPE = "backbone: resnet18\nimage_size: 48\naugmentation: {affine: {name: random}}\nmixing: {name: mixup}\n"
 NOTHING = "backbone: {pool: {}}\naugmentation: {crop: resize, horizontal_flip: 0.0}\n"
@@ -92,6 +93,24 @@ def test_files_that_cannot_be_read_are_counted_and_named_and_others_take_their_t
     assert 1 <= count <= 6
     assert re.search(r"real/\d\.png \(not an image", line)
     assert line.removeprefix("image: ").split(" (")[0] in made.page.read_text(encoding="utf-8").replace("&lt;", "<")
+
+
+def test_folders_of_names_that_are_not_utf_8(photos, recipe, tmp_path):
+    folder = photos.rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9"))
+    made = show(folder, recipe=recipe, out=tmp_path / "out", samples=4)
+    assert "<h1>What training sees of \ufffd</h1>" in made.page.read_text(encoding="utf-8")
+
+
+def test_videos_without_sound_have_no_part_for_it(tmp_path):
+    space = "backbone: {pool: {}}\nview: {choice: {frame: {count: 1}, mel: {count: 1}}}\nimage_size: 32\n"
+    (tmp_path / "space.yaml").write_text(space)
+    for label in "ab":
+        (tmp_path / "clips" / label).mkdir(parents=True)
+        for number in range(5):
+            write_clip(tmp_path / f"clips/{label}/{number}.mkv", [background(48 + number, 64)] * 2)
+    made = show(tmp_path / "clips", space=str(tmp_path / "space.yaml"), out=tmp_path / "out", samples=2)
+    assert [sheet.name for sheet in made.sheets] == ["preview.png"]
+    assert [line.split(":")[0] for line in made.lines if "mel" in line] == ["view mel is not shown"]
 
 
 def test_sounds_have_a_part_for_each_view_with_masks(tmp_path):
