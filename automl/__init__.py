@@ -18,6 +18,7 @@ from automl.errors import AutomlError
 if TYPE_CHECKING:
     from automl.evaluation.evaluate import evaluate as evaluate
     from automl.exporters.export import export as export
+    from automl.gallery.preview import preview as preview
     from automl.models.predict import Model as Model
     from automl.models.predict import load as load
     from automl.recipe import Recipe as Recipe
@@ -36,6 +37,7 @@ _MODULES = {
     "evaluate": "automl.evaluation.evaluate",
     "export": "automl.exporters.export",
     "load": "automl.models.predict",
+    "preview": "automl.gallery.preview",
     "search": "automl.study.search",
     "train": "automl.refit.train",
 }
@@ -50,6 +52,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "preview",
     "search",
     "train",
 ]

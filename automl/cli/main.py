@@ -13,7 +13,7 @@ from automl.errors import AutomlError, is_disk_full
 
 COMMANDS = (
     *("search", "best", "confirm", "ensemble", "train", "predict", "evaluate", "export", "studies", "dashboard"),
-    *("data", "inspect", "backbones", "weights", "probe", "doctor", "space", "worker"),
+    *("data", "preview", "inspect", "backbones", "weights", "probe", "doctor", "space", "worker"),
 )
 """Each is the function, or the group of commands, of that name in the module `automl.cli` of that name."""
 

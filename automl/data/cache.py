@@ -109,7 +109,7 @@ def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, v
         require(name)  # missing, it is missed once and not for each file
     paths, positions = np.unique(dataset.samples["path"].to_numpy(dtype=str), return_inverse=True)
     files = [str(path) for path in paths]
-    maker = _Maker(view, size)
+    maker = ImageMaker(view, size)
     signatures = list(map(_sign_file, files))
     of_view = view.key if isinstance(view, ClipView) else f"whole, up to 1:{LONGEST}"
     digest = hashlib.sha256(f"{_VERSION} {size} {of_view}".encode())
@@ -136,14 +136,17 @@ def build_cache(dataset: Dataset, size: int, progress: Progress | None = None, v
 
 
 @dataclass(frozen=True)
-class _Maker:
-    """What makes images of a file."""
+class ImageMaker:
+    """What makes images of files: a view, and the pixels of a side (see `build_cache`)."""
 
     view: BaseView
     size: int
 
     def decode(self, files: Sequence[str]) -> Iterator[np.ndarray | DataError]:
-        """Decodes files; yields the images of each, shape (K, height, width, 3) uint8, or why there are none."""
+        """Decodes files in processes of their own, some of them ahead.
+
+        Yields the images of each, shape (K, height, width, 3) uint8, or the DataError that says why there are none.
+        """
         # in order, and never more than a few files' images are held
         if isinstance(self.view, ClipView):
             make = partial(make_images, self.view, size=self.size)
@@ -176,7 +179,7 @@ def _sign_file(file: str) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_mode}"
 
 
-def _open_cache(folder: Path, maker: _Maker, positions: np.ndarray, dataset: Dataset) -> Cache:
+def _open_cache(folder: Path, maker: ImageMaker, positions: np.ndarray, dataset: Dataset) -> Cache:
     """Opens a complete cache for the rows of a data set."""
     of_clips = isinstance(maker.view, ClipView)
     rows = np.load(folder / "index.npy", allow_pickle=False)[positions]
@@ -200,7 +203,7 @@ def _open_cache(folder: Path, maker: _Maker, positions: np.ndarray, dataset: Dat
 
 
 def _build(
-    folder: Path, files: Sequence[str], maker: _Maker, absent: Collection[int], progress: Progress | None
+    folder: Path, files: Sequence[str], maker: ImageMaker, absent: Collection[int], progress: Progress | None
 ) -> None:
     """Decodes the files that the journal does not have yet, then writes the index."""
     index = np.zeros(len(files), dtype=_INDEX)

@@ -261,12 +261,13 @@ def _codec_step(probability: float) -> Step | None:
     """Makes the step of the video codec."""
     if probability:
         require("av")  # missing, it is missed here and not in the loader's processes
-    return _sometimes(probability, partial(_code_h264, *CODEC_CRF))
+    return _sometimes(probability, partial(code_h264, *CODEC_CRF))
 
 
-def _code_h264(best_crf: int, worst_crf: int, x: torch.Tensor) -> torch.Tensor:
-    """Writes and reads the image as the only frame of a video: an intra frame of libx264, yuv420p.
+def code_h264(best_crf: int, worst_crf: int, x: torch.Tensor) -> torch.Tensor:
+    """Writes and reads an image (3, H, W) uint8 as the only frame of a video: an intra frame of libx264, yuv420p.
 
+    Its quality is drawn from `best_crf` to `worst_crf`, as x264 counts; without PyAV that is a DataError.
     `zerolatency`, because x264's lookahead gives few bits to a frame that no other one refers to: 4 dB at crf 23.
     """
     av = require("av")
@@ -311,8 +312,8 @@ def _change_gain(share: float, x: torch.Tensor) -> torch.Tensor:
     return (x.to(torch.int16) + steps).clamp(0, 255).to(torch.uint8)
 
 
-def _add_noise(faintest_db: float, loudest_db: float, x: torch.Tensor) -> torch.Tensor:
-    """Adds the power of steady noise that is equally loud in every band, of a level uniform in decibels.
+def add_noise(faintest_db: float, loudest_db: float, x: torch.Tensor) -> torch.Tensor:
+    """Adds to a picture (3, H, W) uint8 the power of steady noise, equally loud in every band, uniform in decibels.
 
     The spectrogram of Gaussian noise is the square of Gaussian numbers, averaged where bands and windows overlap. Here
     3 px of frequency and 2 of time are, so the power is chi-square distributed with 6 degrees of freedom. It fluctuates
@@ -371,7 +372,7 @@ _STEPS: dict[str, Callable[[Augmentation, int], Step | None]] = {
     "policy": lambda a, _: _branch_step("policy", a.policy),
     "time_shift": lambda a, _: partial(_shift_time, a.time_shift) if a.time_shift else None,
     "gain": lambda a, _: partial(_change_gain, a.gain) if a.gain else None,
-    "noise": lambda a, _: _sometimes(a.noise, partial(_add_noise, *NOISE_DB)),
+    "noise": lambda a, _: _sometimes(a.noise, partial(add_noise, *NOISE_DB)),
     "blur": lambda a, _: _sometimes(a.blur, v2.RandomChoice([v2.GaussianBlur(kernel) for kernel in (3, 5, 7)])),
     "downscale": lambda a, size: _sometimes(a.downscale, partial(_scale_down_and_up, a.downscale_min, size)),
     "codec": lambda a, _: _codec_step(a.codec),

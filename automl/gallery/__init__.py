@@ -1,0 +1,1 @@
+"""What augmentations do to one's own data, in pictures."""
