@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from automl.recipe import Recipe as Recipe
     from automl.refit.fused_ensemble import ensemble as ensemble
     from automl.refit.train import train as train
+    from automl.reports.compare import compare as compare
+    from automl.reports.report import report as report
     from automl.spec import StudySpec as StudySpec
     from automl.study.confirm import confirm as confirm
     from automl.study.search import search as search
@@ -31,11 +33,13 @@ _MODULES = {
     "Model": "automl.models.predict",
     "Recipe": "automl.recipe",
     "StudySpec": "automl.spec",
+    "compare": "automl.reports.compare",
     "confirm": "automl.study.confirm",
     "ensemble": "automl.refit.fused_ensemble",
     "evaluate": "automl.evaluation.evaluate",
     "export": "automl.exporters.export",
     "load": "automl.models.predict",
+    "report": "automl.reports.report",
     "search": "automl.study.search",
     "train": "automl.refit.train",
 }
@@ -45,11 +49,13 @@ __all__ = [
     "Model",
     "Recipe",
     "StudySpec",
+    "compare",
     "confirm",
     "ensemble",
     "evaluate",
     "export",
     "load",
+    "report",
     "search",
     "train",
 ]
