@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from automl.errors import SpecError, StudyError
 from automl.evaluation.tables import Table
@@ -121,7 +122,7 @@ def _draw_scores(summaries: Sequence[StudySummary]) -> Chart | None:
     figure = make_figure(summaries[0].metric, "")
     parts = []
     for number, summary in having:
-        values = sorted(value_of(trial) for trial in summary.complete)
+        values = [value_of(trial) for trial in summary.complete]
         colour = make_line(number, "").line.color
         figure.add_trace(
             import_graphs().Box(
@@ -129,9 +130,9 @@ def _draw_scores(summaries: Sequence[StudySummary]) -> Chart | None:
                 boxpoints="all" if len(values) <= 200 else "outliers", jitter=0.4, showlegend=False, hoverinfo="x",
             )
         )  # fmt: skip
-        parts.append(
-            f"half of the {format_count(len(values), 'complete trial')} of {summary.name} {'score' if summary.maximize else 'stay'} {'above' if summary.maximize else 'below'} {values[len(values) // 2]:.4f}"
-        )
+        side = "score above" if summary.maximize else "stay below"
+        trials = format_count(len(values), "complete trial")
+        parts.append(f"half of the {trials} of {summary.name} {side} {median(values):.4f}")
     figure.update_layout(height=170 + 70 * len(having))
     figure.update_yaxes(automargin=True, autorange="reversed")
     text = "; ".join(parts)
@@ -151,20 +152,18 @@ def _draw_memory(summaries: Sequence[StudySummary]) -> Chart | None:
         trace.update(marker={"color": style.marker.color, "symbol": style.marker.symbol})
         figure.add_trace(trace)
         front = find_front(known, lambda trial: trial.peak_bytes or 0)
-        parts.append(f"{summary.name} is best with {(front[0].peak_bytes or 0) / 1e9:.3g} GB")
+        parts.append(f"of {summary.name} {(front[0].peak_bytes or 0) / 1e9:.3g} GB")
     if not parts:
         return None
-    return Chart(
-        "Score against memory", f"{'; '.join(parts)}. Memory is predicted for a GPU.{fit_axis(figure, every)}", figure
-    )
+    sentence = f"The best trial {', '.join(parts)}. Memory is predicted for a GPU.{fit_axis(figure, every)}"
+    return Chart("Score against memory", sentence, figure)
 
 
 def _draw_importance(summaries: Sequence[StudySummary]) -> Chart | None:
     """Draws the importance of parameters in each study, side by side."""
     measured = [(number, one, measure_importance(one)) for number, one in enumerate(summaries)]
-    known: list[tuple[int, StudySummary, Importance]] = [
-        (k, one, each) for k, one, each in measured if each is not None
-    ]
+    known: list[tuple[int, StudySummary, Importance]] = []
+    known += [(number, one, each) for number, one, each in measured if each is not None]
     if not known:
         return None
     sums: Counter[str] = Counter()
@@ -177,15 +176,15 @@ def _draw_importance(summaries: Sequence[StudySummary]) -> Chart | None:
         shares = [importance.shares.get(name, 0.0) for name in names]
         figure.add_trace(
             import_graphs().Bar(
-                x=round_all(shares), y=[cut_param(name) for name in names], orientation="h", name=cut_name(summary.name),
-                marker_color=make_line(number, "").line.color,
+                x=round_all(shares), y=[cut_param(name) for name in names], orientation="h",
+                name=cut_name(summary.name), marker_color=make_line(number, "").line.color,
             )
         )  # fmt: skip
         above = importance.above_chance[:3]
         what = join_names(above) if above else "no parameter"
-        parts.append(
-            f"in {summary.name} {what} {'matter' if len(above) > 1 else 'matters'} more than chance would show ({format_count(importance.trials, 'trial')})"
-        )
+        matter = "matter" if len(above) > 1 else "matters"
+        trials = format_count(importance.trials, "trial")
+        parts.append(f"in {summary.name} {what} {matter} more than chance would show ({trials})")
     figure.update_layout(height=170 + (14 + 12 * len(known)) * len(names), barmode="group", legend_traceorder="normal")
     figure.update_yaxes(automargin=True)
     lacking = [one.name for _, one, each in measured if each is None]
@@ -232,7 +231,7 @@ def _list_differences(summaries: Sequence[StudySummary]) -> list[str]:
     if len({summary.record.samples for summary in summaries}) > 1:
         named = [f"{summary.name} {summary.setup.dataset.root}" for summary in summaries]
         lines.append(f"The samples or their splits differ, so scores differ for that alone: {'; '.join(named)}.")
-    settings = {
+    settings: dict[str, list[str]] = {
         "search space": [summary.spec.space for summary in summaries],
         "sampler": [summary.spec.sampler for summary in summaries],
         "pruner": [summary.spec.pruner for summary in summaries],
@@ -245,7 +244,7 @@ def _list_differences(summaries: Sequence[StudySummary]) -> list[str]:
     for what, values in settings.items():
         if len(set(values)) > 1:
             shown = [f"{summary.name} {value}" for summary, value in zip(summaries, values, strict=True)]
-            lines.append(f"{what.capitalize()}: {'; '.join(shown)}.")
+            lines.append(f"{what[:1].upper()}{what[1:]}: {'; '.join(shown)}.")
     if len({summary.record.space for summary in summaries}) > 1 and len(set(settings["search space"])) == 1:
         lines.append("The search spaces differ in what they hold, though they are called alike.")
     return lines or ["They have the same data, space, sampler, pruner, seed and pool."]

@@ -3,16 +3,18 @@
 PED-ANOVA (Watanabe, Bansal & Hutter 2023, "PED-ANOVA: Efficiently quantifying hyperparameter importance in arbitrary
 subspaces", IJCAI, arXiv 2304.10255) compares how the best trials are spread over a parameter with how all of them are.
 Only the order of trials counts, so a pruned trial may take part with its last value, and a parameter of one branch is
-compared within that branch. Of few trials most differences are chance: the values are dealt out to the trials anew
-several times, and what a parameter then reaches is the level of chance.
+compared within that branch. Of few trials and many parameters some differ much by chance: the values are dealt out to
+the trials anew several times, and the most that any parameter then reaches is the level of chance.
 """
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -20,15 +22,14 @@ from automl.reports.study_summary import StudySummary, TrialSummary, value_of
 
 LEAST_TRIALS = 8
 """Below so many nothing can be told apart."""
-_MOST_TRIALS = 1000
+_MOST_TRIALS = 500
 """More make it slower, and no different; the sample is spread evenly over the study."""
-_LEAST_WITH = 6
+LEAST_WITH = 6
 """Trials that a parameter must be drawn in."""
 _TOP = 0.25
 """Share of the trials that count as the best: at least two of eight."""
-_DEALS = 8
+_DEALS = 6
 """How often values are dealt out anew."""
-_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Importance:
 
     Attributes:
         shares: By Optuna name, the most important first; they add up to 1.
-        chance: The share that 95 of 100 parameters without any effect stay below.
+        chance: The largest share that any parameter reached by chance alone, in several deals.
         trials: How many trials it rests on.
         pruned: How many of them are pruned ones with their last value.
         left_out: Parameters that too few trials drew.
@@ -66,7 +67,7 @@ def measure_importance(summary: StudySummary) -> Importance | None:
     if len(scored) > _MOST_TRIALS:
         used = [scored[row] for row in np.linspace(0, len(scored) - 1, _MOST_TRIALS).astype(int)]
     names = [name for name in _count_params(used) if _varies(name, used)]
-    kept = [name for name in names if sum(name in trial.frozen.params for trial in used) >= _LEAST_WITH]
+    kept = [name for name in names if sum(name in trial.frozen.params for trial in used) >= LEAST_WITH]
     if not kept:
         return None
     # the evaluator looks for low values
@@ -78,7 +79,7 @@ def measure_importance(summary: StudySummary) -> Importance | None:
     dealt = [share for _ in range(_DEALS) for share in _evaluate(study, kept, random.permutation(values)).values()]
     return Importance(
         {name: raw[name] / total for name in sorted(raw, key=lambda name: -raw[name])},
-        float(np.quantile(dealt, _LEVEL)) / total,
+        max(dealt) / total,
         len(used),
         sum(trial.row.state == "pruned" for trial in used),
         len(names) - len(kept),
@@ -110,9 +111,12 @@ def _copy_study(trials: Sequence[FrozenTrial]) -> optuna.Study:
     return study
 
 
-def _evaluate(study: optuna.Study, names: Sequence[str], values: np.ndarray) -> dict[str, float]:
+def _evaluate(study: optuna.Study, names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
     """Evaluates each parameter by itself; `values` (N,) are by position, and the low ones are the best."""
-    evaluator = PedAnovaImportanceEvaluator(**_choose_quantile())
+    # before Optuna 5 the share of best trials had another name
+    known = PedAnovaImportanceEvaluator.__init__.__kwdefaults__
+    quantile: dict[str, Any] = {"target_quantile" if "target_quantile" in known else "baseline_quantile": _TOP}
+    evaluator = PedAnovaImportanceEvaluator(**quantile)
 
     def read_value(trial: FrozenTrial) -> float:
         return float(values[trial.number])
@@ -120,9 +124,3 @@ def _evaluate(study: optuna.Study, names: Sequence[str], values: np.ndarray) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that low values are looked for, and that branches have few trials
         return {name: evaluator.evaluate(study, params=[name], target=read_value)[name] for name in names}
-
-
-def _choose_quantile() -> dict[str, float]:
-    """Names the share of best trials as this version of Optuna does."""
-    known = PedAnovaImportanceEvaluator.__init__.__kwdefaults__ or {}
-    return {"target_quantile" if "target_quantile" in known else "baseline_quantile": _TOP}

@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from automl.pages.figures import COLOURS, Chart, import_graphs, make_figure, make_line
-from automl.reports.importance import Importance
-from automl.reports.search_charts import GREY, draw_trials, escape, fit_axis, round_all
+from automl.pages.figures import COLOURS, Chart, cut_name, import_graphs, make_figure, make_line
+from automl.reports.importance import LEAST_WITH, Importance
+from automl.reports.search_charts import GREY, count_left_out, draw_trials, escape, fit_axis, round_all
 from automl.reports.study_summary import StudySummary, TrialSummary, value_of
 from automl.space.nodes import Branches, Float, Int
 from automl.units import format_count, format_figure
 
 _BARS = 12
 _SLICES = 4
+_BOXES = 6
+"""Values of a number up to which they are drawn as options."""
+_POINTS = 200
+"""Trials up to which each is drawn beside the boxes."""
+_BEST_LINES = 40
 _AXES = 9
 """Parameters of the figure of all of them, beside the value."""
 _LINES = 600
@@ -31,7 +36,7 @@ _JITTER = 0.012
 def draw_importance(importance: Importance, metric: str) -> Chart:
     """Draws the share of each parameter, and the level that chance reaches."""
     shown = list(importance.shares.items())[:_BARS][::-1]
-    figure = make_figure("importance (shares add up to 1)", "")
+    figure = make_figure("importance", "")
     colours = [COLOURS[0] if share > importance.chance else GREY for _, share in shown]
     figure.add_trace(
         import_graphs().Bar(
@@ -43,53 +48,66 @@ def draw_importance(importance: Importance, metric: str) -> Chart:
     figure.update_layout(height=150 + 26 * len(shown))
     figure.update_yaxes(automargin=True)
     figure.update_xaxes(rangemode="tozero")
-    above = importance.above_chance
-    verdict = (
-        f"{join_names([escape(name) for name in above[:4]])} {'matter' if len(above) > 1 else 'matters'} more than chance would show"
-        if above
-        else f"No parameter matters more for {metric} than chance would show"
-    )
+    above = [escape(name) for name in importance.above_chance[:4]]
+    verdict = f"No parameter matters more for {metric} than chance would show"
+    if above:
+        verdict = f"{join_names(above)} {'matter' if len(above) > 1 else 'matters'} more than chance would show"
     return Chart("Which parameters matter", f"{verdict} (dashed line). {_describe_basis(importance)}", figure)
 
 
 def _describe_basis(importance: Importance) -> str:
+    """Writes on how many trials it rests, and what is left out."""
     trials = format_count(importance.trials, "trial")
     sampled = f", spread over all {importance.sampled_of:,}" if importance.sampled_of else ""
     pruned = f", {importance.pruned:,} of them pruned, with their last value" if importance.pruned else ""
-    rest = (
-        f" {format_count(importance.left_out, 'parameter')} that fewer than 6 trials drew {'is' if importance.left_out == 1 else 'are'} left out."
-        if importance.left_out
-        else ""
-    )
-    return f"It rests on {trials}{sampled}{pruned} (PED-ANOVA; what a parameter of one branch does is seen in that branch).{rest}"
+    rest = count_left_out(importance.left_out, "parameter", f"that fewer than {LEAST_WITH} trials drew")
+    how = "PED-ANOVA; what a parameter of one branch does is seen in that branch"
+    return f"It rests on {trials}{sampled}{pruned} ({how}).{rest}"
 
 
 def draw_slices(summary: StudySummary, importance: Importance) -> list[Chart]:
     """Draws the value against each of the most important parameters."""
-    return [_draw_slice(summary, name, rank) for rank, name in enumerate(list(importance.shares)[:_SLICES])]
+    return [_draw_slice(summary, name) for name in list(importance.shares)[:_SLICES]]
 
 
-def _draw_slice(summary: StudySummary, name: str, rank: int) -> Chart:
+def _draw_slice(summary: StudySummary, name: str) -> Chart:
     having = [trial for trial in summary.scored if name in trial.params and trial.row.value is not None]
-    values = [trial.params[name] for trial in having]
+    values = {trial.params[name] for trial in having}
     plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    as_boxes = not plain or len(values) <= _BOXES
     figure = make_figure("", summary.metric)
-    for state, symbol, number in (("complete", "circle", rank), ("pruned", "x-thin-open", 4)):
+    for state, symbol, number in (("pruned", "x-thin-open", 4), ("complete", "circle", 0)):
         group = [trial for trial in having if trial.row.state == state]
-        if group:
-            places = [trial.params[name] if plain else str(trial.params[name]) for trial in group]
-            colour = make_line(number, "").marker.color
-            trace = draw_trials(group, [0.0] * len(group), state, symbol=symbol, color=colour, size=6, opacity=0.7)
-            trace.update(x=round_all(places) if plain else [escape(place) for place in places])
-            figure.add_trace(trace)
+        if group and as_boxes:
+            figure.add_trace(_draw_boxes(group, name, state, make_line(number, "").line.color))
+        elif group:
+            colour = make_line(number, "").line.color
+            places = [trial.params[name] for trial in group]
+            figure.add_trace(draw_trials(group, places, state, symbol=symbol, color=colour, size=6, opacity=0.7))
     node = dict(summary.setup.space.iterate_parameters()).get(name)
-    if isinstance(node, Float | Int) and node.log and plain:
-        figure.update_xaxes(type="log")
-    elif not plain:
-        figure.update_xaxes(type="category", categoryorder="category ascending")
-    figure.update_layout(height=320)
+    if as_boxes:
+        order = sorted(values) if plain else sorted(values, key=str)
+        figure.update_xaxes(type="category", categoryorder="array", categoryarray=[_name_option(one) for one in order])
+        figure.update_layout(boxmode="group")
+    elif isinstance(node, Float | Int) and node.log:
+        figure.update_xaxes(type="log", exponentformat="power")
+    figure.update_layout(height=340)
     hidden = fit_axis(figure, [value_of(trial) for trial in having])
     return Chart(escape(name), f"{_describe_slice(summary, name, having, plain=plain)}{hidden}", figure)
+
+
+def _draw_boxes(trials: Sequence[TrialSummary], name: str, state: str, colour: str) -> Any:
+    """Draws how the values are spread at each of a few options; of few trials each one, too."""
+    return import_graphs().Box(
+        x=[_name_option(trial.params[name]) for trial in trials], y=round_all([value_of(trial) for trial in trials]),
+        name=state, marker={"color": colour, "size": 4}, line={"width": 1.5}, jitter=0.5, hoverinfo="y",
+        boxpoints="all" if len(trials) <= _POINTS else "outliers",
+    )  # fmt: skip
+
+
+def _name_option(value: Any) -> str:
+    """Writes an option below an axis: of a backbone without the tag of its weights."""
+    return cut_name(str(value).partition(".")[0] if isinstance(value, str) else str(value))[:18]
 
 
 def _describe_slice(summary: StudySummary, name: str, having: list[TrialSummary], *, plain: bool) -> str:
@@ -123,7 +141,7 @@ def draw_parallel(summary: StudySummary, importance: Importance | None) -> Chart
         return None
     sign = -1 if summary.maximize else 1
     ordered = sorted(scored, key=lambda trial: (trial.row.state != "complete", sign * value_of(trial)))
-    best = ordered[: max(1, math.ceil(len(ordered) / 10))]
+    best = ordered[: min(_BEST_LINES, max(1, math.ceil(len(ordered) / 10)))]
     others = ordered[len(best) :]
     drawn = others
     if len(others) > _LINES:
@@ -134,17 +152,17 @@ def draw_parallel(summary: StudySummary, importance: Importance | None) -> Chart
     for number, axis in enumerate(axes):
         axis.lacking = len(scored) - len(axis.places)
         axis.draw(figure, -number)
-    figure.add_trace(_draw_polylines(drawn, axes, f"other trials ({len(drawn)})", GREY, 0.7, 0.35))
-    figure.add_trace(_draw_polylines(best[:_LINES], axes, f"the best tenth ({len(best)})", COLOURS[1], 1.6, 0.9))
+    figure.add_trace(_draw_polylines(drawn, axes, f"other trials ({len(drawn)})", GREY, 0.7, 0.5))
+    figure.add_trace(_draw_polylines(best, axes, f"the best ({len(best)})", COLOURS[1], 1.4, 0.8))
     figure.update_xaxes(visible=False, range=[_ABSENT - 0.06, 1.06])
     figure.update_yaxes(visible=False, range=[-len(axes) + 0.4, 0.75])
     figure.update_layout(height=90 + _ROW * len(axes), margin={"l": 8, "r": 8, "t": 40, "b": 8})
-    return Chart("All parameters at once", _describe_parallel(summary, scored, best, names, drawn, others), figure)
+    return Chart("All parameters at once", _describe_parallel(scored, best, names, drawn, others), figure)
 
 
 def _choose_axes(summary: StudySummary, scored: list[TrialSummary], importance: Importance | None) -> list[str]:
     """Chooses the backbone, the most important parameters and the choices of branches above them, in that order."""
-    present = [name for name in dict.fromkeys(name for trial in scored for name in trial.params)]
+    present = list(dict.fromkeys(name for trial in scored for name in trial.params))
     varying = [
         name for name in present if len({str(trial.params[name]) for trial in scored if name in trial.params}) > 1
     ]
@@ -258,7 +276,6 @@ def _draw_polylines(
 
 
 def _describe_parallel(
-    summary: StudySummary,
     scored: list[TrialSummary],
     best: list[TrialSummary],
     names: list[str],
@@ -279,7 +296,7 @@ def _describe_parallel(
         text += " A line that passes left of an axis (none) is of a trial that took another branch."
     total = len({name for trial in scored for name in trial.params})
     if total > len(names):
-        text += f" {format_count(total - len(names), 'parameter')} that matter less or do not vary are left out."
+        text += count_left_out(total - len(names), "parameter", "that matter less or do not vary")
     if len(drawn) < len(others):
         text += f" Of the other {len(others):,} trials {len(drawn)} are drawn."
     return text

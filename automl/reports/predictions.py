@@ -1,9 +1,9 @@
 """What the winner of a study predicts of its validation samples, as an evaluation that has figures."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-import zipfile
 
 import numpy as np
 import pandas as pd

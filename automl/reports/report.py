@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -100,6 +99,7 @@ def render_report(summary: StudySummary, heat_maps: Mapping[str, str] | None = N
         summary=summary,
         headline=describe_study(summary),
         winner=_describe_winner(summary),
+        interval_method=interval_method(summary),
         steps=list_steps(summary),
         top=tabulate_top(summary) if summary.complete else None,
         progress=[chart for chart in progress if chart],
@@ -336,7 +336,8 @@ def _describe_mistakes(winner: WinnerPredictions, pictures: int, media: str) -> 
     if not wrong:
         return f"None: all {total} validation samples are predicted right."
     shown = min(wrong, _MISTAKES)
-    text = f"{wrong} of {total} validation samples are predicted wrong; here are the {shown} that {figures.name} is most sure of."
+    text = f"{wrong} of {total} validation samples are predicted wrong; "
+    text += f"here are the {shown} that {figures.name} is most sure of."
     if media == "sound":
         return f"{text} Of sounds only the names are shown."
     if pictures < shown:

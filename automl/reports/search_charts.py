@@ -38,18 +38,20 @@ def draw_best(summary: StudySummary, *, over_time: bool) -> Chart | None:
         return None
     unit, name = choose_time_unit(summary.clock.total)
     figure = make_figure(f"{name} spent" if over_time else "trials that have ended", summary.metric)
-    ended = list(enumerate(summary.ended, 1))
+    scored = {trial.row.number for trial in summary.scored if trial.row.value is not None}
+    ended = [(k, each) for k, each in enumerate(summary.ended, 1) if each.row.number in scored]
     for state, symbol, colour in (("complete", "circle-open", GREY), ("pruned", "x-thin-open", "#E69F00")):
-        shown = [(k, each) for k, each in ended if each in summary.scored and each.row.state == state]
-        shown = [(k, each) for k, each in shown if each.row.value is not None]
+        shown = [(k, each) for k, each in ended if each.row.state == state]
         if shown:
             places = [summary.clock.spent(each.ended or 0.0) / unit if over_time else k for k, each in shown]
             figure.add_trace(
-                draw_trials([each for _, each in shown], places, state, symbol=symbol, color=colour, size=6)
+                draw_trials(
+                    [each for _, each in shown], places, state, symbol=symbol, color=colour, size=6, line_width=1.5
+                )
             )
     figure.add_trace(trace_steps(summary, over_time=over_time, number=0, name="best so far"))
     figure.update_xaxes(rangemode="tozero")
-    if not over_time and len(ended) <= 10:
+    if not over_time and len(summary.ended) <= 10:
         figure.update_xaxes(dtick=1)
     hidden = fit_axis(figure, [value_of(each) for each in summary.scored])
     title = "Best so far over time" if over_time else "Best so far over trials"
@@ -134,7 +136,7 @@ def draw_curves(summary: StudySummary) -> Chart | None:
     parts = [f"{format_count(len(with_curve), 'trial')} {'were' if len(with_curve) != 1 else 'was'} validated"]
     if pruned:
         share = np.median([each.curve[-1][0] / (each.row.epochs or each.curve[-1][0]) for each in pruned])
-        parts.append(f"{len(pruned)} ended early, half of them before {share:.0%} of their run")
+        parts.append(f"{len(pruned):,} ended early, half of them before {share:.0%} of their run")
     if all(len(each.curve) == 1 for each in with_curve):
         parts.append("each once, at its end")
     if best is not None and len(best.curve) > 1:
@@ -182,7 +184,7 @@ def draw_memory(summary: StudySummary) -> Chart | None:
         return None
     figure = make_figure("peak memory of a training step, GB", summary.metric)
     costs = {trial.row.number: (trial.peak_bytes or 0) / 1e9 for trial in known}
-    front = _draw_costs(figure, summary, known, costs, less_is_better=True)
+    front = _draw_costs(figure, known, costs, less_is_better=True)
     if summary.record.memory_bytes and max(costs.values()) > 0.5 * summary.record.memory_bytes / 1e9:
         figure.add_vline(summary.record.memory_bytes / 1e9, line_dash="dash", line_color=GREY)
     hidden = fit_axis(figure, [value_of(trial) for trial in known])
@@ -190,13 +192,8 @@ def draw_memory(summary: StudySummary) -> Chart | None:
     how = "Memory is predicted for a GPU"
     if measured:
         how += f", corrected by what was measured on the GPU for {format_count(measured, 'backbone')}"
-    lacking = len(summary.complete) - len(known)
-    left_out = (
-        f" {format_count(lacking, 'trial')} of which no memory is known {'is' if lacking == 1 else 'are'} left out."
-        if lacking
-        else ""
-    )
-    sentence = _describe_front(summary, front, lambda trial: f"{costs[trial.row.number]:.3g} GB", "more memory")
+    left_out = count_left_out(len(summary.complete) - len(known), "trial", "of which no memory is known")
+    sentence = _describe_front(front, lambda trial: f"{costs[trial.row.number]:.3g} GB", "more memory")
     return Chart("Score against memory", f"{sentence} {how}.{left_out}{hidden}", figure)
 
 
@@ -207,23 +204,19 @@ def draw_speed(summary: StudySummary) -> Chart | None:
         return None
     figure = make_figure("images a second, in training steps", summary.metric)
     costs = {trial.row.number: trial.images_per_second or 0.0 for trial in known}
-    front = _draw_costs(figure, summary, known, costs, less_is_better=False)
+    front = _draw_costs(figure, known, costs, less_is_better=False)
     figure.update_xaxes(type="log")
     hidden = fit_axis(figure, [value_of(trial) for trial in known])
     sentence = _describe_front(
-        summary, front, lambda trial: f"{format_figure(costs[trial.row.number])} images a second", "more time"
+        front, lambda trial: f"{format_figure(costs[trial.row.number])} images a second", "more time"
     )
-    lacking = len(summary.complete) - len(known)
-    left_out = (
-        f" {format_count(lacking, 'trial')} whose steps were not timed, or that went on from another, {'is' if lacking == 1 else 'are'} left out."
-        if lacking
-        else ""
-    )
+    why = "whose steps were not timed, or that went on from another,"
+    left_out = count_left_out(len(summary.complete) - len(known), "trial", why)
     return Chart("Score against speed", f"{sentence} Measured while the trials trained.{left_out}{hidden}", figure)
 
 
 def _draw_costs(
-    figure: Any, summary: StudySummary, known: list[TrialSummary], costs: dict[int, float], *, less_is_better: bool
+    figure: Any, known: list[TrialSummary], costs: dict[int, float], *, less_is_better: bool
 ) -> list[TrialSummary]:
     """Draws trials by backbone, and the front; returns the trials of the front, the best value first."""
     for number, (name, trials) in enumerate(group_backbones(known).items()):
@@ -232,6 +225,7 @@ def _draw_costs(
         style = make_line(number, name)
         trace.update(marker={"color": style.marker.color, "symbol": style.marker.symbol})
         figure.add_trace(trace)
+    figure.update_layout(height=480)  # on a phone the legend takes a part of it
     front = find_front(known, lambda trial: costs[trial.row.number] * (1 if less_is_better else -1))
     figure.add_trace(
         import_graphs().Scatter(
@@ -253,9 +247,7 @@ def find_front(best_first: Sequence[TrialSummary], cost: Callable[[TrialSummary]
     return front
 
 
-def _describe_front(
-    summary: StudySummary, front: list[TrialSummary], show: Callable[[TrialSummary], str], price: str
-) -> str:
+def _describe_front(front: list[TrialSummary], show: Callable[[TrialSummary], str], price: str) -> str:
     best, last = front[0], front[-1]
     first = f"{best.label.capitalize()} is best: {value_of(best):.4f} with {show(best)}"
     if len(front) == 1:
@@ -286,12 +278,8 @@ def draw_leaderboard(summary: StudySummary) -> Chart | None:
     trace.update(hovertemplate="%{text}: %{y:.4f}, leaderboard %{x:+.2f}, %{customdata} complete trials<extra></extra>")
     figure.add_trace(trace)
     _name_points(figure, ranked)
-    lacking = len(summary.setup.pool.entries) - len(ranked)
-    left_out = (
-        f" {lacking} of the pool without a complete trial or a score {'is' if lacking == 1 else 'are'} left out."
-        if lacking
-        else ""
-    )
+    why = "without a complete trial or a leaderboard score"
+    left_out = count_left_out(len(summary.setup.pool.entries) - len(ranked), "backbone", why)
     return Chart("Leaderboard score against the score reached here", f"{_correlate(summary, ranked)}{left_out}", figure)
 
 
@@ -315,14 +303,13 @@ def _correlate(summary: StudySummary, ranked: Sequence[tuple[str, float, float]]
         return f"{reached} did best of {len(ranked)} backbones: too few to see whether the leaderboard predicts here."
     result = spearmanr(scores, values)
     word = "predicts" if result.statistic > 0 else "does not predict"
-    chance = (
-        f"so few may show that by chance (p {result.pvalue:.2f})"
-        if result.pvalue > _CHANCE
-        else f"p {result.pvalue:.3f}"
-    )
+    p = result.pvalue
+    chance = f"p {p:.3f}" if p >= 1e-3 else "p below 0.001"
+    if p > _CHANCE:
+        chance = f"so few may show that by chance (p {p:.2f})"
     return (
-        f"Over {len(ranked)} backbones the rank correlation is {result.statistic:+.2f}: the leaderboard {word} the order here; "
-        f"{chance}. {reached} did best. Backbones with more trials had more chances."
+        f"Over {len(ranked)} backbones the rank correlation is {result.statistic:+.2f}: the leaderboard {word} the "
+        f"order here; {chance}. {reached} did best. Backbones with more trials had more chances."
     )
 
 
@@ -361,7 +348,13 @@ def fit_axis(figure: Any, values: Sequence[float]) -> str:
         return ""
     margin = 0.05 * (inside.max() - inside.min() or 1e-3)
     figure.update_yaxes(range=[float(inside.min() - margin), float(inside.max() + margin)])
-    return f" {format_count(hidden, 'value')} far from the others {'lies' if hidden == 1 else 'lie'} outside of the figure."
+    lie = "lies" if hidden == 1 else "lie"
+    return f" {format_count(hidden, 'value')} far from the others {lie} outside of the figure."
+
+
+def count_left_out(count: int, noun: str, why: str) -> str:
+    """Writes a sentence about what a figure leaves out; "" where that is nothing."""
+    return f" {format_count(count, noun)} {why} {'is' if count == 1 else 'are'} left out." if count else ""
 
 
 def round_all(values: Sequence[float | None]) -> list[float | None]:

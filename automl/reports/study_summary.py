@@ -1,6 +1,7 @@
 """A study, read once into what its pages show."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -193,7 +194,7 @@ class Clock:
 
     def spent(self, moment: float) -> float:
         """Returns the seconds that were spent until a moment."""
-        number = sum(start <= moment for start in self.starts) - 1
+        number = bisect_right(self.starts, moment) - 1
         return 0.0 if number < 0 else self.before[number] + min(moment, self.ends[number]) - self.starts[number]
 
     @property
