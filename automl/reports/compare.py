@@ -87,7 +87,7 @@ def _draw_best(summaries: Sequence[StudySummary], *, over_time: bool) -> Chart |
         trace = trace_steps(summary, over_time=over_time, number=number, name=summary.name)
         if over_time:  # all studies in one unit
             scale = choose_time_unit(summary.clock.total)[0] / unit
-            trace.update(x=round_all([place * scale for place in trace.x]))
+            trace.update(x=round_all([spot * scale for spot in trace.x]))
         figure.add_trace(trace)
     figure.update_xaxes(rangemode="tozero")
     sentence = _rank_in_time([summary for _, summary in having]) if over_time else _rank([one for _, one in having])

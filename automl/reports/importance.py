@@ -114,7 +114,7 @@ def _copy_study(trials: Sequence[FrozenTrial]) -> optuna.Study:
 def _evaluate(study: optuna.Study, names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
     """Evaluates each parameter by itself; `values` (N,) are by position, and the low ones are the best."""
     # before Optuna 5 the share of best trials had another name
-    known = PedAnovaImportanceEvaluator.__init__.__kwdefaults__
+    known = PedAnovaImportanceEvaluator.__init__.__kwdefaults__ or {}
     quantile: dict[str, Any] = {"target_quantile" if "target_quantile" in known else "baseline_quantile": _TOP}
     evaluator = PedAnovaImportanceEvaluator(**quantile)
 

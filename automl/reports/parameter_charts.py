@@ -206,7 +206,7 @@ class _Axis:
         if any(isinstance(value, str | bool) for value in having.values()):
             options = sorted(set(map(str, having.values())))
             steps = {option: (k + 0.5) / len(options) for k, option in enumerate(options)}
-            shown = [(place, _shorten_option(option, len(options))) for option, place in steps.items()]
+            shown = [(spot, _shorten_option(option, len(options))) for option, spot in steps.items()]
             return cls(name, shown, {number: steps[str(value)] for number, value in having.items()})
         node = dict(summary.setup.space.iterate_parameters()).get(name)
         log = isinstance(node, Float | Int) and node.log
@@ -224,17 +224,17 @@ class _Axis:
         if self.ends is not None:
             low, high = self.ends
             return (value_of(trial) - low) / ((high - low) or 1.0)
-        place = self.places.get(trial.row.number, _ABSENT)
-        return place + _JITTER * math.sin(7.0 * trial.row.number)
+        spot = self.places.get(trial.row.number, _ABSENT)
+        return spot + _JITTER * math.sin(7.0 * trial.row.number)
 
     def draw(self, figure: Any, y: float) -> None:
         """Draws the line, the name above it and the values below."""
         figure.add_shape(type="line", x0=0, x1=1, y0=y, y1=y, line={"color": GREY, "width": 1})
         text = {"showarrow": False, "y": y, "font": {"size": 11}}
         figure.add_annotation(x=0, xanchor="left", yshift=24, text=f"<b>{escape(self.name)}</b>", **text)
-        for place, shown in self.ticks:
-            anchor = "left" if place == 0 else "right" if place == 1 else "center"
-            figure.add_annotation(x=place, xanchor=anchor, yshift=-10, text=escape(shown), **text)
+        for spot, shown in self.ticks:
+            anchor = "left" if spot == 0 else "right" if spot == 1 else "center"
+            figure.add_annotation(x=spot, xanchor=anchor, yshift=-10, text=escape(shown), **text)
         if self.ends is None and self.lacking:
             figure.add_annotation(x=_ABSENT, yshift=-10, text="none", **text)
             figure.add_trace(
@@ -246,7 +246,7 @@ class _Axis:
 
 
 def _scale(values: dict[int, float], *, log: bool) -> tuple[list[tuple[float, str]], dict[int, float]]:
-    """Brings numbers to 0 … 1; returns what to write at both ends, and each place."""
+    """Brings numbers to 0 … 1; returns what to write at both ends, and each spot."""
     log = log and min(values.values()) > 0
     scaled = {number: math.log(value) if log else value for number, value in values.items()}
     low, high = min(scaled.values()), max(scaled.values())

@@ -316,7 +316,7 @@ def _tabulate_confusions(winner: WinnerPredictions) -> Table | None:
     counts, names = np.array(figures.confusion), winner.evaluation.classes
     off = counts - np.diag(np.diag(counts))
     order = np.argsort(-off, axis=None, kind="stable")[:_CONFUSIONS]
-    pairs = [(int(place) // len(names), int(place) % len(names)) for place in order]
+    pairs = [(int(spot) // len(names), int(spot) % len(names)) for spot in order]
     rows = [
         [names[true], names[predicted], str(off[true, predicted]), str(counts[true].sum())]
         for true, predicted in pairs
@@ -412,11 +412,11 @@ def _count_hosts(summary: StudySummary) -> str:
 
 def _tabulate_pool(summary: StudySummary) -> Table:
     """Lists the backbones that the study could draw."""
-    begun = Counter(trial.row.backbone for trial in summary.trials)
+    drawn = Counter(trial.row.backbone for trial in summary.trials)
     budget = summary.record.memory_bytes
     rows = [
         [entry.backbone, "–" if entry.score is None else f"{entry.score:+.2f}", f"{entry.params_m:.3g}M",
-         entry.memory.describe(budget), str(begun[entry.backbone])]
+         entry.memory.describe(budget), str(drawn[entry.backbone])]
         for entry in summary.setup.pool.entries
     ]  # fmt: skip
     words = ("backbone", "memory of the largest step")

@@ -317,7 +317,7 @@ def _correlate(summary: StudySummary, ranked: Sequence[tuple[str, float, float]]
 
 
 def draw_trials(trials: Sequence[TrialSummary], places: Sequence[float], name: str, **marker: Any) -> Any:
-    """Makes a mark for each trial, at a place of the x axis and its value."""
+    """Makes a mark for each trial, at a spot of the x axis and its value."""
     return import_graphs().Scatter(
         name=name, x=round_all(places), y=round_all([value_of(each) for each in trials]), mode="markers",
         customdata=[each.row.number for each in trials], text=[cut_name(each.row.backbone) for each in trials],

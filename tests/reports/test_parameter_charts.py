@@ -41,7 +41,9 @@ def test_slices_say_where_the_best_lie(summary):
     charts = draw_slices(summary, importance)
     assert [chart.title for chart in charts] == list(importance.shares)[:4]
     backbone = next(chart for chart in charts if chart.title == "backbone")
-    assert backbone.sentence == "6 of the best 12 of 116 trials that drew it have convnext_tiny.fb_in22k, which 22 tried."
+    assert (
+        backbone.sentence == "6 of the best 12 of 116 trials that drew it have convnext_tiny.fb_in22k, which 22 tried."
+    )
 
 
 def test_too_little_for_a_figure(tmp_path):
