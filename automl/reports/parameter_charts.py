@@ -83,7 +83,7 @@ def _draw_slice(summary: StudySummary, name: str) -> Chart:
         elif group:
             colour = make_line(number, "").line.color
             places = [trial.params[name] for trial in group]
-            figure.add_trace(draw_trials(group, places, state, symbol=symbol, color=colour, size=6, opacity=0.7))
+            figure.add_trace(draw_trials(group, places, state, symbol=symbol, color=colour, size=7, line_width=1.5))
     node = dict(summary.setup.space.iterate_parameters()).get(name)
     if as_boxes:
         order = sorted(values) if plain else sorted(values, key=str)

@@ -388,8 +388,9 @@ def _list_checks(summary: StudySummary) -> list[str]:
     dataset, confirmation = summary.setup.dataset, summary.confirmation
     lines = []
     if dataset.grouped:
-        groups = dataset.samples["group"].nunique()
-        lines.append(f"groups: {groups:,}, none of which is in two splits")
+        splits = dataset.samples.groupby("group")["split"].nunique()
+        shared = int((splits > 1).sum())
+        lines.append(f"groups: {len(splits):,}, {f'{shared:,} of them' if shared else 'none of them'} in two splits")
     if kind := describe_split(summary.spec):
         lines.append(f"validated on: {kind}")
     lines += [f"warning: {line}" for line in dataset.problems]
