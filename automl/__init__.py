@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from automl.recipe import Recipe as Recipe
     from automl.refit.fused_ensemble import ensemble as ensemble
     from automl.refit.train import train as train
+    from automl.reports.compare import compare as compare
+    from automl.reports.report import report as report
     from automl.spec import StudySpec as StudySpec
     from automl.study.confirm import confirm as confirm
     from automl.study.search import search as search
@@ -32,12 +34,14 @@ _MODULES = {
     "Model": "automl.models.predict",
     "Recipe": "automl.recipe",
     "StudySpec": "automl.spec",
+    "compare": "automl.reports.compare",
     "confirm": "automl.study.confirm",
     "ensemble": "automl.refit.fused_ensemble",
     "evaluate": "automl.evaluation.evaluate",
     "export": "automl.exporters.export",
     "load": "automl.models.predict",
     "preview": "automl.gallery.preview",
+    "report": "automl.reports.report",
     "search": "automl.study.search",
     "train": "automl.refit.train",
 }
@@ -47,12 +51,14 @@ __all__ = [
     "Model",
     "Recipe",
     "StudySpec",
+    "compare",
     "confirm",
     "ensemble",
     "evaluate",
     "export",
     "load",
     "preview",
+    "report",
     "search",
     "train",
 ]

@@ -12,7 +12,8 @@ from automl import __version__
 from automl.errors import AutomlError, is_disk_full
 
 COMMANDS = (
-    *("search", "best", "confirm", "ensemble", "train", "predict", "evaluate", "export", "studies", "dashboard"),
+    *("search", "best", "confirm", "ensemble", "train", "predict", "evaluate", "export", "studies"),
+    *("report", "compare", "dashboard"),
     *("data", "preview", "inspect", "backbones", "weights", "probe", "doctor", "space", "worker"),
 )
 """Each is the function, or the group of commands, of that name in the module `automl.cli` of that name."""

@@ -117,17 +117,12 @@ def sort_best_first(rows: "Sequence[TrialRow]", maximize: bool) -> "list[TrialRo
 
 def count_endings(rows: "Sequence[TrialRow]") -> list[str]:
     """Writes how the trials ended, and why those that did not complete did not, most frequent first."""
+    from automl.study.trial_record import describe_ending
+
     states = Counter(row.state for row in rows)
     lines = [", ".join(f"{count} {state}" for state, count in states.most_common())]
-    reasons = Counter(_reason_kind(row) for row in rows if row.state in ("pruned", "failed"))
+    reasons = Counter(describe_ending(row) for row in rows if row.state in ("pruned", "failed"))
     return lines + [f"{count} × {reason}" for reason, count in reasons.most_common(6)]
-
-
-def _reason_kind(row: "TrialRow") -> str:
-    """Returns a reason without the figures that make each one different."""
-    if row.state == "pruned" and row.reason.endswith("is behind"):
-        return "pruned: behind the others at the same point of the run"
-    return f"{row.state}: {row.reason or 'no reason given'}"
 
 
 # --- what came of a study --------------------------------------------------------------------------------------------
@@ -243,16 +238,10 @@ def _explain_scores(confirmation: "Confirmation") -> list[str]:
 
 def print_next_commands(folder: "StudyFolder", *, has_best: bool, confirmed: bool, views: int = 1) -> None:
     """Prints the commands that come after a search or a confirmation."""
-    steps = [(folder.command_line("best"), "this summary again")]
-    if has_best and not confirmed:
-        steps.append((folder.command_line("confirm"), "the best recipes with fresh seeds, scored once on the holdout"))
-    if views > 1:
-        steps.append((folder.command_line("ensemble"), f"the best recipes of the {views} views, joined"))
-    if has_best:
-        steps.append((folder.command_line("train"), f"a model of the {'confirmed' if confirmed else 'best'} recipe"))
-        predict = f"automl predict models/{folder.name} --data DIR --out submission.csv"
-        steps.append((predict, "predictions of that model; --tta flip is mostly a little better"))
-    steps.append((folder.command_line("dashboard"), "every trial in the browser"))
+    steps = [
+        (folder.command_line("best"), "this summary again"),
+        *folder.list_next_commands(has_best=has_best, confirmed=confirmed, views=views),
+    ]
     width = max(len(command) for command, _ in steps)
     print_line(title="\nnext")
     for command, purpose in steps:

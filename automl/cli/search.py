@@ -36,3 +36,18 @@ def search(
     print_result(result)
     if result.interrupted:
         raise typer.Exit(130)
+    _write_report(result.folder.name, runs)
+
+
+def _write_report(study: str, runs: Path) -> None:
+    """Writes the page about the study; the search has ended well whatever becomes of it."""
+    import automl
+    from automl.cli.output import print_line
+    from automl.errors import first_line
+
+    try:
+        page = automl.report(study, runs=runs)
+    except Exception as exc:
+        print_line(f"warning: no report: {first_line(exc)}")
+        return
+    print_line(f"report: {page}")

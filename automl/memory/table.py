@@ -7,6 +7,7 @@ fp16; of encoders also training of the head alone, or of it and the normalisatio
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -62,6 +63,32 @@ class PredictedMemory:
         beyond = max(0, batch - BATCHES[-1])
         slope = MIB * (figures[-1] - figures[-2]) // (BATCHES[-1] - BATCHES[-2])
         return interpolate_bytes(BATCHES, [MIB * figure for figure in figures], batch) + slope * beyond
+
+    def needed_bytes_at(self, kind: Kind, batch: int, image_size: int) -> int | None:
+        """Brings `needed_bytes` to another image size: activations grow with the pixels, weights and gradients do not.
+
+        None if there is no prediction.
+        """
+        one, two, most = (self.needed_bytes(kind, each) for each in (1, 2, batch))
+        if one is None or two is None or most is None:
+            return None
+        fixed = max(0, 2 * one - two)
+        return fixed + int((most - fixed) * (image_size / self.image_size) ** 2)
+
+
+def find_nearest(arch: str, image_size: int) -> PredictedMemory | None:
+    """Finds the row of an architecture, without the tag of weights, at the nearest image size; None: there is none."""
+    rows = [row for row in _read_shipped().get(arch, ()) if not row.weak and not row.problem]
+    return min(rows, key=lambda row: abs(row.image_size - image_size), default=None)
+
+
+@cache
+def _read_shipped() -> dict[str, list[PredictedMemory]]:
+    """Reads the shipped tables once, not for each backbone that is looked at."""
+    rows: dict[str, list[PredictedMemory]] = {}
+    for row in load_predictions().values():
+        rows.setdefault(row.arch, []).append(row)
+    return rows
 
 
 def load_predictions(*paths: Path) -> dict[tuple[str, int], PredictedMemory]:

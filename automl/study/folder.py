@@ -31,6 +31,8 @@ class StudyFolder:
     """Of each complete trial, `0003.npz`: its predictions of samples that it was validated on."""
     best: Path = field(init=False, compare=False, metadata={"file": "best.yaml"})
     """The best recipe."""
+    report: Path = field(init=False, compare=False, metadata={"file": "report.html"})
+    """The page about the study."""
     trials: Path = field(init=False, compare=False, metadata={"file": "trials.csv"})
     """All trials as a table."""
     confirmed: Path = field(init=False, compare=False, metadata={"file": "confirmed.yaml"})
@@ -55,6 +57,22 @@ class StudyFolder:
         """Writes a command on this study, for a person to type: `automl confirm faces --runs elsewhere`."""
         runs = [] if self.path.parent == Path("runs") else ["--runs", str(self.path.parent)]
         return shlex.join(["automl", name, self.name, *runs])
+
+    def list_next_commands(self, *, has_best: bool, confirmed: bool, views: int = 1) -> list[tuple[str, str]]:
+        """Lists the commands that come after a search or a confirmation, each with what it is for."""
+        steps = []
+        if has_best and not confirmed:
+            steps.append(
+                (self.command_line("confirm"), "the best recipes with fresh seeds, scored once on the holdout")
+            )
+        if views > 1:
+            steps.append((self.command_line("ensemble"), f"the best recipes of the {views} views, joined"))
+        if has_best:
+            steps.append((self.command_line("train"), f"a model of the {'confirmed' if confirmed else 'best'} recipe"))
+            predict = f"automl predict models/{self.name} --data DIR --out submission.csv"
+            steps.append((predict, "predictions of that model; --tta flip is mostly a little better"))
+        steps.append((self.command_line("dashboard"), "every trial in the browser"))
+        return steps
 
     @property
     def has_study(self) -> bool:

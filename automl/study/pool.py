@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from automl.errors import MemoryBudgetError, PoolError, RecipeError, WeightsErro
 from automl.files import check_weights_dir
 from automl.gpu.probe import CannotProbe, memory_factor, probe_backbone
 from automl.memory.estimate import CONTEXT_BYTES, estimate_training, largest_micro_batch, limit_for_prediction
-from automl.memory.table import PredictedMemory, load_predictions
+from automl.memory.table import find_nearest
 from automl.recipe import Numerics, Recipe
 from automl.space.restriction import Restriction
 from automl.spec import PoolSpec, StudySpec
@@ -265,29 +264,15 @@ _TABLE_MARGIN = 1.15
 """Between the shipped table's figure, brought to another image size, and what a trace says."""
 
 
-@cache
-def _read_predictions() -> tuple[PredictedMemory, ...]:
-    """Reads the shipped table once, not for each backbone that is looked at."""
-    return tuple(load_predictions().values())
-
-
 def look_up_largest_step(backbone: str, limits: PoolLimits, params_m: float) -> int | None:
     """Looks the memory of a study's largest step up in the shipped table, at the nearest size that it has.
 
-    Activations grow with the pixels; weights, gradients, and the optimizer's state do not. Returns bytes; None where
-    the table has no figure, or a weak one.
+    Counted is a moving average of the weights, too. Returns bytes; None where the table has no figure, or a weak one.
     """
-    arch, size = backbone.partition(".")[0], limits.image_sizes[-1]
-    rows = [row for row in _read_predictions() if row.arch == arch and not row.weak and not row.problem]
-    if not rows:
-        return None
-    row = min(rows, key=lambda row: abs(row.image_size - size))
-    one, two, most = (row.needed_bytes("fp32", batch) for batch in (1, 2, limits.max_batch_size))
-    if one is None or two is None or most is None:
-        return None
-    fixed = max(0, 2 * one - two)
-    ema = int(4e6 * params_m)
-    return CONTEXT_BYTES + ema + fixed + int((most - fixed) * (size / row.image_size) ** 2)
+    size = limits.image_sizes[-1]
+    row = find_nearest(backbone.partition(".")[0], size)
+    needed = None if row is None else row.needed_bytes_at("fp32", limits.max_batch_size, size)
+    return None if needed is None else CONTEXT_BYTES + int(4e6 * params_m) + needed
 
 
 def predict_need(backbone: str, limits: PoolLimits, classes: int, params_m: float = float("nan")) -> MemoryNeed:

@@ -26,6 +26,7 @@ from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
 from automl.space.space import Space
 from automl.spec import StudySpec, merge
 from automl.study.confirm import Confirmation, confirm, load_confirmation
+from automl.study.environment import describe_environment
 from automl.study.folder import StudyFolder, study_name
 from automl.study.known_good import (
     describe_crops,
@@ -195,6 +196,8 @@ class _Search:
     """Trials that had ended when the results were last written."""
     look_at: float = 0.0
     """When the storage is looked into next."""
+    checks: list[str] = field(default_factory=list)
+    """What the checks of the files showed, to be kept with the study."""
 
     def __post_init__(self) -> None:
         self.print_line = self.reporter.print_line
@@ -287,6 +290,7 @@ class _Search:
             study = create_study(folder, spec, setup)
             if screening is not None:
                 write_study_record(study, screening=json.dumps(screening))
+            write_study_record(study, checks=self.checks, environment=describe_environment(devices))
         if not study.get_trials(deepcopy=False):
             sizes = picture_sizes(setup.dataset)
             crops = describe_crops(setup.space, sizes, setup.dataset.media)
@@ -370,23 +374,28 @@ class _Search:
         The cache holds the images that are decoded already.
         """
         if self.spec.data.drop_copies:
+            self.checks.append("copies: near copies of training samples were left out (--drop-copies)")
             return
         media = "images" if dataset.media == "image" else "clips"
         with self.reporter.show_progress(f"comparing the {media} of the splits") as progress:
             compared = compare_splits(dataset, progress, cache)
         for note in compared.notes:
             self.print_line(f"note: {note}")
+        if not compared.groups:
+            self.checks.append(f"copies: no {media} are nearly the same in two splits")
         if dataset.media == "image":
             if compared.groups:
                 count, names = len(compared.groups), compared.name_groups(dataset)[0].sentence
-                self.print_line(
-                    f"warning: {count} leak{'s' * (count > 1)}, images that are nearly the same in two splits, such as "
-                    f"{names}; automl data lists them, --drop-copies takes them out"
+                self._print_checks(
+                    [
+                        f"{count} leak{'s' * (count > 1)}, images that are nearly the same in two splits, such as "
+                        f"{names}; automl data lists them, --drop-copies takes them out"
+                    ]
                 )
             return
         copies = compared.name_groups(dataset)
         more = f"{len(copies)} such leaks in all; automl data lists them"
-        self._print_warnings([f"leak: {copy.sentence}" for copy in copies], more)
+        self._print_checks([f"leak: {copy.sentence}" for copy in copies], more)
 
     def _warn_of_shortcuts(self, dataset: Dataset) -> None:
         """Warns of properties of the files that predict the label: the network may learn them and nothing else."""
@@ -394,10 +403,17 @@ class _Search:
             audit = audit_dataset(dataset, _AUDITED, _AUDIT_SECONDS, progress)
         findings = audit.findings
         more = f"{len(findings)} such shortcuts in all; automl data lists them"
-        self._print_warnings([f"shortcut: {row.sentence}" for row in findings], more)
-        if findings:
+        self._print_checks([f"shortcut: {row.sentence}" for row in findings], more)
+        if not findings:
+            self.checks.append(f"shortcuts: no property of the files predicts the label (audited {audit.coverage})")
+        else:
             command = f"automl data {shlex.quote(str(dataset.root))} --normalise DIR"
             self.print_line(f"note: audited {audit.coverage}; {command} writes a copy whose files are alike")
+
+    def _print_checks(self, warnings: list[str], more: str = "") -> None:
+        """Prints warnings as `_print_warnings` does, and keeps what it printed for the study."""
+        self.checks += [*warnings[:_SHOWN], *([more] if len(warnings) > _SHOWN else [])]
+        self._print_warnings(warnings, more)
 
     def _print_warnings(self, warnings: list[str], more: str) -> None:
         """Prints the first warnings and, where there are others, one line about all of them."""

@@ -92,6 +92,10 @@ class StudyRecord:
     trial_seconds: float | None = None
     stopped: str | None = None
     """Why the study ended before its budget."""
+    checks: list[str] | None = None
+    """What the checks for copies and shortcuts showed, one line each, before the first trial; None: not kept."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """The versions and the machine with which it was created."""
 
 
 def _pick_fields(record: type[TrialRecord | StudyRecord], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,6 +247,13 @@ def trial_rows(trials: list[FrozenTrial], maximize: bool = True, running: str = 
         )
         rows.append(row)
     return rows
+
+
+def describe_ending(row: TrialRow) -> str:
+    """Writes how a trial ended, and why, without the figures that make each reason different."""
+    if row.state == "pruned" and row.reason.endswith("is behind"):
+        return "pruned: behind the others at the same point of the run"
+    return f"{row.state}: {row.reason or 'no reason given'}"
 
 
 def trials_table(study: optuna.Study, space: "Space") -> "pd.DataFrame":

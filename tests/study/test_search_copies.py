@@ -24,17 +24,18 @@ def folder(tmp_path):
 
 
 def warn(folder, **data):
-    """What a search prints about copies, and the samples that it has."""
+    """What a search prints about copies, the samples that it has, and what it keeps for the study."""
     spec, reporter = StudySpec(data={"path": folder, "holdout_fraction": 0, **data}), RecordingReporter()
     search = _Search(spec, folder / "runs", reporter, time.time(), 0)
     dataset = search._open_samples()
     search._warn_of_copies(dataset, build_cache(dataset, 96))
-    return reporter.lines, len(dataset.samples)
+    return reporter.lines, len(dataset.samples), search.checks
 
 
 def test_a_search_warns_of_copies_in_one_line(folder):
-    assert warn(folder) == ([WARNING], 18)
+    assert warn(folder) == ([WARNING], 18, [WARNING.removeprefix("warning: ")])
 
 
 def test_a_search_without_copies_warns_of_none(folder):
-    assert warn(folder, drop_copies=True) == ([], 16)
+    kept = "copies: near copies of training samples were left out (--drop-copies)"
+    assert warn(folder, drop_copies=True) == ([], 16, [kept])

@@ -13,7 +13,7 @@ def warn(folder, tmp_path):
     reporter = RecordingReporter()
     search = _Search(StudySpec(), tmp_path, reporter, time.time(), 0)
     search._warn_of_shortcuts(open_dataset(DataSpec(path=folder), 0))
-    return reporter.lines
+    return reporter.lines, search.checks
 
 
 def write_images(folder, quality_of):
@@ -28,10 +28,11 @@ def write_images(folder, quality_of):
 def test_a_search_warns_of_each_shortcut(tmp_path):
     folder = tmp_path / "data"
     write_images(folder, {"fake": 60, "real": 90})
-    lines = warn(folder, tmp_path)
+    lines, kept = warn(folder, tmp_path)
     quality = "every file of class fake has JPEG quality (estimated): 60, and none of another class"
     assert f"warning: shortcut: {quality}: a network can learn that alone" in lines
     assert len(lines) == 4
+    assert [f"warning: {line}" for line in kept] == lines[:-1]
     assert lines[-1] == (
         f"note: audited 30 files; automl data {folder} --normalise DIR writes a copy whose files are alike"
     )
@@ -39,4 +40,5 @@ def test_a_search_warns_of_each_shortcut(tmp_path):
 
 def test_without_a_shortcut_it_says_nothing(tmp_path):
     write_images(tmp_path / "data", {"fake": 90, "real": 90})
-    assert warn(tmp_path / "data", tmp_path) == []
+    kept = "shortcuts: no property of the files predicts the label (audited 30 files)"
+    assert warn(tmp_path / "data", tmp_path) == ([], [kept])

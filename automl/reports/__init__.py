@@ -1,0 +1,1 @@
+"""Pages about studies: the report of one, and several side by side."""
