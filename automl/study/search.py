@@ -51,6 +51,7 @@ from automl.study.storage import Patience, StorageLost, open_storage, open_study
 from automl.study.supervisor import Supervisor
 from automl.study.trial_record import (
     best_trial,
+    has_study_record,
     read_spec,
     read_study_record,
     recipe_of,
@@ -252,7 +253,7 @@ class _Search:
             raise
         except StudyError:
             study = None
-        if study is not None and "spec" in study.user_attrs:
+        if study is not None and has_study_record(study):
             setup = load_setup(study, folder)
             if spec.validation == "hard":  # its split is the study's own
                 dataset = take_splits(dataset, setup.dataset)
