@@ -1,7 +1,7 @@
 """What a storage keeps of trials and studies: their attributes, by name, and trials as rows for people.
 
-The names of the attributes stand here alone: each is a field of `TrialRecord` or `StudyRecord`. Those of a trial are user
-attributes. Those of a study are system attributes, which programs that show studies leave out: they are texts for
+The names of the attributes stand here alone: each is a field of `TrialRecord` or `StudyRecord`. Those of a trial are
+user attributes. Those of a study are system attributes, which programs that show studies leave out: they are texts for
 workers, some of them long.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _OURS = "automl:"
 """What the names of a study's system attributes begin with."""
 
-_SPENT = ("epochs_done", "train_seconds", "validation_seconds", "fit_seconds", "robust_seconds")
+_SPENT = ("epochs_done", "train_seconds", "validation_seconds", "fit_seconds", "robust_seconds", "peak_bytes")
 """What `TrialRecord.spent` holds; studies of earlier versions hold each as an attribute of its own."""
 
 
@@ -61,7 +61,8 @@ class TrialRecord:
     spent: dict[str, float] = field(default_factory=dict)
     """`epochs_done`, the seconds of training steps (`train_seconds`), of validations (`validation_seconds`) and of
     scoring degraded copies (`robust_seconds`, outside `fit`), and all
-    seconds inside `fit`, resumptions included (`fit_seconds`): up to its last validation or, once it ended, in all."""
+    seconds inside `fit`, resumptions included (`fit_seconds`): up to its last validation or, once it ended, in all. And
+    the most memory that its process took of a GPU (`peak_bytes`)."""
     out_of_memory: list[dict[str, Any]] = field(default_factory=list)
     resumed_at: list[float] = field(default_factory=list)
     """The epochs at which it was taken up again."""
