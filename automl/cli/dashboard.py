@@ -1,5 +1,6 @@
 """`automl dashboard`."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,8 @@ def dashboard(
     from automl.study.folder import find_study
     from automl.study.storage import open_study
 
+    # of its importances, one for each parameter, with each look
+    warnings.filterwarnings("ignore", message="Some regimes for parameter")
     folder = find_study(runs, study)
     opened = open_study(folder)
     with make_dashboard(opened, folder, port) as server:

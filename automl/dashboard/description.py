@@ -203,7 +203,8 @@ def _find_recipe(trial: FrozenTrial) -> Recipe | None:
 
 def _list_own_values(recipe: Recipe) -> dict[str, Any]:
     """Returns what a recipe has that is not the default, as a recipe file may hold it."""
-    values, usual = recipe.model_dump(mode="json"), Recipe(backbone="").model_dump(mode="json")
+    values = recipe.model_dump(mode="json")
+    usual = Recipe(backbone=recipe.backbone).model_dump(mode="json") | {"backbone": ""}
     own = {name: value for name, value in values.items() if value != usual[name]}
     for name in ("augmentation", "numerics"):  # many values, no choice
         if name in own:
