@@ -50,7 +50,7 @@ _ALL = 1_000_000
 _GPU_LOADERS = 4
 _OPEN_VIEWS = 8
 
-_BUDGETS = {"trials", "timeout"}
+_BUDGETS = {"trials", "timeout", "log"}
 """What may change from one call to the next of the same study."""
 
 _PATHS = {"path", "files_folder", "groups", "face_model", "weights_dir"}
