@@ -6,7 +6,6 @@ folder (`logged.json`), so that a continued study logs each trial once.
 
 import json
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -68,8 +67,6 @@ class StudyLog:
         self._connections = [self._connect(name) for name in dict.fromkeys(names)]
         self._lines: list[str] = []
         self._wake, self._closing = threading.Event(), False
-        self.cpu_seconds = 0.0
-        """Of the thread, once it has ended."""
         self._thread = threading.Thread(target=self._log_until_closed, daemon=True)
         if self._connections:
             self._thread.start()
@@ -107,7 +104,6 @@ class StudyLog:
         for connection in self._connections:
             if connection.tracker is not None:
                 self._attempt(connection, connection.tracker.close)
-        self.cpu_seconds = time.thread_time()
 
     def _log_news(self) -> None:
         try:

@@ -4,6 +4,7 @@ https://mlflow.org/docs/latest/api_reference/python_api/mlflow.client.html. With
 in an SQLite file beside the studies, as MLflow 3 keeps them by default: its folders of files are no longer developed.
 """
 
+import logging
 import os
 import time
 from itertools import islice
@@ -24,6 +25,8 @@ class MlflowTracker:
         """Opens or makes the experiment; `folder` is that of the study."""
         from mlflow import MlflowClient
 
+        for name in ("mlflow", "alembic"):  # they tell of each table that they make
+            logging.getLogger(name).setLevel(logging.WARNING)
         given = os.environ.get("MLFLOW_TRACKING_URI")
         runs = folder.absolute().parent
         self._uri = given or f"sqlite:///{runs / 'mlflow.db'}"

@@ -35,7 +35,8 @@ class WandbTracker:
         if run not in self._open:
             self._open[run] = self._start_run(trial, run)
         opened = self._open[run]
-        opened.config.update(trial.params | trial.tags, allow_val_change=True)
+        if not after or trial.ended is not None:
+            opened.config.update(trial.params | trial.tags, allow_val_change=True)
         for step, values in sorted(trial.curve.items()):
             if step > after:
                 opened.log(values, step=step)

@@ -42,7 +42,6 @@ def log_three_trials(name, folder):
     runs.append(tracker.log_trial(better, "", 0))
     tracker.mark_best(runs[3], runs[0])
     tracker.close()
-    assert str(folder.parent) in tracker.describe()
     return runs
 
 
@@ -79,11 +78,12 @@ def test_mlflow_has_a_run_for_each_trial(tmp_path, monkeypatch, store):
 
 
 def test_wandb_writes_a_run_for_each_trial_offline(tmp_path, monkeypatch):
-    pytest.importorskip("wandb", reason="needs the extra wandb")
+    wandb = pytest.importorskip("wandb", reason="needs the extra wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     folder = tmp_path / "runs" / "faces"
     folder.mkdir(parents=True)
     runs = log_three_trials("wandb", folder)
+    wandb.teardown()  # else a file may not have its end yet
     files = {path.stem.removeprefix("run-"): path for path in folder.glob("wandb/offline-run-*/*.wandb")}
     assert set(files) == set(runs)
     records = {run: read_records(path) for run, path in files.items()}
