@@ -175,7 +175,7 @@ class Describer:
         else:
             backbone = escape_markdown(read_trial_record(best).backbone)
             lines.append(f"**Best: trial {best.number}, {self.setup.objective} {best.value:.4f}**, {backbone}.")
-        lines += ["", "| backbone | score | parameters | GPU memory |", "|---|---|---|---|"]
+        lines += ["", "| backbone | on the leaderboards | parameters | GPU memory |", "|---|---|---|---|"]
         for entry in self.setup.pool.entries:
             cells = (
                 entry.backbone,
