@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 
 def test_the_dashboard_is_on_loopback_until_ctrl_c(new_study):
@@ -17,8 +18,8 @@ def test_the_dashboard_is_on_loopback_until_ctrl_c(new_study):
         assert process.stdout.readline() == f"study faces: {address} (Ctrl-C ends it)\n"
         with urllib.request.urlopen(address, timeout=30) as answer:
             assert "connect-src 'self'" in answer.headers["Content-Security-Policy"]
-        with open("/proc/net/tcp") as sockets:
-            listening = [line.split()[1] for line in sockets if line.split()[1].endswith(f":{port:04X}")]
+        sockets = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()]
+        listening = [socket for socket in sockets if socket.endswith(f":{port:04X}")]
         assert set(listening) == {f"0100007F:{port:04X}"}  # 127.0.0.1 alone
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)

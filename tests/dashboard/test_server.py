@@ -4,7 +4,6 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from contextlib import closing
 
 import numpy as np
 import pytest
@@ -46,11 +45,10 @@ def served(new_study):
     add_trial(study, value=0.9, spent=SPENT, metrics=metrics, recipe=numerics, known_good="quick")
     add_trial(study, TrialState.PRUNED, reason="auc 0.6 after 1 of 2 epochs is <b>behind</b>")
     add_trial(study, TrialState.RUNNING)
-    with closing(make_dashboard(study, folder, 0)) as server:
+    with make_dashboard(study, folder, 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield study, f"http://127.0.0.1:{server.server_address[1]}", folder
         server.shutdown()
-    server.server_close()
 
 
 def save_predictions(study, folder):
