@@ -231,8 +231,10 @@ class _Search:
         with catch_interrupts(partial(self._stop, supervisor)):
             try:
                 supervisor.watch_workers(read_storage_url(folder), partial(self._show_progress, result, deadline))
-            finally:
+            except AutomlError:
                 self.log.close()
+                raise
+            self.log.close()  # not at a second Ctrl-C, which waits for nothing
         _write_results(result)
         if stopped := read_study_record(result.study).stopped:
             raise StudyError(stopped)
