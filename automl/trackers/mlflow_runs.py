@@ -1,7 +1,7 @@
 """MLflow: an experiment of the study's name, a run a trial.
 
 https://mlflow.org/docs/latest/api_reference/python_api/mlflow.client.html. Without `MLFLOW_TRACKING_URI` the runs are
-in an SQLite file beside the studies, as MLflow 3 keeps them by default: its folders of files are no longer developed.
+in an SQLite file beside the studies, as MLflow 3 keeps them by default: it refuses its folders of files.
 """
 
 import logging
