@@ -61,6 +61,13 @@ class DeviceProcess:
         give_freed_memory_back()  # pieces that fit one trial's layers do not fit the next one's: it would add up
         return 0
 
+    def reset_peak(self) -> None:
+        """Begins to measure the memory for `read_peak`."""
+
+    def read_peak(self) -> int | None:
+        """Returns the most bytes that the process took of the device since `reset_peak`; None: nobody counts them."""
+        return None
+
     def is_lost(self, error: Exception) -> bool:  # noqa: ARG002
         """Returns whether this process cannot use the device any more after an error."""
         return False
@@ -74,12 +81,13 @@ class CudaProcess(DeviceProcess):
     """A worker's process on a GPU."""
 
     def __init__(self, device: str) -> None:
-        self._device = device
+        self._device, self._context_bytes = device, 0
 
     def limit_memory(self, budget_bytes: int | None, context_bytes: int) -> int | None:
         """Limits PyTorch's allocator."""
         import torch
 
+        self._context_bytes = context_bytes
         if budget_bytes is None:
             return int(torch.cuda.get_device_properties(self._device).total_memory)
         limit_process(self._device, budget_bytes, context_bytes)
@@ -92,6 +100,18 @@ class CudaProcess(DeviceProcess):
         torch._C._cuda_clearCublasWorkspaces()
         free_cached_memory(self._device)
         return torch.cuda.memory_allocated(self._device)
+
+    def reset_peak(self) -> None:
+        """Resets the peak of PyTorch's allocator."""
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+    def read_peak(self) -> int:
+        """Reads the peak of what PyTorch's allocator took, and adds the CUDA context."""
+        import torch
+
+        return self._context_bytes + torch.cuda.max_memory_reserved(self._device)
 
     def is_lost(self, error: Exception) -> bool:
         """Looks at its type, and whether the device answers: libraries and older torch raise any RuntimeError."""

@@ -20,6 +20,7 @@ from automl.schema import Keys, Part, describe_errors
 from automl.units import Share, parse_memory, parse_seconds
 
 Metric = Literal["auc", "accuracy", "balanced_accuracy", "f1", "log_loss", "tpr_at_fpr", "eer"]
+Log = Literal["mlflow", "wandb", "tensorboard"]
 METRICS: tuple[str, ...] = get_args(Metric)
 
 
@@ -172,6 +173,8 @@ class StudySpec(Section):
     time. Default: where the pool has encoders that no leaderboard ranks."""
     storage: str | None = None
     """Optuna storage URL, such as mysql://host/db. Default: a file in RUNS/STUDY/."""
+    log: tuple[Log, ...] = ()
+    """Log each trial as a run to mlflow, wandb or tensorboard; may be repeated. Default: none."""
     weights_dir: Path | None = Field(None, json_schema_extra=_POOL)
     """Folder of safetensors files named by timm architecture, or of folders as the hub has them. Default: the hub."""
     pretrained: Literal["auto", "require", "never"] = Field("auto", json_schema_extra=_POOL)

@@ -1,6 +1,6 @@
 """`automl dashboard`."""
 
-import socket
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -14,24 +14,20 @@ def dashboard(
     runs: Runs = Path("runs"),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine's loopback address.")] = 8080,
 ) -> None:
-    """Opens optuna-dashboard on a study, on this machine's loopback address only.
+    """Opens optuna-dashboard on a study, on this machine's loopback address only: it looks, and keeps your notes.
 
     Example: automl dashboard ffdi --port 8081
     """
-    from automl.errors import StudyError
+    from automl.dashboard.server import make_dashboard
     from automl.study.folder import find_study
-    from automl.study.storage import open_storage, open_study, read_storage_url
+    from automl.study.storage import open_study
 
+    # of its importances, one for each parameter, with each look
+    warnings.filterwarnings("ignore", message="Some regimes for parameter")
     folder = find_study(runs, study)
-    open_study(folder)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as exc:
-            raise StudyError(f"port {port} is taken; give another one with --port") from exc
-    print(f"study {folder.name}: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
-    print("note: its importances (PED-ANOVA) often name parameters that do not matter, below some hundred trials")
-    from optuna_dashboard import run_server
-
-    run_server(open_storage(read_storage_url(folder)), host="127.0.0.1", port=port)
+    opened = open_study(folder)
+    with make_dashboard(opened, folder, port) as server:
+        address = f"http://127.0.0.1:{port}/dashboard/studies/{opened._study_id}"
+        print(f"study {folder.name}: {address} (Ctrl-C ends it)", flush=True)
+        print("note: its importances (PED-ANOVA) often name parameters that do not matter, below some hundred trials")
+        server.serve_forever()

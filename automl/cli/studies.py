@@ -15,7 +15,7 @@ def studies(runs: Runs = Path("runs")) -> None:
     from automl.errors import StudyError
     from automl.study.folder import list_studies
     from automl.study.storage import open_study
-    from automl.study.trial_record import best_trial, list_finished, read_spec
+    from automl.study.trial_record import best_trial, list_finished, read_spec, read_study_record
 
     rows = []
     for folder in list_studies(runs):
@@ -27,7 +27,7 @@ def studies(runs: Runs = Path("runs")) -> None:
             continue
         done, wanted = len(list_finished(study)), spec.budget.trials
         trials = f"{done} of {wanted}" if done <= wanted else str(done)
-        metric = study.user_attrs.get("metric", spec.metric)
+        metric = read_study_record(study).metric
         best = (f"{top.value:.4f}", top.user_attrs.get("backbone", "")) if top else ("–", "")
         rows.append((folder.name, trials, metric, *best, str(spec.data.path or "demo")))
     header = ("study", "trials", "metric", "best", "backbone", "data")

@@ -39,6 +39,8 @@ class StudyFolder:
     """The recipe that was chosen when the best ones were trained again."""
     confirmation: Path = field(init=False, compare=False, metadata={"file": "confirm.json"})
     """The scores of the recipes that were trained again."""
+    logged: Path = field(init=False, compare=False, metadata={"file": "logged.json"})
+    """Which trials were logged to MLflow, W&B or TensorBoard, and under which names."""
     ensemble: Path = field(init=False, compare=False, metadata={"file": "ensemble.json"})
     """The scores of the views and of their fusion."""
 

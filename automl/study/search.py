@@ -51,8 +51,10 @@ from automl.study.setup import (
 )
 from automl.study.storage import Patience, StorageLost, open_storage, open_study, patience_of, read_storage_url
 from automl.study.supervisor import Supervisor
+from automl.study.tracking import StudyLog
 from automl.study.trial_record import (
     best_trial,
+    has_study_record,
     read_spec,
     read_study_record,
     recipe_of,
@@ -60,6 +62,7 @@ from automl.study.trial_record import (
     write_study_record,
 )
 from automl.study.validation import hold_out_clusters, take_splits
+from automl.trackers.registry import check_trackers
 from automl.training.metrics import default_metric
 from automl.units import format_bytes, format_count, format_figure, format_seconds, format_share
 from automl.views.registry import View
@@ -198,6 +201,7 @@ class _Search:
     """When the storage is looked into next."""
     checks: list[str] = field(default_factory=list)
     """What the checks of the files showed, to be kept with the study."""
+    log: StudyLog = field(init=False)
 
     def __post_init__(self) -> None:
         self.print_line = self.reporter.print_line
@@ -206,6 +210,7 @@ class _Search:
         devices = find_devices(self.spec.device)
         refuse_hopeless(devices, self.runs)
         check_weights_dir(self.spec.weights_dir)
+        check_trackers(self.spec.log)
         if self.spec.validation == "hard" and (column := self.spec.data.validation_by):
             raise SpecError(f"--validation hard and --validation-by {column} both choose what to validate on; give one")
         make_pruner(self.spec)  # a mistake should not wait for the images to be decoded
@@ -226,8 +231,14 @@ class _Search:
         self._print_pool(result.setup, devices)
         patience = patience_of(result.study)
         patience.print_line, patience.should_stop = self.print_line, lambda: self.stopping
+        self.log = StudyLog(self.spec.log, result.study, folder, result.setup, self.print_line)
         with catch_interrupts(partial(self._stop, supervisor)):
-            supervisor.watch_workers(read_storage_url(folder), partial(self._show_progress, result, deadline))
+            try:
+                supervisor.watch_workers(read_storage_url(folder), partial(self._show_progress, result, deadline))
+            except AutomlError:
+                self.log.close()
+                raise
+            self.log.close()  # not at a second Ctrl-C, which waits for nothing
         _write_results(result)
         if stopped := read_study_record(result.study).stopped:
             raise StudyError(stopped)
@@ -256,7 +267,7 @@ class _Search:
             raise
         except StudyError:
             study = None
-        if study is not None and "spec" in study.user_attrs:
+        if study is not None and has_study_record(study):
             setup = load_setup(study, folder)
             if spec.validation == "hard":  # its split is the study's own
                 dataset = take_splits(dataset, setup.dataset)
@@ -433,6 +444,7 @@ class _Search:
             if time.monotonic() < self.look_at:  # reading every trial twice a second took a hundredth of a core
                 return
             self.look_at = time.monotonic() + _LOOK_SECONDS
+            self.log.update()
             ended = sum(trial.state.is_finished() for trial in result.study.get_trials(deepcopy=False))
             if ended != self.written:
                 self.written = ended

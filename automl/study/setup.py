@@ -6,6 +6,7 @@ It is stored with the study, so that every worker, and the same command on anoth
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 import optuna
 import pandas as pd
+from optuna.exceptions import ExperimentalWarning
 
 from automl.data.cache import Cache, build_cache
 from automl.data.dataset import Dataset
@@ -28,7 +30,7 @@ from automl.spec import StudySpec
 from automl.study.folder import StudyFolder
 from automl.study.pool import Pool, PoolLimits, build_pool
 from automl.study.storage import Patience, absolute_storage, open_storage, read_storage_url
-from automl.study.trial_record import read_spec, read_study_record, write_study_record
+from automl.study.trial_record import has_study_record, read_spec, read_study_record, write_study_record
 from automl.training.metrics import default_metric, metric_direction
 from automl.views.base import BaseView
 from automl.views.registry import View, make_view
@@ -48,7 +50,7 @@ _ALL = 1_000_000
 _GPU_LOADERS = 4
 _OPEN_VIEWS = 8
 
-_BUDGETS = {"trials", "timeout"}
+_BUDGETS = {"trials", "timeout", "log"}
 """What may change from one call to the next of the same study."""
 
 _PATHS = {"path", "files_folder", "groups", "face_model", "weights_dir"}
@@ -153,7 +155,7 @@ def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> opt
     study = _open_or_create(folder, spec, metric_direction(setup.metric))
     dataset, rooted = setup.dataset, _root_paths(spec)
     compared = {"space": setup.space.text, "samples": digest_samples(dataset)}
-    if "spec" in study.user_attrs:
+    if has_study_record(study):
         _check_same(folder, _root_paths(read_spec(study)), rooted)
         record = read_study_record(study)
         for name, value in compared.items():
@@ -163,6 +165,8 @@ def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> opt
                     f"or delete {folder.path}"
                 )
     else:
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+            study.set_metric_names([setup.objective])  # else whoever shows the study calls it "Objective 0"
         with write_atomically(folder.samples) as temporary:
             dataset.samples.to_csv(temporary, index=False)
         write_study_record(

@@ -201,7 +201,10 @@ class Objective:
         self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, entry: PoolEntry, parts: list[ImageData]
     ) -> dict[str, float]:
         """Trains once for each fold, and reports to storage and pruner; returns the means of the metrics."""
-        callbacks = TrialCallbacks(trial, frozen, recipe, self.setup.metric, self.on_progress, len(parts))
+        self.process.reset_peak()
+        callbacks = TrialCallbacks(
+            trial, frozen, recipe, self.setup.metric, self.on_progress, len(parts), self.process.read_peak
+        )
         results: list[FoldResult] = []
         for fold, data in enumerate(parts):
             if len(parts) == 1:
@@ -291,8 +294,10 @@ class TrialCallbacks:
         metric: str,
         on_progress: OnProgress,
         folds: int = 1,
+        read_peak: Callable[[], int | None] = lambda: None,
     ) -> None:
         """Prepares them; `frozen` is what the storage held when the trial was taken, which is not reported again."""
+        self._read_peak = read_peak
         self._fold, self._folds = 0, folds
         self._trial, self._recipe, self._metric, self._on_progress = trial, recipe, metric, on_progress
         self._record = record = read_trial_record(frozen)
@@ -372,4 +377,6 @@ class TrialCallbacks:
     def write_time(self) -> None:
         """Writes what was spent so far, over all resumptions; as one attribute, because each one is a transaction."""
         self._spent["fit_seconds"] = round(time.perf_counter() - self._started, 2)
+        if peak := self._read_peak():
+            self._spent["peak_bytes"] = max(peak, self._spent.get("peak_bytes", 0))
         write_trial_record(self._trial, spent=dict(self._spent))

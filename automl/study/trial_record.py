@@ -1,6 +1,8 @@
-"""What a storage keeps of trials and studies: their user attributes, by name, and trials as rows for people.
+"""What a storage keeps of trials and studies: their attributes, by name, and trials as rows for people.
 
-The names of the attributes stand here alone: each is a field of `TrialRecord` or `StudyRecord`.
+The names of the attributes stand here alone: each is a field of `TrialRecord` or `StudyRecord`. Those of a trial are
+user attributes. Those of a study are system attributes, which programs that show studies leave out: they are texts for
+workers, some of them long.
 """
 
 import json
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
 
     from automl.space.space import Space
 
-_SPENT = ("epochs_done", "train_seconds", "validation_seconds", "fit_seconds", "robust_seconds")
+_OURS = "automl:"
+"""What the names of a study's system attributes begin with."""
+
+_SPENT = ("epochs_done", "train_seconds", "validation_seconds", "fit_seconds", "robust_seconds", "peak_bytes")
 """What `TrialRecord.spent` holds; studies of earlier versions hold each as an attribute of its own."""
 
 
-# --- user attributes ----------------------------------------------------------------------------------------------
+# --- attributes ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ class TrialRecord:
     spent: dict[str, float] = field(default_factory=dict)
     """`epochs_done`, the seconds of training steps (`train_seconds`), of validations (`validation_seconds`) and of
     scoring degraded copies (`robust_seconds`, outside `fit`), and all
-    seconds inside `fit`, resumptions included (`fit_seconds`): up to its last validation or, once it ended, in all."""
+    seconds inside `fit`, resumptions included (`fit_seconds`): up to its last validation or, once it ended, in all. And
+    the most memory that its process took of a GPU (`peak_bytes`)."""
     out_of_memory: list[dict[str, Any]] = field(default_factory=list)
     resumed_at: list[float] = field(default_factory=list)
     """The epochs at which it was taken up again."""
@@ -72,7 +78,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """The user attributes of a study; `automl.study.setup` writes and reads them."""
+    """The attributes of a study; `automl.study.setup` writes and reads them."""
 
     spec: str = ""
     """JSON of the `StudySpec`, its paths absolute."""
@@ -118,23 +124,35 @@ def write_trial_record(trial: Trial, **values: Any) -> None:
         trial.set_user_attr(name, value)
 
 
+def has_study_record(study: optuna.Study) -> bool:
+    """Returns whether a study was made by automl, to its end: the spec is written last."""
+    return "spec" in _read_study_attributes(study)
+
+
 def read_study_record(study: optuna.Study) -> StudyRecord:
-    """Reads the user attributes of a study.
+    """Reads the attributes of a study, also of one that an earlier version made.
 
     Raises:
         StudyError: If the study was not made by automl.
     """
-    attributes = study.user_attrs
+    attributes = _read_study_attributes(study)
     if "spec" not in attributes:
         raise StudyError(f"study {study.study_name!r} was not made by automl: it holds no spec")
     return StudyRecord(**_pick_fields(StudyRecord, attributes))
 
 
 def write_study_record(study: optuna.Study, **values: Any) -> None:
-    """Writes user attributes of a study: fields of `StudyRecord`."""
+    """Writes attributes of a study: fields of `StudyRecord`."""
     StudyRecord(**values)  # refuses a name that is none
     for name, value in values.items():
-        study.set_user_attr(name, value)
+        study._storage.set_study_system_attr(study._study_id, f"{_OURS}{name}", value)
+
+
+def _read_study_attributes(study: optuna.Study) -> dict[str, Any]:
+    """Reads the attributes of a study by their names; earlier versions made them user attributes."""
+    system = study._storage.get_study_system_attrs(study._study_id)
+    ours = {name.removeprefix(_OURS): value for name, value in system.items() if name.startswith(_OURS)}
+    return study.user_attrs | ours
 
 
 def read_spec(study: optuna.Study) -> StudySpec:

@@ -1,6 +1,4 @@
 import socket
-import sys
-import types
 
 import pytest
 from typer.testing import CliRunner
@@ -88,20 +86,6 @@ def test_a_port_that_is_taken_is_a_mistake(study):
         found = run("dashboard", "--runs", study.path.parent, "--port", port)
     assert isinstance(found.exception, StudyError)
     assert str(found.exception) == f"port {port} is taken; give another one with --port"
-
-
-def test_the_dashboard_is_on_loopback(study, monkeypatch):
-    seen = {}
-    fake = types.ModuleType("optuna_dashboard")
-    fake.run_server = lambda _, **how: seen.update(how)
-    monkeypatch.setitem(sys.modules, "optuna_dashboard", fake)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    found = run("dashboard", "faces", "--runs", study.path.parent, "--port", port)
-    assert found.exit_code == 0
-    assert seen == {"host": "127.0.0.1", "port": port}
-    assert f"http://127.0.0.1:{port}" in found.stdout
 
 
 @pytest.mark.parametrize("port", ["0", "70000", "http"])

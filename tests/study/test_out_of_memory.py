@@ -5,7 +5,7 @@ import torch
 from optuna.trial import TrialState
 
 from automl.cli.progress import describe_trial
-from automl.devices import LEAKED, POISONED, CudaProcess, open_device
+from automl.devices import LEAKED, POISONED, CudaProcess, DeviceProcess, open_device
 from automl.errors import StudyError
 from automl.study.storage import open_study
 from automl.study.trial import Stop
@@ -103,7 +103,7 @@ class LostContextError(RuntimeError):
     """Stands for `torch.AcceleratorError`."""
 
 
-class FakeMemory:
+class FakeMemory(DeviceProcess):
     """A device with these bytes in use each time it is asked, at the end the last ones."""
 
     def __init__(self, *used_bytes):

@@ -1,4 +1,5 @@
 import json
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from automl.study.setup import (
     make_setup,
     open_space,
 )
-from automl.study.trial_record import read_study_record
+from automl.study.trial_record import read_spec, read_study_record
 from automl.views.face import Face
 from automl.views.frame import Frame
 from automl.views.mel import Mel
@@ -101,13 +102,27 @@ def test_a_continued_study_keeps_its_budget(tmp_path):
 
 def test_what_is_stored_has_the_names_of_earlier_versions(tmp_path):
     study = create_study(folder_of(tmp_path), spec_without_files(), setup_without_files())
-    assert set(study.user_attrs) == {
-        *("spec", "space", "pool", "samples", "dataset", "metric", "cache_size", "memory_bytes", "trial_seconds"),
-        "stopped",
-    }
+    names = ("spec", "space", "pool", "samples", "dataset", "metric", "cache_size", "memory_bytes", "trial_seconds")
+    system = study._storage.get_study_system_attrs(study._study_id)
+    assert system.keys() == {"study:metric_names", "automl:stopped", *(f"automl:{name}" for name in names)}
+    assert study.user_attrs == {}  # what programs that show studies would print
     assert list(json.loads(read_study_record(study).dataset)) == [
         *("root", "format", "classes", "real_class", "positive", "problems", "name", "media"),
     ]
+
+
+def test_a_study_of_an_earlier_version_is_continued(tmp_path):
+    folder, spec = folder_of(tmp_path), spec_without_files()
+    study = create_study(folder, spec, setup_without_files())
+    for name, value in study._storage.get_study_system_attrs(study._study_id).items():
+        if name.startswith("automl:"):
+            study.set_user_attr(name.removeprefix("automl:"), value)
+    with sqlite3.connect(folder.database) as database:
+        database.execute("DELETE FROM study_system_attributes")
+    more = spec_without_files(budget={"trials": 20})
+    study = create_study(folder, more, setup_without_files())
+    assert read_spec(study).budget.trials == 20
+    assert load_setup(study, folder).metric == "auc"
 
 
 # --- spaces and views ---------------------------------------------------------------------------------------------

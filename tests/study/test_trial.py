@@ -50,6 +50,16 @@ def test_an_evaluation_is_one_report_and_one_attribute(study):
     assert set(study.trials[0].user_attrs) == {"spent"}
 
 
+def test_the_most_memory_of_a_gpu_is_kept(study):
+    trial, peaks = study.ask(), iter((2e9, 3e9, 1e9))
+    frozen = study.get_trials(deepcopy=True)[trial.number]
+    read_peak = lambda: next(peaks)  # noqa: E731
+    callbacks = TrialCallbacks(trial, frozen, RECIPE, "auc", lambda _: None, read_peak=read_peak)
+    for eighth in (1, 2, 4):  # the third is of a process that was started again
+        callbacks.on_evaluation(evaluation(eighth))
+    assert read_trial_record(study.trials[0]).spent["peak_bytes"] == 3e9
+
+
 def test_a_trial_taken_up_again_goes_on_counting_and_tells_nothing_twice(study):
     trial = study.ask()
     first = callbacks_of(study, trial)

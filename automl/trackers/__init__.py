@@ -1,0 +1,1 @@
+"""Programs in which people keep their experiments: MLflow, Weights & Biases, TensorBoard."""
