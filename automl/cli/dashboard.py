@@ -18,6 +18,8 @@ def dashboard(
 
     Example: automl dashboard ffdi --port 8081
     """
+    from automl.cli.json_objects import DashboardResult
+    from automl.cli.json_output import write_result
     from automl.errors import StudyError
     from automl.study.folder import find_study
     from automl.study.storage import open_storage, open_study, read_storage_url
@@ -31,6 +33,7 @@ def dashboard(
         except OSError as exc:
             raise StudyError(f"port {port} is taken; give another one with --port") from exc
     print(f"study {folder.name}: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    write_result(DashboardResult(study=folder.name, url=f"http://127.0.0.1:{port}"))
     print("note: its importances (PED-ANOVA) often name parameters that do not matter, below some hundred trials")
     from optuna_dashboard import run_server
 

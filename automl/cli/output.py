@@ -70,7 +70,9 @@ def progress_bar(label: str) -> "Iterator[Progress]":
     """Yields a callback (done, all) that draws a bar on stderr, on a terminal only; it vanishes at the end."""
     console = make_console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with ProgressBar(
+        *columns, console=console, transient=True, disable=not console.is_terminal, refresh_per_second=2
+    ) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -119,15 +121,19 @@ def count_endings(rows: "Sequence[TrialRow]") -> list[str]:
     """Writes how the trials ended, and why those that did not complete did not, most frequent first."""
     states = Counter(row.state for row in rows)
     lines = [", ".join(f"{count} {state}" for state, count in states.most_common())]
-    reasons = Counter(_reason_kind(row) for row in rows if row.state in ("pruned", "failed"))
-    return lines + [f"{count} × {reason}" for reason, count in reasons.most_common(6)]
+    return lines + [f"{count} × {state}: {reason}" for (state, reason), count in count_reasons(rows).most_common(6)]
+
+
+def count_reasons(rows: "Sequence[TrialRow]") -> Counter[tuple[str, str]]:
+    """Counts the trials that did not complete by state and reason, without the figures that make each one different."""
+    return Counter((row.state, _reason_kind(row)) for row in rows if row.state in ("pruned", "failed"))
 
 
 def _reason_kind(row: "TrialRow") -> str:
     """Returns a reason without the figures that make each one different."""
     if row.state == "pruned" and row.reason.endswith("is behind"):
-        return "pruned: behind the others at the same point of the run"
-    return f"{row.state}: {row.reason or 'no reason given'}"
+        return "behind the others at the same point of the run"
+    return row.reason or "no reason given"
 
 
 # --- what came of a study --------------------------------------------------------------------------------------------
@@ -165,7 +171,8 @@ def print_result(result: "SearchResult") -> None:
         if best and best[0].number not in [candidate.trial for candidate in confirmation.candidates]:
             print_line(f"trial {best[0].number} is not in it; {folder.command_line('confirm')} --again takes it in")
     views = len({row.view for row in rows if row.state == "complete"})
-    print_next_commands(folder, has_best=bool(best), confirmed=confirmation is not None, views=views)
+    confirmed = confirmation is not None
+    print_next_commands(list_next_commands(folder, has_best=bool(best), confirmed=confirmed, views=views))
 
 
 def _describe_robustness(result: "SearchResult", best: int) -> Iterator[str]:
@@ -241,8 +248,10 @@ def _explain_scores(confirmation: "Confirmation") -> list[str]:
     return lines
 
 
-def print_next_commands(folder: "StudyFolder", *, has_best: bool, confirmed: bool, views: int = 1) -> None:
-    """Prints the commands that come after a search or a confirmation."""
+def list_next_commands(
+    folder: "StudyFolder", *, has_best: bool, confirmed: bool, views: int = 1
+) -> list[tuple[str, str]]:
+    """Lists the commands that come after a search or a confirmation, each with its purpose."""
     steps = [(folder.command_line("best"), "this summary again")]
     if has_best and not confirmed:
         steps.append((folder.command_line("confirm"), "the best recipes with fresh seeds, scored once on the holdout"))
@@ -253,6 +262,11 @@ def print_next_commands(folder: "StudyFolder", *, has_best: bool, confirmed: boo
         predict = f"automl predict models/{folder.name} --data DIR --out submission.csv"
         steps.append((predict, "predictions of that model; --tta flip is mostly a little better"))
     steps.append((folder.command_line("dashboard"), "every trial in the browser"))
+    return steps
+
+
+def print_next_commands(steps: Sequence[tuple[str, str]]) -> None:
+    """Prints commands and their purposes."""
     width = max(len(command) for command, _ in steps)
     print_line(title="\nnext")
     for command, purpose in steps:

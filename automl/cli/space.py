@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,6 +42,7 @@ def show(
         console.width = _PIPE_WIDTH
     console.print(tree, soft_wrap=True)
     console.print(_count_parameters(loaded), soft_wrap=True)
+    _write_space(loaded)
 
 
 @space.command()
@@ -53,6 +55,7 @@ def validate(file: File = "image") -> None:
 
     loaded = load_space(file)
     typer.echo(f"{loaded.source}: valid. {_count_parameters(loaded)}")
+    _write_space(loaded)
 
 
 @space.command()
@@ -61,9 +64,21 @@ def schema() -> None:
 
     Example: automl space schema > schema.json
     """
+    from automl.cli.json_objects import SchemaResult
+    from automl.cli.json_output import write_result
     from automl.space.json_schema import format_schema
 
-    typer.echo(format_schema())
+    text = format_schema()
+    typer.echo(text)
+    write_result(SchemaResult(schema=json.loads(text)))
+
+
+def _write_space(space: Space) -> None:
+    from automl.cli.json_output import wants_json, write_result
+    from automl.cli.json_results import describe_space
+
+    if wants_json():
+        write_result(describe_space(space, len(_list_always(space.root))))
 
 
 def _count_parameters(space: Space) -> str:

@@ -43,10 +43,13 @@ def train(
     Example: automl train ffdi --out models/ffdi
     """
     import automl
+    from automl.cli.json_output import start_events, wants_json, write_result
+    from automl.cli.json_results import describe_model
     from automl.cli.progress import SearchProgress
 
-    with SearchProgress() as progress:
-        automl.train(
+    start_events("train")
+    with SearchProgress("stopping; the same command goes on where this stops") as progress:
+        folder = automl.train(
             study,
             recipe=recipe,
             out=out,
@@ -62,3 +65,5 @@ def train(
             reporter=progress,
             **settings,
         )
+    if wants_json():
+        write_result(describe_model(folder))

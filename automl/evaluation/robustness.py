@@ -23,7 +23,7 @@ from automl.evaluation.predictions import predict_samples
 from automl.evaluation.samples import LabelledSamples
 from automl.files import cache_dir
 from automl.models.predict import Model
-from automl.reporter import Reporter, catch_interrupts
+from automl.reporter import Reporter, end_at_interrupt
 from automl.units import format_count
 
 Floats = NDArray[np.floating[Any]]
@@ -137,7 +137,7 @@ def measure_robustness(
     for degradation in degradations:
         cache_dir().mkdir(parents=True, exist_ok=True)
         with (
-            catch_interrupts(_end_work),  # SIGTERM, too, removes the copies
+            end_at_interrupt(reporter, "stopping: nothing is written; the copies are removed"),
             tempfile.TemporaryDirectory(prefix="degraded-", dir=cache_dir()) as folder,
         ):
             with reporter.show_progress(f"{degradation.name}: copying") as progress:
@@ -162,11 +162,6 @@ def measure_robustness(
             shown = shorten([f"{some.table['name'][row]} ({why})" for row, why in failed.items()], _SHOWN, "; ")
             reporter.print_line(f"warning: {degradation.name}: no copy of {format_count(len(failed), 'file')}: {shown}")
     return _sum_up(scored, some, predictions, positive, metric, len(samples.table))
-
-
-def _end_work() -> None:
-    """Ends the work at once."""
-    raise KeyboardInterrupt
 
 
 def _score_copies(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
-from automl.cli.progress import describe_totals, read_progress
+from automl.cli.study_progress import describe_totals, read_progress
 from automl.study.folder import StudyFolder
 
 
