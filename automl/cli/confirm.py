@@ -26,15 +26,16 @@ def confirm(
 
     Example: automl confirm ffdi --top 3 --seeds 3 --timeout 1h
     """
+    from automl.cli.json_output import start_events, wants_json, write_result
+
+    start_events("confirm")  # before the imports, which take seconds
     import automl
     from automl.cli.json_objects import ConfirmFinished
-    from automl.cli.json_output import start_events, wants_json, write_result
     from automl.cli.json_results import describe_commands, describe_confirmation
     from automl.cli.output import list_next_commands, print_confirmation, print_next_commands
     from automl.cli.progress import SearchProgress
     from automl.study.folder import find_study
 
-    start_events("confirm")
     with SearchProgress("stopping; the same command goes on where this stops") as progress:
         confirmation = automl.confirm(
             study, top=top, seeds=seeds, timeout=timeout, runs=runs, again=again, reporter=progress, **settings

@@ -37,13 +37,14 @@ def ensemble(
 
     Example: automl ensemble ffdv --out models/ffdv
     """
-    import automl
     from automl.cli.json_output import start_events, wants_json, write_result
+
+    start_events("ensemble")  # before the imports, which take seconds
+    import automl
     from automl.cli.json_results import describe_ensemble
     from automl.cli.output import print_table
     from automl.cli.progress import SearchProgress
 
-    start_events("ensemble")
     with SearchProgress("stopping; the same command goes on where this stops") as progress:
         joined = automl.ensemble(
             study,

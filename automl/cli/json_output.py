@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -77,10 +77,10 @@ def open_output(words: Sequence[str]) -> Iterator[None]:
         return
     sys.stdout.flush()
     stream, before = sys.stdout, _output
-    kept = None
-    if stream == sys.__stdout__:  # started processes, and what is no Python, write to its descriptor as well
-        kept = os.dup(stream.fileno())
-        os.dup2(sys.stderr.fileno(), stream.fileno())
+    kept, descriptor = None, _find_descriptor(stream)
+    if descriptor is not None:  # started processes, and what is no Python, write to it as well
+        kept = os.dup(descriptor)
+        os.dup2(sys.stderr.fileno(), descriptor)
         _output = _Output(functools.partial(_write_bytes, kept), words)
     else:
         _output = _Output(lambda data: stream.write(data.decode()), words)
@@ -89,9 +89,14 @@ def open_output(words: Sequence[str]) -> Iterator[None]:
             yield
     finally:
         _output = before
-        if kept is not None:
-            os.dup2(kept, stream.fileno())
+        if kept is not None and descriptor is not None:
+            os.dup2(kept, descriptor)
             os.close(kept)
+
+
+def _find_descriptor(stream: TextIO) -> int | None:
+    """Finds the descriptor of the process's own standard output; None where something else stands in for it."""
+    return stream.fileno() if stream is sys.__stdout__ else None
 
 
 def wants_json() -> bool:

@@ -14,6 +14,8 @@ from automl.units import format_seconds, format_share
 _EVENTS = 5
 """Trials that ended, at most; fewer in a low window."""
 _LABEL = 7
+_NAME = 16
+"""Characters of a name that a bar leaves room for."""
 _BARS = "▁▂▃▄▅▆▇█"
 _STYLES = {"complete": "green", "pruned": "dim", "failed": "red"}
 _HINT = "Ctrl-C stops after this epoch; the same command then continues"
@@ -119,14 +121,15 @@ def _draw_workers(progress: StudyProgress, width: int, most: int) -> list[Text]:
 def _draw_worker(worker: WorkerState, row: TrialRow | None, width: int) -> Text:
     epochs = row.epochs if row is not None else None
     share = worker.share if worker.doing and not worker.epoch else worker.epoch / epochs if epochs else 0.0
-    start = Text.assemble(f"{worker.device:{_LABEL}.{_LABEL}} ", _draw_bar(share or 0.0, _bar_width(width)), "  ")
-    start.append(f"trial {worker.trial} ")
     parts = [f"{row.image_size} px"] if row is not None and row.image_size else []
     if epochs and (worker.epoch or not worker.doing):
         parts.append(f"epoch {worker.epoch:.2f} of {epochs:.3g}")
     parts += [worker.doing] if worker.doing else []
-    name, end = row.backbone if row is not None else "", " ".join(["", ", ".join(parts)])
-    return Text.assemble(start, _cut_name(name, max(8, width - cell_len(start.plain) - cell_len(end))), end)
+    name, end = row.backbone if row is not None else "", f" {', '.join(parts)}"
+    device, start = f"{worker.device:{_LABEL}.{_LABEL}} ", f"  trial {worker.trial} "
+    room = width - cell_len(device + start + end)  # for the bar and the name
+    bar = min(_bar_width(width), max(4, room - min(_NAME, cell_len(name))))
+    return Text.assemble(device, _draw_bar(share or 0.0, bar), start, _cut_name(name, room - bar), end)
 
 
 def _draw_event(row: TrialRow, progress: StudyProgress) -> Text:

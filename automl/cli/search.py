@@ -23,10 +23,12 @@ def search(
 
     Example: automl search --data ffdi/ --gpu-mem 16GB --trials 50 --timeout 8h30m
     """
+    from automl.cli.json_output import start_events, wants_json, write_result
+
+    start_events("search")  # before the imports, which take seconds
     import automl
     from automl.backbones.ranking import parse_boards
     from automl.cli.json_objects import SearchFinished
-    from automl.cli.json_output import start_events, wants_json, write_result
     from automl.cli.json_results import describe_study
     from automl.cli.output import print_result
     from automl.cli.progress import SearchProgress
@@ -34,7 +36,6 @@ def search(
     if boards := settings.get("pool", {}).get("boards"):
         settings["pool"]["boards"] = parse_boards(boards)
     spec = spec or ("default" if "path" in settings.get("data", {}) else "demo")
-    start_events("search")
     answer = "stopping: no trial has begun; the same command begins again with what is decoded"
     with SearchProgress(answer) as progress:
         result = automl.search(spec=spec, runs=runs, confirm=confirm, reporter=progress, **settings)

@@ -42,12 +42,13 @@ def train(
 
     Example: automl train ffdi --out models/ffdi
     """
-    import automl
     from automl.cli.json_output import start_events, wants_json, write_result
+
+    start_events("train")  # before the imports, which take seconds
+    import automl
     from automl.cli.json_results import describe_model
     from automl.cli.progress import SearchProgress
 
-    start_events("train")
     with SearchProgress("stopping; the same command goes on where this stops") as progress:
         folder = automl.train(
             study,
