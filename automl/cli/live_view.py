@@ -103,7 +103,7 @@ def _draw_best(progress: StudyProgress, width: int) -> list[Text]:
 def draw_sparkline(values: list[float], width: int, maximize: bool = True) -> str:
     """Draws values as a row of bars, at most `width`; the better the higher."""
     count = min(len(values), max(1, width))
-    picked = [values[round((k + 1) * len(values) / count) - 1] for k in range(count)]
+    picked = [values[round(k * (len(values) - 1) / max(1, count - 1))] for k in range(count)]
     low, high = min(values), max(values)
     shares = [(value - low) / (high - low) if high > low else 1.0 for value in picked]
     return "".join(_BARS[round((share if maximize else 1 - share) * (len(_BARS) - 1))] for share in shares)
@@ -112,24 +112,31 @@ def draw_sparkline(values: list[float], width: int, maximize: bool = True) -> st
 def _draw_workers(progress: StudyProgress, width: int, most: int) -> list[Text]:
     """Draws a line for each worker; the last one counts those that have no room."""
     rows = {row.number: row for row in progress.rows}
-    lines = [_draw_worker(worker, rows.get(worker.trial), width) for worker in progress.workers]
-    if len(lines) > most:
-        lines = [*lines[: most - 1], Text(f"… and {len(lines) - most + 1} more workers")]
+    shown = progress.workers if len(progress.workers) <= most else progress.workers[: most - 1]
+    texts = [_describe_worker(worker, rows.get(worker.trial)) for worker in shown]
+    rooms = [width - _LABEL - 1 - cell_len(start + end) for start, _, end, _ in texts]  # for a bar and a name
+    needed = [room - min(_NAME, cell_len(name)) for room, (_, name, _, _) in zip(rooms, texts, strict=True)]
+    bar = max(4, min([_bar_width(width), *needed]))
+    lines = [
+        Text.assemble(
+            f"{worker.device:{_LABEL}.{_LABEL}} ", _draw_bar(share, bar), start, _cut_name(name, room - bar), end
+        )
+        for worker, room, (start, name, end, share) in zip(shown, rooms, texts, strict=True)
+    ]
+    if more := len(progress.workers) - len(shown):
+        lines.append(Text(f"… and {more} more workers"))
     return lines or [Text("the next trial is being prepared", "dim")]
 
 
-def _draw_worker(worker: WorkerState, row: TrialRow | None, width: int) -> Text:
+def _describe_worker(worker: WorkerState, row: TrialRow | None) -> tuple[str, str, str, float]:
+    """Writes what stands before and after the name of a worker's backbone; returns how much it has done, too."""
     epochs = row.epochs if row is not None else None
-    share = worker.share if worker.doing and not worker.epoch else worker.epoch / epochs if epochs else 0.0
+    share = worker.share if worker.doing and not worker.epoch else worker.epoch / epochs if epochs else None
     parts = [f"{row.image_size} px"] if row is not None and row.image_size else []
     if epochs and (worker.epoch or not worker.doing):
         parts.append(f"epoch {worker.epoch:.2f} of {epochs:.3g}")
     parts += [worker.doing] if worker.doing else []
-    name, end = row.backbone if row is not None else "", f" {', '.join(parts)}"
-    device, start = f"{worker.device:{_LABEL}.{_LABEL}} ", f"  trial {worker.trial} "
-    room = width - cell_len(device + start + end)  # for the bar and the name
-    bar = min(_bar_width(width), max(4, room - min(_NAME, cell_len(name))))
-    return Text.assemble(device, _draw_bar(share or 0.0, bar), start, _cut_name(name, room - bar), end)
+    return f"  trial {worker.trial} ", row.backbone if row is not None else "", f" {', '.join(parts)}", share or 0.0
 
 
 def _draw_event(row: TrialRow, progress: StudyProgress) -> Text:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 
 from rich.live import Live
 from rich.text import Text
@@ -50,7 +50,7 @@ class SearchProgress:
         self._reported: set[int] | None = None
         """Trials whose end stands in the log, or was of an earlier call."""
         self._progress: StudyProgress | None = None
-        self._size, self._drawing, self._stop_line = self._console.size, False, ""
+        self._size, self._busy, self._stop_line = self._console.size, False, ""
 
     def __enter__(self) -> "SearchProgress":
         if self._answer:
@@ -64,16 +64,19 @@ class SearchProgress:
     def print_line(self, line: str) -> None:
         """Prints a line; above the live view, where there is one."""
         style = "bold red" if "NO PRETRAINED WEIGHTS" in line else None
+        self._busy = True
         self._console.print(line, style=style, markup=False, soft_wrap=True)
         self._console.file.flush()
+        self._busy = False
 
     def show_stop(self, line: str) -> None:
         """Shows what follows from Ctrl-C: in the live view, or as a line."""
         self.stopped, self._stop_line = True, line
         write_stop(line)
         if self._live is None:
-            self.print_line(line)
-        elif not self._drawing:  # else the signal came while it was drawn, and the next drawing has it
+            with suppress(RuntimeError):  # the signal came in the middle of a write
+                print(line, file=self._console.file, flush=True)  # rich would write again what it is writing
+        elif not self._busy:  # else the signal came while rich was writing: the next drawing has it
             self._draw_view()
 
     def show_progress(self, label: str) -> AbstractContextManager[Progress]:
@@ -142,7 +145,7 @@ class SearchProgress:
         """Draws the live view; after a change of the terminal's size on a clear screen, as its lines may have moved."""
         if self._progress is None:
             return
-        self._drawn, self._drawing = time.monotonic(), True
+        self._drawn, self._busy = time.monotonic(), True
         if self._live is not None and self._console.size != self._size:
             self._stop_live()
             self._console.clear()
@@ -155,21 +158,21 @@ class SearchProgress:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
         self._live.update(view, refresh=True)
-        self._drawing = False
+        self._busy = False
 
     def _print_news(self, progress: StudyProgress, now: float, last: bool) -> None:
         """Prints one line for each trial that ended, and the totals now and then."""
         reported = self._reported if self._reported is not None else set()
-        for row in progress.ended:
-            if row.number not in reported:
-                self.print_line(describe_trial(row, progress.metric))
-                reported.add(row.number)
+        for ended in progress.ended:
+            if ended.number not in reported:
+                self.print_line(describe_trial(ended, progress.metric))
+                reported.add(ended.number)
                 self._lined = 0.0
         if now - self._lined >= _LINE_SECONDS and not last:
             self._lined = now
             parts, rows = [describe_totals(progress)], {row.number: row for row in progress.rows}
             for worker in progress.workers:
-                if (begun := rows.get(worker.trial)) is not None and begun.epochs:
-                    epoch = f"epoch {worker.epoch:.2f} of {begun.epochs:.3g}"
-                    parts.append(f"trial {begun.number} {begun.backbone} {epoch}")
+                if (row := rows.get(worker.trial)) is not None and row.epochs:
+                    epoch = f"epoch {worker.epoch:.2f} of {row.epochs:.3g}"
+                    parts.append(f"trial {row.number} {row.backbone} {epoch}")
             self.print_line(" · ".join(parts))

@@ -52,13 +52,13 @@ def test_names_that_show_as_two_columns_fit_too():
 def test_what_a_view_shows():
     rows = [trial(0, value=0.6), trial(1, "pruned", 0.55), trial(2, value=0.9), trial(3, "running", None)]
     lines = draw(study(rows, [WorkerState("cpu", 3, 3.2, "")]))
-    assert lines[0].startswith("trials  ━━─")
+    assert lines[0].startswith("trials  ━─")
     assert lines[0].endswith("3 of 50 trials: 2 complete, 1 pruned")
     assert lines[1].endswith("4m30s of 9m30s, 5m00s left")
     assert lines[3] == "best    auc 0.9000  trial 2, resnet10t.c3_in1k 64 px"
     assert lines[4] == "        0.6000 ▁█ 0.9000"
     assert lines[6].startswith("cpu     ━━━━━━━━─")
-    assert lines[6].endswith("trial 3 resnet10t.c3_in… 64 px, epoch 3.20 of 8")
+    assert lines[6].endswith("─  trial 3 resnet10t.c3_in1k 64 px, epoch 3.20 of 8")
     assert [line.partition(":")[0] for line in lines[8:11]] == [
         "trial 0 complete",
         "trial 1 pruned",
@@ -70,14 +70,14 @@ def test_what_a_view_shows():
 def test_a_long_name_is_cut_and_not_the_epoch():
     progress = study([trial(0, "running", backbone=LONG)], [WorkerState("cuda-0", 0, 3.2, "")])
     line = next(line for line in draw(progress, 60) if line.startswith("cuda-0"))
-    assert "vit_large_patch" in line
+    assert "vit_large_p" in line
     assert line.endswith("… 64 px, epoch 3.20 of 8")
 
 
 def test_what_a_worker_does_beside_training_has_a_bar():
     progress = study([trial(0, "running")], [WorkerState("cpu", 0, 0.0, "decoding view faces, 150 of 300")])
     (line,) = (line for line in draw(progress, 120) if line.startswith("cpu"))
-    assert line.count("━") == line.count("─")
+    assert abs(line.count("━") - line.count("─")) <= 1
     assert line.endswith("64 px, decoding view faces, 150 of 300")
 
 

@@ -92,7 +92,6 @@ def test_a_log_has_each_trial_and_the_answer_to_ctrl_c(program):
                 process.send_signal(signal.SIGINT)
         assert process.wait() == 0
     assert "stopping after this epoch" in lines
-    assert lines.count("trial 1 complete: auc 0.8000 resnet10t.c3_in1k 64 px 8 epochs in 0.0s") <= 1
     assert [line.split(":")[0] for line in lines if " complete: " in line] == [f"trial {k} complete" for k in range(4)]
     assert any(line.startswith("4 of 9 trials · best auc 0.9000 (trial 3, resnet10t.c3_in1k)") for line in lines)
 
@@ -101,7 +100,6 @@ def test_a_log_has_each_trial_and_the_answer_to_ctrl_c(program):
 def test_a_command_without_checkpoints_says_what_follows_and_ends(number):
     code = """
         import sys, time
-        from automl.cli.json_output import JsonCommand
         from automl.cli import main
         from automl.cli.progress import SearchProgress
 
@@ -113,7 +111,7 @@ def test_a_command_without_checkpoints_says_what_follows_and_ends(number):
         main.app = wait
         main.run(["predict", *sys.argv[1:]])
     """
-    for flags, lines in ((), ["begun", "stopping: nothing is written"]), (("--json",), []):
+    for flags, lines in ((), ["stopping: nothing is written"]), (("--json",), []):
         command = [sys.executable, "-c", textwrap.dedent(code), *flags]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
         stream = process.stderr if flags else process.stdout
@@ -126,4 +124,4 @@ def test_a_command_without_checkpoints_says_what_follows_and_ends(number):
             message = '"stopped; stopping: nothing is written"'
             assert out == f'{{"error": {{"message": {message}, "exit_code": 130}}}}\n'
         else:
-            assert ["begun", *out.splitlines()] == lines
+            assert out.splitlines() == lines
