@@ -802,6 +802,6 @@ EVENTS: dict[str, tuple[type[Event], ...]] = {
     "confirm": _RETRAINING,
     "ensemble": _RETRAINING,
     "train": _RETRAINING,
-    "worker": (Started, TrialEnded),
+    "worker": (Started, TrialEnded, Stopping),
 }
 """By command, the objects before its last one; all other commands print one."""

@@ -36,7 +36,8 @@ def draw_study(
     width, height = max(10, size.width - 1), max(3, size.height - 1)
     answer = _wrap_line(Text(stop_line, "bold yellow") if stop_line else Text(_HINT, "dim"), width)
     budget = [_draw_trials(progress, width), _draw_time(progress, elapsed_seconds, width)]
-    best = _draw_best(progress, width)
+    ranked = sort_best_first(progress.rows, progress.maximize)
+    best = _draw_best(progress, ranked, width)
     room = max(1, height - len(budget) - len(answer))
     workers = _draw_workers(progress, width, room)
     parts = [budget, workers, answer]
@@ -45,7 +46,7 @@ def draw_study(
         parts.insert(1, best)
         left -= len(best)
     if (shown := min(_EVENTS, left - len(parts), len(news))) > 0:
-        parts.insert(-1, [_draw_event(row, progress) for row in news[-shown:]])
+        parts.insert(-1, [_draw_event(row, progress.metric, row in ranked[:1]) for row in news[-shown:]])
         left -= shown
     gaps = left >= len(parts) - 1
     lines = [line for k, part in enumerate(parts) for line in ([Text()] if k and gaps else []) + part]
@@ -82,9 +83,8 @@ def _draw_time(progress: StudyProgress, elapsed_seconds: float, width: int) -> T
     return Text.assemble(f"{'time':{_LABEL}} ", bar, f"  {text}")
 
 
-def _draw_best(progress: StudyProgress, width: int) -> list[Text]:
+def _draw_best(progress: StudyProgress, best: list[TrialRow], width: int) -> list[Text]:
     """Draws the best trial so far, and how the best value rose over the trials."""
-    best = sort_best_first(progress.rows, progress.maximize)
     if not best:
         return [Text(f"{'best':{_LABEL}} no trial is complete yet")]
     row, label = best[0], f"{'best':{_LABEL}} "
@@ -139,9 +139,8 @@ def _describe_worker(worker: WorkerState, row: TrialRow | None) -> tuple[str, st
     return f"  trial {worker.trial} ", row.backbone if row is not None else "", f" {', '.join(parts)}", share or 0.0
 
 
-def _draw_event(row: TrialRow, progress: StudyProgress) -> Text:
-    best = sort_best_first(progress.rows, progress.maximize)[:1]
-    return Text(describe_trial(row, progress.metric), "bold green" if row in best else _STYLES.get(row.state, ""))
+def _draw_event(row: TrialRow, metric: str, is_best: bool) -> Text:
+    return Text(describe_trial(row, metric), "bold green" if is_best else _STYLES.get(row.state, ""))
 
 
 def _cut_name(name: str, room: int) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import typer
 
+import automl
 from automl.cli import main
 from automl.cli.json_objects import RESULTS, Failed, Failure, Interval
 from automl.cli.json_output import make_plain, open_output, wants_json, write_result
@@ -266,3 +267,26 @@ def test_ensemble(capfd, joined, tmp_path):
     assert [member["view"] for member in finished["members"]] == ["frame", "mel"]
     assert sum(member["weight"] for member in finished["members"]) > 0
     assert finished["folder"] == str(tmp_path / "model")
+
+
+@pytest.mark.parametrize("command", ["confirm", "ensemble"])
+def test_a_stopped_training_ends_with_130(capfd, monkeypatch, searched, command):
+    folder = searched(0.9)
+
+    def stop(*_, reporter, **__):
+        reporter.show_stop("stopping at the next checkpoint")
+
+    monkeypatch.setattr(automl, command, stop)
+    *_, stopping, finished = run_json(capfd, command, "tones", "--runs", folder.path.parent, code=130)
+    assert (stopping["event"], stopping["message"]) == ("stopping", "stopping at the next checkpoint")
+    assert finished["interrupted"]
+
+
+def test_worker(capfd, new_study, tmp_path):
+    _, folder = new_study(trials=1)
+    storage = tmp_path / "tones.log"
+    _, *events, finished = run_json(
+        capfd, "worker", "--study", "tones", "--runs", folder.path.parent, "--storage", storage
+    )
+    assert [(one["event"], one["number"], one["state"]) for one in events] == [("trial", 0, "complete")]
+    assert (finished["study"], finished["device"], finished["trials"]) == ("tones", "cpu", [0])
