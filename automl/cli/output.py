@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
@@ -83,13 +83,8 @@ TRIAL_WORDS = ("view", "backbone", "state")
 """Columns of a table of trials that hold words."""
 
 
-def tabulate_trials(
-    rows: "Sequence[TrialRow]", metric: str, epochs_done: Mapping[int, float] | None = None
-) -> tuple[list[str], list[list[str]]]:
-    """Returns the titles and rows of a table of trials; where they look at clips, there is a column for the view.
-
-    `epochs_done` has the trials, by number, of which more is known than their storage says.
-    """
+def tabulate_trials(rows: "Sequence[TrialRow]", metric: str) -> tuple[list[str], list[list[str]]]:
+    """Returns the titles and rows of a table of trials; where they look at clips, there is a column for the view."""
     with_view = any(row.view != "image" for row in rows)
     with_trained = any(row.trained for row in rows)
     extra = [*(["view"] if with_view else []), "backbone", *(["trained"] if with_trained else [])]
@@ -101,7 +96,7 @@ def tabulate_trials(
             row.backbone,
             *([row.trained or "all"] if with_trained else []),
             str(row.image_size or ""),
-            f"{(epochs_done or {}).get(row.number, row.epochs_done):.2f}/{row.epochs:.3g}" if row.epochs else "",
+            f"{row.epochs_done:.2f}/{row.epochs:.3g}" if row.epochs else "",
             "" if row.value is None else f"{row.value:.4f}",
             row.state,
             "" if row.seconds is None else format_seconds(row.seconds),
