@@ -487,7 +487,7 @@ class Stopping(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """In place of a result: the last object of a command whose exit code is not 0."""
+    """In place of a result: why there is none."""
 
     error: Failure
 

@@ -36,7 +36,7 @@ def search(
     if boards := settings.get("pool", {}).get("boards"):
         settings["pool"]["boards"] = parse_boards(boards)
     spec = spec or ("default" if "path" in settings.get("data", {}) else "demo")
-    answer = "stopping: no trial has begun; the same command begins again with what is decoded"
+    answer = "stopping: nothing is trained now; the same command continues"
     with SearchProgress(answer) as progress:
         result = automl.search(spec=spec, runs=runs, confirm=confirm, reporter=progress, **settings)
     print_result(result)
