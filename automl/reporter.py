@@ -9,6 +9,9 @@ from typing import Any, Protocol
 Progress = Callable[[int, int], None]
 """Called with how many pieces of a work are done, and how many there are."""
 
+STOPS_AT_CHECKPOINT = "stopping at the next checkpoint; Ctrl-C again stops now; the same command continues"
+"""What follows from Ctrl-C in a training."""
+
 
 class Reporter(Protocol):
     """Receives what a long job does."""
@@ -16,11 +19,17 @@ class Reporter(Protocol):
     def print_line(self, line: str) -> None:
         """Shows one line."""
 
+    def show_stop(self, line: str) -> None:
+        """Shows at once what follows from Ctrl-C; called by a signal's handler."""
+
     def show_progress(self, label: str) -> AbstractContextManager[Progress]:
         """Yields a callback for a long piece of work."""
 
-    def show_study(self, result: Any, deadline: float | None, stopping: bool) -> None:
-        """Shows a study (`automl.study.search.SearchResult`); called about twice a second while workers train."""
+    def show_study(self, result: Any, deadline: float | None, stopping: bool, last: bool = False) -> None:
+        """Shows a study (`automl.study.search.SearchResult`).
+
+        Called about twice a second while workers train, and a last time when they have ended.
+        """
 
 
 class ConsoleReporter:
@@ -30,12 +39,16 @@ class ConsoleReporter:
         """Prints a line."""
         print(line, flush=True)
 
+    def show_stop(self, line: str) -> None:
+        """Prints a line."""
+        self.print_line(line)
+
     def show_progress(self, label: str) -> AbstractContextManager[Progress]:
         """Prints the label, and no more."""
         self.print_line(label)
         return nullcontext(lambda _done, _total: None)
 
-    def show_study(self, result: Any, deadline: float | None, stopping: bool) -> None:
+    def show_study(self, result: Any, deadline: float | None, stopping: bool, last: bool = False) -> None:
         """Shows nothing."""
 
 
@@ -70,3 +83,15 @@ def catch_interrupts(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def end_at_interrupt(reporter: Reporter, line: str) -> Iterator[None]:
+    """Shows a line at the first Ctrl-C or SIGTERM and raises KeyboardInterrupt, which ends the work at once."""
+
+    def stop() -> None:
+        reporter.show_stop(line)
+        raise KeyboardInterrupt
+
+    with catch_interrupts(stop):
+        yield

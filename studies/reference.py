@@ -25,6 +25,9 @@ texts are in `automl COMMAND --help`.
 Sizes: `16GB` is 16·10⁹ bytes, `16GiB` is 16·2³⁰. Durations: `8h30m`, `40m`, `90s`. A mistake that you can mend is one
 clear message and exit code 2.
 
+With `--json`, every command prints objects for programs on standard output, and all else on standard error
+([agents.md](agents.md)).
+
 """
 
 _SETTINGS = """## Settings of a study
@@ -61,7 +64,7 @@ def _render_command(path: str, function: Callable[..., Any]) -> Iterator[str]:
     below = {name: setting for name, setting in settings.items() if setting.panel}
     rows = []
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.name in below:
+        if parameter.name in below or parameter.name == "json":  # every command has it: it stands in the head
             continue
         annotation = parameter.annotation if get_origin(parameter.annotation) is Annotated else hints[parameter.name]
         kind, info = get_args(annotation)

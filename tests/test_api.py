@@ -43,7 +43,8 @@ def test_public_names():
 def test_a_command_has_the_arguments_and_defaults_of_its_function(name):
     command, function = CALLED[name], inspect.signature(getattr(automl, name)).parameters
     settings = getattr(command, "settings", {})
-    own = {key: value for key, value in inspect.signature(command).parameters.items() if key not in settings}
+    parameters = inspect.signature(command).parameters.items()
+    own = {key: value for key, value in parameters if key not in {*settings, "json"}}
     received, accepted = (
         own.keys() | {setting.target[0] for setting in settings.values()},
         function.keys() - {"reporter"},

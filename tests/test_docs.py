@@ -145,6 +145,10 @@ def test_the_reference_is_as_its_script_makes_it() -> None:
     assert made_by("studies/reference.py").render_reference() == text("docs/reference.md")
 
 
+def test_the_objects_are_as_their_script_writes_them() -> None:
+    assert made_by("studies/agents.py").render_page() == text("docs/agents.md")
+
+
 def test_the_picture_is_as_its_script_draws_it() -> None:
     picture = made_by("studies/benchmarks/search_picture.py")
     assert picture.draw(picture.read_curves(text("docs/figures.md"))) == text("docs/search.svg")

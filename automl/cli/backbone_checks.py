@@ -74,8 +74,8 @@ def _describe_row(row: "Capabilities") -> list[str]:
     return lines + ([f"  why not at other sizes:  {row.why_not}{cut}"] if row.why_not else [])
 
 
-def check_backbones(backbones: Sequence[str]) -> bool:
-    """Prints what differs from the shipped table with the installed timm; returns whether all can be built as there."""
+def check_backbones(backbones: Sequence[str]) -> list[str]:
+    """Prints and returns what differs from the shipped table with the installed timm, or cannot be built."""
     from automl.backbones.capabilities import examine_backbones
     from automl.backbones.capability_table import SHIPPED, load_capabilities
     from automl.cli.output import progress_bar
@@ -104,7 +104,7 @@ def check_backbones(backbones: Sequence[str]) -> bool:
     )
     if lines := broken + differences:
         typer.echo("  " + shorten(lines, _MOST_DIFFERENCES, "\n  "))
-    return not lines
+    return lines
 
 
 def _list_differences(before: "Capabilities", now: "Capabilities") -> list[str]:

@@ -79,6 +79,8 @@ def backbones(
     """
     from automl.backbones.selection import build_filters, explain_no_rows, find_unmatched
     from automl.cli.backbone_checks import check_backbones, describe_backbones
+    from automl.cli.json_objects import BackbonesResult
+    from automl.cli.json_output import wants_json, write_result
     from automl.errors import PoolError, SpecError, check_name
     from automl.units import format_count
 
@@ -101,8 +103,16 @@ def backbones(
         typer.echo(f"warning: no {kind} matches {name}{hint}", err=True)
     for mask in masks.values():
         table = table[mask[table.index]]
+    source = f"{listing.origin}."
     if check:
-        if not check_backbones(sorted(set(table["model"]))):
+        examined = sorted(set(table["model"]))
+        differences = check_backbones(examined)
+        write_result(
+            BackbonesResult(
+                rows=[], matches=len(table), source=source, notes=[], checked=len(examined), differences=differences
+            )
+        )
+        if differences:
             raise typer.Exit(1)
         return
     # A stable sort keeps rows of equal value in the order of their score.
@@ -114,9 +124,21 @@ def backbones(
         _print_table(shown, listing.boards)
     more = "" if len(shown) == len(ordered) else f", {len(shown):,} shown (--limit 0: all)"
     match = f"{format_count(len(ordered), 'row')} match{'es' if len(ordered) == 1 else ''}"
-    lines = [f"\n{match}{more}. Source: {listing.origin}.", listing.explanation]
+    notes = [listing.explanation]
     if gpu_mem is not None:
-        lines += _explain_memory(shown, precision, batch_size)
+        notes += _explain_memory(shown, precision, batch_size)
+    if wants_json():
+        write_result(
+            BackbonesResult(
+                rows=[dict(zip(shown.columns, row, strict=True)) for row in shown.itertuples(index=False)],
+                matches=len(ordered),
+                source=source,
+                notes=notes,
+                checked=None,
+                differences=[],
+            )
+        )
+    lines = [f"\n{match}{more}. Source: {source}", *notes]
     models = dict(zip(ordered["model"], ordered["family"], strict=True))
     if len(models) <= _MOST_DESCRIBED:
         lines += describe_backbones(models)

@@ -10,8 +10,14 @@ def best(study: Study = None, runs: Runs = Path("runs")) -> None:
 
     Example: automl best ffdi
     """
+    from automl.cli.json_objects import StudyResult
+    from automl.cli.json_output import wants_json, write_result
+    from automl.cli.json_results import describe_study
     from automl.cli.output import print_result
     from automl.study.folder import find_study
     from automl.study.search import open_result
 
-    print_result(open_result(find_study(runs, study)))
+    result = open_result(find_study(runs, study))
+    print_result(result)
+    if wants_json():
+        write_result(StudyResult(**describe_study(result)))

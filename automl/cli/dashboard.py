@@ -18,6 +18,8 @@ def dashboard(
 
     Example: automl dashboard ffdi --port 8081
     """
+    from automl.cli.json_objects import DashboardResult
+    from automl.cli.json_output import write_result
     from automl.dashboard.server import make_dashboard
     from automl.study.folder import find_study
     from automl.study.storage import open_study
@@ -29,5 +31,6 @@ def dashboard(
     with make_dashboard(opened, folder, port) as server:
         address = f"http://127.0.0.1:{port}/dashboard/studies/{opened._study_id}"
         print(f"study {folder.name}: {address} (Ctrl-C ends it)", flush=True)
+        write_result(DashboardResult(study=folder.name, url=address))
         print("note: its importances (PED-ANOVA) often name parameters that do not matter, below some hundred trials")
         server.serve_forever()

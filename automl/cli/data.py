@@ -9,12 +9,15 @@ from automl.cli.options import Runs, options_from
 from automl.errors import shorten
 
 if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
+    from automl.data.dataset import Dataset
     from automl.data.summary import Clips, Summary
+    from automl.reporter import Reporter
 
 _MOST_FILES = 10
 """Files listed for each kind of problem."""
 _MOST_COLUMNS = 8
 """Classes that have a column of their own."""
+_INTERRUPTED = "stopping; the same command begins again, and reads faster what it has read{}"
 
 
 @options_from("data", "seed", "weights_dir", exclude=("data.path",))
@@ -65,34 +68,51 @@ def data(
     """
     from automl.cli.data_audit import check_normalise, print_audit, write_normalised
     from automl.cli.data_labels import LabelFlags, print_labels, read_study_data
-    from automl.cli.output import print_line, progress_bar
+    from automl.cli.json_output import wants_json, write_result
+    from automl.cli.json_results import describe_audit, describe_copy, describe_data, describe_labels
+    from automl.cli.progress import SearchProgress
     from automl.data.drop_copies import open_samples
-    from automl.data.summary import summarise, with_near_copies
     from automl.spec import StudySpec, merge
 
     flags = LabelFlags(check_labels, labels_html, study, runs)
     flags.check_use(settings.get("weights_dir"))
     given = {"data": {"path": path}} if path is not None or study is None else read_study_data(runs, study)
     spec = StudySpec.from_mapping(merge(given, settings), "automl data", settings)
-    with progress_bar("comparing") as progress:
-        dataset = open_samples(spec.data, spec.seed, progress)
-    shape = check_normalise(dataset, normalise, normalise_size, normalise_seconds)
-    with progress_bar("reading") as progress:
+    with SearchProgress(_INTERRUPTED.format("; what is written of the copy is kept" if normalise else "")) as reporter:
+        with reporter.show_progress("comparing") as progress:
+            dataset = open_samples(spec.data, spec.seed, progress)
+        shape = check_normalise(dataset, normalise, normalise_size, normalise_seconds)
+        summary = _print_summary(dataset, reporter, near_copies)
+        audited = print_audit(dataset, normalise is None) if audit else None
+        checked = print_labels(dataset, spec, flags, reporter) if check_labels else None
+        copied = write_normalised(dataset, normalise, shape, audit) if normalise is not None else None
+    if wants_json():
+        copy, of_copy = copied or (None, None)
+        result = describe_data(
+            summary,
+            describe_audit(audited) if audited else None,
+            describe_labels(checked, labels_html) if checked else None,
+            describe_copy(copy, describe_audit(of_copy) if of_copy else None) if copy else None,
+        )
+        write_result(result)
+
+
+def _print_summary(dataset: "Dataset", reporter: "Reporter", near_copies: bool) -> "Summary":
+    """Reads every file, prints what was understood and what is wrong, and returns it."""
+    from automl.cli.output import print_line
+    from automl.data.summary import summarise, with_near_copies
+
+    with reporter.show_progress("reading") as progress:
         summary = summarise(dataset, progress)
     for line in _describe_data(summary):
         print_line(line)
     _print_counts(summary)  # before the comparison, which takes longer
     if near_copies:
-        with progress_bar("comparing") as progress:
+        with reporter.show_progress("comparing") as progress:
             summary = with_near_copies(summary, progress)
     for line in _list_problems(summary):
         print_line(line, style="yellow")
-    if audit:
-        print_audit(dataset, normalise is None)
-    if check_labels:
-        print_labels(dataset, spec, flags)
-    if normalise is not None:
-        write_normalised(dataset, normalise, shape, audit)
+    return summary
 
 
 def _print_counts(summary: "Summary") -> None:

@@ -63,8 +63,10 @@ def print_audit(dataset: "Dataset", advise: bool) -> "Audit":
     return audit
 
 
-def write_normalised(dataset: "Dataset", folder: Path, shape: "Shape", audit: bool) -> None:
-    """Writes the copy, says what came of it and, if wanted, what the audit says of it."""
+def write_normalised(
+    dataset: "Dataset", folder: Path, shape: "Shape", audit: bool
+) -> "tuple[Normalised, Audit | None]":
+    """Writes the copy, says what came of it and, if wanted, what the audit says of it; returns both."""
     from automl.audit.normalise import normalise_dataset
     from automl.cli.output import print_line, progress_bar
     from automl.data.dataset import open_dataset
@@ -74,10 +76,9 @@ def write_normalised(dataset: "Dataset", folder: Path, shape: "Shape", audit: bo
     for line in _describe_copy(copy):
         print_line(line)
     opened = open_dataset(DataSpec(path=copy.folder), 0)
-    if audit:
-        result = print_audit(opened, advise=False)
-        if result.findings:
-            print_line(_describe_rest([row.kind.name for row in result.findings]))
+    result = print_audit(opened, advise=False) if audit else None
+    if result is not None and result.findings:
+        print_line(_describe_rest([row.kind.name for row in result.findings]))
     for line in _list_remains(dataset, shape):
         print_line(f"not removed: {line}")
     flags = ""
@@ -86,6 +87,7 @@ def write_normalised(dataset: "Dataset", folder: Path, shape: "Shape", audit: bo
     if dataset.positive_class_name and opened.positive_class_name != dataset.positive_class_name:
         flags += f" --positive-class {shlex.quote(dataset.positive_class_name)}"
     print_line(f"next: automl search --data {shlex.quote(str(copy.folder))}{flags}")
+    return copy, result
 
 
 def _describe_tried(audit: "Audit") -> str:

@@ -8,6 +8,8 @@ from automl.errors import SpecError
 
 if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
     from automl.data.dataset import Dataset
+    from automl.evaluation.label_check import LabelCheck
+    from automl.reporter import Reporter
     from automl.spec import StudySpec
 
 _MOST_LISTED = 10
@@ -47,18 +49,16 @@ def read_study_data(runs: Path, name: str) -> dict[str, Any]:
     return spec.model_dump(mode="json", include={"data", "seed"})
 
 
-def print_labels(dataset: "Dataset", spec: "StudySpec", flags: LabelFlags) -> None:
+def print_labels(dataset: "Dataset", spec: "StudySpec", flags: LabelFlags, reporter: "Reporter") -> "LabelCheck":
     """Checks the labels, prints those that are likely wrong, and writes the page if one is wanted."""
     from automl.cli.output import print_line, print_table
-    from automl.cli.progress import SearchProgress
     from automl.evaluation.label_check import check_by_probe, check_by_study, write_page
     from automl.study.folder import find_study
 
     if flags.study is not None:
         check = check_by_study(dataset, find_study(flags.runs, flags.study))
     else:
-        with SearchProgress() as reporter:
-            check = check_by_probe(dataset, spec, reporter)
+        check = check_by_probe(dataset, spec, reporter)
     for line in check.sentences:
         print_line(f": {line}", title="labels")
     rows = check.list_rows(_MOST_LISTED)
@@ -70,3 +70,4 @@ def print_labels(dataset: "Dataset", spec: "StudySpec", flags: LabelFlags) -> No
     if flags.page is not None:
         write_page(check, flags.page)
         print_line(f"written: {flags.page}")
+    return check

@@ -15,11 +15,19 @@ def doctor(
 
     Example: automl doctor --weights-dir weights/
     """
+    from automl.cli.json_objects import DoctorResult, Finding, Problem
+    from automl.cli.json_output import write_result
     from automl.cli.output import make_console, print_line
     from automl.doctor.checks import run_checks
 
     with make_console(stderr=True).status("looking"):
         report = run_checks(weights_dir)
+    result = DoctorResult(
+        can_search=report.can_search,
+        findings=[Finding(name=one.name, text=one.text) for one in report.findings],
+        problems=[Problem(text=one.text, fatal=one.fatal) for one in report.problems],
+    )
+    write_result(result)
     for fact in report.findings:
         print_line(f" {fact.text}", title=f"{fact.name}:")
     for problem in report.problems:

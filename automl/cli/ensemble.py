@@ -37,11 +37,15 @@ def ensemble(
 
     Example: automl ensemble ffdv --out models/ffdv
     """
+    from automl.cli.json_output import start_events, wants_json, write_result
+
+    start_events("ensemble")  # before the imports, which take seconds
     import automl
+    from automl.cli.json_results import describe_ensemble
     from automl.cli.output import print_table
     from automl.cli.progress import SearchProgress
 
-    with SearchProgress() as progress:
+    with SearchProgress("stopping; the same command goes on where this stops") as progress:
         joined = automl.ensemble(
             study,
             out=out,
@@ -59,3 +63,7 @@ def ensemble(
         print_table(header, rows, left=("view", "backbone"))
         for line in [*joined.lines(), f"next: automl predict {joined.folder} --data DIR --out submission.csv"]:
             print(line)
+    if wants_json():
+        write_result(describe_ensemble(joined, progress.stopped))
+    if progress.stopped:
+        raise typer.Exit(130)

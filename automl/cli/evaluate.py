@@ -63,9 +63,11 @@ def evaluate(
     Example: automl evaluate models/one models/two --data another/ --by generator --out evaluations/another
     """
     import automl
+    from automl.cli.json_objects import EvaluateResult
+    from automl.cli.json_output import wants_json, write_result
     from automl.cli.progress import SearchProgress
 
-    with SearchProgress() as reporter:
+    with SearchProgress("stopping: nothing is written; the same command begins again") as reporter:
         result = automl.evaluate(
             models,
             settings.pop("data", None),
@@ -84,6 +86,9 @@ def evaluate(
             **settings,
         )
     _print_evaluation(result)
+    if wants_json():
+        folder = None if result.folder is None else str(result.folder)
+        write_result(EvaluateResult(folder=folder, **result.to_json()))
 
 
 def _print_evaluation(result: "Evaluation") -> None:

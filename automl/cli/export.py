@@ -37,8 +37,19 @@ def export(
     Example: automl export models/ffdi --format onnx --check-data ffdi/valset
     """
     import automl
+    from automl.cli.json_objects import ExportResult
+    from automl.cli.json_output import write_result
 
     exported = automl.export(source, format=format, out=out, runs=runs, check_data=check_data, weights_dir=weights_dir)
+    result = ExportResult(
+        format=format,
+        path=None if exported.path is None else str(exported.path),
+        text=exported.text if exported.path is None else None,
+        difference=exported.difference,
+        images=exported.images,
+        real=exported.real,
+    )
+    write_result(result)
     if exported.path is None:
         sys.stdout.write(exported.text or "")
         return

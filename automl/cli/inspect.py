@@ -30,6 +30,8 @@ def inspect(
 
     Example: automl inspect clip.mp4 --frames 128 --model models/ffdv
     """
+    from automl.cli.json_objects import InspectResult
+    from automl.cli.json_output import write_result
     from automl.cli.output import make_console
     from automl.inspection.page import inspect_clip
 
@@ -37,6 +39,8 @@ def inspect(
     with make_console(stderr=True).status("looking"):
         folder = out or Path("inspect") / clip.name
         page = inspect_clip(clip, folder, frames, str(face_model) if face_model else None, model, device, weights_dir)
+    sheet = None if page.sheet is None else str(page.sheet)
+    write_result(InspectResult(page=str(page.page), sheet=sheet, lines=list(page.lines)))
     for line in page.lines:
         typer.echo(line)
     for written in (page.page, page.sheet):

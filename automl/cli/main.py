@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from automl import __version__
-from automl.errors import AutomlError, is_disk_full
+from automl.cli.json_output import JsonCommand, open_output, write_failure
+from automl.errors import AutomlError, first_line, is_disk_full
 
 COMMANDS = (
     *("search", "best", "confirm", "ensemble", "train", "predict", "evaluate", "export", "studies"),
@@ -29,9 +30,12 @@ app = typer.Typer(
 for _name in COMMANDS:
     _command = getattr(import_module(f"automl.cli.{_name}"), _name)
     if isinstance(_command, typer.Typer):
+        for _inner in _command.registered_commands:
+            if _inner.callback is not None:
+                _inner.callback = JsonCommand(_inner.callback)
         app.add_typer(_command, name=_name)
     else:
-        app.command(hidden=_name == "worker")(_command)
+        app.command(hidden=_name == "worker")(JsonCommand(_command))
 
 
 def _print_version(wanted: bool) -> None:
@@ -50,6 +54,8 @@ def _describe_program(
 
     Sizes: 16GB is 16·10⁹ bytes, 16GiB is 16·2³⁰. Durations: 8h30m, 40m, 90s.
 
+    With --json, each command prints objects for programs (docs/agents.md).
+
     Example: automl search --data ffdi/ --gpu-mem 16GB --trials 50
     """
 
@@ -66,8 +72,17 @@ def run(words: Sequence[str] | None = None) -> None:
     """
     # CUDA would order unlike GPUs by speed, NVML orders them by bus: `cuda:1` must be the same one for both.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    with open_output(sys.argv[1:] if words is None else words):
+        sys.exit(_run_to_end(words))
+
+
+def _run_to_end(words: Sequence[str] | None) -> int | str | None:
+    """Runs the command and returns its exit code; prints what went wrong."""
     try:
-        sys.exit(_run_app(words))
+        code = _run_app(words)
+        if isinstance(code, int) and code:
+            write_failure(code)
+        return code
     except AutomlError as exc:
         message = str(exc)
     except _UsageError as exc:
@@ -75,13 +90,16 @@ def run(words: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         # `automl backbones | head`: the reader has seen enough. Python would complain again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except OSError as exc:
+        return 0
+    except Exception as exc:
         if not is_disk_full(exc):
+            write_failure(1, f"{type(exc).__name__}: {first_line(exc)}")
             raise
-        message = f"the disk is full ({exc.filename or 'no file named'}); free some space and try again"
+        file = getattr(exc, "filename", None) or "no file named"
+        message = f"the disk is full ({file}); free some space and try again"
     print(f"Error: {message}", file=sys.stderr)
-    sys.exit(2)
+    write_failure(2, message)
+    return 2
 
 
 def _run_app(words: Sequence[str] | None) -> int | str | None:

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
@@ -70,7 +70,9 @@ def progress_bar(label: str) -> "Iterator[Progress]":
     """Yields a callback (done, all) that draws a bar on stderr, on a terminal only; it vanishes at the end."""
     console = make_console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with ProgressBar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with ProgressBar(
+        *columns, console=console, transient=True, disable=not console.is_terminal, refresh_per_second=2
+    ) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -81,13 +83,8 @@ TRIAL_WORDS = ("view", "backbone", "state")
 """Columns of a table of trials that hold words."""
 
 
-def tabulate_trials(
-    rows: "Sequence[TrialRow]", metric: str, epochs_done: Mapping[int, float] | None = None
-) -> tuple[list[str], list[list[str]]]:
-    """Returns the titles and rows of a table of trials; where they look at clips, there is a column for the view.
-
-    `epochs_done` has the trials, by number, of which more is known than their storage says.
-    """
+def tabulate_trials(rows: "Sequence[TrialRow]", metric: str) -> tuple[list[str], list[list[str]]]:
+    """Returns the titles and rows of a table of trials; where they look at clips, there is a column for the view."""
     with_view = any(row.view != "image" for row in rows)
     with_trained = any(row.trained for row in rows)
     extra = [*(["view"] if with_view else []), "backbone", *(["trained"] if with_trained else [])]
@@ -99,7 +96,7 @@ def tabulate_trials(
             row.backbone,
             *([row.trained or "all"] if with_trained else []),
             str(row.image_size or ""),
-            f"{(epochs_done or {}).get(row.number, row.epochs_done):.2f}/{row.epochs:.3g}" if row.epochs else "",
+            f"{row.epochs_done:.2f}/{row.epochs:.3g}" if row.epochs else "",
             "" if row.value is None else f"{row.value:.4f}",
             row.state,
             "" if row.seconds is None else format_seconds(row.seconds),
@@ -117,12 +114,16 @@ def sort_best_first(rows: "Sequence[TrialRow]", maximize: bool) -> "list[TrialRo
 
 def count_endings(rows: "Sequence[TrialRow]") -> list[str]:
     """Writes how the trials ended, and why those that did not complete did not, most frequent first."""
-    from automl.study.trial_record import describe_ending
-
     states = Counter(row.state for row in rows)
     lines = [", ".join(f"{count} {state}" for state, count in states.most_common())]
-    reasons = Counter(describe_ending(row) for row in rows if row.state in ("pruned", "failed"))
-    return lines + [f"{count} × {reason}" for reason, count in reasons.most_common(6)]
+    return lines + [f"{count} × {state}: {reason}" for (state, reason), count in count_reasons(rows).most_common(6)]
+
+
+def count_reasons(rows: "Sequence[TrialRow]") -> Counter[tuple[str, str]]:
+    """Counts the trials that did not complete by state and reason, without the figures that make each one different."""
+    from automl.study.trial_record import explain_ending
+
+    return Counter((row.state, explain_ending(row)) for row in rows if row.state in ("pruned", "failed"))
 
 
 # --- what came of a study --------------------------------------------------------------------------------------------
@@ -160,7 +161,8 @@ def print_result(result: "SearchResult") -> None:
         if best and best[0].number not in [candidate.trial for candidate in confirmation.candidates]:
             print_line(f"trial {best[0].number} is not in it; {folder.command_line('confirm')} --again takes it in")
     views = len({row.view for row in rows if row.state == "complete"})
-    print_next_commands(folder, has_best=bool(best), confirmed=confirmation is not None, views=views)
+    confirmed = confirmation is not None
+    print_next_commands(list_next_commands(folder, has_best=bool(best), confirmed=confirmed, views=views))
 
 
 def _describe_robustness(result: "SearchResult", best: int) -> Iterator[str]:
@@ -236,12 +238,16 @@ def _explain_scores(confirmation: "Confirmation") -> list[str]:
     return lines
 
 
-def print_next_commands(folder: "StudyFolder", *, has_best: bool, confirmed: bool, views: int = 1) -> None:
-    """Prints the commands that come after a search or a confirmation."""
-    steps = [
-        (folder.command_line("best"), "this summary again"),
-        *folder.list_next_commands(has_best=has_best, confirmed=confirmed, views=views),
-    ]
+def list_next_commands(
+    folder: "StudyFolder", *, has_best: bool, confirmed: bool, views: int = 1
+) -> list[tuple[str, str]]:
+    """Lists the commands that come after a search or a confirmation, each with its purpose."""
+    steps = folder.list_next_commands(has_best=has_best, confirmed=confirmed, views=views)
+    return [(folder.command_line("best"), "this summary again"), *steps]
+
+
+def print_next_commands(steps: Sequence[tuple[str, str]]) -> None:
+    """Prints commands and their purposes."""
     width = max(len(command) for command, _ in steps)
     print_line(title="\nnext")
     for command, purpose in steps:

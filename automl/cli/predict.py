@@ -35,11 +35,13 @@ def predict(
     Example: automl predict models/ffdi --data ffdi/testset --out submission.csv --tta flip
     """
     import automl
+    from automl.cli.json_objects import PredictResult
+    from automl.cli.json_output import write_result
     from automl.cli.progress import SearchProgress
     from automl.models.predict import predict as write_predictions
     from automl.units import format_count
 
-    with SearchProgress() as reporter:
+    with SearchProgress("stopping: nothing is written; the same command begins again") as reporter:
         written = write_predictions(
             automl.load(model, device, weights_dir),
             data,
@@ -53,3 +55,7 @@ def predict(
         reporter.print_line(
             f"written: {written.path} ({format_count(written.rows, 'row')}: {', '.join(written.columns)})"
         )
+    result = PredictResult(
+        path=str(written.path), rows=written.rows, columns=list(written.columns), unreadable=written.unreadable
+    )
+    write_result(result)

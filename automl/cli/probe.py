@@ -34,6 +34,8 @@ def probe(
     """
     from automl.backbones.selection import find_backbones
     from automl.backbones.timm_model import find_native_size
+    from automl.cli.json_output import wants_json, write_result
+    from automl.cli.json_results import describe_steps
     from automl.cli.output import print_table
     from automl.devices import find_devices
     from automl.gpu.budget import decide_budget
@@ -51,17 +53,19 @@ def probe(
     ]
     for line in budget.notes:
         typer.echo(line, err=True)
-    rows = _compare_recipes(recipes, classes, devices[0], budget.bytes, choose=precision is None)
+    rows, left_out = _compare_recipes(recipes, classes, devices[0], budget.bytes, choose=precision is None)
     cells = [_format_row(row) for row in rows]
     header = [title for title in cells[0] if any(row[title] for row in cells)]
     print_table(header, ([row[title] or "–" for title in header] for row in cells), left=("backbone", "numerics"))
     typer.echo("\n".join(_explain_figures(rows)))
+    if wants_json():
+        write_result(describe_steps(rows, left_out))
 
 
 def _compare_recipes(
     recipes: "list[Recipe]", classes: int, device: str, budget_bytes: int | None, *, choose: bool
-) -> "list[Comparison]":
-    """Compares one recipe after the other; one that cannot be trained is reported at once and left out.
+) -> "tuple[list[Comparison], list[str]]":
+    """Compares one recipe after the other; returns these and which were left out, as is reported at once, and why.
 
     Raises:
         RecipeError: If none of them can be trained.
@@ -69,9 +73,9 @@ def _compare_recipes(
     from automl.cli.output import make_console
     from automl.devices import is_gpu
     from automl.errors import RecipeError
-    from automl.gpu.compare import compare_memory
+    from automl.gpu.compare import Comparison, compare_memory
 
-    rows: list[Comparison] = []
+    rows, left_out = list[Comparison](), list[str]()
     console = make_console(stderr=True)
     for number, recipe in enumerate(recipes, start=1):
         action = "measuring" if is_gpu(device) else "predicting"
@@ -81,8 +85,9 @@ def _compare_recipes(
             except RecipeError as exc:
                 if number == len(recipes) and not rows:
                     raise
+                left_out.append(str(exc))
                 typer.echo(f"left out: {exc}", err=True)
-    return rows
+    return rows, left_out
 
 
 def _format_row(row: "Comparison") -> dict[str, str]:

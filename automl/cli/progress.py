@@ -1,88 +1,115 @@
-"""Progress of a search: a live table on a terminal, plain lines in a log."""
+"""Progress of long commands: a live view of a search on a terminal, plain lines in a log, events for programs."""
 
-import json
 import time
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 
-from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from automl.cli.output import TRIAL_WORDS, make_console, make_table, progress_bar, sort_best_first, tabulate_trials
-from automl.reporter import Progress
+from automl.cli.json_objects import StepReported
+from automl.cli.json_output import wants_json, write_event, write_stop
+from automl.cli.live_view import draw_study
+from automl.cli.output import make_console, progress_bar
+from automl.cli.study_events import StudyEvents
+from automl.cli.study_progress import (
+    StudyProgress,
+    WorkerState,
+    describe_totals,
+    describe_trial,
+    read_progress,
+    read_workers,
+    replace_workers,
+)
+from automl.reporter import Progress, end_at_interrupt
 from automl.study.search import SearchResult
-from automl.study.trial_record import TrialRow, trial_rows
-from automl.units import format_count, format_seconds, format_share
+from automl.study.trial_record import TrialRow
 
 _LOOK_SECONDS = 2.0
 """Between two looks into the storage, which cost the workers time."""
+_DRAW_SECONDS = 1.0
+"""Between two drawings of the live view."""
 _LINE_SECONDS = 60.0
-"""Between two lines of totals in a log."""
-_STYLES = {"complete": "green", "pruned": "dim", "failed": "red", "running": "cyan", "unfinished": "yellow"}
-
-
-@dataclass(frozen=True)
-class StudyProgress:
-    """What is happening in a study now."""
-
-    metric: str
-    maximize: bool
-    rows: list[TrialRow]
-    running: dict[int, float]
-    """Epochs done, by trial, as the workers report them."""
-    trials: int
-    seconds_left: float | None
-    stopping: bool = False
-    activities: tuple[str, ...] = ()
-    """What workers do that is no training yet, in words."""
+"""Between two lines of totals in a log, and two events of progress."""
 
 
 class SearchProgress:
-    """A reporter for people, on a terminal or in a log."""
+    """A reporter for people, on a terminal or in a log, and for programs."""
 
-    def __init__(self) -> None:
-        self._console = make_console()
+    stopped = False
+    """Whether Ctrl-C or SIGTERM was received."""
+
+    def __init__(self, answer: str = "") -> None:
+        """Takes what follows from Ctrl-C in all that has no answer of its own; "": nothing is shown."""
+        self._answer, self._stack, self._console = answer, ExitStack(), make_console()
+        self._events = StudyEvents(_LINE_SECONDS) if wants_json() else None
         self._live: Live | None = None
-        self._looked = self._lined = 0.0
+        self._started = time.monotonic()
+        self._looked = self._lined = self._drawn = 0.0
+        self._known: dict[int, TrialRow] = {}
         self._reported: set[int] | None = None
-        """Trials whose end stands in the log."""
+        """Trials whose end stands in the log, or was of an earlier call."""
+        self._progress: StudyProgress | None = None
+        self._size, self._busy, self._stop_line = self._console.size, False, ""
 
     def __enter__(self) -> "SearchProgress":
+        if self._answer:
+            self._stack.enter_context(end_at_interrupt(self, self._answer))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop_live()
+        self._stack.close()
 
     def print_line(self, line: str) -> None:
-        """Prints a line; above the table, where there is one."""
+        """Prints a line; above the live view, where there is one."""
         style = "bold red" if "NO PRETRAINED WEIGHTS" in line else None
+        self._busy = True
         self._console.print(line, style=style, markup=False, soft_wrap=True)
         self._console.file.flush()
+        self._busy = False
+
+    def show_stop(self, line: str) -> None:
+        """Shows what follows from Ctrl-C: in the live view, or as a line."""
+        self.stopped, self._stop_line = True, line
+        write_stop(line)
+        if self._live is None:
+            with suppress(RuntimeError):  # the signal came in the middle of a write
+                print(line, file=self._console.file, flush=True)  # rich would write again what it is writing
+        elif not self._busy:  # else the signal came while rich was writing: the next drawing has it
+            self._draw_view()
 
     def show_progress(self, label: str) -> AbstractContextManager[Progress]:
-        """Shows a progress bar on a terminal, instead of the table; prints a line a minute in a log."""
-        if not self._console.is_terminal:
-            return nullcontext(self._print_every_minute(label))
-        self._stop_live()
-        return progress_bar(label)
+        """Shows a progress bar on a terminal, instead of the live view; prints a line a minute in a log."""
+        return self._report_steps(label) if wants_json() else self._show_bar(label)
 
-    def show_study(self, result: SearchResult, deadline: float | None, stopping: bool) -> None:
+    def show_study(self, result: SearchResult, deadline: float | None, stopping: bool, last: bool = False) -> None:
         """Looks into the storage every few seconds and shows what changed."""
         now = time.monotonic()
-        if now - self._looked < _LOOK_SECONDS:
-            return
-        self._looked = now
-        progress = read_progress(result, deadline, stopping)
-        if self._console.is_terminal:
-            self._draw_table(progress)
-        else:
-            self._print_news(progress, now)
+        if last or now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            self._progress = read_progress(result, deadline, stopping, self._known)
+            if self._reported is None:  # the trials of an earlier call are not news
+                self._reported = {row.number for row in self._progress.ended}
+            if self._events is not None:
+                self._events.report(self._progress, result)
+            if not self._console.is_terminal:
+                self._print_news(self._progress, now, last)
+        if last:
+            self._stop_live()
+        elif self._console.is_terminal and (now - self._drawn >= _DRAW_SECONDS or self._console.size != self._size):
+            self._draw_view(read_workers(result) if self._looked != now else None)
 
     def _stop_live(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _show_bar(self, label: str) -> AbstractContextManager[Progress]:
+        if not self._console.is_terminal:
+            return nullcontext(self._print_every_minute(label))
+        self._stop_live()
+        return progress_bar(label)
 
     def _print_every_minute(self, label: str) -> Progress:
         printed = time.monotonic()
@@ -95,91 +122,57 @@ class SearchProgress:
 
         return show
 
-    def _draw_table(self, progress: StudyProgress) -> None:
+    @contextmanager
+    def _report_steps(self, label: str) -> Iterator[Progress]:
+        """Shows a piece of work, and writes an event at its begin, at its end and once a minute."""
+        where: tuple[int, int | None] = (0, None)
+        written = time.monotonic()
+        write_event(StepReported(label=label, done=0, total=None, ended=False))
+        with self._show_bar(label) as show_bar:
+
+            def show(done: int, total: int) -> None:
+                nonlocal written, where
+                where = done, total
+                show_bar(done, total)
+                if time.monotonic() - written >= _LINE_SECONDS:
+                    written = time.monotonic()
+                    write_event(StepReported(label=label, done=done, total=total, ended=False))
+
+            yield show
+        write_event(StepReported(label=label, done=where[0], total=where[1], ended=True))
+
+    def _draw_view(self, workers: list[WorkerState] | None = None) -> None:
+        """Draws the live view; after a change of the terminal's size on a clear screen, as its lines may have moved."""
+        if self._progress is None:
+            return
+        self._drawn, self._busy = time.monotonic(), True
+        if self._live is not None and self._console.size != self._size:
+            self._stop_live()
+            self._console.clear()
+        self._size = self._console.size
+        progress = self._progress if workers is None else replace_workers(self._progress, workers, self._looked)
+        news = [row for row in progress.ended if row.number not in (self._reported or ())]
+        lines = draw_study(progress, news, self._stop_line, time.monotonic() - self._started, self._size)
+        view = Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
         if self._live is None:
-            self._live = Live(console=self._console, auto_refresh=False)
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
-        self._live.update(make_live_table(progress, max(4, self._console.height - 4)), refresh=True)
+        self._live.update(view, refresh=True)
+        self._busy = False
 
-    def _print_news(self, progress: StudyProgress, now: float) -> None:
+    def _print_news(self, progress: StudyProgress, now: float, last: bool) -> None:
         """Prints one line for each trial that ended, and the totals now and then."""
-        ended = {row.number: row for row in progress.rows if row.state != "running"}
-        if self._reported is None:  # the trials of an earlier call are not news
-            self._reported = set(ended)
-        for number in sorted(ended.keys() - self._reported):
-            self.print_line(describe_trial(ended[number], progress.metric))
-            self._reported.add(number)
-            self._lined = 0.0
-        if now - self._lined >= _LINE_SECONDS:
+        reported = self._reported if self._reported is not None else set()
+        for ended in progress.ended:
+            if ended.number not in reported:
+                self.print_line(describe_trial(ended, progress.metric))
+                reported.add(ended.number)
+                self._lined = 0.0
+        if now - self._lined >= _LINE_SECONDS and not last:
             self._lined = now
-            parts = [describe_totals(progress)]
-            for row in progress.rows:
-                if row.state == "running" and row.epochs:
-                    done = f"{progress.running.get(row.number, 0):.2f} of {row.epochs:.3g}"
-                    parts.append(f"trial {row.number} {row.backbone} epoch {done}")
+            parts, rows = [describe_totals(progress)], {row.number: row for row in progress.rows}
+            for worker in progress.workers:
+                if (row := rows.get(worker.trial)) is not None and row.epochs:
+                    epoch = f"epoch {worker.epoch:.2f} of {row.epochs:.3g}"
+                    parts.append(f"trial {row.number} {row.backbone} {epoch}")
             self.print_line(" · ".join(parts))
-
-
-def read_progress(result: SearchResult, deadline: float | None, stopping: bool) -> StudyProgress:
-    """Reads what is happening in a study from its storage and from what its workers write."""
-    study = result.study
-    maximize = study.direction.name == "MAXIMIZE"
-    rows = trial_rows(study.get_trials(deepcopy=False), maximize)
-    ended = {row.number for row in rows if row.state != "running"}
-    running, activities = {}, list[str]()
-    for path in (result.folder.path / "workers").glob("*.json"):
-        try:
-            worker = json.loads(path.read_text(encoding="utf-8"))
-            running[int(worker["trial"])] = float(worker["epoch"])
-            if "doing" in worker and worker["trial"] not in ended:
-                activities.append(f"trial {worker['trial']} {worker['doing']}")
-        except (OSError, ValueError, KeyError):
-            continue  # the worker has just ended
-    return StudyProgress(
-        metric=result.metric,
-        maximize=maximize,
-        rows=rows,
-        running=running,
-        trials=result.trials_wanted,
-        seconds_left=None if deadline is None else deadline - time.time(),
-        stopping=stopping,
-        activities=tuple(activities),
-    )
-
-
-def make_live_table(progress: StudyProgress, height: int = 12) -> RenderableType:
-    """Makes a table of the latest trials, at most `height` rows, above one line of totals."""
-    latest, best = progress.rows[-height:], sort_best_first(progress.rows, progress.maximize)[:1]
-    header, cells = tabulate_trials(latest, progress.metric, progress.running)
-    table = make_table(header, TRIAL_WORDS)
-    for row, texts in zip(latest, cells, strict=True):
-        table.add_row(*texts, style="bold" if row in best else _STYLES[row.state])
-    return Group(table, Text(describe_totals(progress)))
-
-
-def describe_totals(progress: StudyProgress) -> str:
-    """Writes the totals in one line: trials done, best so far, time left."""
-    done = sum(row.state != "running" for row in progress.rows)
-    parts = [format_share(done, progress.trials, "trial")]
-    if best := sort_best_first(progress.rows, progress.maximize):
-        parts.append(f"best {progress.metric} {best[0].value:.4f} (trial {best[0].number}, {best[0].backbone})")
-    if progress.seconds_left is not None:
-        parts.append(f"{format_seconds(max(0.0, progress.seconds_left))} left")
-    parts += progress.activities
-    if progress.stopping:
-        parts.append("stopping after this epoch; Ctrl-C again stops now")
-    return " · ".join(parts)
-
-
-def describe_trial(row: TrialRow, metric: str) -> str:
-    """Writes a trial that ended in one line of a log."""
-    value = f" {metric} {row.value:.4f}" if row.value is not None else ""
-    view = f"{row.view}, " if row.view != "image" else ""
-    trained = f" ({row.trained})" if row.trained else ""
-    network = f" {view}{row.backbone}{trained}" + (f" {row.image_size} px" if row.image_size else "")
-    length = f" {format_count(row.epochs, 'epoch')}" if row.epochs and row.state == "complete" else ""
-    longer = f", trial {row.continues} for longer" if row.continues is not None else ""
-    duration = f" in {format_seconds(row.seconds)}" if row.seconds else ""
-    memory = f", out of memory {row.out_of_memory} ×" if row.out_of_memory else ""
-    reason = f" ({row.reason})" if row.reason else ""
-    return f"trial {row.number} {row.state}:{value}{network}{length}{longer}{duration}{memory}{reason}"

@@ -23,17 +23,25 @@ def search(
 
     Example: automl search --data ffdi/ --gpu-mem 16GB --trials 50 --timeout 8h30m
     """
+    from automl.cli.json_output import start_events, wants_json, write_result
+
+    start_events("search")  # before the imports, which take seconds
     import automl
     from automl.backbones.ranking import parse_boards
+    from automl.cli.json_objects import SearchFinished
+    from automl.cli.json_results import describe_study
     from automl.cli.output import print_result
     from automl.cli.progress import SearchProgress
 
     if boards := settings.get("pool", {}).get("boards"):
         settings["pool"]["boards"] = parse_boards(boards)
     spec = spec or ("default" if "path" in settings.get("data", {}) else "demo")
-    with SearchProgress() as progress:
+    answer = "stopping: nothing is trained now; the same command continues"
+    with SearchProgress(answer) as progress:
         result = automl.search(spec=spec, runs=runs, confirm=confirm, reporter=progress, **settings)
     print_result(result)
+    if wants_json():
+        write_result(SearchFinished(**describe_study(result), interrupted=result.interrupted))
     if result.interrupted:
         raise typer.Exit(130)
     _write_report(result.folder.name, runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,6 +44,7 @@ def show(
     console.print(_count_parameters(loaded), soft_wrap=True)
     for note in loaded.notes:
         console.print(f"warning: {note}", soft_wrap=True, markup=False)
+    _write_space(loaded)
 
 
 @space.command()
@@ -57,6 +59,7 @@ def validate(file: File = "image") -> None:
     typer.echo(f"{loaded.source}: valid. {_count_parameters(loaded)}")
     for note in loaded.notes:
         typer.echo(f"warning: {note}")
+    _write_space(loaded)
 
 
 @space.command()
@@ -65,9 +68,21 @@ def schema() -> None:
 
     Example: automl space schema > schema.json
     """
+    from automl.cli.json_objects import SchemaResult
+    from automl.cli.json_output import write_result
     from automl.space.json_schema import format_schema
 
-    typer.echo(format_schema())
+    text = format_schema()
+    typer.echo(text)
+    write_result(SchemaResult(schema=json.loads(text)))
+
+
+def _write_space(space: Space) -> None:
+    from automl.cli.json_output import wants_json, write_result
+    from automl.cli.json_results import describe_space
+
+    if wants_json():
+        write_result(describe_space(space, len(_list_always(space.root))))
 
 
 def _count_parameters(space: Space) -> str:

@@ -42,11 +42,15 @@ def train(
 
     Example: automl train ffdi --out models/ffdi
     """
+    from automl.cli.json_output import start_events, wants_json, write_result
+
+    start_events("train")  # before the imports, which take seconds
     import automl
+    from automl.cli.json_results import describe_model
     from automl.cli.progress import SearchProgress
 
-    with SearchProgress() as progress:
-        automl.train(
+    with SearchProgress("stopping; the same command goes on where this stops") as progress:
+        folder = automl.train(
             study,
             recipe=recipe,
             out=out,
@@ -62,3 +66,5 @@ def train(
             reporter=progress,
             **settings,
         )
+    if wants_json():
+        write_result(describe_model(folder))

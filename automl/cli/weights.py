@@ -7,7 +7,7 @@ import typer
 from automl.cli.options import options_from
 
 if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
-    from automl.backbones.weight_files import WeightFile
+    from automl.backbones.weight_files import WeightFile as Published
 
 
 @options_from("weights_dir")
@@ -24,20 +24,27 @@ def weights(
     Example: automl weights 'vit_*_patch16_dinov3.*' --weights-dir weights
     """
     from automl.backbones.weight_files import find_weight_files
-
-    for number, file in enumerate(find_weight_files(names, settings.get("weights_dir"))):
-        typer.echo("\n".join([""] * (number > 0) + _describe_file(file)))
-
-
-def _describe_file(file: "WeightFile") -> list[str]:
-    """Writes what is known of a file, one line a point."""
     from automl.backbones.weights import digest_file
+    from automl.cli.json_objects import WeightFile, WeightsResult
+    from automl.cli.json_output import write_result
+
+    files = []
+    for number, file in enumerate(find_weight_files(names, settings.get("weights_dir"))):
+        digest = digest_file(file.path) if file.path is not None else None
+        typer.echo("\n".join([""] * (number > 0) + _describe_file(file, digest)))
+        known = vars(file) | {"places": list(file.places), "path": str(file.path) if file.path else None}
+        files.append(WeightFile(**known, sha256=digest))
+    write_result(WeightsResult(files=files))
+
+
+def _describe_file(file: "Published", digest: str | None) -> list[str]:
+    """Writes what is known of a file, one line a point."""
     from automl.units import format_bytes
 
     first, *others = (path.replace("*", "REVISION") for path in file.places)
     here = "no: neither in --weights-dir nor in the hub's cache"
     if file.path is not None:
-        here = f"{file.path} (sha256 {digest_file(file.path)})"
+        here = f"{file.path} (sha256 {digest})"
     return [
         file.backbone,
         f"  on the hub:  {f'{file.file} of {file.repository}' if file.repository else 'timm names no repository'}",

@@ -24,7 +24,7 @@ from automl.evaluation.predictions import predict_samples
 from automl.evaluation.samples import LabelledSamples
 from automl.files import cache_dir
 from automl.models.predict import Model
-from automl.reporter import Progress, Reporter, catch_interrupts
+from automl.reporter import Progress, Reporter, end_at_interrupt
 from automl.units import format_count, format_seconds
 
 Floats = NDArray[np.floating[Any]]
@@ -139,7 +139,7 @@ def measure_robustness(
     for degradation in degradations:
         cache_dir().mkdir(parents=True, exist_ok=True)
         with (
-            catch_interrupts(_end_work),  # SIGTERM, too, removes the copies
+            end_at_interrupt(reporter, "stopping: nothing is written; the copies are removed"),
             tempfile.TemporaryDirectory(prefix="degraded-", dir=cache_dir()) as folder,
         ):
             with reporter.show_progress(f"{degradation.name}: copying") as progress:
@@ -189,11 +189,6 @@ class _AnnounceTime:
                 )
 
         return pass_on
-
-
-def _end_work() -> None:
-    """Ends the work at once."""
-    raise KeyboardInterrupt
 
 
 def _score_copies(

@@ -35,7 +35,7 @@ from automl.recipe import Recipe
 from automl.refit.output_folder import OutputFolder
 from automl.refit.plan import TrainOptions, TrainPlan, choose_members, describe_score, make_plan, plan_for_study
 from automl.refit.weights import BestWeights, LastWeights, MeanWeights
-from automl.reporter import ConsoleReporter, Reporter, SilentReporter, catch_interrupts
+from automl.reporter import STOPS_AT_CHECKPOINT, ConsoleReporter, Reporter, SilentReporter, catch_interrupts
 from automl.study.folder import StudyFolder, find_study
 from automl.study.replicate import resolve_budget, stay_within
 from automl.study.setup import describe_view
@@ -285,7 +285,7 @@ class _Training:
     def _stop(self) -> None:
         """Stops at the next checkpoint."""
         self.stopping = True
-        self.print_line("stopping at the next checkpoint; Ctrl-C again stops now (the same command continues)")
+        self.reporter.show_stop(STOPS_AT_CHECKPOINT)
 
     def _images_per_second(self, moment: Snapshot | Evaluation) -> float:
         return moment.step * self.batch_size / max(moment.train_seconds, 1e-9)

@@ -32,7 +32,7 @@ from automl.gpu.budget import decide_budget
 from automl.gpu.probe import read_context_bytes
 from automl.models.fused_ensemble import Scored
 from automl.recipe import Recipe
-from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
+from automl.reporter import STOPS_AT_CHECKPOINT, ConsoleReporter, Reporter, catch_interrupts
 from automl.schema import describe_errors
 from automl.spec import describe_split
 from automl.study.folder import StudyFolder, hold_lock
@@ -193,6 +193,7 @@ class ReplicateRunner:
     def stop(self) -> None:
         """Stops at the next checkpoint."""
         self.stopping = True
+        self.reporter.show_stop(STOPS_AT_CHECKPOINT)
 
     # --- what to train ----------------------------------------------------------------------------------------------
 

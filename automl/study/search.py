@@ -73,6 +73,8 @@ if TYPE_CHECKING:
 _IMPORT_SECONDS = 20.0
 """How long workers are waited for at most before backbones are timed."""
 
+STOPPING = "stopping after this epoch; Ctrl-C again stops now; the same command continues"
+
 _LOOK_SECONDS = 3.0
 """Between two looks for trials that have ended."""
 
@@ -232,12 +234,14 @@ class _Search:
         patience = patience_of(result.study)
         patience.print_line, patience.should_stop = self.print_line, lambda: self.stopping
         self.log = StudyLog(self.spec.log, result.study, folder, result.setup, self.print_line)
+        show = partial(self._show_progress, result, deadline)
         with catch_interrupts(partial(self._stop, supervisor)):
             try:
-                supervisor.watch_workers(read_storage_url(folder), partial(self._show_progress, result, deadline))
+                supervisor.watch_workers(read_storage_url(folder), show)
             except AutomlError:
                 self.log.close()
                 raise
+            show(last=True)
             self.log.close()  # not at a second Ctrl-C, which waits for nothing
         _write_results(result)
         if stopped := read_study_record(result.study).stopped:
@@ -434,13 +438,13 @@ class _Search:
     def _stop(self, supervisor: Supervisor) -> None:
         """Stops the workers after their epochs."""
         self.stopping = True
-        self.print_line("stopping at the next checkpoint; Ctrl-C again stops now")
         supervisor.stop()
+        self.reporter.show_stop(STOPPING)
 
-    def _show_progress(self, result: SearchResult, deadline: float | None) -> None:
+    def _show_progress(self, result: SearchResult, deadline: float | None, last: bool = False) -> None:
         """Shows where the study is, and keeps `best.yaml` and `trials.csv` current."""
         try:
-            self.reporter.show_study(result, deadline, self.stopping)
+            self.reporter.show_study(result, deadline, self.stopping, last)
             if time.monotonic() < self.look_at:  # reading every trial twice a second took a hundredth of a core
                 return
             self.look_at = time.monotonic() + _LOOK_SECONDS

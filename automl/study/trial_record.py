@@ -269,9 +269,14 @@ def trial_rows(trials: list[FrozenTrial], maximize: bool = True, running: str = 
 
 def describe_ending(row: TrialRow) -> str:
     """Writes how a trial ended, and why, without the figures that make each reason different."""
+    return f"{row.state}: {explain_ending(row)}"
+
+
+def explain_ending(row: TrialRow) -> str:
+    """Writes why a trial ended, without the figures that make each reason different."""
     if row.state == "pruned" and row.reason.endswith("is behind"):
-        return "pruned: behind the others at the same point of the run"
-    return f"{row.state}: {row.reason or 'no reason given'}"
+        return "behind the others at the same point of the run"
+    return row.reason or "no reason given"
 
 
 def trials_table(study: optuna.Study, space: "Space") -> "pd.DataFrame":

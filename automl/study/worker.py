@@ -8,7 +8,7 @@ import json
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,16 @@ _LEAK = 0.01
 
 
 def run_worker(
-    study: optuna.Study, folder: StudyFolder, device: str, stop: Stop, process: DeviceProcess | None = None
+    study: optuna.Study,
+    folder: StudyFolder,
+    device: str,
+    stop: Stop,
+    process: DeviceProcess | None = None,
+    on_end: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Trains trials until the study has as many as its budget says, or it is asked to stop.
+
+    `on_end` is called with the number of each trial that has ended.
 
     Raises:
         StudyError: After several failed trials in a row, with the message of the last.
@@ -68,14 +75,21 @@ def run_worker(
     """
     patience_of(study).should_stop = stop
     try:
-        _train_trials(study, folder, device, stop, process or open_device(device))
+        _train_trials(study, folder, device, stop, process or open_device(device), on_end)
     except StorageLost:
         if not stop():
             raise
     folder.progress_file(device).unlink(missing_ok=True)
 
 
-def _train_trials(study: optuna.Study, folder: StudyFolder, device: str, stop: Stop, process: DeviceProcess) -> None:
+def _train_trials(
+    study: optuna.Study,
+    folder: StudyFolder,
+    device: str,
+    stop: Stop,
+    process: DeviceProcess,
+    on_end: Callable[[int], None],
+) -> None:
     spec, setup = read_spec(study), load_setup(study, folder)
     limit_bytes = process.limit_memory(setup.memory_bytes, read_context_bytes(device))
     study.pruner = make_pruner(spec)
@@ -97,6 +111,7 @@ def _train_trials(study: optuna.Study, folder: StudyFolder, device: str, stop: S
                 _record_lost_device(study, folder, trial, str(exc))
                 process.exit_process(POISONED)
             _end_trial(study, folder, trial, result)
+            on_end(trial.number)
         _check_failures(study)
         above_bytes = process.release_memory() - baseline_bytes
         if above_bytes > 0:

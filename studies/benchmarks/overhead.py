@@ -67,7 +67,11 @@ class Moments:
         self.print_line(label)
         return nullcontext(lambda _done, _total: None)
 
-    def show_study(self, result: Any, deadline: float | None, stopping: bool) -> None:
+    def show_stop(self, line: str) -> None:
+        """Draws nothing."""
+        self.print_line(line)
+
+    def show_study(self, result: Any, deadline: float | None, stopping: bool, last: bool = False) -> None:
         """Shows nothing."""
 
 

@@ -2,10 +2,9 @@ import io
 import sys
 
 import pytest
-from rich.console import Console
 
 from automl.cli.output import count_endings, print_line, print_table, progress_bar, sort_best_first
-from automl.cli.progress import StudyProgress, describe_totals, describe_trial, make_live_table
+from automl.cli.study_progress import StudyProgress, describe_totals, describe_trial
 from automl.study.trial_record import TrialRow
 from tests.fixtures.terminal import Terminal
 
@@ -54,12 +53,12 @@ def test_the_best_is_first_and_the_earlier_of_two_equals():
 
 
 def test_totals_in_one_line():
-    line = describe_totals(StudyProgress("auc", True, ROWS, {}, 20, 90.0, stopping=True))
+    line = describe_totals(StudyProgress("auc", True, ROWS, [], 20, 90.0, stopping=True))
     assert line.startswith("8 of 20 trials · best auc 0.9000 (trial 3, net3)")
     assert "left" in line
     assert "Ctrl-C again stops now" in line
-    assert describe_totals(StudyProgress("auc", True, [], {}, 20, None)) == "0 of 20 trials"
-    assert "-" not in describe_totals(StudyProgress("auc", True, [], {}, 20, -90.0))
+    assert describe_totals(StudyProgress("auc", True, [], [], 20, None)) == "0 of 20 trials"
+    assert "-" not in describe_totals(StudyProgress("auc", True, [], [], 20, -90.0))
 
 
 def test_a_trial_in_one_line():
@@ -75,20 +74,6 @@ def test_ends_are_counted_with_their_reasons():
     assert "1 × pruned: diverged: the loss is not finite after 10 steps" in lines
     assert "1 × failed: no such file" in lines
     assert "1 × failed: no reason given" in lines
-
-
-def test_the_live_table_shows_the_latest_trials_and_how_far_they_are(capsys):
-    progress = StudyProgress("auc", True, ROWS, {8: 1.5}, 20, 60.0)
-    Console(width=120).print(make_live_table(progress, height=3))
-    text = capsys.readouterr().out
-    assert text.split()[:7] == ["trial", "backbone", "px", "epoch", "auc", "state", "time"]
-    assert "1.50/3" in text
-    assert "net6" in text
-    assert "net5" not in text
-    assert "8 of 20 trials" in text
-    Console(width=120).print(make_live_table(progress))
-    text = capsys.readouterr().out
-    assert all(row.state in text for row in ROWS)
 
 
 def test_a_pipe_gets_no_control_codes_even_if_colours_are_forced(monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """`automl search` as a person starts it: a real process, its worker, and what becomes of them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from automl.cli.main import app, run
 from automl.errors import AutomlError
 from automl.recipe import Recipe
+from tests.fixtures.json_objects import check_lines
 from tests.fixtures.studies import SPACE
 
 PATIENCE = 300
@@ -132,6 +134,56 @@ def test_a_search_whose_worker_is_killed_and_that_is_stopped_goes_on_to_the_best
     assert f"automl confirm tones --runs {runs}" in done.stdout
     assert "training on the CPU" in printed
     assert "Traceback" not in printed + done.stdout + done.stderr
+
+
+def test_json_of_a_search_that_is_stopped_and_continued(command, surroundings, tmp_path):
+    """Standard output is JSON alone; the events are those of this call."""
+    runs = tmp_path / "runs"
+    line = [*command("--trials", 2, epochs=30), "--json"]
+    process = subprocess.Popen(line, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: checkpoint(runs), process, "a checkpoint")
+        process.send_signal(signal.SIGINT)
+        printed, shown = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    stopped = check_lines(printed, "search")
+    names = [one["event"] for one in stopped]
+    assert process.returncode == 130, shown
+    assert names[0] == "started"
+    assert names.index("study") < names.index("pool") < names.index("progress") < names.index("stopping")
+    assert names[-1] == "finished"
+    assert stopped[-1]["interrupted"]
+    assert "stopping after this epoch; Ctrl-C again stops now; the same command continues" in shown.splitlines()
+    done = subprocess.run(line, env=surroundings, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    events = check_lines(done.stdout, "search")
+    opened = next(one for one in events if one["event"] == "study")
+    ended = [one["number"] for one in events if one["event"] == "trial"]
+    assert (opened["trials_wanted"], opened["trials_ended"] + len(ended)) == (2, 2)
+    assert events[-1]["trials_by_state"] == {"complete": 2}
+    assert [one["value"] for one in events if one["event"] == "best"][-1] == events[-1]["value"]
+    assert Recipe.from_mapping(events[-1]["recipe"]) == Recipe.load(Path(events[-1]["recipe_path"]))
+    assert f"trial {ended[-1]} complete" in done.stderr
+
+
+def test_the_script_of_the_page_drives_a_search_to_a_model(command, surroundings, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "agents.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.S | re.M)
+    (tmp_path / "drive.py").write_text(script)
+    words = command("--trials", 2)
+    line = [sys.executable, str(tmp_path / "drive.py"), *words[words.index("search") + 1 :]]
+    how = {"env": surroundings, "capture_output": True, "text": True, "timeout": PATIENCE, "cwd": tmp_path}
+    done = subprocess.run(line, **how)
+    assert done.returncode == 0, done.stdout + done.stderr
+    *trials, best, model = done.stdout.splitlines()
+    assert len(trials) == 2
+    assert re.fullmatch(r"best auc \d\.\d{4} by trial [01]: .*/best\.yaml", best)
+    assert (tmp_path / model.removeprefix("model: ") / "model.safetensors").is_file()
+    failed = subprocess.run([*line, "--metric", "nonesuch"], **how)
+    assert failed.returncode == 1
+    assert "no result: " in failed.stderr
 
 
 def test_a_timeout_ends_the_search(command, surroundings, tmp_path, monkeypatch):

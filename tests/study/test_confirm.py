@@ -231,6 +231,7 @@ def test_killed_or_interrupted_it_goes_on(searched, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         confirm_study(folder, top=2, seeds=1, reporter=told)
     assert confirm_study(folder, top=2, seeds=1, reporter=told) is None
+    assert "stopping at the next checkpoint; Ctrl-C again stops now; the same command continues" in told
     assert f"automl confirm parts --runs {folder.path.parent} goes on where this stopped" in told
     assert list(folder.path.glob("confirm/*/checkpoint.pt"))
     assert load_confirmation(folder) is None

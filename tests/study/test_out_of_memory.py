@@ -4,7 +4,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from automl.cli.progress import describe_trial
+from automl.cli.study_progress import describe_trial
 from automl.devices import LEAKED, POISONED, CudaProcess, DeviceProcess, open_device
 from automl.errors import StudyError
 from automl.study.storage import open_study
