@@ -9,6 +9,9 @@ from typing import Any, Protocol
 Progress = Callable[[int, int], None]
 """Called with how many pieces of a work are done, and how many there are."""
 
+ShowProgress = Callable[[str], AbstractContextManager[Progress]]
+"""As `Reporter.show_progress`."""
+
 
 class Reporter(Protocol):
     """Receives what a long job does."""
@@ -44,6 +47,11 @@ class SilentReporter(ConsoleReporter):
 
     def print_line(self, line: str) -> None:
         """Shows nothing."""
+
+
+def show_nothing(label: str) -> AbstractContextManager[Progress]:
+    """Shows no progress."""
+    return SilentReporter().show_progress(label)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 
 from automl.inspection.clip import Curve, Floats, Pictures, Sound, TimeUnit
 from automl.media.opening import require
+from automl.pages.figures import make_figure
 
 if TYPE_CHECKING:  # it brings torch, which only scores need
     from automl.inspection.score_timeline import ClipScores, MemberScores
@@ -98,6 +99,30 @@ def draw_mel(sound: Sound, unit: TimeUnit) -> Figure:
     return figure
 
 
+def describe_loudest(sound: Sound, unit: TimeUnit) -> str:
+    """Writes when a sound is loudest, and below which frequency most of it is."""
+    loudness = sound.features["rms"][0]
+    if np.isnan(loudness).all() or float(np.nanmax(loudness)) <= _LOUDNESS_DB[0]:
+        return "It is silence throughout."
+    loudest = int(np.nanargmax(loudness))
+    rolloff = float(np.nanmedian(sound.features["spectral_rolloff"]))
+    return (
+        f"Loudest at {unit.format_time(float(sound.times_seconds[loudest]))} ({loudness[loudest]:.0f} dB); half of the"
+        f" time 85 % of the sound is below {rolloff / 1000:.1f} kHz."
+    )
+
+
+def describe_features(sound: Sound) -> str:
+    """Writes the medians of what has a unit."""
+    medians = [
+        f"{_LINES[name][0].split(' (')[0].replace('<br>', ' ')} {float(np.nanmedian(values)) * _LINES[name][1]:.3g}"
+        f" {_LINES[name][0].split('(')[1].rstrip(')')}"
+        for name, values in sound.features.items()
+        if name in _LINES and not np.isnan(values).all()
+    ]
+    return f"Medians over the clip: {', '.join(medians)}."
+
+
 def draw_features(sound: Sound, unit: TimeUnit) -> Figure:
     """Draws the seven features of the sound, one below the other over the same time."""
     names = list(sound.features)
@@ -171,7 +196,7 @@ def _add_scores(figure: Figure, row: int, scores: "ClipScores", unit: TimeUnit) 
             _add_member(figure, row, member, unit, {"color": colour, "symbol": symbol, "size": 6})
             if member.medium == "video":
                 _add_rings(figure, row, member, unit, colour, named=len(scores.members) == 1)
-    dashed = {"color": "black", "width": 1.2, "dash": "dash"}
+    dashed = {"color": _GRAY, "width": 1.5, "dash": "dash"}
     figure.add_hline(y=scores.score, row=row, col=1, line=dashed)
     text = f"clip score<br>{scores.score:.3f}"
     beside = {"x": 1.005, "xref": "x domain", "xanchor": "left", "align": "left", "showarrow": False}
@@ -261,8 +286,8 @@ def _make_panels(titles: list[str], heights: list[int], unit: TimeUnit) -> Figur
         rows=len(titles), cols=1, shared_xaxes=True, subplot_titles=titles, row_heights=heights,
         vertical_spacing=between / inner if len(titles) > 1 else 0,
     )  # fmt: skip
-    figure.update_layout(template="plotly_white", height=inner + top + bottom, hovermode="closest")
-    figure.update_layout(margin={"l": 90, "r": 80, "t": top, "b": bottom}, font={"family": "sans-serif", "size": 13})
+    figure.update_layout(make_figure("", "").layout, height=inner + top + bottom)
+    figure.update_layout(margin={"l": 70, "r": 70, "t": top, "b": bottom})
     figure.update_annotations(font_size=14, x=0, xanchor="left")
     figure.update_xaxes(title_text=f"time ({unit.name})", row=len(titles), col=1)
     return figure
