@@ -24,7 +24,6 @@ from automl.media.opening import require
 from automl.processes import cpu_threads
 from automl.reporter import ShowProgress
 
-
 LABELS, FOLDER, SETTINGS = "labels.csv", "files", ".normalised.json"
 """What a copy holds: its label file, the folder of its files, and how it was made."""
 
