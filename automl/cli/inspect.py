@@ -25,7 +25,7 @@ def inspect(
     most: Annotated[int, typer.Option(min=1, max=500, help="Files of a folder that are shown.")] = 48,
     check: Annotated[
         bool,
-        typer.Option("--check/--no-check", help="Check the maps of a file by covering 49 patches of each picture."),
+        typer.Option("--check/--no-check", help="Check the maps of a file by blurring 49 patches of each picture."),
     ] = True,
     device: Device = "auto",
     weights_dir: WeightsDir = None,

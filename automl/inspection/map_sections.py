@@ -90,7 +90,7 @@ def describe_agreement(pictures: Iterable[PictureMaps]) -> str:
     """Writes how well Grad-CAM and occlusion agree, or why that is not known."""
     pictures = list(pictures)
     if all(each.occlusion is None for each in pictures):
-        return "The maps are by Grad-CAM alone; none was checked by covering patches."
+        return "The maps are by Grad-CAM alone; none was checked by occlusion."
     known = [each.agreement for each in pictures if not math.isnan(each.agreement)]
     if not known:
         return "Grad-CAM and occlusion cannot be compared: one of them shows nothing that speaks for the class."

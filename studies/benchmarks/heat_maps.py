@@ -22,7 +22,7 @@ from automl.backbones.weights import find_weights, make_model
 from automl.data.demo import forge_patch
 from automl.inspection.heat_maps import make_heat_maps, make_occlusion_maps, measure_agreement
 from automl.media.images import read_pixels
-from automl.models.folder import Labels, write_model
+from automl.models.folder import Labels, ModelFolder, read_members, write_model
 from automl.recipe import Recipe
 from automl.training.evaluation import Normalize, Predictor
 from automl.training.metrics import compute_metric
@@ -47,7 +47,10 @@ def main() -> None:
     network = make_model(recipe, 2, find_weights(arguments.backbone, arguments.weights_dir, hub=False))
     inputs = InputSpec.from_preprocessing(read_preprocessing(network), recipe, SIDE)
     normalize = Normalize(inputs, recipe.numerics, torch.device("cpu"))
-    train_network(network, normalize, pictures[: arguments.train], arguments.epochs)
+    if arguments.model:
+        network = ModelFolder.load(read_members(arguments.model)[0][0])
+    else:
+        train_network(network, normalize, pictures[: arguments.train], arguments.epochs)
     real = pictures[arguments.train :]
     rng = np.random.default_rng(1)
     forged, quadrants = zip(*(forge_quadrant(picture, rng) for picture in real), strict=True)
@@ -91,6 +94,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=120, help="pictures to measure on")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--model", type=Path, help="the model of an earlier --out: nothing is trained")
     return parser.parse_args()
 
 

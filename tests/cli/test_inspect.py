@@ -109,7 +109,7 @@ def test_an_image_and_a_folder_have_pages(tmp_path, monkeypatch):
     how = ["--model", "model", "--device", "cpu"]
     result = CliRunner().invoke(APP, ["photos/0.png", *how, "--no-check"])
     assert result.exit_code == 0, result.output
-    assert "The maps are by Grad-CAM alone; none was checked by covering patches." in result.stdout
+    assert "The maps are by Grad-CAM alone; none was checked by occlusion." in result.stdout
     assert result.stdout.splitlines()[-1] == "inspect/0.png/inspect.html"
     result = CliRunner().invoke(APP, ["photos", *how, "--most", "1"])
     assert result.exit_code == 0, result.output

@@ -20,13 +20,16 @@ from automl.recipe import Recipe
 SIDE = 32
 
 
-class BrightnessNet(nn.Module):
-    """Its logit of class 1 is the mean of what is above a threshold in 8 × 8 averages of 4 × 4 pixels."""
+CHECKS = (torch.arange(SIDE)[:, None] + torch.arange(SIDE)) % 2 * 2.0 - 1
+
+
+class TextureNet(nn.Module):
+    """Its logit of class 1 is the mean over 8 × 8 positions of how much their 4 × 4 pixels look like a chessboard."""
 
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 1, 4, stride=4)
-        nn.init.constant_(self.conv.weight, 1 / 48)
+        self.conv.weight.data[:] = CHECKS[:4, :4] / 48
         nn.init.constant_(self.conv.bias, -0.5)
         self.act = nn.ReLU(inplace=True)
 
@@ -35,19 +38,19 @@ class BrightnessNet(nn.Module):
         return torch.stack([-score, score], dim=1)
 
 
-def bright_quadrants():
-    """Four dark pictures, each with another bright quadrant; and those quadrants."""
+def chess_quadrants():
+    """Four grey pictures, each with a chessboard in another quadrant; and those quadrants."""
     spans = [(slice(16 * top, 16 * top + 16), slice(16 * left, 16 * left + 16)) for top in (0, 1) for left in (0, 1)]
     images = torch.zeros(4, 3, SIDE, SIDE)
     for image, (rows, columns) in zip(images, spans, strict=True):
-        image[:, rows, columns] = 1.0
+        image[:, rows, columns] = CHECKS[:16, :16]
     return images, spans
 
 
 @pytest.mark.parametrize(("make_maps", "least"), [(make_heat_maps, 0.85), (make_occlusion_maps, 0.7)])
 def test_the_mass_is_in_the_quadrant_that_makes_the_score(make_maps, least):
-    images, spans = bright_quadrants()
-    maps = make_maps(BrightnessNet(), images, 1)
+    images, spans = chess_quadrants()
+    maps = make_maps(TextureNet(), images, 1)
     assert maps.shape == (4, SIDE, SIDE)
     assert maps.dtype == np.float32
     assert maps.max(axis=(1, 2)).tolist() == [1.0] * 4
@@ -58,10 +61,10 @@ def test_the_mass_is_in_the_quadrant_that_makes_the_score(make_maps, least):
 
 @pytest.mark.parametrize("make_maps", [make_heat_maps, make_occlusion_maps])
 def test_where_nothing_speaks_for_a_class_the_map_is_empty(make_maps):
-    images, _ = bright_quadrants()
-    assert not make_maps(BrightnessNet(), images, [0, 0, 0, 0]).any()  # brightness speaks against class 0
-    assert make_maps(BrightnessNet(), images, [0, 0, 0, 1]).any(axis=(1, 2)).tolist() == [False, False, False, True]
-    assert make_maps(BrightnessNet(), images[:0], 1).shape == (0, SIDE, SIDE)
+    images, _ = chess_quadrants()
+    assert not make_maps(TextureNet(), images, [0, 0, 0, 0]).any()  # the texture speaks against class 0
+    assert make_maps(TextureNet(), images, [0, 0, 0, 1]).any(axis=(1, 2)).tolist() == [False, False, False, True]
+    assert make_maps(TextureNet(), images[:0], 1).shape == (0, SIDE, SIDE)
 
 
 def recipe_network(backbone, size=64, **values):
@@ -123,16 +126,16 @@ def test_a_network_is_left_as_it_was():
 
 def test_a_network_without_positions_is_refused_and_occlusion_goes_on():
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 2))
-    images, _ = bright_quadrants()
+    images, _ = chess_quadrants()
     with pytest.raises(RecipeError, match="no heat map of Sequential: no layer of it has an output with positions"):
         make_heat_maps(network, images, 1)
     assert make_occlusion_maps(network, images, 1).any()
 
 
 def test_occlusion_reports_its_patches():
-    images, _ = bright_quadrants()
+    images, _ = chess_quadrants()
     calls = []
-    make_occlusion_maps(BrightnessNet(), images, 1, progress=lambda done, total: calls.append((done, total)))
+    make_occlusion_maps(TextureNet(), images, 1, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(done, 49) for done in range(1, 50)]
 
 
