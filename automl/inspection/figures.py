@@ -20,6 +20,7 @@ Figure = Any  # plotly.graph_objects.Figure: Plotly has no types
 
 _BLUE, _ORANGE, _GRAY = "#0072B2", "#D55E00", "#777777"
 _PANEL = 260  # pixels
+_LEGEND = 120  # pixels below the time axis: on a phone the names stand below each other
 _LABELS, _LABEL_SHARE = 8, 0.08  # unusual points with their time beside them; the width of that, of the panel's
 _HIGHEST = 3  # moments of a member that get a label
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of members; then again from the first
@@ -62,8 +63,8 @@ def draw_timeline(pictures: Pictures | None, unit: TimeUnit, scores: "ClipScores
     for row, curve in enumerate(curves.values(), start=1):
         _add_curve(figure, row, curve, unit)
         figure.update_yaxes(title_text="similarity (SSIM)", row=row, col=1)
-    legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1, "xanchor": "right"}
-    figure.update_layout(legend=legend, margin_t=60)
+    legend = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0}
+    figure.update_layout(legend=legend, margin_b=_LEGEND, height=figure.layout.height + _LEGEND)
     if scores is not None and len(titles) > len(curves):
         _add_scores(figure, len(titles), scores, unit)
     return figure
@@ -201,8 +202,6 @@ def _add_scores(figure: Figure, row: int, scores: "ClipScores", unit: TimeUnit) 
     text = f"clip score<br>{scores.score:.3f}"
     beside = {"x": 1.005, "xref": "x domain", "xanchor": "left", "align": "left", "showarrow": False}
     figure.add_annotation(y=scores.score, text=text, row=row, col=1, **beside)
-    top = figure.get_subplot(row, 1).yaxis.domain[1]
-    figure.update_layout(legend2={"orientation": "h", "y": top, "yanchor": "bottom", "x": 1, "xanchor": "right"})
     figure.update_yaxes(title_text="probability", range=[-0.06, 1.06], dtick=0.25, row=row, col=1)
 
 
@@ -218,7 +217,6 @@ def _add_member(figure: Figure, row: int, member: "MemberScores", unit: TimeUnit
     name = html.escape(member.name, quote=False)
     line = _plotly().Scatter(
         name=name,
-        legend="legend2",
         legendgroup=f"member {name}",
         showlegend=True,
         x=_convert_times(np.insert(times, holes, times[holes]), unit),
@@ -289,6 +287,8 @@ def _make_panels(titles: list[str], heights: list[int], unit: TimeUnit) -> Figur
     figure.update_layout(make_figure("", "").layout, height=inner + top + bottom)
     figure.update_layout(margin={"l": 70, "r": 70, "t": top, "b": bottom})
     figure.update_annotations(font_size=14, x=0, xanchor="left")
+    figure.update_xaxes(zeroline=False)
+    figure.update_yaxes(zeroline=False)
     figure.update_xaxes(title_text=f"time ({unit.name})", row=len(titles), col=1)
     return figure
 

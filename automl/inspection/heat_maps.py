@@ -118,8 +118,8 @@ def make_occlusion_maps(
 
     A patch is a quarter of the side wide, and its blur has a standard deviation of a sixteenth. It is blurred as Fong &
     Vedaldi do (2017, arXiv:1704.03296) and not grey as in the paper, because a flat patch itself looks forged to a
-    network that learned forgeries: of 48 maps 26 were empty, and 10 with the blur. Each pixel has the mean of the
-    patches that covered it, and those that raise the score count 0.
+    network that learned forgeries: of the 120 maps of `studies/benchmarks/heat_maps.py` 49 were empty, and 20 with the
+    blur. Each pixel has the mean of the patches that covered it, and those that raise the score count 0.
 
     Args:
         model: As of `make_heat_maps`; so are `images`, `target`, the result's shape and its scale.

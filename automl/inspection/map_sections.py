@@ -204,6 +204,8 @@ def _make_panels(titles: list[str], unit: TimeUnit) -> Any:
     )
     figure.update_layout(make_figure("", "").layout, height=_PANEL * len(titles) + 90, showlegend=False)
     figure.update_annotations(font_size=13, x=0, xanchor="left")
+    figure.update_xaxes(zeroline=False)
+    figure.update_yaxes(zeroline=False)
     figure.update_xaxes(title_text=f"time ({unit.name})", row=len(titles), col=1)
     return figure
 
