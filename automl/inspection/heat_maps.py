@@ -286,10 +286,12 @@ def _run_hooked(model: nn.Module, images: Tensor, keep: Callable[[str, Any], Non
         if name and only in (None, name)
     ]
     try:  # the images need a gradient: all weights may be frozen
-        logits: Tensor = model(images.detach().clone().requires_grad_())
+        logits = model(images.detach().clone().requires_grad_())
     finally:
         for handle in handles:
             handle.remove()
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise RecipeError(f"no heat map of {type(_backbone_of(model)).__name__}: its output is not one number a class")
     return logits
 
 

@@ -52,6 +52,8 @@ class MapSection:
     sentences: tuple[str, ...]
     tiles: tuple[Tile, ...]
     charts: tuple[Chart, ...]
+    checked: bool
+    """Whether there are occlusion maps."""
 
 
 def make_section(view: ViewMaps, class_name: str, unit: TimeUnit | None) -> MapSection:
@@ -75,7 +77,8 @@ def make_section(view: ViewMaps, class_name: str, unit: TimeUnit | None) -> MapS
                 Tile(f"{time}probability {picture.probability:.3f}", _draw_pictures(picture, class_name, None))
             )
     title = f"{view.view.name}, as {', '.join(dict.fromkeys(view.networks))} sees it"
-    return MapSection(title, tuple(sentences), tuple(tiles), tuple(charts))
+    checked = any(picture.occlusion is not None for picture in view.pictures)
+    return MapSection(title, tuple(sentences), tuple(tiles), tuple(charts), checked)
 
 
 def make_tile(file: RankedFile, rank: int) -> Tile:

@@ -132,6 +132,11 @@ def test_a_network_without_positions_is_refused_and_occlusion_goes_on():
     assert make_occlusion_maps(network, images, 1).any()
 
 
+def test_a_network_that_gives_no_classes_is_refused():
+    with pytest.raises(RecipeError, match="no heat map of Conv2d: its output is not one number a class"):
+        make_heat_maps(nn.Conv2d(3, 2, 3), torch.zeros(1, 3, SIDE, SIDE), 1)
+
+
 def test_occlusion_reports_its_patches():
     images, _ = chess_quadrants()
     calls = []
