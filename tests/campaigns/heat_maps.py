@@ -1,4 +1,4 @@
-"""A heat map of each of 111 architectures of timm's, with random weights; half an hour of a core.
+"""A heat map of each of 111 architectures of timm's, with random weights; six minutes of a core.
 
 pytest tests/campaigns/heat_maps.py -m campaign -n 0
 """
