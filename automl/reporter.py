@@ -9,6 +9,9 @@ from typing import Any, Protocol
 Progress = Callable[[int, int], None]
 """Called with how many pieces of a work are done, and how many there are."""
 
+ShowProgress = Callable[[str], AbstractContextManager[Progress]]
+"""As `Reporter.show_progress`."""
+
 STOPS_AT_CHECKPOINT = "stopping at the next checkpoint; Ctrl-C again stops now; the same command continues"
 """What follows from Ctrl-C in a training."""
 
@@ -57,6 +60,11 @@ class SilentReporter(ConsoleReporter):
 
     def print_line(self, line: str) -> None:
         """Shows nothing."""
+
+
+def show_nothing(label: str) -> AbstractContextManager[Progress]:
+    """Shows no progress."""
+    return SilentReporter().show_progress(label)
 
 
 @contextmanager

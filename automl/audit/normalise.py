@@ -5,8 +5,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -23,9 +22,7 @@ from automl.media.decoding import decode_files
 from automl.media.images import describe_alone
 from automl.media.opening import require
 from automl.processes import cpu_threads
-from automl.reporter import Progress
-
-ShowProgress = Callable[[str], AbstractContextManager[Progress]]
+from automl.reporter import ShowProgress
 
 LABELS, FOLDER, SETTINGS = "labels.csv", "files", ".normalised.json"
 """What a copy holds: its label file, the folder of its files, and how it was made."""

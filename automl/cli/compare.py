@@ -20,8 +20,11 @@ def compare(
     Example: automl compare ffdi ffdi-gp --out compared.html
     """
     import automl
+    from automl.cli.json_objects import PageWritten
+    from automl.cli.json_output import write_result
     from automl.cli.output import make_console, print_line
 
     with make_console(stderr=True).status("reading the studies and drawing"):
         page = automl.compare(studies, runs=runs, out=out)
     print_line(f"written: {page}")
+    write_result(PageWritten(page=str(page)))

@@ -11,34 +11,65 @@ from automl.cli.options import Device, WeightsDir, options_from
 
 @options_from("data.face_model")
 def inspect(
-    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A video or a sound file.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="IMAGE|CLIP|FOLDER", help="An image, a video, a sound, or a folder of them.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to. Default: inspect/ and the name of the clip.")
+        Path | None, typer.Option(help="Folder to write to. Default: inspect/ and the name of the file or folder.")
     ] = None,
-    frames: Annotated[int, typer.Option(min=2, max=256, help="Frames to compare, evenly spaced.")] = 64,
+    frames: Annotated[int, typer.Option(min=2, max=256, help="Frames of a clip to compare, evenly spaced.")] = 64,
     model: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Model or ensemble of clips: its score over time is shown.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Model or ensemble: where it sees something. Clips can do without one."),
     ] = None,
+    most: Annotated[int, typer.Option(min=1, max=500, help="Files of a folder that are shown.")] = 48,
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Check the maps of a file by blurring 49 patches of each picture."),
+    ] = True,
     device: Device = "auto",
     weights_dir: WeightsDir = None,
     **settings: Any,
 ) -> None:
-    """Writes a page about one clip: frames, faces, what is unusual from one to the next, and the sound.
+    """Writes a page with heat maps: where in an image, a clip or the files of a folder a model sees something.
 
-    The page opens without a network; of a video, its frames are written as a PNG too. With --model, it shows where in
-    the clip a trained model sees what it was trained to see.
+    A folder becomes a contact sheet, the most suspicious files first. Of a clip, the page also shows frames, faces,
+    what is unusual from one to the next, and the sound; that needs no model. Pages open without a network.
 
-    Example: automl inspect clip.mp4 --frames 128 --model models/ffdv
+    Example: automl inspect photo.jpg --model models/photos
     """
     from automl.cli.json_objects import InspectResult
     from automl.cli.json_output import write_result
-    from automl.cli.output import make_console
-    from automl.inspection.page import inspect_clip
+    from automl.cli.output import progress_bar
+    from automl.errors import SpecError
+    from automl.inspection.page import inspect_clip, is_image
 
-    face_model = settings.get("face_model")
-    with make_console(stderr=True).status("looking"):
-        folder = out or Path("inspect") / clip.name
-        page = inspect_clip(clip, folder, frames, str(face_model) if face_model else None, model, device, weights_dir)
+    folder = out or Path("inspect") / (path.name or path.resolve().name)
+    how = device, weights_dir
+    if not path.is_dir() and not is_image(path):
+        face_model = settings.get("face_model")
+        page = inspect_clip(
+            path,
+            folder,
+            frames,
+            str(face_model) if face_model else None,
+            model,
+            *how,
+            check=check,
+            show_progress=progress_bar,
+        )
+    elif model is None:
+        what = "a folder" if path.is_dir() else "an image"
+        raise SpecError(
+            f"{path} is {what}: a heat map needs a trained model; give --model DIR, a folder that automl train wrote"
+        )
+    else:
+        from automl.inspection.picture_page import inspect_folder, inspect_image
+
+        if path.is_dir():
+            page = inspect_folder(path, folder, model, *how, most=most, show_progress=progress_bar)
+        else:
+            page = inspect_image(path, folder, model, *how, check=check, show_progress=progress_bar)
     sheet = None if page.sheet is None else str(page.sheet)
     write_result(InspectResult(page=str(page.page), sheet=sheet, lines=list(page.lines)))
     for line in page.lines:

@@ -706,9 +706,27 @@ class InspectResult:
 
     page: str
     sheet: str | None
-    """The frames of a video as a PNG."""
+    """The frames of a video, or the files of a folder, as a PNG."""
     lines: list[str]
     """What is most to be known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewResult:
+    """What `preview` wrote."""
+
+    page: str
+    sheets: list[str]
+    """A PNG for each view."""
+    lines: list[str]
+    """What is most to be known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageWritten:
+    """The page that `report` or `compare` wrote."""
+
+    page: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -782,8 +800,11 @@ RESULTS: dict[str, type] = {
     "evaluate": EvaluateResult,
     "export": ExportResult,
     "studies": StudiesResult,
+    "report": PageWritten,
+    "compare": PageWritten,
     "dashboard": DashboardResult,
     "data": DataResult,
+    "preview": PreviewResult,
     "inspect": InspectResult,
     "backbones": BackbonesResult,
     "weights": WeightsResult,

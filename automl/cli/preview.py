@@ -28,6 +28,8 @@ def preview(
     Example: automl preview --data photos/ --recipe runs/photos/best.yaml
     """
     import automl
+    from automl.cli.json_objects import PreviewResult
+    from automl.cli.json_output import write_result
     from automl.cli.progress import SearchProgress
 
     with SearchProgress() as reporter:
@@ -38,3 +40,4 @@ def preview(
         typer.echo(line)
     for path in (made.page, *made.sheets):
         typer.echo(b"written: " + os.fsencode(path))
+    write_result(PreviewResult(page=str(made.page), sheets=list(map(str, made.sheets)), lines=list(made.lines)))

@@ -18,8 +18,11 @@ def report(
     Example: automl report ffdi --out ffdi.html
     """
     import automl
+    from automl.cli.json_objects import PageWritten
+    from automl.cli.json_output import write_result
     from automl.cli.output import make_console, print_line
 
     with make_console(stderr=True).status("reading the study and drawing"):
         page = automl.report(study, runs=runs, out=out)
     print_line(f"written: {page}")
+    write_result(PageWritten(page=str(page)))

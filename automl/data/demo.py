@@ -151,7 +151,7 @@ def make_patch(photo: Image.Image, kind: str, rng: np.random.Generator) -> Pixel
     """
     patch = _cut_window(photo, rng)
     gray = bool((patch == patch[..., :1]).all())
-    forged = _forge_patch(patch, kind, rng)
+    forged = forge_patch(patch, kind, rng)
     if gray:  # a forgery in colour would be no riddle
         forged = np.asarray(Image.fromarray(forged).convert("L").convert("RGB"))
     return _vary_colors(forged, gray, rng)
@@ -170,8 +170,8 @@ def _cut_window(photo: Image.Image, rng: np.random.Generator) -> Pixels:
     return np.ascontiguousarray(pixels[:, :: int(rng.choice([-1, 1]))])
 
 
-def _forge_patch(patch: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
-    """Forges a patch in one of the ways; a real one stays as it is."""
+def forge_patch(patch: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
+    """Forges a patch (64, 64, 3) uint8; `kind` as of `make_patch`, and a real one stays as it is."""
     if kind == "real":
         return patch
     if kind == "blend":

@@ -91,12 +91,15 @@ def eval_transform(augmentation: Augmentation, image_size: int, interpolation: s
 
 def shown_part(image: Pixels, crop: Crop) -> Pixels:
     """Returns what a crop is taken of, of an image (H, W, 3): all of it for `squash`, else its middle of 1:2."""
-    if crop.name == "squash":
-        return image
-    height, width, _ = image.shape
-    longest = MIDDLE * min(height, width)
+    top, left, height, width = _find_middle(*image.shape[:2], crop)
+    return image[top : top + height, left : left + width]
+
+
+def _find_middle(height: int, width: int, crop: Crop) -> tuple[int, int, int, int]:
+    """Finds (top, left, height, width) of what a crop is taken of."""
+    longest = max(height, width) if crop.name == "squash" else MIDDLE * min(height, width)
     top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
-    return image[top : top + longest, left : left + longest]
+    return top, left, min(height, longest), min(width, longest)
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,15 @@ class Pipeline:
         """Cuts and applies the steps."""
         return self.finish(self.cut(image))
 
+    def find_window(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Finds what is cut out of an image: (top, left, height, width) in its pixels."""
+        top, left, *size = _find_middle(height, width, self.crop)
+        inner_top, inner_left, *cut = self.window(*size, self.image_size)
+        return top + inner_top, left + inner_left, cut[0], cut[1]
+
     def cut(self, image: Pixels) -> torch.Tensor:
         """Cuts the window out of an image and brings it to the image size: (3, S, S) uint8."""
-        image = shown_part(image, self.crop)
-        top, left, height, width = self.window(image.shape[0], image.shape[1], self.image_size)
+        top, left, height, width = self.find_window(*image.shape[:2])
         # The copy: a view would warn that the cache cannot be written, and make the resizing read strided rows.
         cut = image[top : top + height, left : left + width].copy()
         x = torch.from_numpy(cut).permute(2, 0, 1)  # (3, h, w) in channels-last strides, the fast way to resize

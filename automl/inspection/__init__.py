@@ -1,1 +1,1 @@
-"""One clip on a page: its frames, faces, sound and score over time."""
+"""Pages about images, clips and folders: heat maps, and a clip's frames, faces, sound and score over time."""

@@ -36,7 +36,7 @@ MOST_Z = 3.5  # robust z-score beyond which a similarity is unusual: Iglewicz & 
 LEAST_CHANGE = 0.01  # distance from the median below which no similarity is unusual, however steady the others are
 LEAST_PAIRS = 8  # comparisons below which none is called unusual: so few do not show what is usual
 _LONG_SECONDS = 600
-_IMAGES = EXTENSIONS | {".avif", ".gif", ".heic"}  # two of which FFmpeg takes for videos
+IMAGES = EXTENSIONS | {".avif", ".gif", ".heic"}  # two of which FFmpeg takes for videos
 _FRAME_BYTES = 128_000_000  # of all frames together; more of them are read smaller
 _NORMAL_MAD, _NORMAL_MEAN_DEVIATION = 0.6745, 0.7979  # of a normal distribution, in standard deviations
 _WINDOW_SECONDS, _HOP_SECONDS, _MELS = 0.064, 0.016, 128  # as the views of sound have them
@@ -144,7 +144,7 @@ def analyse_clip(path: Path, count: int, face_model: str | None = None) -> Clip:
 
     `count` is at least 2; `face_model` is a YuNet ONNX file (None: that of the `media` extra).
     """
-    if path.suffix.lower() in _IMAGES:
+    if path.suffix.lower() in IMAGES:
         raise DataError(f"{path} is an image; automl inspect looks at a video or a sound file")
     info = decode_one(probe_media, path)
     notes: list[str] = []

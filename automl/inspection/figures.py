@@ -11,6 +11,7 @@ import numpy as np
 
 from automl.inspection.clip import Curve, Floats, Pictures, Sound, TimeUnit
 from automl.media.opening import require
+from automl.pages.figures import make_figure
 
 if TYPE_CHECKING:  # it brings torch, which only scores need
     from automl.inspection.score_timeline import ClipScores, MemberScores
@@ -19,6 +20,7 @@ Figure = Any  # plotly.graph_objects.Figure: Plotly has no types
 
 _BLUE, _ORANGE, _GRAY = "#0072B2", "#D55E00", "#777777"
 _PANEL = 260  # pixels
+_LEGEND = 120  # pixels below the time axis: on a phone the names stand below each other
 _LABELS, _LABEL_SHARE = 8, 0.08  # unusual points with their time beside them; the width of that, of the panel's
 _HIGHEST = 3  # moments of a member that get a label
 _COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # of members; then again from the first
@@ -61,8 +63,8 @@ def draw_timeline(pictures: Pictures | None, unit: TimeUnit, scores: "ClipScores
     for row, curve in enumerate(curves.values(), start=1):
         _add_curve(figure, row, curve, unit)
         figure.update_yaxes(title_text="similarity (SSIM)", row=row, col=1)
-    legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1, "xanchor": "right"}
-    figure.update_layout(legend=legend, margin_t=60)
+    legend = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0}
+    figure.update_layout(legend=legend, margin_b=_LEGEND, height=figure.layout.height + _LEGEND)
     if scores is not None and len(titles) > len(curves):
         _add_scores(figure, len(titles), scores, unit)
     return figure
@@ -96,6 +98,30 @@ def draw_mel(sound: Sound, unit: TimeUnit) -> Figure:
     labels = [f"{tick} Hz" if tick < 1000 else f"{tick // 1000} kHz" for tick in shown]
     figure.update_yaxes(title_text="frequency", tickvals=positions, ticktext=labels)
     return figure
+
+
+def describe_loudest(sound: Sound, unit: TimeUnit) -> str:
+    """Writes when a sound is loudest, and below which frequency most of it is."""
+    loudness = sound.features["rms"][0]
+    if np.isnan(loudness).all() or float(np.nanmax(loudness)) <= _LOUDNESS_DB[0]:
+        return "It is silence throughout."
+    loudest = int(np.nanargmax(loudness))
+    rolloff = float(np.nanmedian(sound.features["spectral_rolloff"]))
+    return (
+        f"Loudest at {unit.format_time(float(sound.times_seconds[loudest]))} ({loudness[loudest]:.0f} dB); half of the"
+        f" time 85 % of the sound is below {rolloff / 1000:.1f} kHz."
+    )
+
+
+def describe_features(sound: Sound) -> str:
+    """Writes the medians of what has a unit."""
+    medians = [
+        f"{_LINES[name][0].split(' (')[0].replace('<br>', ' ')} {float(np.nanmedian(values)) * _LINES[name][1]:.3g}"
+        f" {_LINES[name][0].split('(')[1].rstrip(')')}"
+        for name, values in sound.features.items()
+        if name in _LINES and not np.isnan(values).all()
+    ]
+    return f"Medians over the clip: {', '.join(medians)}."
 
 
 def draw_features(sound: Sound, unit: TimeUnit) -> Figure:
@@ -171,13 +197,11 @@ def _add_scores(figure: Figure, row: int, scores: "ClipScores", unit: TimeUnit) 
             _add_member(figure, row, member, unit, {"color": colour, "symbol": symbol, "size": 6})
             if member.medium == "video":
                 _add_rings(figure, row, member, unit, colour, named=len(scores.members) == 1)
-    dashed = {"color": "black", "width": 1.2, "dash": "dash"}
+    dashed = {"color": _GRAY, "width": 1.5, "dash": "dash"}
     figure.add_hline(y=scores.score, row=row, col=1, line=dashed)
     text = f"clip score<br>{scores.score:.3f}"
     beside = {"x": 1.005, "xref": "x domain", "xanchor": "left", "align": "left", "showarrow": False}
     figure.add_annotation(y=scores.score, text=text, row=row, col=1, **beside)
-    top = figure.get_subplot(row, 1).yaxis.domain[1]
-    figure.update_layout(legend2={"orientation": "h", "y": top, "yanchor": "bottom", "x": 1, "xanchor": "right"})
     figure.update_yaxes(title_text="probability", range=[-0.06, 1.06], dtick=0.25, row=row, col=1)
 
 
@@ -193,7 +217,6 @@ def _add_member(figure: Figure, row: int, member: "MemberScores", unit: TimeUnit
     name = html.escape(member.name, quote=False)
     line = _plotly().Scatter(
         name=name,
-        legend="legend2",
         legendgroup=f"member {name}",
         showlegend=True,
         x=_convert_times(np.insert(times, holes, times[holes]), unit),
@@ -261,9 +284,11 @@ def _make_panels(titles: list[str], heights: list[int], unit: TimeUnit) -> Figur
         rows=len(titles), cols=1, shared_xaxes=True, subplot_titles=titles, row_heights=heights,
         vertical_spacing=between / inner if len(titles) > 1 else 0,
     )  # fmt: skip
-    figure.update_layout(template="plotly_white", height=inner + top + bottom, hovermode="closest")
-    figure.update_layout(margin={"l": 90, "r": 80, "t": top, "b": bottom}, font={"family": "sans-serif", "size": 13})
+    figure.update_layout(make_figure("", "").layout, height=inner + top + bottom)
+    figure.update_layout(margin={"l": 70, "r": 70, "t": top, "b": bottom})
     figure.update_annotations(font_size=14, x=0, xanchor="left")
+    figure.update_xaxes(zeroline=False)
+    figure.update_yaxes(zeroline=False)
     figure.update_xaxes(title_text=f"time ({unit.name})", row=len(titles), col=1)
     return figure
 

@@ -1,4 +1,4 @@
-"""The page and the contact sheet of one clip: what `automl inspect` writes.
+"""The page and the contact sheet of one clip: what `automl inspect` writes of it.
 
 The page is one HTML file that opens without a network: Plotly's JavaScript is in it, and it may load nothing. It is
 rendered by `page.html.jinja`; everything a file says of itself is escaped.
@@ -7,22 +7,34 @@ rendered by `page.html.jinja`; everything a file says of itself is escaped.
 import base64
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from automl.errors import DataError
 from automl.files import explain_write_errors, write_atomically, write_text
-from automl.inspection.clip import COMPARED_SIDE, LEAST_CHANGE, LEAST_PAIRS, MOST_Z, Clip, analyse_clip
+from automl.inspection.clip import COMPARED_SIDE, IMAGES, LEAST_CHANGE, LEAST_PAIRS, MOST_Z, Clip, analyse_clip
 from automl.inspection.contact_sheet import draw_contact_sheet
-from automl.inspection.figures import draw_features, draw_mel, draw_timeline, find_highest
+from automl.inspection.figures import (
+    describe_features,
+    describe_loudest,
+    draw_features,
+    draw_mel,
+    draw_timeline,
+    find_highest,
+)
 from automl.media.info import MediaInfo
+from automl.media.kinds import find_medium_at
 from automl.media.opening import require
+from automl.pages.figures import Chart
+from automl.pages.templates import render_template
+from automl.reporter import ShowProgress, show_nothing
 
-if TYPE_CHECKING:  # it brings torch, which only scores need
+if TYPE_CHECKING:  # they bring torch, which only scores need
+    from automl.inspection.map_sections import MapSection
     from automl.inspection.score_timeline import ClipScores
 
 PAGE, SHEET = "inspect.html", "frames.png"
@@ -31,7 +43,7 @@ PAGE, SHEET = "inspect.html", "frames.png"
 
 @dataclass(frozen=True)
 class Inspection:
-    """The files written about a clip (the sheet only of a video), and what is most to be known, in sentences."""
+    """The files written (the sheet only of a video), and what is most to be known, in sentences."""
 
     page: Path
     sheet: Path | None
@@ -46,63 +58,103 @@ def inspect_clip(
     model: Path | None = None,
     device: str = "auto",
     weights_dir: Path | None = None,
+    *,
+    check: bool = True,
+    show_progress: ShowProgress = show_nothing,
 ) -> Inspection:
     """Writes the page and the contact sheet of a video or a sound file; files of an earlier call are replaced.
 
     `frames`, at least 2, are compared, evenly placed; `face_model` is a YuNet ONNX file (None: that of the `media`
-    extra). `model` is a folder that `automl train` wrote of clips, whose scores are shown; it runs on `device` (auto,
-    cpu, cuda or cuda:N), and `weights_dir` is as for `automl.load`.
+    extra). `model` is a folder that `automl train` wrote of clips, whose scores and heat maps are shown; it runs on
+    `device` (auto, cpu, cuda or cuda:N), and `weights_dir` is as for `automl.load`. `check`: whether the maps are
+    checked by occlusion; `show_progress` is as of a reporter.
     """
     require("plotly")  # a missing one is an error before a long clip is decoded
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"cannot write into {folder}: it is a file; name another folder with --out")
+    refuse_file(folder)
     if model is None:
-        return write_page(analyse_clip(path, frames, face_model), None, folder)
+        with show_progress("looking"):
+            return write_page(analyse_clip(path, frames, face_model), None, folder)
+    from automl.inspection.file_maps import explain_file
+    from automl.inspection.map_sections import make_section
     from automl.inspection.score_timeline import load_clip_model, score_clip
 
     loaded = load_clip_model(model, device, weights_dir)
-    return write_page(analyse_clip(path, frames, face_model), score_clip(loaded, path, frames), folder)
+    with show_progress("looking"):
+        clip = analyse_clip(path, frames, face_model)
+        scores = score_clip(loaded, path, frames)
+    with show_progress("making maps") as progress:
+        maps = explain_file(loaded, path, check=check, progress=progress)
+    sections = [make_section(view, maps.class_name, clip.unit) for view in maps.views if view.pictures]
+    return write_page(clip, scores, folder, sections)
 
 
-def write_page(clip: Clip, scores: "ClipScores | None", folder: Path) -> Inspection:
+def is_image(path: Path) -> bool:
+    """Returns whether a file is an image, by its name, or by its content where that says nothing."""
+    return path.suffix.lower() in IMAGES or find_medium_at(path) == "image"
+
+
+def refuse_file(folder: Path) -> None:
+    """Makes sure that the page's folder is no file.
+
+    Raises:
+        DataError: If it is.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"cannot write into {folder}: it is a file; name another folder with --out")
+
+
+def write_page(clip: Clip, scores: "ClipScores | None", folder: Path, maps: "Sequence[MapSection]" = ()) -> Inspection:
     """Writes the page and the contact sheet of a clip that was analysed; `scores` are None where there is no model."""
     sheet = None if clip.pictures is None else draw_contact_sheet(clip.pictures, clip.unit)
-    page = render_page(clip, sheet, scores)
+    page = render_page(clip, sheet, scores, maps)
     with explain_write_errors(folder, DataError):
         write_text(folder / PAGE, page)
         if sheet is not None:
             with write_atomically(folder / SHEET) as temporary:
                 sheet.save(temporary, format="PNG")
-    lines = (*clip.notes, *_describe_unusual(clip), *_describe_scores(clip, scores))
+    agreements = [f"Maps of {section.title}: {section.sentences[0]}" for section in maps if section.sentences]
+    lines = (*clip.notes, *_describe_unusual(clip), *_describe_scores(clip, scores), *agreements)
     return Inspection(folder / PAGE, None if sheet is None else folder / SHEET, lines)
 
 
-def render_page(clip: Clip, sheet: Image.Image | None, scores: "ClipScores | None") -> str:
+def render_page(
+    clip: Clip, sheet: Image.Image | None, scores: "ClipScores | None", maps: "Sequence[MapSection]" = ()
+) -> str:
     """Makes the text of the page; what is put in is escaped unless the template says that it is HTML."""
-    unit, figures = clip.unit, dict[str, str]()
+    unit, figures = clip.unit, dict[str, Chart]()
+    unusual, sentences = _describe_unusual(clip), _describe_scores(clip, scores)
     if clip.pictures is not None and len(clip.pictures.frames) > 1:
-        figures["similarity"] = _make_html(draw_timeline(clip.pictures, unit, scores))
+        figure = draw_timeline(clip.pictures, unit, scores)
+        figures["similarity"] = Chart("Similarity over time", " ".join(unusual) or "Too few frames to compare.", figure)
     elif scores is not None and scores.score is not None:
-        figures["scores"] = _make_html(draw_timeline(None, unit, scores))
+        figures["scores"] = Chart("Score over time", sentences[0], draw_timeline(None, unit, scores))
     if clip.sound is not None:
-        figures["mel"] = _make_html(draw_mel(clip.sound, unit))
-        figures["features"] = _make_html(draw_features(clip.sound, unit))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"))
-    return template.render(
+        figures["mel"] = Chart("Log-mel spectrogram", describe_loudest(clip.sound, unit), draw_mel(clip.sound, unit))
+        figures["features"] = Chart(
+            "Seven features of the sound", describe_features(clip.sound), draw_features(clip.sound, unit)
+        )
+    return render_template(
+        Path(__file__).with_name("page.html.jinja"),
         name=_decode_path(Path(clip.info.path.name)),
         properties=_describe_file(clip.info),
         notes=clip.notes,
-        unusual=_describe_unusual(clip),
-        sentences=_describe_scores(clip, scores),
+        sentences=sentences,
         scores=scores,
         figures=figures,
         sheet=None if sheet is None else _encode_jpeg(sheet),
         clip=clip,
         step=_describe_step(clip),
         rule={"z": MOST_Z, "least": LEAST_CHANGE, "pairs": LEAST_PAIRS, "side": COMPARED_SIDE},
-        plotly=require("plotly.offline").get_plotlyjs(),
+        maps=maps,
+        scale=_encode_scale() if maps else "",
     )
+
+
+def _encode_scale() -> str:
+    """Encodes the colours of the maps; only a page with maps needs torch."""
+    from automl.inspection.map_sections import encode_scale
+
+    return encode_scale()
 
 
 def _describe_unusual(clip: Clip) -> list[str]:
@@ -177,12 +229,6 @@ def _format_length(seconds: float) -> str:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{seconds:.1f} s ({minutes // 60}:{minutes % 60:02d}:{rest:02d})"
-
-
-def _make_html(figure: Any) -> str:
-    """Makes a piece of HTML of a figure, without Plotly's own JavaScript."""
-    config = {"displaylogo": False, "responsive": True}
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))
 
 
 def _encode_jpeg(sheet: Image.Image) -> str:

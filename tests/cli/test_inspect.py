@@ -11,6 +11,7 @@ from automl.cli.inspect import inspect
 from automl.cli.main import run
 from automl.views.frame import Frame
 from tests.fixtures.models import write
+from tests.fixtures.photos import save_photos
 from tests.fixtures.view_clips import background, tone, write_clip
 
 APP = typer.Typer()
@@ -47,7 +48,8 @@ def test_another_folder_can_be_named(tmp_path):
     [
         ("broken.mp4", [], "cannot read broken.mp4: not a video or sound file"),
         ("missing.mp4", [], "cannot read missing.mp4: no such file"),
-        ("face.png", [], "face.png is an image"),
+        ("face.png", [], "face.png is an image: a heat map needs a trained model; give --model DIR"),
+        (".", [], ". is a folder: a heat map needs a trained model; give --model DIR"),
         ("film.mkv", ["--face-model", "none.onnx"], "cannot read the face model none.onnx: no such file"),
     ],
 )
@@ -70,13 +72,14 @@ def test_the_scores_of_a_model_are_printed_and_on_the_page(tmp_path, monkeypatch
     write(tmp_path / "model", view=Frame(count=2))
     result = CliRunner().invoke(APP, ["a.mkv", "--frames", "3", "--model", "model", "--device", "cpu"])
     assert result.exit_code == 0, result.output
-    *_, score, highest, page, _ = result.stdout.splitlines()
+    *_, score, highest, agreement, page, _ = result.stdout.splitlines()
     assert re.fullmatch(r"Score of the clip, the probability of class fake: 0\.\d{3}\.", score)
     assert re.fullmatch(r"Highest probability of class fake by frame: (0\.\d{3} at 0\.\d0 s(, |\.)){3}", highest)
+    assert re.match(r"Maps of frame, as test_byobnet\.r160_in1k sees it: Grad-CAM and occlusion ", agreement)
     text = (tmp_path / page).read_text(encoding="utf-8")
     assert "Score of the model: probability of class fake" in text
     assert "clip score" in text
-    assert "<td>mean of 2 images</td>" in text
+    assert '<td class="word">mean of 2 images</td>' in text
 
 
 @pytest.mark.parametrize(
@@ -99,9 +102,24 @@ def test_a_model_that_cannot_be_asked_is_one_line_and_exit_code_2(tmp_path, monk
     assert not (tmp_path / "inspect").exists()
 
 
+def test_an_image_and_a_folder_have_pages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_photos(tmp_path / "photos", range(2))
+    write(tmp_path / "model")
+    how = ["--model", "model", "--device", "cpu"]
+    result = CliRunner().invoke(APP, ["photos/0.png", *how, "--no-check"])
+    assert result.exit_code == 0, result.output
+    assert "The maps are by Grad-CAM alone; none was checked by occlusion." in result.stdout
+    assert result.stdout.splitlines()[-1] == "inspect/0.png/inspect.html"
+    result = CliRunner().invoke(APP, ["photos", *how, "--most", "1"])
+    assert result.exit_code == 0, result.output
+    assert "1 shown; 1 file left out (--most)." in result.stdout
+    assert result.stdout.splitlines()[-1] == "inspect/photos/inspect.html"
+
+
 def test_the_help_names_the_model():
     result = CliRunner().invoke(APP, ["--help"], env={"COLUMNS": "120", "NO_COLOR": "1"})
-    assert re.search(r"--model +DIR +Model or ensemble of clips", result.stdout)
+    assert re.search(r"--model +DIR +Model or ensemble", result.stdout)
 
 
 def test_torch_is_not_needed():

@@ -34,7 +34,7 @@ def test_the_scores_are_a_panel_below_the_similarities_over_the_same_time(seen):
     face, mel = member_of([0, 0.5, 1, 1.5], [0.1, 0.9, 0.4, 0.3]), member_of([0.8], [0.5], 1.6, "mel", "sound")
     figure = draw_timeline(seen.pictures, UNIT, model_of(face, mel))
     alone = draw_timeline(seen.pictures, UNIT)
-    assert len(alone.data) == sum(trace.legend != "legend2" and trace.yaxis != "y3" for trace in figure.data)
+    assert len(alone.data) == sum(trace.yaxis != "y3" for trace in figure.data)
     assert (figure.layout.xaxis.matches, figure.layout.xaxis3.title.text) == ("x3", "time (s)")
     line, rings, sound = (trace for trace in figure.data if trace.yaxis == "y3")
     assert (line.name, sound.name) == ("face", "mel")
