@@ -198,7 +198,7 @@ def test_a_trial_that_was_killed_goes_on_from_its_checkpoint():
     assert state("cache") == cached
 
 
-def test_a_new_search_takes_everything_from_the_cache(monkeypatch):
+def test_a_new_search_takes_images_and_predictions_from_the_cache(monkeypatch):
     class Worker(Exception):  # noqa: N818
         """All is decoded and chosen, and trials begin."""
 
@@ -211,7 +211,10 @@ def test_a_new_search_takes_everything_from_the_cache(monkeypatch):
     monkeypatch.setattr(Supervisor, "watch_workers", watch)
     with pytest.raises(Worker):
         run("search", *TONES, "--name", "new", "--trials", 1)
-    assert state("cache") == cached
+    after = state("cache")
+    assert cached.items() <= after.items()
+    # what 5aab889 did not look at yet, or timed with other batches
+    assert {Path(file).parts[1] for file in after.keys() - cached.keys()} <= {"audit", "near_copies", "timings"}
 
 
 def test_joined_views_are_read():

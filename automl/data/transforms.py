@@ -91,7 +91,7 @@ def eval_transform(augmentation: Augmentation, image_size: int, interpolation: s
 
 def shown_part(image: Pixels, crop: Crop) -> Pixels:
     """Returns what a crop is taken of, of an image (H, W, 3): all of it for `squash`, else its middle of 1:2."""
-    top, left, height, width = _find_middle(*image.shape[:2], crop)
+    top, left, height, width = _find_middle(image.shape[0], image.shape[1], crop)
     return image[top : top + height, left : left + width]
 
 
@@ -125,13 +125,13 @@ class Pipeline:
 
     def find_window(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Finds what is cut out of an image: (top, left, height, width) in its pixels."""
-        top, left, *size = _find_middle(height, width, self.crop)
-        inner_top, inner_left, *cut = self.window(*size, self.image_size)
-        return top + inner_top, left + inner_left, cut[0], cut[1]
+        top, left, tall, wide = _find_middle(height, width, self.crop)
+        inner_top, inner_left, cut_height, cut_width = self.window(tall, wide, self.image_size)
+        return top + inner_top, left + inner_left, cut_height, cut_width
 
     def cut(self, image: Pixels) -> torch.Tensor:
         """Cuts the window out of an image and brings it to the image size: (3, S, S) uint8."""
-        top, left, height, width = self.find_window(*image.shape[:2])
+        top, left, height, width = self.find_window(image.shape[0], image.shape[1])
         # The copy: a view would warn that the cache cannot be written, and make the resizing read strided rows.
         cut = image[top : top + height, left : left + width].copy()
         x = torch.from_numpy(cut).permute(2, 0, 1)  # (3, h, w) in channels-last strides, the fast way to resize

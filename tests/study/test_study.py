@@ -16,7 +16,7 @@ from automl.study.samplers import make_pruner
 from automl.study.setup import create_study
 from automl.study.storage import open_storage, open_study, read_storage_url
 from automl.study.trial import TrialResult
-from automl.study.trial_record import best_trial, list_finished, read_spec, recipe_of
+from automl.study.trial_record import best_trial, list_finished, read_spec, read_study_record, recipe_of
 from automl.training.schedule import EIGHTHS
 from tests.fixtures.studies import SPACE, folder_of, setup_without_files, spec_without_files
 
@@ -375,7 +375,7 @@ def test_five_failures_in_a_row_stop_the_study(tmp_path):
         end(TrialState.FAIL, reason="out of luck")
     with pytest.raises(StudyError, match="5 trials failed in a row; the last one: no such file"):
         end(TrialState.FAIL, reason="no such file")
-    assert "no such file" in study.user_attrs["stopped"]
+    assert "no such file" in read_study_record(study).stopped
 
 
 def test_a_lock_is_exclusive_and_goes_with_its_holder(tmp_path):
