@@ -155,7 +155,9 @@ def _draw_memory(summaries: Sequence[StudySummary]) -> Chart | None:
         parts.append(f"of {summary.name} {(front[0].peak_bytes or 0) / 1e9:.3g} GB")
     if not parts:
         return None
-    sentence = f"The best trial {', '.join(parts)}. Memory is predicted for a GPU.{fit_axis(figure, every)}"
+    measured = all(trial.measured for summary in summaries for trial in summary.complete)
+    how = "was measured" if measured else "is predicted for a GPU"
+    sentence = f"The best trial {', '.join(parts)}. Memory {how}.{fit_axis(figure, every)}"
     return Chart("Score against memory", sentence, figure)
 
 

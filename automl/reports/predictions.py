@@ -1,7 +1,7 @@
 """What the winner of a study predicts of its validation samples, as an evaluation that has figures."""
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class WinnerPredictions:
     evaluation: Evaluation
     middle: int
     source: str
+    seed: int | None = None
+    """Of the middle one; None of a trial's own predictions."""
 
 
 def read_winner(summary: StudySummary) -> WinnerPredictions:
@@ -62,7 +64,9 @@ def read_winner(summary: StudySummary) -> WinnerPredictions:
             rows = known[0][1][0]
             same = [(name, probabilities) for name, (other, probabilities) in known if np.array_equal(rows, other)]
             seeds = "its seed" if len(same) == 1 else f"its {len(same)} seeds"
-            return _evaluate(summary, rows, same, f"trial {number} trained again with fresh seeds ({seeds})")
+            source = f"trial {number} trained again with fresh seeds ({seeds})"
+            winner = _evaluate(summary, rows, same, source)
+            return replace(winner, seed=int(same[winner.middle][0].removeprefix("seed ")))
     if own is None:
         raise StudyError(problem)
     return _evaluate(summary, own[0], [(f"trial {number}", own[1])], f"trial {number}")

@@ -16,6 +16,7 @@ from automl.pages.figures import Chart
 from automl.pages.templates import render_template
 from automl.pages.thumbnails import make_thumbnails
 from automl.reports.importance import LEAST_TRIALS, measure_importance
+from automl.reports.mistake_maps import draw_mistake_maps
 from automl.reports.parameter_charts import draw_importance, draw_parallel, draw_slices
 from automl.reports.predictions import WinnerPredictions, read_winner
 from automl.reports.search_charts import (
@@ -82,14 +83,8 @@ def check_out(out: str | Path | None, usual: Path) -> Path:
     return path
 
 
-def render_report(summary: StudySummary, heat_maps: Mapping[str, str] | None = None) -> str:
-    """Makes the text of the page.
-
-    Args:
-        summary: The study.
-        heat_maps: By the path of a sample, a picture of where the winner looks, as a data URI: shown beside the
-            samples that it mistakes.
-    """
+def render_report(summary: StudySummary) -> str:
+    """Makes the text of the page."""
     importance = measure_importance(summary)
     progress = [draw_best(summary, over_time=False), draw_best(summary, over_time=True), draw_curves(summary)]
     costs = [draw_memory(summary), draw_speed(summary), draw_leaderboard(summary)]
@@ -109,7 +104,6 @@ def render_report(summary: StudySummary, heat_maps: Mapping[str, str] | None = N
         slices=draw_slices(summary, importance) if importance else [],
         parallel=draw_parallel(summary, importance),
         predictions=_show_predictions(summary),
-        heat_maps=heat_maps or {},
         endings=_tabulate_endings(summary),
         classes=_tabulate_classes(summary),
         folded=len(summary.setup.dataset.classes) >= _MANY_CLASSES,
@@ -213,6 +207,8 @@ def describe_memory(summary: StudySummary, trial: TrialSummary) -> tuple[str, st
     how = "predicted for a GPU"
     if entry is not None and entry.memory.measured:
         how = "predicted, corrected by what was measured on the GPU"
+    if trial.measured:
+        how = "measured"
     if trial.peak_bytes is None:
         return "–", "nothing is known of this backbone"
     size = format_bytes(trial.peak_bytes)
@@ -266,6 +262,7 @@ class _Predictions:
     mistakes: tuple[Mistake, ...] = ()
     mistakes_note: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
+    heat_maps: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     """Of the mistaken samples, by their paths."""
 
@@ -288,6 +285,7 @@ def _show_predictions(summary: StudySummary) -> _Predictions:
         mistakes=mistakes,
         mistakes_note=_describe_mistakes(winner, len(images), media),
         images=images,
+        heat_maps=draw_mistake_maps(summary, winner, mistakes),
         names={each.path: one.samples.table["name"][each.row] for each in mistakes},
     )
 

@@ -190,7 +190,9 @@ def draw_memory(summary: StudySummary) -> Chart | None:
     hidden = fit_axis(figure, [value_of(trial) for trial in known])
     measured = sum(entry.memory.measured for entry in summary.setup.pool.entries)
     how = "Memory is predicted for a GPU"
-    if measured:
+    if all(trial.measured for trial in known):
+        how = "Memory was measured on the GPU"
+    elif measured:
         how += f", corrected by what was measured on the GPU for {format_count(measured, 'backbone')}"
     left_out = count_left_out(len(summary.complete) - len(known), "trial", "of which no memory is known")
     sentence = _describe_front(front, lambda trial: f"{costs[trial.row.number]:.3g} GB", "more memory")

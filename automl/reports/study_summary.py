@@ -45,7 +45,9 @@ class TrialSummary:
         curve: (epochs, metric) of each validation, of the first fold where there are several.
         params: The drawn parameters, by their Optuna names, as a recipe has them; the backbone by name.
         host: The machine that it trained on.
-        peak_bytes: Predicted for its training step, the CUDA context included; None where nothing is known.
+        peak_bytes: What it took of a GPU or, on a CPU, is predicted for its training step, the CUDA context included;
+            None where nothing is known.
+        measured: Whether it was measured.
         images_per_second: Of its training steps; None where it did not get so far.
     """
 
@@ -57,6 +59,7 @@ class TrialSummary:
     params: dict[str, Any]
     host: str
     peak_bytes: int | None
+    measured: bool
     images_per_second: float | None
 
     @property
@@ -255,6 +258,7 @@ class _TrialReader:
     def summarise(self, row: TrialRow, trial: FrozenTrial) -> TrialSummary:
         record = read_trial_record(trial)
         started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+        measured = int(record.spent.get("peak_bytes", 0))
         return TrialSummary(
             row,
             trial,
@@ -263,7 +267,8 @@ class _TrialReader:
             self._trace_curve(row, trial),
             self._read_params(trial),
             record.host,
-            self._predict_peak(record.recipe, trial.number),
+            measured or self._predict_peak(record.recipe, trial.number),
+            bool(measured),
             self._measure_speed(row, record.spent),
         )
 
