@@ -39,3 +39,11 @@ def test_a_browser_draws_every_figure_and_fetches_nothing(page, browser):
             assert opened.requests == []
             wide = opened.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide <= 0
+            assert opened.find_faint_texts() == []
+
+
+def test_faint_text_is_found(tmp_path, browser):
+    path = tmp_path / "page.html"
+    path.write_text('<!DOCTYPE html><p style="color: #999">pale</p><p style="background: #333; color: #eee">clear</p>')
+    with browser(path) as opened:
+        assert opened.find_faint_texts() == ["pale: 2.8"]

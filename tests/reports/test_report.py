@@ -135,5 +135,9 @@ def test_a_browser_draws_the_report(tmp_path, browser):
         assert opened.errors == []
         assert opened.requests == []
         assert opened.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-        opened.page.keyboard.press("Tab")
-        assert opened.page.evaluate("document.activeElement.textContent") == "Winner"
+        focused = opened.list_focused()
+        assert focused[:3] == ["Winner", "Search", "Costs and backbones"]
+        assert focused[-3:] == ["The winning recipe", "The study's settings", "The search space"]
+    for dark in (False, True):
+        with browser(path, dark=dark) as opened:
+            assert opened.find_faint_texts() == []
