@@ -3,7 +3,7 @@
     python studies/pictures.py
     python studies/pictures.py --work runs/pictures        (keeps the runs; called again, it draws them anew)
 
-- `search.svg`: what `automl search` wrote to a terminal, at nine moments that follow each other;
+- `terminal.svg`: what `automl search` wrote to a terminal, at nine moments that follow each other;
 - `report.png`: the top of the report that the search ended with;
 - `gallery.webp`: some of the rows that `automl preview` shows of the space `image`;
 - `heat-maps.webp`: `automl inspect` of those pictures of the holdout of which only a part was forged: the nine that
@@ -111,6 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def make_pictures(work: Path, out: Path) -> None:
     """Runs the commands whose results a folder has not yet, and draws them."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        raise SystemExit("needs a browser: apt-get install chromium")
     make_gallery(work)  # first: it makes the demo, so that the recorded search need not
     recording = work / "recording.json"
     if not recording.is_file():
@@ -118,8 +121,8 @@ def make_pictures(work: Path, out: Path) -> None:
         recording.write_text(json.dumps(record_command(SEARCH, work)), encoding="utf-8")
     make_heat_maps(work)
     recorded = json.loads(recording.read_text(encoding="utf-8"))
-    (out / "search.svg").write_text(draw_recording(SEARCH, recorded), encoding="utf-8")
-    photograph_pages(work, out)
+    (out / "terminal.svg").write_text(draw_recording(SEARCH, recorded), encoding="utf-8")
+    photograph_pages(chromium, work, out)
     for file in sorted(out.iterdir()):
         print(f"{file}: {file.stat().st_size / 1000:.0f} kB")
 
@@ -294,11 +297,10 @@ def make_heat_maps(work: Path) -> None:
     run_command("automl inspect holdout --model model --most 9 --out maps", work)
 
 
-def photograph_pages(work: Path, out: Path) -> None:
+def photograph_pages(chromium: str, work: Path, out: Path) -> None:
     """Writes what Chromium shows of the pages, light, as a screen shows it on which a pixel is one and a half wide."""
     from playwright.sync_api import sync_playwright
 
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for name, (source, width, find_end, argument) in PAGES.items():

@@ -11,7 +11,7 @@ from tests.fixtures.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 pictures = load_script("pictures.py")
-NAMES = sorted(["search.svg", *pictures.PAGES])
+NAMES = sorted(["terminal.svg", *pictures.PAGES])
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -48,7 +48,7 @@ def test_a_part_of_a_page_is_a_picture(name):
 
 
 def test_the_recording_shows_a_search_from_its_command_to_its_report_and_loads_nothing():
-    text = (pictures.IMAGES / "search.svg").read_text(encoding="utf-8")
+    text = (pictures.IMAGES / "terminal.svg").read_text(encoding="utf-8")
     frames = read_frames(text)
     assert len(frames) == pictures.MOMENTS + 1
     assert frames[0][0] == f"$ {pictures.SEARCH}"
