@@ -247,8 +247,9 @@ def list_next_commands(
 
 
 def print_next_commands(steps: Sequence[tuple[str, str]]) -> None:
-    """Prints commands and their purposes."""
-    width = max(len(command) for command, _ in steps)
+    """Prints commands and their purposes: side by side, or below each other where a terminal is too narrow for that."""
+    width, console = max(len(command) for command, _ in steps), make_console()
+    fits = not console.is_terminal or all(width + len(purpose) + 4 <= console.width for _, purpose in steps)
     print_line(title="\nnext")
     for command, purpose in steps:
-        print_line(f"  {command:{width}}  {purpose}")
+        print_line(f"  {command:{width}}  {purpose}" if fits else f"  {command}\n      {purpose}")

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from automl.cli.output import count_endings, print_line, print_table, progress_bar, sort_best_first
+from automl.cli.output import count_endings, print_line, print_next_commands, print_table, progress_bar, sort_best_first
 from automl.cli.study_progress import StudyProgress, describe_totals, describe_trial
 from automl.study.trial_record import TrialRow
 from tests.fixtures.terminal import Terminal
@@ -44,6 +44,21 @@ def test_a_table_is_never_cut_and_its_texts_are_no_markup(monkeypatch, terminal)
 def test_a_line_is_never_wrapped_and_is_no_markup(capsys):
     print_line(": [red]" + "a b " * 100, title="best", style="yellow")
     assert capsys.readouterr().out == "best: [red]" + "a b " * 100 + "\n"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "columns", "printed"),
+    [
+        (True, 23, ["  automl a  the purpose", "  automl    other"]),
+        (True, 22, ["  automl a", "      the purpose", "  automl", "      other"]),
+        (False, 22, ["  automl a  the purpose", "  automl    other"]),
+    ],
+)
+def test_next_commands_stand_beside_their_purposes_where_they_fit(monkeypatch, terminal, columns, printed):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stdout", stream := Terminal() if terminal else io.StringIO())
+    print_next_commands([("automl a", "the purpose"), ("automl", "other")])
+    assert stream.getvalue().splitlines()[2:] == printed
 
 
 def test_the_best_is_first_and_the_earlier_of_two_equals():
