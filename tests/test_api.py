@@ -14,7 +14,19 @@ from automl.study.search import open_result, search
 from tests.fixtures.studies import SPACE
 
 CLASSES = ["AutomlError", "Model", "Recipe", "StudySpec"]
-PUBLIC = [*CLASSES, "compare", "confirm", "ensemble", "evaluate", "export", "load", "report", "search", "train"]
+PUBLIC = [
+    *CLASSES,
+    "compare",
+    "confirm",
+    "ensemble",
+    "evaluate",
+    "export",
+    "load",
+    "preview",
+    "report",
+    "search",
+    "train",
+]
 CALLED = {command.callback.__name__: command.callback for command in app.registered_commands}
 
 ROOT = Path(__file__).parents[1]

@@ -25,6 +25,7 @@ class SplitScores(Record):
 
     metric: str
     interval_method: str
+    """Of the intervals of both splits; where they differ, each one's."""
     validation_samples: int
     holdout_samples: int
     holdout_note: str = ""

@@ -424,8 +424,7 @@ def _tabulate_pool(summary: StudySummary) -> Table:
 
 def interval_method(summary: StudySummary) -> str:
     """Names how the winner's intervals were computed, which may differ between the splits."""
-    samples, confirmation = summary.setup.dataset.samples, summary.confirmation
-    method = describe_method(samples.loc[samples["split"] == "validation", "group"].to_numpy(str))
-    if confirmation is None or confirmation.holdout is None or confirmation.interval_method == method:
-        return method
-    return f"validation: {method}; holdout: {confirmation.interval_method}"
+    if summary.confirmation is not None:
+        return summary.confirmation.interval_method
+    samples = summary.setup.dataset.samples
+    return describe_method(samples.loc[samples["split"] == "validation", "group"].to_numpy(str))

@@ -43,7 +43,7 @@ from automl.study.trial_record import best_first, read_spec, read_trial_record, 
 from automl.training.checkpoint import weights_on_cpu
 from automl.training.evaluation import split_probabilities
 from automl.training.fit import fit
-from automl.training.intervals import describe_method, metric_interval
+from automl.training.intervals import describe_methods, metric_interval
 from automl.training.metrics import all_metrics, compute_metric
 from automl.training.schedule import VALIDATION_SHARE
 from automl.training.types import Diverged, Parked, expected_input
@@ -348,9 +348,10 @@ class ReplicateRunner:
     def describe_scoring(self, times_scored: int, holdout_note: str) -> dict[str, Any]:
         """Returns the fields of `SplitScores`, given how often the holdout was scored before and why it is not now."""
         scored = not holdout_note
+        splits = ("validation", "holdout") if scored else ("validation",)
         return {
             "metric": self.setup.metric,
-            "interval_method": describe_method(self.split_groups("holdout" if scored else "validation")),
+            "interval_method": describe_methods({name: self.split_groups(name) for name in splits}),
             "validation_samples": len(self.data.rows("validation")),
             "holdout_samples": self.holdout_samples,
             "holdout_note": holdout_note,

@@ -12,7 +12,7 @@ degree of freedom less than there are groups is laid around the metric on the lo
 (`studies/benchmarks/validation/`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -219,6 +219,14 @@ def describe_method(groups: Groups | None = None) -> str:
             "1993); so few groups say little"
         )
     return describe_bootstrap(groups)
+
+
+def describe_methods(groups: Mapping[str, Groups | None]) -> str:
+    """Names the method of several splits' intervals, of which `groups` has the name and the groups, in one line."""
+    methods = {name: describe_method(each) for name, each in groups.items()}
+    if len(set(methods.values())) == 1:
+        return next(iter(methods.values()))
+    return "; ".join(f"{name}: {method}" for name, method in methods.items())
 
 
 def describe_bootstrap(groups: Groups | None = None) -> str:

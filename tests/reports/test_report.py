@@ -79,7 +79,7 @@ def test_a_confirmed_winner_has_its_holdout(tmp_path):
     assert "0.7900 (0.700 – 0.850)" in page
     assert "mean of 3 fresh seeds, 100 samples" in page
     assert "automl confirm photos" not in page
-    assert "holdout: a method)" in page
+    assert "draws (a method)" in page
 
 
 def test_mistakes_are_shown_with_a_heat_map_where_there_is_one(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from scipy.stats import beta, norm, t
 
 from automl.errors import DataError
 from automl.spec import METRICS
-from automl.training.intervals import bootstrap, describe_bootstrap, describe_method, metric_interval
+from automl.training.intervals import bootstrap, describe_bootstrap, describe_method, describe_methods, metric_interval
 from automl.training.metrics import compute_metric
 
 
@@ -184,3 +184,11 @@ def test_a_perfect_score_on_few_samples_has_an_interval(groups):
     assert (found.value, found.high) == (1.0, 1.0)
     assert found.low == pytest.approx(0.025 ** (1 / 3))  # three of three, by Clopper & Pearson
     assert beta.ppf(0.025, 3, 1) == pytest.approx(found.low)
+
+
+def test_the_methods_of_two_splits_are_named_once_or_each():
+    alone, few = np.arange(50), np.repeat(np.arange(3), 20)
+    assert describe_methods({"validation": alone, "holdout": alone}) == describe_method(alone)
+    assert describe_methods({"validation": few, "holdout": alone}) == (
+        f"validation: {describe_method(few)}; holdout: {describe_method(alone)}"
+    )
