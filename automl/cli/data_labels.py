@@ -37,6 +37,8 @@ class LabelFlags:
             )
         if self.page is not None and self.page.is_dir():
             raise SpecError(f"--labels-html {self.page} is a folder; name a file: {self.page / 'labels.html'}")
+        if self.page is not None and self.page.suffix.lower() not in (".html", ".htm"):
+            raise SpecError(f"--labels-html {self.page}: a page is an HTML file; give a name such as labels.html")
 
 
 def read_study_data(runs: Path, name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def inspect(
         Path, typer.Argument(metavar="IMAGE|CLIP|FOLDER", help="An image, a video, a sound, or a folder of them.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to. Default: inspect/ and the name of the file or folder.")
+        Path | None, typer.Option(help="Folder to write to. Default: inspect/ and the path of the file or folder.")
     ] = None,
     frames: Annotated[int, typer.Option(min=2, max=256, help="Frames of a clip to compare, evenly spaced.")] = 64,
     model: Annotated[
@@ -41,10 +41,15 @@ def inspect(
     from automl.cli.json_objects import InspectResult
     from automl.cli.json_output import write_result
     from automl.cli.output import progress_bar
-    from automl.errors import SpecError
+    from automl.errors import DataError, SpecError
     from automl.inspection.page import inspect_clip, is_image
+    from automl.media.kinds import find_medium_at
 
-    folder = out or Path("inspect") / (path.name or path.resolve().name)
+    # in the folders that the file lies in: real/1.png and fake/1.png are two
+    inside = not path.is_absolute() and ".." not in path.parts and path.name
+    folder = out or Path("inspect") / (path if inside else Path(*path.resolve().parts[-2:]))
+    if path.is_file() and find_medium_at(path) is None:
+        raise DataError(f"{path} is no image, video or sound")
     how = device, weights_dir
     if not path.is_dir() and not is_image(path):
         face_model = settings.get("face_model")
@@ -76,4 +81,4 @@ def inspect(
         typer.echo(line)
     for written in (page.page, page.sheet):
         if written is not None:
-            typer.echo(os.fsencode(written))  # a clip's name need not be UTF-8
+            typer.echo(b"written: " + os.fsencode(written))  # a clip's name need not be UTF-8

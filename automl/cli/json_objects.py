@@ -706,7 +706,7 @@ class InspectResult:
 
     page: str
     sheet: str | None
-    """The frames of a video, or the files of a folder, as a PNG."""
+    """The frames of a video as a PNG."""
     lines: list[str]
     """What is most to be known."""
 

@@ -1,5 +1,6 @@
 """What commands print: tables that are never cut, lines, bars, and what came of a study."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -31,8 +32,9 @@ _PIPE_WIDTH = 400
 
 
 def print_line(text: str = "", title: str = "", style: str = "") -> None:
-    """Prints a line that is never wrapped: a title in bold, and plain text."""
-    make_console().print(Text.assemble((title, "bold"), (text, style)), soft_wrap=True)
+    """Prints a title in bold and plain text, in one line but on a terminal, which would break it within words."""
+    console = make_console()
+    console.print(Text.assemble((title, "bold"), (text, style)), soft_wrap=not console.is_terminal)
 
 
 def make_table(header: Iterable[str], left: Collection[str]) -> Table:
@@ -47,7 +49,9 @@ def make_table(header: Iterable[str], left: Collection[str]) -> Table:
 def make_console(stderr: bool = False) -> Console:
     """Makes a console that draws on a terminal only: notebooks force colours on what they start, and read a pipe."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, force_terminal=stream.isatty())
+    # on a dumb terminal, such as an editor's, nothing can be drawn anew: it gets the lines of a log
+    drawn = stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+    return Console(stderr=stderr, highlight=False, force_terminal=drawn)
 
 
 def print_table(header: Iterable[str], rows: Iterable[Iterable[str]], left: Collection[str] = ("",)) -> None:
@@ -146,7 +150,8 @@ def print_result(result: "SearchResult") -> None:
         print_line(title="top five")
         print_table(*tabulate_trials(best[:5], result.metric), TRIAL_WORDS)
     else:
-        print_line("no trial is complete yet; run the same command again to continue, perhaps with a longer --timeout")
+        longer = "" if result.interrupted else ", perhaps with a longer --timeout"
+        print_line(f"no trial is complete yet; run the same command again to continue{longer}")
     if best and result.setup.robust:
         for line in _describe_robustness(result, best[0].number):
             print_line(line)

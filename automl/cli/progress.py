@@ -65,7 +65,7 @@ class SearchProgress:
         """Prints a line; above the live view, where there is one."""
         style = "bold red" if "NO PRETRAINED WEIGHTS" in line else None
         self._busy = True
-        self._console.print(line, style=style, markup=False, soft_wrap=True)
+        self._console.print(line, style=style, markup=False, soft_wrap=not self._console.is_terminal)
         self._console.file.flush()
         self._busy = False
 

@@ -31,7 +31,7 @@ def draw_roc(evaluation: Evaluation) -> Chart | None:
         fpr = np.maximum(curve.fpr, 0.5 / negatives)
         hover = "%{y:.3f} at %{x:.4f}"
         figure.add_trace(make_line(k, name, x=fpr, y=curve.tpr, mode="lines", hovertemplate=hover))
-    figure.update_xaxes(type="log", range=[np.log10(0.5 / negatives), 0])
+    figure.update_xaxes(type="log", dtick=1, range=[np.log10(0.5 / negatives), 0])
     figure.update_yaxes(range=[-0.02, 1.02])
     rates = []
     for model in evaluation.models:
@@ -60,13 +60,20 @@ def draw_scores(evaluation: Evaluation) -> Chart | None:
             trace.update(mode="lines", line_shape="hv", line_dash=DASHES[label], hovertemplate="%{x:.2f}: %{y:.3f}")
             figure.add_trace(trace)
     medians = [
-        f"{model.name} gives half of the samples of class {other} a score above "
-        f"{np.median(model.probabilities[labels == label, positive]):.2f}"
+        f"{model.name} gives half of the samples of class {other} a score "
+        f"{_describe_bound(float(np.median(model.probabilities[labels == label, positive])))}"
         for model in evaluation.models
         for label, other in enumerate(evaluation.classes)
         if (labels == label).any()
     ]
     return Chart("Scores of each class", f"{_join(medians)}.", figure)
+
+
+def _describe_bound(score: float) -> str:
+    """Writes above what a score is, or below what, where two digits would say 0 or 1."""
+    if score < 0.005:
+        return "of less than 0.01"
+    return "above 0.99" if score >= 0.995 else f"above {score:.2f}"
 
 
 def draw_calibration(evaluation: Evaluation) -> Chart:

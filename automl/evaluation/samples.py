@@ -177,7 +177,8 @@ def _take_split(table: pd.DataFrame, split: str, listing: Listing) -> tuple[pd.D
     if wanted not in counts.index:
         named = ", ".join(f"{name} ({count})" for name, count in counts.items() if name != "none")
         known = f"its splits are {named}" if named else "the data name no splits; leave out --split"
-        raise DataError(f"{listing.root}: no split {split!r}; {known}")
+        drawn = "; what automl search sets aside stands in RUNS/STUDY/samples.csv" if wanted == "holdout" else ""
+        raise DataError(f"{listing.root}: no split {split!r}; {known}{drawn}")
     return table[table["split"] == wanted], f"split {wanted}: {counts[wanted]} of {len(table)} samples"
 
 

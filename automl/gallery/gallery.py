@@ -47,8 +47,8 @@ def make_gallery(plan: ViewPlan, dataset: Dataset, samples: int, seed: int, repo
         _show_originals(shown),
         Section(
             "Each augmentation alone",
-            "Names are those of the recipe's fields. Below a picture: the limit within which its strength is drawn; of"
-            " 12 draws it shows the one that changes most.",
+            "Names are those of the recipe's fields. Below a picture: the limit within which its strength is drawn, of"
+            " which 12 draws it shows the one that changes most; or which of 12 draws it is.",
             tuple(row for _, row in units if row.lines),
         ),
         Section(

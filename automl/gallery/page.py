@@ -1,13 +1,12 @@
 """The gallery as one HTML file that opens without a network; `page.html.jinja` escapes every name."""
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from automl.gallery.pictures import Pixels, ViewGallery
+from automl.pages.pictures import encode_picture
 from automl.pages.templates import render_template
 
 _MOST_BYTES = 4_500_000
@@ -60,6 +59,4 @@ def _encode_jpeg(pixels: Pixels, side: int) -> str:
     """Encodes a picture, with its colours at full size: what an augmentation did to them shall be seen."""
     image = Image.fromarray(pixels)
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
-    out = io.BytesIO()
-    image.save(out, format="JPEG", quality=_QUALITY, subsampling=0)
-    return base64.b64encode(out.getvalue()).decode("ascii")
+    return encode_picture(image, _QUALITY, subsampling=0)

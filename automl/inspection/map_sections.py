@@ -1,7 +1,5 @@
 """Heat maps as parts of a page: pictures beside their maps, and spectrograms with their axes."""
 
-import base64
-import io
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from automl.inspection.file_maps import PictureMaps, RankedFile, ViewMaps
 from automl.inspection.heat_maps import Heat, draw_heat_map
 from automl.media.opening import require
 from automl.pages.figures import Chart, make_figure
+from automl.pages.pictures import encode_picture
 from automl.views.audio_features import FEATURES
 from automl.views.mel import Mel
 from automl.views.sound_parts import SoundView
@@ -108,13 +107,6 @@ def encode_scale() -> str:
     """Encodes the colours of the maps from clear to hottest, over middle grey."""
     ramp = np.tile(np.linspace(0, 1, 256, dtype=np.float32), (12, 1))
     return encode_picture(draw_heat_map(Image.new("RGB", (256, 12), "#808080"), ramp))
-
-
-def encode_picture(picture: Image.Image) -> str:
-    """Encodes a picture as a JPEG data URI."""
-    out = io.BytesIO()
-    picture.save(out, format="JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
 
 
 def _draw_pictures(maps: PictureMaps, class_name: str, side: int | None) -> tuple[Shown, ...]:

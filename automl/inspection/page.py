@@ -4,8 +4,6 @@ The page is one HTML file that opens without a network: Plotly's JavaScript is i
 rendered by `page.html.jinja`; everything a file says of itself is escaped.
 """
 
-import base64
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from automl.media.info import MediaInfo
 from automl.media.kinds import find_medium_at
 from automl.media.opening import require
 from automl.pages.figures import Chart
+from automl.pages.pictures import encode_picture
 from automl.pages.templates import render_template
 from automl.reporter import ShowProgress, show_nothing
 
@@ -141,7 +140,7 @@ def render_page(
         sentences=sentences,
         scores=scores,
         figures=figures,
-        sheet=None if sheet is None else _encode_jpeg(sheet),
+        sheet=None if sheet is None else encode_picture(sheet),
         clip=clip,
         step=_describe_step(clip),
         rule={"z": MOST_Z, "least": LEAST_CHANGE, "pairs": LEAST_PAIRS, "side": COMPARED_SIDE},
@@ -229,10 +228,3 @@ def _format_length(seconds: float) -> str:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{seconds:.1f} s ({minutes // 60}:{minutes % 60:02d}:{rest:02d})"
-
-
-def _encode_jpeg(sheet: Image.Image) -> str:
-    """Encodes the contact sheet in base64, as JPEG: a fifth of the PNG."""
-    out = io.BytesIO()
-    sheet.save(out, format="JPEG", quality=85)
-    return base64.b64encode(out.getvalue()).decode("ascii")

@@ -152,7 +152,7 @@ def _draw_memory(summaries: Sequence[StudySummary]) -> Chart | None:
         trace.update(marker={"color": style.marker.color, "symbol": style.marker.symbol})
         figure.add_trace(trace)
         front = find_front(known, lambda trial: trial.peak_bytes or 0)
-        parts.append(f"of {summary.name} {(front[0].peak_bytes or 0) / 1e9:.3g} GB")
+        parts.append(f"of {summary.name} takes {(front[0].peak_bytes or 0) / 1e9:.3g} GB")
     if not parts:
         return None
     measured = all(trial.measured for summary in summaries for trial in summary.complete)
@@ -229,7 +229,9 @@ def _tabulate_winners(summaries: Sequence[StudySummary]) -> Table:
 
 def _list_differences(summaries: Sequence[StudySummary]) -> list[str]:
     """Lists in what the studies differ, which may be why their scores do."""
-    lines = []
+    lines = [
+        f"{summary.name} has no complete trial, and is in no figure." for summary in summaries if not summary.complete
+    ]
     if len({summary.record.samples for summary in summaries}) > 1:
         named = [f"{summary.name} {summary.setup.dataset.root}" for summary in summaries]
         lines.append(f"The samples or their splits differ, so scores differ for that alone: {'; '.join(named)}.")
@@ -242,6 +244,8 @@ def _list_differences(summaries: Sequence[StudySummary]) -> list[str]:
         "views": [", ".join(sorted({trial.row.view for trial in summary.trials})) for summary in summaries],
         "pool": [f"{len(summary.setup.pool.entries)} backbones" for summary in summaries],
         "memory budget": [describe_budget(summary) for summary in summaries],
+        "timeout": [_describe_timeout(summary) for summary in summaries],
+        "trials wanted": [str(summary.spec.budget.trials) for summary in summaries],
     }
     for what, values in settings.items():
         if len(set(values)) > 1:
@@ -249,7 +253,12 @@ def _list_differences(summaries: Sequence[StudySummary]) -> list[str]:
             lines.append(f"{what[:1].upper()}{what[1:]}: {'; '.join(shown)}.")
     if len({summary.record.space for summary in summaries}) > 1 and len(set(settings["search space"])) == 1:
         lines.append("The search spaces differ in what they hold, though they are called alike.")
-    return lines or ["They have the same data, space, sampler, pruner, seed and pool."]
+    return lines or ["They have the same data, space, sampler, pruner, seed, pool and budgets."]
+
+
+def _describe_timeout(summary: StudySummary) -> str:
+    timeout = summary.spec.budget.timeout
+    return "none" if timeout is None else format_seconds(timeout)
 
 
 def describe_budget(summary: StudySummary) -> str:

@@ -1,7 +1,5 @@
 """Where the winner looked in the images that it mistakes: heat maps for the report, where its weights are kept."""
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from automl.errors import DataError, RecipeError, StudyError, WeightsError
 from automl.evaluation.details import Mistake
 from automl.media.decoding import decode_files
 from automl.media.images import read_rgb
+from automl.pages.pictures import encode_picture
 from automl.reports.predictions import WinnerPredictions
 from automl.reports.study_summary import StudySummary
 from automl.study.replicate import Replicate
@@ -59,7 +58,5 @@ def draw_mistake_maps(summary: StudySummary, winner: WinnerPredictions, mistakes
     for (mistake, image), heat in zip(images.items(), maps, strict=True):
         picture = draw_heat_map(Image.fromarray(image.permute(1, 2, 0).numpy()), heat)
         picture.thumbnail((_SIDE, _SIDE))
-        out = io.BytesIO()
-        picture.save(out, format="JPEG", quality=80)
-        drawn[mistake.path] = f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
+        drawn[mistake.path] = encode_picture(picture, quality=80)
     return drawn

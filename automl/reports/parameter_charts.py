@@ -296,7 +296,7 @@ def _describe_parallel(
         text += " A line that passes left of an axis (none) is of a trial that took another branch."
     total = len({name for trial in scored for name in trial.params})
     if total > len(names):
-        text += count_left_out(total - len(names), "parameter", "that matter less or do not vary")
+        text += count_left_out(total - len(names), "parameter", "for want of room, or because they do not vary,")
     if len(drawn) < len(others):
         text += f" Of the other {len(others):,} trials {len(drawn)} are drawn."
     return text

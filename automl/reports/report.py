@@ -75,9 +75,11 @@ def check_out(out: str | Path | None, usual: Path) -> Path:
     """Returns the file that a page is written to, before the work.
 
     Raises:
-        StudyError: If it is a folder.
+        StudyError: If it is a folder, or has no name of a page: any other file could be one that is needed.
     """
     path = usual if out is None else Path(out).expanduser()
+    if not path.is_dir() and path.suffix.lower() not in (".html", ".htm"):
+        raise StudyError(f"--out {path}: a page is an HTML file; give a name such as {path.stem or 'report'}.html")
     if path.is_dir():
         raise StudyError(f"--out {path} is a folder; name a file, such as {path / usual.name}")
     return path

@@ -154,7 +154,10 @@ def list_studies(runs: Path) -> list[StudyFolder]:
 def find_study(runs: Path, name: str | None) -> StudyFolder:
     """Finds the folder of the named study, whether or not it is there, or of the latest one."""
     if name is not None:
-        return StudyFolder(runs / name)
+        folder, path = StudyFolder(runs / name), Path(name)
+        if not folder.has_study and path.name != name and StudyFolder(path).has_study:
+            raise StudyError(f"{name} is a path; give the study by its name: {path.name} --runs {path.parent}")
+        return folder
     folders = list_studies(runs)
     if not folders:
         raise StudyError(f"no studies in {runs}; begin one with: automl search --gpu-mem 16GB --trials 50")

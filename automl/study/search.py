@@ -243,7 +243,7 @@ class _Search:
                 raise
             show(last=True)
             self.log.close()  # not at a second Ctrl-C, which waits for nothing
-        _write_results(result)
+        _write_results(result, running="unfinished")
         if stopped := read_study_record(result.study).stopped:
             raise StudyError(stopped)
         top, runs = self.recipes_to_confirm, folder.path.parent
@@ -420,7 +420,9 @@ class _Search:
         more = f"{len(findings)} such shortcuts in all; automl data lists them"
         self._print_checks([f"shortcut: {row.sentence}" for row in findings], more)
         if not findings:
-            self.checks.append(f"shortcuts: no property of the files predicts the label (audited {audit.coverage})")
+            self.checks.append(
+                f"shortcuts: no property of the files clearly predicts the label (audited {audit.coverage})"
+            )
         else:
             command = f"automl data {shlex.quote(str(dataset.root))} --normalise DIR"
             self.print_line(f"note: audited {audit.coverage}; {command} writes a copy whose files are alike")
@@ -495,11 +497,11 @@ class _Search:
             )
 
 
-def _write_results(result: SearchResult) -> None:
-    """Writes `best.yaml` and `trials.csv`."""
+def _write_results(result: SearchResult, running: str = "running") -> None:
+    """Writes `best.yaml` and `trials.csv`; `running` is what a trial is called that has not ended."""
     trial = best_trial(result.study)
     if trial is not None:
         header = f"Study {result.folder.name}, trial {trial.number}: validation {result.metric} {trial.value:.6f}"
         recipe_of(trial).save(result.folder.best, header)
     with write_atomically(result.folder.trials) as temporary:
-        result.trials.to_csv(temporary, index=False)
+        trials_table(result.study, result.setup.space, running).to_csv(temporary, index=False)

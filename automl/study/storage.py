@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
-from automl.errors import StudyError, first_line
+from automl.errors import StudyError, first_line, suggest_name
 from automl.files import write_atomically
 from automl.study.folder import StudyFolder, list_studies
 from automl.study.sqlite import StudyConnection
@@ -222,8 +222,9 @@ def open_study(folder: StudyFolder, storage: str | None = None, patience: Patien
     """
     storage = storage or read_storage_url(folder)
     if storage == folder.storage_url and not folder.database.exists():
-        known = ", ".join(other.name for other in list_studies(folder.path.parent)) or "none"
-        raise StudyError(f"no study {folder.name!r} in {folder.path.parent}; studies there: {known}")
+        known = [other.name for other in list_studies(folder.path.parent)]
+        listed = f"{', '.join(known) or 'none'}{suggest_name(folder.name, known)}"
+        raise StudyError(f"no study {folder.name!r} in {folder.path.parent}; studies there: {listed}")
     url = make_url(storage) if "://" in storage else None
     if url is not None and url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
         raise StudyError(f"no study {folder.name!r}: there is no file {url.database}")  # SQLite would make an empty one

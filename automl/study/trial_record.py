@@ -279,17 +279,17 @@ def explain_ending(row: TrialRow) -> str:
     return row.reason or "no reason given"
 
 
-def trials_table(study: optuna.Study, space: "Space") -> "pd.DataFrame":
+def trials_table(study: optuna.Study, space: "Space", running: str = "running") -> "pd.DataFrame":
     """Makes the table of all trials, as `trials.csv` holds it.
 
     A row a trial: what `TrialRow` has, the recipe's drop path (0 where the backbone has none), then `metric.*`, then
-    `param.*` (as a recipe has them, not as indexes).
+    `param.*` (as a recipe has them, not as indexes). `running` is as for `trial_rows`.
     """
     import pandas as pd
 
     trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     rows = []
-    for row in trial_rows(list(trials.values()), study.direction == StudyDirection.MAXIMIZE):
+    for row in trial_rows(list(trials.values()), study.direction == StudyDirection.MAXIMIZE, running):
         trial = trials[row.number]
         record = read_trial_record(trial)
         values = vars(row) | {"drop_path": json.loads(record.recipe or "{}").get("drop_path")}

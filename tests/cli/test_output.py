@@ -3,7 +3,15 @@ import sys
 
 import pytest
 
-from automl.cli.output import count_endings, print_line, print_next_commands, print_table, progress_bar, sort_best_first
+from automl.cli.output import (
+    count_endings,
+    make_console,
+    print_line,
+    print_next_commands,
+    print_table,
+    progress_bar,
+    sort_best_first,
+)
 from automl.cli.study_progress import StudyProgress, describe_totals, describe_trial
 from automl.study.trial_record import TrialRow
 from tests.fixtures.terminal import Terminal
@@ -99,3 +107,10 @@ def test_a_pipe_gets_no_control_codes_even_if_colours_are_forced(monkeypatch, ca
     captured = capsys.readouterr()
     assert "resnet18" in captured.out
     assert "\x1b" not in captured.out + captured.err
+
+
+@pytest.mark.parametrize(("kind", "drawn"), [("dumb", False), ("xterm", True)])
+def test_nothing_is_drawn_on_a_dumb_terminal(monkeypatch, kind, drawn):
+    monkeypatch.setenv("TERM", kind)
+    monkeypatch.setattr("sys.stdout", Terminal())
+    assert make_console().is_terminal is drawn

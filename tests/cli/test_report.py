@@ -43,3 +43,21 @@ def test_a_search_ends_with_a_page_and_never_fails_for_it(runs, capsys, monkeypa
     monkeypatch.setattr("automl.reports.report.report", fail)
     _write_report("one", runs)
     assert capsys.readouterr().out == "warning: no report: no room\n"
+
+
+def test_no_file_but_a_page_is_replaced(runs):
+    database = runs / "one" / "precious.db"
+    database.write_bytes(b"precious")
+    for command in (["report", "one"], ["compare", "one", "two"]):
+        for out in (str(database), "--json"):
+            found = CliRunner().invoke(app, [*command, "--runs", str(runs), "--out", out])
+            assert "a page is an HTML file" in str(found.exception)
+    assert database.read_bytes() == b"precious"
+
+
+def test_a_study_given_by_its_path_or_with_a_mistake_is_named(runs, monkeypatch):
+    monkeypatch.chdir(runs.parent)
+    found = CliRunner().invoke(app, ["report", "runs/one"])
+    assert str(found.exception) == "runs/one is a path; give the study by its name: one --runs runs"
+    found = CliRunner().invoke(app, ["report", "onee", "--runs", str(runs)])
+    assert "did you mean 'one'?" in str(found.exception)

@@ -40,5 +40,5 @@ def test_a_search_warns_of_each_shortcut(tmp_path):
 
 def test_without_a_shortcut_it_says_nothing(tmp_path):
     write_images(tmp_path / "data", {"fake": 90, "real": 90})
-    kept = "shortcuts: no property of the files predicts the label (audited 30 files)"
+    kept = "shortcuts: no property of the files clearly predicts the label (audited 30 files)"
     assert warn(tmp_path / "data", tmp_path) == ([], [kept])
