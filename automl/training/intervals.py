@@ -234,6 +234,8 @@ def describe_bootstrap(groups: Groups | None = None) -> str:
     how = "samples drawn within each class (Robin et al. 2011)"
     if groups is not None and number_groups(groups) is not None:
         how = f"whole groups drawn, {len(np.unique(groups))} of them (Field & Welsh 2007)"
+    elif groups is not None and len(groups) > 1 and len(np.unique(groups)) == 1:
+        how += "; all of them are of one group, and how another one would do is not in it"
     papers = "Efron & Tibshirani 1993, Carpenter & Bithell 2000"
     return f"{_LEVEL:.0%} percentile bootstrap, {REPEATS} replicates, {how}; {papers}"
 

@@ -192,3 +192,9 @@ def test_the_methods_of_two_splits_are_named_once_or_each():
     assert describe_methods({"validation": few, "holdout": alone}) == (
         f"validation: {describe_method(few)}; holdout: {describe_method(alone)}"
     )
+
+
+def test_that_all_samples_are_of_one_group_is_part_of_the_description():
+    assert "all of them are of one group" in describe_method(np.repeat(7, 20))
+    assert "of one group" not in describe_method(np.arange(20))
+    assert "of one group" not in describe_method()
