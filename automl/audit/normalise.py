@@ -131,6 +131,8 @@ def _write_copy(dataset: Dataset, folder: Path, shape: Shape, show_progress: Sho
             if isinstance(result, DataError):
                 reasons[i] = describe_alone(result, paths[i])
             progress(done, len(wanted))
+    for path in (folder / FOLDER).glob(".*.tmp"):  # of a decoder that was ended while it wrote; nobody writes now
+        path.unlink(missing_ok=True)
     kept = [i for i in range(len(samples)) if i not in reasons]
     for label, name in enumerate(dataset.classes):
         if not (samples["label"].to_numpy()[kept] == label).any():
