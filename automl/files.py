@@ -174,6 +174,11 @@ def explain_write_errors(path: Path, error: type[AutomlError] = SpecError, flag:
         raise error(f"cannot write {path}: {exc.strerror or exc}; {room}choose another {flag}") from exc
 
 
+def is_page_name(path: Path) -> bool:
+    """Returns whether a file is called as an HTML page is: under any other name there may be a file that is needed."""
+    return path.suffix.lower() in (".html", ".htm")
+
+
 @dataclass(frozen=True)
 class CacheEntry:
     """A JSON file of the cache, named by the SHA-256 of what its content depends on.

@@ -11,6 +11,7 @@ from automl.files import (
     cache_dir,
     explain_write_errors,
     find_line,
+    is_page_name,
     load_yaml,
     read_header,
     shipped,
@@ -189,3 +190,10 @@ def test_a_name_that_stands_twice_is_refused(tmp_path):
         load_yaml(path)
     path.write_text("base: &base {a: 1, b: 2}\nother: {<<: *base, b: 3}\n")  # a merge is meant
     assert load_yaml(path)["other"] == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "is_page"), [("a.html", True), ("a.HTM", True), ("study.db", False), ("--json", False), ("html", False)]
+)
+def test_a_page_is_known_by_its_name(name, is_page):
+    assert is_page_name(Path(name)) is is_page

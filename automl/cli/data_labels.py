@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl.errors import SpecError
+from automl.files import is_page_name
 
 if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
     from automl.data.dataset import Dataset
@@ -37,7 +38,7 @@ class LabelFlags:
             )
         if self.page is not None and self.page.is_dir():
             raise SpecError(f"--labels-html {self.page} is a folder; name a file: {self.page / 'labels.html'}")
-        if self.page is not None and self.page.suffix.lower() not in (".html", ".htm"):
+        if self.page is not None and not is_page_name(self.page):
             raise SpecError(f"--labels-html {self.page}: a page is an HTML file; give a name such as labels.html")
 
 

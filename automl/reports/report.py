@@ -11,7 +11,7 @@ from automl.errors import DataError, StudyError
 from automl.evaluation.charts import draw_calibration, draw_confusion, draw_roc, draw_scores
 from automl.evaluation.details import Mistake
 from automl.evaluation.tables import Table
-from automl.files import explain_write_errors, write_text
+from automl.files import explain_write_errors, is_page_name, write_text
 from automl.pages.figures import Chart
 from automl.pages.templates import render_template
 from automl.pages.thumbnails import make_thumbnails
@@ -78,7 +78,7 @@ def check_out(out: str | Path | None, usual: Path) -> Path:
         StudyError: If it is a folder, or has no name of a page: any other file could be one that is needed.
     """
     path = usual if out is None else Path(out).expanduser()
-    if not path.is_dir() and path.suffix.lower() not in (".html", ".htm"):
+    if not path.is_dir() and not is_page_name(path):
         raise StudyError(f"--out {path}: a page is an HTML file; give a name such as {path.stem or 'report'}.html")
     if path.is_dir():
         raise StudyError(f"--out {path} is a folder; name a file, such as {path / usual.name}")

@@ -201,15 +201,21 @@ class Objective:
         self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, entry: PoolEntry, parts: list[ImageData]
     ) -> dict[str, float]:
         """Trains once for each fold, and reports to storage and pruner; returns the means of the metrics."""
-        self.process.reset_peak()
-        callbacks = TrialCallbacks(
-            trial, frozen, recipe, self.setup.metric, self.on_progress, len(parts), self.process.read_peak
-        )
+        callbacks = TrialCallbacks(trial, frozen, recipe, self.setup.metric, self.on_progress, len(parts))
+        if len(parts) == 1:
+            results = [self._train_split(trial, callbacks, recipe, entry, parts[0], "")]
+        else:
+            results = self._train_folds(trial, callbacks, recipe, entry, parts)
+        labels = parts[0].samples.samples["label"].to_numpy(np.int64)
+        write_predictions(self.folder.predictions_file(trial.number), results, labels)
+        return {name: float(np.mean([one.metrics[name] for one in results])) for name in results[0].metrics}
+
+    def _train_folds(
+        self, trial: Trial, callbacks: "TrialCallbacks", recipe: Recipe, entry: PoolEntry, parts: list[ImageData]
+    ) -> list[FoldResult]:
+        """Trains once for each fold, but for those that are done."""
         results: list[FoldResult] = []
         for fold, data in enumerate(parts):
-            if len(parts) == 1:
-                results.append(self._train_split(trial, callbacks, recipe, entry, data, ""))
-                break
             path = self.folder.trial_folder(trial.number) / f"fold-{fold}.npz"
             result = FoldResult.load(path)  # of a trial that was taken up again
             callbacks.begin_fold(fold)
@@ -218,9 +224,7 @@ class Objective:
                 result.save(path)
             results.append(result)
             callbacks.end_fold([one.metrics[self.setup.metric] for one in results])
-        labels = parts[0].samples.samples["label"].to_numpy(np.int64)
-        write_predictions(self.folder.predictions_file(trial.number), results, labels)
-        return {name: float(np.mean([one.metrics[name] for one in results])) for name in results[0].metrics}
+        return results
 
     def _train_split(
         self, trial: Trial, callbacks: "TrialCallbacks", recipe: Recipe, entry: PoolEntry, data: ImageData, part: str
