@@ -78,7 +78,8 @@ def test_a_live_view_on_a_terminal_that_is_resized(program):
             assert terminal.screen.text.count("trials  ━") == 1
         assert terminal.screen.wraps == 0
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.wait_for(lambda screen: "stopping after this epoch" in screen.text) < 5
+        # On a busy machine the program's end may be read together with its answer, and covers it.
+        assert terminal.wait_for(lambda _: "stopping after this epoch" in terminal.printed) < 5
         terminal.wait_for(lambda screen: "stopped" in screen.text.split())
         assert "trials  ━" not in terminal.screen.text  # what is left is for the result
 
