@@ -43,8 +43,9 @@ with SearchProgress("stopping; the same command begins again") as reporter:
         for tick in range(int(sys.argv[2])):
             state = {"trial": running.number, "epoch": min(8.0, tick / 10)}
             (folder.path / "workers" / "cpu.json").write_text(json.dumps(state))
+            answered = bool(stopped)  # a signal during a drawing is answered by the next one
             reporter.show_study(result, None, bool(stopped))
-            if len(stopped) and tick > 10:
+            if answered and tick > 10:
                 break
             time.sleep(0.25)
     reporter.show_study(result, None, bool(stopped), last=True)
