@@ -82,7 +82,9 @@ def has_begun(study: Path) -> bool:
         workers = open_claims(open_study(StudyFolder(study))).read().workers.values()
     except StudyError:  # it is being prepared
         return False
-    return any("step" in worker.doing for worker in workers) or any("trial 0:" in path.read_text(encoding="utf-8") for path in study.glob("workers/*.log"))
+    if any("step" in worker.doing for worker in workers):
+        return True
+    return any("trial 0:" in path.read_text(encoding="utf-8") for path in study.glob("workers/*.log"))
 
 
 def list_smallest(count: int) -> list[str]:

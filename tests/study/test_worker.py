@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from automl.errors import StudyError
 from automl.recipe import Recipe
-from automl.study import pool, worker
+from automl.study import pool
 from automl.study.claims import Snapshot, open_claims
 from automl.study.continuation import last_checkpoint
 from automl.study.membership import Membership
