@@ -3,6 +3,7 @@
 It trains nothing itself, so that nothing a trial does (a CUDA error, a kill for memory) takes the study down.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 
 from automl.devices import LEAKED, POISONED
 from automl.errors import StudyError
+from automl.processes import worker_environment
 from automl.study.folder import StudyFolder
 
 _GRACE_SECONDS = 30.0
@@ -135,7 +137,14 @@ class Supervisor:
             command += ["--deadline", str(self.deadline)]
         with self.folder.log_file(device).open("ab") as log:
             # In a session of its own: Ctrl-C reaches the supervisor alone, which then asks the worker.
-            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=os.environ | worker_environment(len(self.devices)),
+                start_new_session=True,
+            )
 
     def _send_storage(self, worker: _Worker) -> None:
         """Lets a worker begin. The URL may hold a password, so it is no argument, which everybody could read."""

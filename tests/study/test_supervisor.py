@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -131,9 +132,11 @@ def test_the_worker_is_this_program_in_a_session_of_its_own(tmp_path, monkeypatc
     monkeypatch.setattr(supervisor_module.subprocess, "Popen", lambda command, **how: seen.update(how, command=command))
     folder = StudyFolder(tmp_path / "runs" / "tones")
     folder.make_folders()
-    Supervisor(folder, ("cuda:1",), 5.0)._start_process("cuda:1")
+    Supervisor(folder, ("cuda:0", "cuda:1"), 5.0)._start_process("cuda:1")
     assert seen["command"][:4] == [sys.executable, "-m", "automl", "worker"]
     assert "--supervised" in seen["command"]
     assert seen["command"][seen["command"].index("--deadline") + 1] == "5.0"
     assert seen["start_new_session"]
+    assert seen["env"]["AUTOML_WORKERS"] == "2"
+    assert seen["env"]["PATH"] == os.environ["PATH"]
     assert folder.log_file("cuda:1").exists()
