@@ -25,7 +25,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStor
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
 from automl.errors import StudyError, first_line, suggest_name
 from automl.files import write_atomically
@@ -181,9 +181,14 @@ class _Journal(JournalStorage):
 
 
 def _find_cause(error: BaseException) -> BaseException:
-    """Returns the driver's error: Optuna wraps it, and so does SQLAlchemy."""
+    """Returns SQLAlchemy's first error, which Optuna wraps.
+
+    Where reading trials fails, Optuna reads them in another way, in the transaction that has failed.
+    """
     if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__:
-        return error.__cause__
+        error = error.__cause__
+    if isinstance(error, PendingRollbackError) and error.__context__:
+        return error.__context__
     return error
 
 

@@ -237,7 +237,7 @@ class Campaign:
         if self.deaths:
             rows["died by themselves"] = dict(self.deaths)
         print("\n" + "\n".join(f"{name:>34}  {value}" for name, value in rows.items()))
-        tracebacks = re.findall(r"^\w*(?:Error|Exception).*", self.read_logs(), re.MULTILINE)
+        tracebacks = re.findall(r"^[\w.]*(?:Error|Exception|Warning)\b.*", self.read_logs(), re.MULTILINE)
         assert not tracebacks, tracebacks[:5]
         assert (lost, len(trials), sorted(doubled), reports, different) == (0, self.trials, [], [], [])
         assert overlaps_allowed or not overlaps

@@ -1,7 +1,7 @@
 """A database that stops under load, and connections that are cut: workers wait, and go on where they were.
 
-    pytest tests/campaigns/outages.py -m campaign -n 0 -s
-    AUTOML_CAMPAIGN_OUTAGES=3 AUTOML_CAMPAIGN_SEED=7 pytest tests/campaigns/outages.py -m campaign -n 0 -s
+pytest tests/campaigns/outages.py -m campaign -n 0 -s
+AUTOML_CAMPAIGN_OUTAGES=3 AUTOML_CAMPAIGN_SEED=7 pytest tests/campaigns/outages.py -m campaign -n 0 -s
 """
 
 import os

@@ -45,7 +45,12 @@ def watch(notes: Path, pause: float):
     from automl.training import fit as fit_module
 
     log = Notes(notes)
-    train, on_step, end, save = Objective.__call__, TrialCallbacks.on_step, worker._end_trial, fit_module.save_checkpoint
+    train, on_step, end, save = (
+        Objective.__call__,
+        TrialCallbacks.on_step,
+        worker._end_trial,
+        fit_module.save_checkpoint,
+    )
 
     def noted_training(self, trial, frozen):
         log.set_moment("l")
