@@ -33,6 +33,7 @@ from automl.study.storage import (
     open_study,
     patience_of,
     read_storage_url,
+    read_trials_once,
 )
 from automl.study.trial import Stop, TrialResult
 from automl.study.trial_record import read_spec
@@ -564,3 +565,20 @@ def test_a_search_that_is_stopping_needs_no_storage_to_come_to_its_end(tmp_path)
         search._show_progress(None, None)
     search.stopping = True
     search._show_progress(None, None)
+
+
+def test_trials_are_read_once_while_a_recipe_is_drawn(tmp_path):
+    folder = folder_of(tmp_path)
+    study = create_study(folder, spec_without_files(), setup_without_files())
+    other, statements = open_study(folder), []
+    event.listen(study._storage.engine, "before_cursor_execute", lambda *_: statements.append(1))
+    study.ask()
+    with read_trials_once(study):
+        assert len(study.get_trials()) == 1
+        other.ask()
+        statements.clear()
+        assert len(study.get_trials()) == 1
+        assert not statements
+    assert len(study.get_trials()) == 2
+    with read_trials_once(study):
+        assert len(study.get_trials()) == 2
