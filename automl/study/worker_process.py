@@ -1,12 +1,14 @@
 """The process of a worker, as the supervisor sees it: one of this machine, or one that something else has started."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from automl.processes import worker_environment
 from automl.study.folder import StudyFolder
 
 
@@ -57,12 +59,11 @@ class LocalProcess:
     """A worker of this machine."""
 
     def __init__(self, job: WorkerJob) -> None:
-        """Starts it; it imports what it needs and waits for the storage."""
+        """Starts it with its share of the cores; it imports what it needs and waits for the storage."""
         with job.folder.log_file(job.label).open("ab") as log:
             # In a session of its own: Ctrl-C reaches the supervisor alone, which then asks the worker.
-            self._process = subprocess.Popen(
-                job.command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
-            )
+            how: dict[str, Any] = {"start_new_session": True, "env": os.environ | worker_environment(job.workers)}
+            self._process = subprocess.Popen(job.command, stdin=subprocess.PIPE, stdout=log, stderr=log, **how)
 
     def poll(self) -> int | None:
         """Returns its exit code; None while it runs."""
