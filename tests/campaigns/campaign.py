@@ -213,11 +213,14 @@ class Campaign:
         doubled = {trial for trial, count in (numbers + Counter()).items() if count > 1 or trial >= self.trials}
         doubled |= {trial for trial, count in ends.items() if count > 1}
         repeated = sum(steps - total for steps in trained.values()) * EPOCHS / total if total else 0.0
+        same = list(zip(complete, reference or [], strict=False))
+        # Killed between two draws, the next worker draws the rest anew: another recipe, as good as the first.
+        redrawn = [one.number for one, other in same if one.params != other.params]
         different = [
-            one.number
-            for one, other in zip(complete, reference or [], strict=False)
-            if (one.number, one.value, one.params, one.intermediate_values)
-            != (other.number, other.value, other.params, other.intermediate_values)
+            (one.number, one.value, other.value, one.intermediate_values, other.intermediate_values)
+            for one, other in same
+            if one.params == other.params
+            and (one.value, one.intermediate_values) != (other.value, other.intermediate_values)
         ]
         rows = {
             "injected": self.injected,
@@ -231,7 +234,8 @@ class Campaign:
             "minutes": f"{(time.monotonic() - self._began) / 60:.1f}",
         }
         if reference:
-            rows["other results than in a calm run"] = f"{len(different)} of {min(len(reference), len(complete))}"
+            rows["other results than in a calm run"] = f"{len(different)} of {len(same) - len(redrawn)}"
+            rows["of another recipe, drawn anew"] = len(redrawn)
         if self.moments:
             rows["while"] = ", ".join(f"{what} {count}" for what, count in sorted(self.moments.items()))
         if self.deaths:

@@ -373,7 +373,7 @@ def test_a_database_that_goes_away_at_any_moment_is_waited_for_and_that_is_told_
     outage.begin()
     one_trial(study, folder)
     statements = outage.statements
-    for fails_at in range(0, statements, 5):
+    for fails_at in range(0, statements, 5 if study._storage.engine.dialect.name == "sqlite" else 10):
         told.clear()
         outage.begin(fails_at, failures=6)  # Optuna itself tries no more than five times
         one_trial(study, folder)
@@ -396,7 +396,7 @@ def test_an_answer_that_is_lost_does_no_harm(database):
     study, folder, outage, _ = database
     outage.begin()
     one_trial(study, folder)
-    for number in range(outage.commits):
+    for number in range(0, outage.commits, 1 if study._storage.engine.dialect.name == "sqlite" else 4):
         outage.begin(loses=number + 1)
         one_trial(study, folder)
     outage.begin()
@@ -521,6 +521,33 @@ def test_a_server_that_crashes_and_comes_back_while_it_is_used(postgres, postgre
         "is back",
     ] * 2
     assert not any(PASSWORD in line or "sesame" in line for line in told)
+
+
+def test_a_connection_may_end_before_any_statement(postgres, postgres_server, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage_module, "_PAUSES", (0.01, 0.1))
+    folder, seen, ends_at = folder_of(tmp_path), [], [-1]
+    spec = spec_without_files(sampler="random", pruner="none", storage=postgres, budget={"trials": 200})
+    study = create_study(folder, spec, SETUP)
+    patience_of(study).print_line = lambda _: None
+    name = make_url(postgres).database
+
+    def end_connections(*_):
+        seen.append(None)
+        if len(seen) == ends_at[0]:
+            postgres_server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+    event.listen(study._storage.engine, "do_execute", end_connections)
+    one_trial(study, folder)
+    statements = len(seen)
+    for ends_at[0] in range(1, statements + 1, 5):
+        seen.clear()
+        one_trial(study, folder)
+    assert statements > 30
+    trials = open_study(folder).trials
+    assert len(trials) == 1 + len(range(1, statements + 1, 5))
+    for number, trial in enumerate(trials):
+        assert (trial.number, trial.state, trial.value) == (number, TrialState.COMPLETE, 0.5)
+        assert trial.intermediate_values == {1: 0.4}
 
 
 def test_a_study_is_found_again_without_its_driver_and_with_another_password(postgres, postgres_server, tmp_path):
