@@ -1,0 +1,402 @@
+"""Workers on a Ray cluster, https://docs.ray.io/en/latest/ray-core/actors.html.
+
+Each worker is an actor with one GPU or some cores of its own, which runs `automl worker` (`automl.study.ray_actor`).
+An actor ends, and its resources are Ray's again, when its worker has left, and when the search that made it ends,
+however that ends.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from automl import __version__
+from automl.errors import AutomlError, SpecError, StudyError
+from automl.study.ray_actor import WorkerActor, call_with_lines, describe_cluster
+from automl.units import format_count
+
+Result = TypeVar("Result")
+
+_CLIENT_PORT = 10001
+"""Where the head of a cluster listens for clients, if it was not started with another port."""
+
+_CONNECT_SECONDS = 5.0
+"""A head that takes no connection in this time is not there; Ray itself would try for 30 seconds."""
+
+_PATIENCE_SECONDS = 5.0
+"""How long a node is waited for in silence."""
+
+
+@dataclass
+class RayWorker:
+    """One worker, to be treated like a process."""
+
+    cluster: "RayCluster"
+    actor: Any
+    log: Path
+    is_placed: bool = field(init=False, default=False)
+    """Whether it has a node; until the cluster has room it waits."""
+    _output: Any = field(init=False)
+    """The next output, to come: the actor says first where it is."""
+    _code: int | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._output = self.actor.read_output.remote()
+
+    def poll(self) -> int | None:
+        """Adds what the worker has printed to its log. Returns its exit code, negative for a signal; None: it runs.
+
+        Raises:
+            StudyError: If the cluster does not answer any more.
+        """
+        if self._code is None and self.cluster.is_ready(self._output):
+            self.is_placed = True
+            output, code = self._take_output()
+            with self.log.open("ab") as file:
+                file.write(output)
+            if code is None:
+                self._output = self.actor.read_output.remote()
+            else:
+                self._end(code)
+        elif self._code is None and not self.is_placed and self.cluster.is_enough:
+            self._end(0)
+        return self._code
+
+    def send_storage(self, url: str) -> None:
+        """Lets it begin with the study in this storage."""
+        self.actor.send_line.remote(url)
+
+    def close_input(self) -> None:
+        """Asks it to stop after its epoch; one that has no node ends at once."""
+        if self._code is None and self.is_placed:
+            self.actor.close_input.remote()
+        elif self._code is None:
+            self._end(0)
+
+    def kill(self) -> None:
+        """Ends it now."""
+        if self._code is None:
+            self._end(-signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Waits for its end. Returns its exit code."""
+        while (code := self.poll()) is None:
+            self.cluster.wait_for(self._output)
+        return code
+
+    def _take_output(self) -> tuple[bytes, int | None]:
+        """Takes the output that is there; the death of the actor is that of the worker."""
+        from ray.exceptions import RayActorError
+
+        try:
+            output: tuple[bytes, int | None] = self.cluster.fetch(self._output)
+        except RayActorError as exc:
+            if "No module named" in str(exc):
+                return f"Error: {_ask_for_package(exc)}\n".encode(), 2
+            return f"the Ray actor has ended: {_join_lines(exc)}\n".encode(), -signal.SIGKILL
+        return output
+
+    def _end(self, code: int) -> None:
+        """Notes the exit code, and ends the actor."""
+        self._code = code
+        self.cluster.end_actor(self, code)
+
+
+@dataclass
+class RayCluster:
+    """A connection to a Ray cluster, and what each worker takes of it."""
+
+    name: str
+    """For messages: `the Ray cluster at ray://head:10001`."""
+    workers: int
+    """How many are wanted; as many of them run as the cluster has room for."""
+    worker_cpus: int | None
+    """CPU cores of each; None: a GPU each."""
+    print_line: Callable[[str], None]
+    is_owned: bool
+    """Whether the connection was made here; then it is closed here."""
+    is_enough: bool = field(init=False, default=False)
+    """Whether a worker has left because there is no more to do: those that wait for a node are not needed."""
+    _running: list[RayWorker] = field(init=False, default_factory=list)
+
+    @property
+    def device(self) -> str:
+        """What a worker trains on: an actor sees its own GPU alone."""
+        return "cpu" if self.worker_cpus else "cuda:0"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each worker."""
+        return tuple(f"ray-{number}" for number in range(self.workers))
+
+    def start_worker(self, arguments: list[str], log: Path) -> RayWorker:
+        """Asks the cluster for an actor that starts `automl` with these arguments, as soon as there is room."""
+        import ray
+
+        actor = ray.remote(WorkerActor).options(max_concurrency=4, **self._resources).remote(arguments)
+        worker = RayWorker(self, actor, log)
+        self.is_enough = False
+        self._running.append(worker)
+        return worker
+
+    def call(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Calls a function on a node, with what a worker has; after `args` it is given what prints a line.
+
+        Raises:
+            AutomlError: That the function raises.
+            StudyError: If the cluster cannot run it.
+        """
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        task: Any = ray.remote(call_with_lines).options(max_calls=1, max_retries=0, **self._resources)
+        try:
+            answer = task.remote(function, args)
+            if not ray.wait([answer], timeout=_PATIENCE_SECONDS)[0]:
+                self.print_line(f"preparing the study with {self._name_share()} of {self.name}: {self._name_free()}")
+            result, lines = ray.get(answer)
+        except RayTaskError as exc:
+            if isinstance(exc.cause, AutomlError):
+                raise exc.cause from None
+            raise StudyError(_ask_for_package(exc) if "No module named" in str(exc) else _join_lines(exc)) from exc
+        except (RayError, ConnectionError) as exc:
+            raise StudyError(f"{self.name} cannot prepare the study: {_join_lines(exc)}") from exc
+        for line in lines:
+            self.print_line(line)
+        return result  # type: ignore[no-any-return]
+
+    def describe_waiting(self) -> str | None:
+        """Writes how many workers wait for a node; None: none does."""
+        placed, wanted = sum(worker.is_placed for worker in self._running), len(self._running)
+        if placed == wanted:
+            return None
+        return (
+            f"{placed} of {wanted} workers have a node of {self.name}; each of the others begins when there is "
+            f"{self._name_share()} for it ({self._name_free()})"
+        )
+
+    def close(self) -> None:
+        """Ends every worker now, and then the connection, or the Ray that was started here."""
+        import ray
+
+        for worker in list(self._running):
+            worker.kill()
+        if self.is_owned:
+            ray.shutdown()
+
+    def is_ready(self, reference: Any) -> bool:
+        """Returns whether the result of a call is there, or will never come."""
+        return self._wait(reference, timeout=0)
+
+    def wait_for(self, reference: Any) -> None:
+        """Waits for the result of a call."""
+        self._wait(reference, timeout=None)
+
+    def fetch(self, reference: Any) -> Any:
+        """Takes the result of a call, or raises what the call raised."""
+        import ray
+
+        with self._explain_loss():
+            return ray.get(reference)
+
+    def end_actor(self, worker: RayWorker, code: int) -> None:
+        """Ends a worker's actor, so that Ray has its GPU or its cores back."""
+        import ray
+
+        self.is_enough |= code == 0 and worker.is_placed
+        self._running.remove(worker)
+        with self._explain_loss():
+            ray.kill(worker.actor)
+
+    def _wait(self, reference: Any, timeout: float | None) -> bool:
+        """Waits for the result of a call, in seconds; returns whether it is there."""
+        import ray
+
+        with self._explain_loss():
+            return bool(ray.wait([reference], timeout=timeout)[0])
+
+    @contextmanager
+    def _explain_loss(self) -> Iterator[None]:
+        """Explains that the cluster does not answer."""
+        try:
+            yield
+        except ConnectionError as exc:
+            raise StudyError(f"{self.name} is lost: {_join_lines(exc)}; the same command continues") from exc
+
+    @property
+    def _resources(self) -> dict[str, int]:
+        return {"num_cpus": self.worker_cpus} if self.worker_cpus else {"num_cpus": 1, "num_gpus": 1}
+
+    def _name_share(self) -> str:
+        """Names what a worker takes."""
+        return format_count(self.worker_cpus, "CPU core") if self.worker_cpus else "a GPU"
+
+    def _name_free(self) -> str:
+        """Names what is free now, of what the cluster has."""
+        import ray
+
+        kind = "CPU" if self.worker_cpus else "GPU"
+        free, there = (int(sizes.get(kind, 0)) for sizes in (ray.available_resources(), ray.cluster_resources()))
+        return f"{free} of {format_count(there, kind)} free now"
+
+
+def connect_to_ray(
+    on: str, workers: int | None, worker_cpus: int | None, most: int, print_line: Callable[[str], None]
+) -> RayCluster:
+    """Connects to a cluster, or starts Ray on this machine.
+
+    Args:
+        on: `ray`, the cluster that this machine belongs to, as Ray finds it (`RAY_ADDRESS`, `ray start`), or else a
+            Ray that is started here and ends with the search; `ray://head:10001`, a cluster elsewhere.
+        workers: How many workers; None: as many as the cluster has GPUs (or so many cores), or can have.
+        worker_cpus: CPU cores of each worker, which then trains on them; None: it has a GPU.
+        most: Never more workers than this by default: the trials of the study.
+        print_line: Receives what the user should know.
+
+    Raises:
+        SpecError: If Ray is not installed, or the arguments cannot be used.
+        StudyError: If there is no such cluster, it cannot be used from here, or has no GPU.
+    """
+    for flag, count in (("--workers", workers), ("--worker-cpus", worker_cpus)):
+        if count is not None and count < 1:
+            raise SpecError(f"{flag} is {count}; give 1 or more")
+    address = _read_address(on)
+    try:
+        import ray
+    except ImportError as exc:
+        raise SpecError(f"--on {on} needs Ray, which is not installed; try: pip install 'automl-timm[ray]'") from exc
+    is_owned = not ray.is_initialized()
+    if is_owned:
+        _start_ray(address)
+    cluster = RayCluster("", 0, worker_cpus, print_line, is_owned)
+    try:
+        cluster.name = f"the Ray cluster at {address}" if address else "Ray on this machine"
+        cluster.workers = workers or min(most, _count_room(cluster))
+    except BaseException:
+        cluster.close()
+        raise
+    return cluster
+
+
+def check_shared_storage(storage: str) -> None:
+    """Refuses a storage that is a file where nodes of the cluster are other machines, which do not see it.
+
+    Raises:
+        StudyError: That names such a node.
+    """
+    here = socket.gethostname()
+    others = [node["NodeManagerHostname"] for node in _list_nodes()]
+    others = [name for name in others if name != here]
+    if others and (storage.startswith("sqlite") or storage.endswith(".log")):
+        raise StudyError(
+            f"the study is stored in a file of this machine, which the Ray node {others[0]} does not see; "
+            "give --storage postgresql+psycopg://HOST/DATABASE"
+        )
+
+
+# --- connecting ---------------------------------------------------------------------------------------------------
+
+
+def _read_address(on: str) -> str | None:
+    """Reads `--on`: the address of a cluster elsewhere, or None for Ray's own choice."""
+    if on == "ray":
+        return None
+    url = urlsplit(on)
+    try:
+        host, port = url.hostname, url.port or _CLIENT_PORT
+    except ValueError:  # a port that is no number
+        host, port = None, 0
+    if url.scheme != "ray" or not host:
+        raise SpecError(f"--on {on} is not known; give ray, or ray://HOST:{_CLIENT_PORT}, the head of a Ray cluster")
+    try:
+        socket.create_connection((host, port), _CONNECT_SECONDS).close()
+    except OSError as exc:
+        raise StudyError(f"--on {on}: no connection to {host}, port {port} ({exc}): is the head of Ray there?") from exc
+    return f"ray://{host}:{port}"
+
+
+def _start_ray(address: str | None) -> None:
+    """Connects to Ray, or starts it here."""
+    import ray
+
+    # Where somebody else started Ray, that is theirs to decide.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they say is in the exception
+            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as exc:
+        reason = _join_lines(exc)
+        if address and isinstance(exc, ConnectionError):  # Ray tells nothing but that it took too long
+            reason += (
+                ": something answers there; is it the port for clients (ray start --ray-client-server-port)? If Ray "
+                "asks for a token there, set RAY_AUTH_MODE=token here, with the token in ~/.ray/auth_token"
+            )
+        raise StudyError(f"--on {address or 'ray'}: {reason}") from exc
+    finally:
+        if main:  # Ray's own would end the search without a checkpoint
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _list_nodes() -> list[dict[str, Any]]:
+    """Lists the nodes that are alive, as Ray describes them."""
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _count_room(cluster: RayCluster) -> int:
+    """Counts the workers that the cluster has room for, or can grow to.
+
+    Raises:
+        StudyError: If there is none.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    kind, each = ("CPU", cluster.worker_cpus) if cluster.worker_cpus else ("GPU", 1)
+    nodes = [node["Resources"].get(kind, 0) for node in _list_nodes()]
+    room = int(sum(count // each for count in nodes))
+    try:
+        version, limits = ray.get(ray.remote(describe_cluster).options(num_cpus=0).remote())
+    except RayError as exc:
+        raise StudyError(_ask_for_package(exc) if "No module named" in str(exc) else _join_lines(exc)) from exc
+    if version != __version__:
+        raise StudyError(f"automl is {version} on a node of {cluster.name}, and {__version__} here; install the same")
+    largest = limits.get(kind, 0)
+    if largest < sys.maxsize:  # a cluster without limits says nothing about what its owner wants to pay for
+        room = max(room, largest // each)
+    if room:
+        return room
+    if cluster.worker_cpus:
+        most = int(max(nodes, default=0))
+        raise StudyError(f"--worker-cpus {each} is more than any node of {cluster.name} has: {most}")
+    raise StudyError(
+        f"{cluster.name} has no GPU; give --worker-cpus N to train on N CPU cores each, or --workers N to wait for "
+        "N GPUs"
+    )
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+
+def _join_lines(error: BaseException) -> str:
+    """Writes an exception's message in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _ask_for_package(error: BaseException) -> str:
+    """Asks for automl on a node, where it or a part of it cannot be imported."""
+    missing = str(error)[str(error).rindex("No module named") :].splitlines()[0]
+    return f"a node of the Ray cluster cannot run automl {__version__} ({missing}): install it on all, as it is here"
