@@ -51,6 +51,8 @@ class Stop:
         """Sets the deadline, in seconds since 1970 (`time.time()`); None: none."""
         self.deadline = deadline
         self.soon = threading.Event()
+        self.must_abandon: Callable[[], bool] = lambda: False
+        """Whether the trial that is trained is not this worker's any more."""
 
     def watch_stream(self, stream: Any) -> None:
         """Stops soon when the stream holds a line or ends: the supervisor asked, or has ended."""
@@ -67,7 +69,7 @@ class Stop:
 
     def __call__(self, at_checkpoint: bool = True) -> bool:
         """Returns whether to stop now."""
-        return self.seconds_left() <= 0 or (at_checkpoint and self.soon.is_set())
+        return self.must_abandon() or self.seconds_left() <= 0 or (at_checkpoint and self.soon.is_set())
 
 
 @dataclass(frozen=True)
