@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from automl import __version__
+from automl.study.environment import find_version
 
 Result = TypeVar("Result")
 
@@ -34,12 +34,12 @@ class WorkerActor:
     """
 
     def __init__(self, arguments: list[str]) -> None:
-        """Starts `automl` with these arguments."""
+        """Starts this node's Python with these arguments."""
         self._output: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         # Ray's own reaper of children is off by default, and an orphan would train on a GPU that Ray gives to others.
         libc = ctypes.CDLL(None) if sys.platform == "linux" else None
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "automl", *arguments],
+            [sys.executable, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -102,4 +102,4 @@ def describe_cluster() -> tuple[str, dict[str, int]]:
     from ray._private.state import state
 
     read = getattr(state, "get_max_resources_from_cluster_config", lambda: None)
-    return __version__, read() or {}
+    return find_version("automl-timm"), read() or {}

@@ -6,11 +6,13 @@ however that ends.
 """
 
 import logging
+import math
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +21,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from automl import __version__
 from automl.errors import AutomlError, SpecError, StudyError
+from automl.study.environment import find_version
 from automl.study.ray_actor import WorkerActor, call_with_lines, describe_cluster
+from automl.study.worker_process import WorkerJob
 from automl.units import format_count
 
 Result = TypeVar("Result")
@@ -38,11 +41,12 @@ _PATIENCE_SECONDS = 5.0
 
 @dataclass
 class RayWorker:
-    """One worker, to be treated like a process."""
+    """One worker, to the supervisor a process."""
 
     cluster: "RayCluster"
     actor: Any
     log: Path
+    """What it prints."""
     is_placed: bool = field(init=False, default=False)
     """Whether it has a node; until the cluster has room it waits."""
     _output: Any = field(init=False)
@@ -71,9 +75,9 @@ class RayWorker:
             self._end(0)
         return self._code
 
-    def send_storage(self, url: str) -> None:
-        """Lets it begin with the study in this storage."""
-        self.actor.send_line.remote(url)
+    def send_storage(self, storage: str) -> None:
+        """Lets it begin, on the study in a storage."""
+        self.actor.send_line.remote(storage)
 
     def close_input(self) -> None:
         """Asks it to stop after its epoch; one that has no node ends at once."""
@@ -86,12 +90,6 @@ class RayWorker:
         """Ends it now."""
         if self._code is None:
             self._end(-signal.SIGKILL)
-
-    def wait(self) -> int:
-        """Waits for its end. Returns its exit code."""
-        while (code := self.poll()) is None:
-            self.cluster.wait_for(self._output)
-        return code
 
     def _take_output(self) -> tuple[bytes, int | None]:
         """Takes the output that is there; the death of the actor is that of the worker."""
@@ -124,26 +122,30 @@ class RayCluster:
     print_line: Callable[[str], None]
     is_owned: bool
     """Whether the connection was made here; then it is closed here."""
+    starts_early: bool = field(init=False, default=False)
+    """A worker that waits would have the GPU that the study is prepared with."""
     is_enough: bool = field(init=False, default=False)
     """Whether a worker has left because there is no more to do: those that wait for a node are not needed."""
     _running: list[RayWorker] = field(init=False, default_factory=list)
+    _look_at: float = field(init=False, default=0.0)
+    """When to look how many workers wait; 0: no worker was started."""
 
     @property
-    def device(self) -> str:
-        """What a worker trains on: an actor sees its own GPU alone."""
-        return "cpu" if self.worker_cpus else "cuda:0"
+    def devices(self) -> tuple[str, ...]:
+        """What each worker trains on: an actor sees its own GPU alone."""
+        return ("cpu" if self.worker_cpus else "cuda:0",) * self.workers
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """A name for each worker."""
-        return tuple(f"ray-{number}" for number in range(self.workers))
+    def labels(self) -> list[str]:
+        """The name of each worker."""
+        return [f"ray-{number}" for number in range(self.workers)]
 
-    def start_worker(self, arguments: list[str], log: Path) -> RayWorker:
-        """Asks the cluster for an actor that starts `automl` with these arguments, as soon as there is room."""
+    def start_worker(self, job: WorkerJob) -> RayWorker:
+        """Asks the cluster for an actor, which starts the worker as soon as there is room."""
         import ray
 
-        actor = ray.remote(WorkerActor).options(max_concurrency=4, **self._resources).remote(arguments)
-        worker = RayWorker(self, actor, log)
+        actor = ray.remote(WorkerActor).options(max_concurrency=4, **self._resources).remote(job.command[1:])
+        worker = RayWorker(self, actor, job.folder.log_file(job.label))
         self.is_enough = False
         self._running.append(worker)
         return worker
@@ -158,7 +160,7 @@ class RayCluster:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        task: Any = ray.remote(call_with_lines).options(max_calls=1, max_retries=0, **self._resources)
+        task: Any = ray.remote(call_with_lines).options(max_retries=0, **self._resources)
         try:
             answer = task.remote(function, args)
             if not ray.wait([answer], timeout=_PATIENCE_SECONDS)[0]:
@@ -174,15 +176,31 @@ class RayCluster:
             self.print_line(line)
         return result  # type: ignore[no-any-return]
 
-    def describe_waiting(self) -> str | None:
-        """Writes how many workers wait for a node; None: none does."""
+    def check_storage(self, storage: str) -> None:
+        """Refuses a storage that is a file where nodes of the cluster are other machines, which do not see it.
+
+        Raises:
+            StudyError: That names such a node.
+        """
+        names = {node["NodeManagerHostname"] for node in _list_nodes()} - {socket.gethostname()}
+        if names and ("://" not in storage or storage.startswith("sqlite")):
+            raise StudyError(
+                f"the study is stored in a file of this machine, which the Ray node {min(names)} does not see; "
+                "give --storage postgresql+psycopg://HOST/DATABASE"
+            )
+
+    def look(self) -> None:
+        """Prints, once, how many workers still wait for a node some seconds after they were started."""
+        self._look_at = self._look_at or time.monotonic() + _PATIENCE_SECONDS
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = math.inf
         placed, wanted = sum(worker.is_placed for worker in self._running), len(self._running)
-        if placed == wanted:
-            return None
-        return (
-            f"{placed} of {wanted} workers have a node of {self.name}; each of the others begins when there is "
-            f"{self._name_share()} for it ({self._name_free()})"
-        )
+        if placed < wanted:
+            self.print_line(
+                f"{placed} of {wanted} workers have a node of {self.name}; each of the others begins when there is "
+                f"{self._name_share()} for it ({self._name_free()})"
+            )
 
     def close(self) -> None:
         """Ends every worker now, and then the connection, or the Ray that was started here."""
@@ -195,11 +213,10 @@ class RayCluster:
 
     def is_ready(self, reference: Any) -> bool:
         """Returns whether the result of a call is there, or will never come."""
-        return self._wait(reference, timeout=0)
+        import ray
 
-    def wait_for(self, reference: Any) -> None:
-        """Waits for the result of a call."""
-        self._wait(reference, timeout=None)
+        with self._explain_loss():
+            return bool(ray.wait([reference], timeout=0)[0])
 
     def fetch(self, reference: Any) -> Any:
         """Takes the result of a call, or raises what the call raised."""
@@ -216,13 +233,6 @@ class RayCluster:
         self._running.remove(worker)
         with self._explain_loss():
             ray.kill(worker.actor)
-
-    def _wait(self, reference: Any, timeout: float | None) -> bool:
-        """Waits for the result of a call, in seconds; returns whether it is there."""
-        import ray
-
-        with self._explain_loss():
-            return bool(ray.wait([reference], timeout=timeout)[0])
 
     @contextmanager
     def _explain_loss(self) -> Iterator[None]:
@@ -245,7 +255,8 @@ class RayCluster:
         import ray
 
         kind = "CPU" if self.worker_cpus else "GPU"
-        free, there = (int(sizes.get(kind, 0)) for sizes in (ray.available_resources(), ray.cluster_resources()))
+        free = int(ray.available_resources().get(kind, 0))  # type: ignore[no-untyped-call]
+        there = int(sum(node["Resources"].get(kind, 0) for node in _list_nodes()))
         return f"{free} of {format_count(there, kind)} free now"
 
 
@@ -270,6 +281,10 @@ def connect_to_ray(
         if count is not None and count < 1:
             raise SpecError(f"{flag} is {count}; give 1 or more")
     address = _read_address(on)
+    # Of a Ray that is started here; one that runs already was asked by whoever started it.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray prints deaths of actors to standard output, whatever it is asked; they are in the workers' logs.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
     try:
         import ray
     except ImportError as exc:
@@ -285,22 +300,6 @@ def connect_to_ray(
         cluster.close()
         raise
     return cluster
-
-
-def check_shared_storage(storage: str) -> None:
-    """Refuses a storage that is a file where nodes of the cluster are other machines, which do not see it.
-
-    Raises:
-        StudyError: That names such a node.
-    """
-    here = socket.gethostname()
-    others = [node["NodeManagerHostname"] for node in _list_nodes()]
-    others = [name for name in others if name != here]
-    if others and (storage.startswith("sqlite") or storage.endswith(".log")):
-        raise StudyError(
-            f"the study is stored in a file of this machine, which the Ray node {others[0]} does not see; "
-            "give --storage postgresql+psycopg://HOST/DATABASE"
-        )
 
 
 # --- connecting ---------------------------------------------------------------------------------------------------
@@ -328,8 +327,6 @@ def _start_ray(address: str | None) -> None:
     """Connects to Ray, or starts it here."""
     import ray
 
-    # Where somebody else started Ray, that is theirs to decide.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     try:
@@ -372,8 +369,8 @@ def _count_room(cluster: RayCluster) -> int:
         version, limits = ray.get(ray.remote(describe_cluster).options(num_cpus=0).remote())
     except RayError as exc:
         raise StudyError(_ask_for_package(exc) if "No module named" in str(exc) else _join_lines(exc)) from exc
-    if version != __version__:
-        raise StudyError(f"automl is {version} on a node of {cluster.name}, and {__version__} here; install the same")
+    if version != (here := find_version("automl-timm")):
+        raise StudyError(f"automl is {version} on a node of {cluster.name}, and {here} here; install the same one")
     largest = limits.get(kind, 0)
     if largest < sys.maxsize:  # a cluster without limits says nothing about what its owner wants to pay for
         room = max(room, largest // each)
@@ -399,4 +396,4 @@ def _join_lines(error: BaseException) -> str:
 def _ask_for_package(error: BaseException) -> str:
     """Asks for automl on a node, where it or a part of it cannot be imported."""
     missing = str(error)[str(error).rindex("No module named") :].splitlines()[0]
-    return f"a node of the Ray cluster cannot run automl {__version__} ({missing}): install it on all, as it is here"
+    return f"a node of the Ray cluster cannot run automl ({missing}): install it on all nodes, as it is here"
