@@ -1,6 +1,7 @@
 """What runs on a node of a Ray cluster: a worker's process, held by a Ray actor, and the study's preparation."""
 
 import ctypes
+import importlib
 import os
 import queue
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from automl.processes import usable_cores, worker_environment
 from automl.study.environment import find_version
 
 Result = TypeVar("Result")
@@ -33,8 +35,8 @@ class WorkerActor:
     output and its exit code. When the actor ends, however it ends, so does the process.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
-        """Starts this node's Python with these arguments."""
+    def __init__(self, arguments: list[str], cpus: int | None) -> None:
+        """Starts this node's Python with these arguments, and so many CPU cores; None: those that belong to a GPU."""
         self._output: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         # Ray's own reaper of children is off by default, and an orphan would train on a GPU that Ray gives to others.
         libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -43,6 +45,7 @@ class WorkerActor:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            env=_choose_environment(cpus),
             start_new_session=True,  # Ctrl-C reaches the caller alone
             preexec_fn=(lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)) if libc else None,
         )
@@ -90,6 +93,18 @@ class WorkerActor:
         self._output.put(None)
 
 
+def _choose_environment(cpus: int | None) -> dict[str, str]:
+    """Chooses the environment of a worker, which has its share of the node's cores."""
+    os.environ.pop("OMP_NUM_THREADS", None)  # Ray's: one, mostly
+    if cpus is None:
+        ray = importlib.import_module("ray")
+        here = ray.get_runtime_context().get_node_id()
+        workers = sum(int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["NodeID"] == here)
+    else:
+        workers = usable_cores() // cpus
+    return os.environ | worker_environment(max(1, workers))
+
+
 def call_with_lines(function: Callable[..., Result], args: tuple[Any, ...]) -> tuple[Result, list[str]]:
     """Calls a function whose last parameter prints a line; returns the lines as well, for the caller to print."""
     lines: list[str] = []
@@ -99,7 +114,6 @@ def call_with_lines(function: Callable[..., Result], args: tuple[Any, ...]) -> t
 def describe_cluster() -> tuple[str, dict[str, int]]:
     """Returns the version of automl on this node, and which resources, by name, an autoscaling cluster can grow to."""
     # Ray Data asks in the same way: there is no public function, and some releases have none.
-    from ray._private.state import state
-
+    state = importlib.import_module("ray._private.state").state
     read = getattr(state, "get_max_resources_from_cluster_config", lambda: None)
     return find_version("automl-timm"), read() or {}

@@ -1,10 +1,11 @@
 """Workers on a Ray cluster, https://docs.ray.io/en/latest/ray-core/actors.html.
 
 Each worker is an actor with one GPU or some cores of its own, which runs `automl worker` (`automl.study.ray_actor`).
-An actor ends, and its resources are Ray's again, when its worker has left, and when the search that made it ends,
-however that ends.
+An actor ends, and Ray has its resources back, when its worker has left, and when the search that made it ends, however
+that ends.
 """
 
+import importlib
 import logging
 import math
 import os
@@ -50,7 +51,7 @@ class RayWorker:
     is_placed: bool = field(init=False, default=False)
     """Whether it has a node; until the cluster has room it waits."""
     _output: Any = field(init=False)
-    """The next output, to come: the actor says first where it is."""
+    """The next output, to come; the first line is the actor's own."""
     _code: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -93,11 +94,9 @@ class RayWorker:
 
     def _take_output(self) -> tuple[bytes, int | None]:
         """Takes the output that is there; the death of the actor is that of the worker."""
-        from ray.exceptions import RayActorError
-
         try:
             output: tuple[bytes, int | None] = self.cluster.fetch(self._output)
-        except RayActorError as exc:
+        except self.cluster.ray.exceptions.RayActorError as exc:
             if "No module named" in str(exc):
                 return f"Error: {_ask_for_package(exc)}\n".encode(), 2
             return f"the Ray actor has ended: {_join_lines(exc)}\n".encode(), -signal.SIGKILL
@@ -111,17 +110,19 @@ class RayWorker:
 
 @dataclass
 class RayCluster:
-    """A connection to a Ray cluster, and what each worker takes of it."""
+    """A connection to a Ray cluster, and what each worker takes of it: where the workers of a search are."""
 
+    ray: Any = field(repr=False)
+    """The module, which is optional."""
     name: str
     """For messages: `the Ray cluster at ray://head:10001`."""
-    workers: int
-    """How many are wanted; as many of them run as the cluster has room for."""
     worker_cpus: int | None
-    """CPU cores of each; None: a GPU each."""
-    print_line: Callable[[str], None]
+    """CPU cores of each worker; None: a GPU each."""
+    print_line: Callable[[str], None] = field(repr=False)
     is_owned: bool
     """Whether the connection was made here; then it is closed here."""
+    workers: int = field(init=False, default=0)
+    """How many are wanted; as many of them run as the cluster has room for."""
     starts_early: bool = field(init=False, default=False)
     """A worker that waits would have the GPU that the study is prepared with."""
     is_enough: bool = field(init=False, default=False)
@@ -142,10 +143,8 @@ class RayCluster:
 
     def start_worker(self, job: WorkerJob) -> RayWorker:
         """Asks the cluster for an actor, which starts the worker as soon as there is room."""
-        import ray
-
-        actor = ray.remote(WorkerActor).options(max_concurrency=4, **self._resources).remote(job.command[1:])
-        worker = RayWorker(self, actor, job.folder.log_file(job.label))
+        actor = self.ray.remote(WorkerActor).options(max_concurrency=4, **self._resources)
+        worker = RayWorker(self, actor.remote(job.command[1:], self.worker_cpus), job.folder.log_file(job.label))
         self.is_enough = False
         self._running.append(worker)
         return worker
@@ -157,24 +156,22 @@ class RayCluster:
             AutomlError: That the function raises.
             StudyError: If the cluster cannot run it.
         """
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-
-        task: Any = ray.remote(call_with_lines).options(max_retries=0, **self._resources)
+        exceptions = self.ray.exceptions
         try:
-            answer = task.remote(function, args)
-            if not ray.wait([answer], timeout=_PATIENCE_SECONDS)[0]:
-                self.print_line(f"preparing the study with {self._name_share()} of {self.name}: {self._name_free()}")
-            result, lines = ray.get(answer)
-        except RayTaskError as exc:
+            answer = self.ray.remote(call_with_lines).options(max_retries=0, **self._resources).remote(function, args)
+            if not self.ray.wait([answer], timeout=_PATIENCE_SECONDS)[0]:
+                self.print_line(f"preparing the study with {self._name_share()} of {self.name} ({self._name_free()})")
+            result: Result
+            result, lines = self.ray.get(answer)
+        except exceptions.RayTaskError as exc:
             if isinstance(exc.cause, AutomlError):
                 raise exc.cause from None
             raise StudyError(_ask_for_package(exc) if "No module named" in str(exc) else _join_lines(exc)) from exc
-        except (RayError, ConnectionError) as exc:
+        except (exceptions.RayError, ConnectionError) as exc:
             raise StudyError(f"{self.name} cannot prepare the study: {_join_lines(exc)}") from exc
         for line in lines:
             self.print_line(line)
-        return result  # type: ignore[no-any-return]
+        return result
 
     def check_storage(self, storage: str) -> None:
         """Refuses a storage that is a file where nodes of the cluster are other machines, which do not see it.
@@ -182,11 +179,11 @@ class RayCluster:
         Raises:
             StudyError: That names such a node.
         """
-        names = {node["NodeManagerHostname"] for node in _list_nodes()} - {socket.gethostname()}
+        names = {node["NodeManagerHostname"] for node in self.list_nodes()} - {socket.gethostname()}
         if names and ("://" not in storage or storage.startswith("sqlite")):
             raise StudyError(
                 f"the study is stored in a file of this machine, which the Ray node {min(names)} does not see; "
-                "give --storage postgresql+psycopg://HOST/DATABASE"
+                "give --storage postgresql://HOST/DATABASE"
             )
 
     def look(self) -> None:
@@ -204,35 +201,69 @@ class RayCluster:
 
     def close(self) -> None:
         """Ends every worker now, and then the connection, or the Ray that was started here."""
-        import ray
-
-        for worker in list(self._running):
-            worker.kill()
-        if self.is_owned:
-            ray.shutdown()
+        try:
+            for worker in list(self._running):
+                worker.kill()
+        finally:
+            if self.is_owned:
+                self.ray.shutdown()
 
     def is_ready(self, reference: Any) -> bool:
         """Returns whether the result of a call is there, or will never come."""
-        import ray
-
         with self._explain_loss():
-            return bool(ray.wait([reference], timeout=0)[0])
+            return bool(self.ray.wait([reference], timeout=0)[0])
 
     def fetch(self, reference: Any) -> Any:
         """Takes the result of a call, or raises what the call raised."""
-        import ray
-
         with self._explain_loss():
-            return ray.get(reference)
+            return self.ray.get(reference)
 
     def end_actor(self, worker: RayWorker, code: int) -> None:
         """Ends a worker's actor, so that Ray has its GPU or its cores back."""
-        import ray
-
         self.is_enough |= code == 0 and worker.is_placed
         self._running.remove(worker)
         with self._explain_loss():
-            ray.kill(worker.actor)
+            self.ray.kill(worker.actor)
+
+    def list_nodes(self) -> list[dict[str, Any]]:
+        """Lists the nodes that are alive, as Ray describes them."""
+        return [node for node in self.ray.nodes() if node["Alive"]]
+
+    def read_limits(self) -> dict[str, int]:
+        """Reads what the cluster can grow to, by resource, from a node; empty where it does not grow.
+
+        Raises:
+            StudyError: If the node has no automl, or another one.
+        """
+        try:
+            limits: dict[str, int]
+            version, limits = self.ray.get(self.ray.remote(describe_cluster).options(num_cpus=0).remote())
+        except self.ray.exceptions.RayError as exc:
+            raise StudyError(_ask_for_package(exc) if "No module named" in str(exc) else _join_lines(exc)) from exc
+        if version != (here := find_version("automl-timm")):
+            raise StudyError(f"automl is {version} on a node of {self.name}, and {here} here; install the same one")
+        return limits
+
+    def count_room(self, limits: dict[str, int]) -> int:
+        """Counts the workers that the cluster has room for, or can grow to.
+
+        Raises:
+            StudyError: If there is none.
+        """
+        kind, each = ("CPU", self.worker_cpus) if self.worker_cpus else ("GPU", 1)
+        counts = [int(node["Resources"].get(kind, 0)) for node in self.list_nodes()]
+        room = sum(count // each for count in counts)
+        if limits.get(kind, 0) < sys.maxsize:  # one without limits does not show what its owner wants to pay for
+            room = max(room, limits.get(kind, 0) // each)
+        if room:
+            return room
+        if self.worker_cpus:
+            most = format_count(max(counts, default=0), "core")
+            raise StudyError(f"--worker-cpus {each} is more than a node of {self.name} has: {most} at most")
+        raise StudyError(
+            f"{self.name} has no GPU; give --worker-cpus N to train on N CPU cores each, or --workers N to wait for "
+            "N GPUs"
+        )
 
     @contextmanager
     def _explain_loss(self) -> Iterator[None]:
@@ -252,12 +283,12 @@ class RayCluster:
 
     def _name_free(self) -> str:
         """Names what is free now, of what the cluster has."""
-        import ray
-
         kind = "CPU" if self.worker_cpus else "GPU"
-        free = int(ray.available_resources().get(kind, 0))  # type: ignore[no-untyped-call]
-        there = int(sum(node["Resources"].get(kind, 0) for node in _list_nodes()))
-        return f"{free} of {format_count(there, kind)} free now"
+        free, there = (int(read().get(kind, 0)) for read in (self.ray.available_resources, self.ray.cluster_resources))
+        return f"{free} of {format_count(there, 'core' if self.worker_cpus else kind)} free now"
+
+
+# --- connecting ---------------------------------------------------------------------------------------------------
 
 
 def connect_to_ray(
@@ -270,12 +301,12 @@ def connect_to_ray(
             Ray that is started here and ends with the search; `ray://head:10001`, a cluster elsewhere.
         workers: How many workers; None: as many as the cluster has GPUs (or so many cores), or can have.
         worker_cpus: CPU cores of each worker, which then trains on them; None: it has a GPU.
-        most: Never more workers than this by default: the trials of the study.
+        most: No more workers than this by default: the trials of the study.
         print_line: Receives what the user should know.
 
     Raises:
         SpecError: If Ray is not installed, or the arguments cannot be used.
-        StudyError: If there is no such cluster, it cannot be used from here, or has no GPU.
+        StudyError: If there is no such cluster, it cannot be used from here, or has no room.
     """
     for flag, count in (("--workers", workers), ("--worker-cpus", worker_cpus)):
         if count is not None and count < 1:
@@ -283,26 +314,24 @@ def connect_to_ray(
     address = _read_address(on)
     # Of a Ray that is started here; one that runs already was asked by whoever started it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray prints deaths of actors to standard output, whatever it is asked; they are in the workers' logs.
+    # Ray prints that actors die to standard output, whatever it is asked; it is in the workers' logs.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
     try:
-        import ray
+        ray = importlib.import_module("ray")
     except ImportError as exc:
         raise SpecError(f"--on {on} needs Ray, which is not installed; try: pip install 'automl-timm[ray]'") from exc
     is_owned = not ray.is_initialized()
     if is_owned:
-        _start_ray(address)
-    cluster = RayCluster("", 0, worker_cpus, print_line, is_owned)
+        _start_ray(ray, address)
+    name = f"the Ray cluster at {address}" if address else "Ray on this machine"
+    cluster = RayCluster(ray, name, worker_cpus, print_line, is_owned)
     try:
-        cluster.name = f"the Ray cluster at {address}" if address else "Ray on this machine"
-        cluster.workers = workers or min(most, _count_room(cluster))
+        limits = cluster.read_limits()
+        cluster.workers = workers or min(most, cluster.count_room(limits))
     except BaseException:
         cluster.close()
         raise
     return cluster
-
-
-# --- connecting ---------------------------------------------------------------------------------------------------
 
 
 def _read_address(on: str) -> str | None:
@@ -319,14 +348,12 @@ def _read_address(on: str) -> str | None:
     try:
         socket.create_connection((host, port), _CONNECT_SECONDS).close()
     except OSError as exc:
-        raise StudyError(f"--on {on}: no connection to {host}, port {port} ({exc}): is the head of Ray there?") from exc
+        raise StudyError(f"--on {on}: no connection to {host}, port {port} ({exc}); is the head of Ray there?") from exc
     return f"ray://{host}:{port}"
 
 
-def _start_ray(address: str | None) -> None:
+def _start_ray(ray: Any, address: str | None) -> None:
     """Connects to Ray, or starts it here."""
-    import ray
-
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     try:
@@ -335,10 +362,10 @@ def _start_ray(address: str | None) -> None:
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as exc:
         reason = _join_lines(exc)
-        if address and isinstance(exc, ConnectionError):  # Ray tells nothing but that it took too long
+        if address and isinstance(exc, ConnectionError):  # Ray only says that it took too long
             reason += (
-                ": something answers there; is it the port for clients (ray start --ray-client-server-port)? If Ray "
-                "asks for a token there, set RAY_AUTH_MODE=token here, with the token in ~/.ray/auth_token"
+                "; something answers there: is it the port for clients (ray start --ray-client-server-port)? If that "
+                "Ray asks for a token, set RAY_AUTH_MODE=token here, with the token in ~/.ray/auth_token"
             )
         raise StudyError(f"--on {address or 'ray'}: {reason}") from exc
     finally:
@@ -346,51 +373,12 @@ def _start_ray(address: str | None) -> None:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _list_nodes() -> list[dict[str, Any]]:
-    """Lists the nodes that are alive, as Ray describes them."""
-    import ray
-
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
-def _count_room(cluster: RayCluster) -> int:
-    """Counts the workers that the cluster has room for, or can grow to.
-
-    Raises:
-        StudyError: If there is none.
-    """
-    import ray
-    from ray.exceptions import RayError
-
-    kind, each = ("CPU", cluster.worker_cpus) if cluster.worker_cpus else ("GPU", 1)
-    nodes = [node["Resources"].get(kind, 0) for node in _list_nodes()]
-    room = int(sum(count // each for count in nodes))
-    try:
-        version, limits = ray.get(ray.remote(describe_cluster).options(num_cpus=0).remote())
-    except RayError as exc:
-        raise StudyError(_ask_for_package(exc) if "No module named" in str(exc) else _join_lines(exc)) from exc
-    if version != (here := find_version("automl-timm")):
-        raise StudyError(f"automl is {version} on a node of {cluster.name}, and {here} here; install the same one")
-    largest = limits.get(kind, 0)
-    if largest < sys.maxsize:  # a cluster without limits says nothing about what its owner wants to pay for
-        room = max(room, largest // each)
-    if room:
-        return room
-    if cluster.worker_cpus:
-        most = int(max(nodes, default=0))
-        raise StudyError(f"--worker-cpus {each} is more than any node of {cluster.name} has: {most}")
-    raise StudyError(
-        f"{cluster.name} has no GPU; give --worker-cpus N to train on N CPU cores each, or --workers N to wait for "
-        "N GPUs"
-    )
-
-
 # --- messages -----------------------------------------------------------------------------------------------------
 
 
 def _join_lines(error: BaseException) -> str:
-    """Writes an exception's message in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Writes an exception's message in one line, without the guesses that Ray adds."""
+    return " ".join(str(error).split()).partition(" Some common causes")[0] or type(error).__name__
 
 
 def _ask_for_package(error: BaseException) -> str:

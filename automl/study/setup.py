@@ -29,7 +29,14 @@ from automl.space.space import Space, load_space, parse_space
 from automl.spec import StudySpec
 from automl.study.folder import StudyFolder
 from automl.study.pool import Pool, PoolLimits, build_pool
-from automl.study.storage import Patience, absolute_storage, open_storage, read_storage_url
+from automl.study.storage import (
+    Patience,
+    absolute_storage,
+    hide_password,
+    is_same_storage,
+    open_storage,
+    read_storage_url,
+)
 from automl.study.trial_record import has_study_record, read_spec, read_study_record, write_study_record
 from automl.training.metrics import default_metric, metric_direction
 from automl.views.base import BaseView
@@ -218,25 +225,27 @@ def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
 def _open_or_create(folder: StudyFolder, spec: StudySpec, direction: Literal["maximize", "minimize"]) -> optuna.Study:
     """Opens the study in the storage that the spec names."""
     known, wanted = read_storage_url(folder), absolute_storage(spec.storage or folder.storage_url)
-    if folder.has_study and absolute_storage(known) != wanted:
+    if folder.has_study and not is_same_storage(known, wanted):
+        name = hide_password(known)
         raise StudyError(
-            f"study {folder.name!r} exists in the storage {known}; give --storage {known}, or --name for a new study"
+            f"study {folder.name!r} exists in the storage {name}; give --storage {name}, or --name for a new study"
         )
     storage = open_storage(wanted, Patience() if spec.storage else None)  # a search has opened it before
     if spec.storage:
-        write_text(folder.storage_note, wanted + "\n")
+        write_text(folder.storage_note, wanted + "\n", mode=0o600)  # it may hold a password
     return optuna.create_study(study_name=folder.name, storage=storage, direction=direction, load_if_exists=True)
 
 
 def _root_paths(spec: StudySpec) -> dict[str, Any]:
-    """Returns a spec's values with absolute paths: the next command may be given in another folder."""
+    """Returns a spec's values without a password, and with absolute paths: the next command may be given elsewhere."""
 
     def root_in(values: dict[str, Any]) -> dict[str, Any]:
         given = {name: Path(values[name]).expanduser() for name in _PATHS & values.keys() if values[name]}
         return values | {name: os.path.abspath(path) for name, path in given.items()}  # noqa: PTH100 - links stay links
 
     values = root_in(spec.model_dump(mode="json"))
-    return values | {"data": root_in(values["data"])}
+    storage = values["storage"] and hide_password(values["storage"])
+    return values | {"data": root_in(values["data"]), "storage": storage}
 
 
 def _check_same(folder: StudyFolder, stored: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The process of a worker, as the supervisor sees it, and where workers are: on this machine, or elsewhere."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from automl.devices import label_workers
+from automl.processes import worker_environment
 from automl.study.folder import StudyFolder
 
 Result = TypeVar("Result")
@@ -60,12 +62,11 @@ class LocalProcess:
     """A worker of this machine."""
 
     def __init__(self, job: WorkerJob) -> None:
-        """Starts it; it imports what it needs and waits for the storage."""
+        """Starts it with its share of the cores; it imports what it needs and waits for the storage."""
         with job.folder.log_file(job.label).open("ab") as log:
             # In a session of its own: Ctrl-C reaches the supervisor alone, which then asks the worker.
-            self._process = subprocess.Popen(
-                job.command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
-            )
+            how: dict[str, Any] = {"start_new_session": True, "env": os.environ | worker_environment(job.workers)}
+            self._process = subprocess.Popen(job.command, stdin=subprocess.PIPE, stdout=log, stderr=log, **how)
 
     def poll(self) -> int | None:
         """Returns its exit code; None while it runs."""
