@@ -107,9 +107,12 @@ def make_setup(
     space: Space,
     devices: tuple[str, ...],
     memory_bytes: int | None,
-    print_line: Callable[[str], None] = lambda _: None,
+    call: "Callable[..., Any]" = lambda function, *args: function(*args),
 ) -> StudySetup:
-    """Chooses the pool, timed on the first device, and fixes the limits; of several views, the cache is of any one."""
+    """Chooses the pool, timed on the first device, and fixes the limits; of several views, the cache is of any one.
+
+    `call` calls a function where that device is (`automl.study.worker_process.Workplace.call`).
+    """
     trial_seconds = spec.budget.trial_time or (spec.budget.timeout and spec.budget.timeout / 4)
     if not trial_seconds and not is_gpu(devices[0]):
         trial_seconds = _CPU_TRIAL_SECONDS
@@ -129,7 +132,7 @@ def make_setup(
     if named:
         pool_spec = spec.pool.model_copy(update={"names": named, "size": _ALL, "per_family": _ALL})
         spec = spec.model_copy(update={"pool": pool_spec})
-    pool = build_pool(spec, limits, len(dataset.classes), devices[0], print_line)
+    pool: Pool = call(build_pool, spec, limits, len(dataset.classes), devices[0])
     for name in named:
         if pool.find_entry(name) is None:
             raise PoolError("\n".join((f"the search space names {name}, which cannot be in the pool", *pool.notes)))
