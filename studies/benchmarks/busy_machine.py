@@ -5,7 +5,7 @@
 Each variant trains in a process of its own: `plain` with the defaults of PyTorch's OpenMP, as before 2026-11-28;
 `automl` as a study's only worker, which has some seconds to find its number of threads; `active`, `passive`, `spin=N`
 and `threads=N` set OMP_WAIT_POLICY, GOMP_SPINCOUNT and OMP_NUM_THREADS; `+` joins several. The processes take turns
-beside 0, then 2, then 4 busy processes, in an order that turns from round to round; one that has no turn sleeps. A ratio
+beside 0, then 2, then 4 busy processes, in an order that turns from round to round; without a turn, one sleeps. A ratio
 is the median over rounds of two turns that stand close to each other in time.
 
 A busy process is an endless loop in Python, in a session of its own. Linux shares the cores out by session first
