@@ -20,7 +20,7 @@ from automl.data.near_duplicates import compare_splits
 from automl.data.picture_shapes import picture_sizes
 from automl.devices import find_devices, is_gpu
 from automl.doctor.checks import refuse_hopeless
-from automl.errors import AutomlError, DataError, SpecError, StudyError
+from automl.errors import AutomlError, DataError, SpecError, StudyError, is_disk_full
 from automl.files import check_weights_dir, write_atomically
 from automl.gpu.budget import MemoryBudget, decide_budget
 from automl.recipe import Recipe
@@ -226,6 +226,7 @@ class _Search:
     """Trials that had ended when the results were last written."""
     look_at: float = 0.0
     """When the storage is looked into next."""
+    warned_of_disk: bool = False
     checks: list[str] = field(default_factory=list)
     """What the checks of the files showed, to be kept with the study."""
     log: StudyLog = field(init=False)
@@ -518,6 +519,12 @@ class _Search:
         except StorageLost:
             if not self.stopping:  # else the workers end without it
                 raise
+        except OSError as exc:
+            if not is_disk_full(exc):
+                raise
+            if not self.warned_of_disk:
+                self.print_line(f"warning: the disk is full: best.yaml and trials.csv are behind ({exc})")
+            self.warned_of_disk, self.written = True, -1
 
     def _print_dataset(self, dataset: Dataset) -> None:
         """Prints what was read: samples by split and class, then notes and warnings."""

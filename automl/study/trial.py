@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from automl.backbones.capabilities import correct_tuning
 from automl.data.loader import ImageData
 from automl.devices import DeviceLost, DeviceProcess
-from automl.errors import AutomlError, DataError, MemoryBudgetError, first_line
+from automl.errors import AutomlError, DataError, DiskFull, MemoryBudgetError, first_line, is_disk_full
 from automl.features.head_training import fit_on_features, trains_on_features
 from automl.files import write_text
 from automl.recipe import Recipe
@@ -100,6 +100,7 @@ class Objective:
         Raises:
             Parked: If it was asked to stop; the trial stays running, to be taken up again.
             StorageLost: If its storage does not answer any more; the trial stays running as well.
+            DiskFull: If there is no room for what it writes; the trial stays running as well.
             DeviceLost: If this process cannot use its device any more; the trial stays running as well.
         """
         try:
@@ -117,6 +118,8 @@ class Objective:
             reason = f"{'' if isinstance(exc, AutomlError) else f'{type(exc).__name__}: '}{first_line(exc)}"
             if self.process.is_lost(exc):
                 raise DeviceLost(reason) from exc
+            if is_disk_full(exc):
+                raise DiskFull(reason) from exc
             write_text(self.folder.trial_folder(trial.number) / "error.txt", traceback.format_exc())
             return TrialResult(TrialState.FAIL, reason=reason)
         write_trial_record(trial, metrics={name: round(value, 6) for name, value in metrics.items()})
@@ -174,6 +177,8 @@ class Objective:
         try:
             return self.views.open_view(recipe.view, on_file)
         except DataError as exc:
+            if is_disk_full(exc):
+                raise
             raise optuna.TrialPruned(f"view {recipe.view.name}: {first_line(exc)}") from exc
 
     def _time_steps(self, entry: PoolEntry, recipe: Recipe, classes: int) -> PoolEntry:
