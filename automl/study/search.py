@@ -28,6 +28,7 @@ from automl.spec import StudySpec, merge
 from automl.study.confirm import Confirmation, confirm, load_confirmation
 from automl.study.environment import describe_environment
 from automl.study.folder import StudyFolder, study_name
+from automl.study.joining import join_study
 from automl.study.known_good import (
     describe_crops,
     enqueue_earlier,
@@ -272,7 +273,18 @@ class _Search:
         except StudyError:
             study = None
         if study is not None and has_study_record(study):
-            setup = load_setup(study, folder)
+            setup = join_study(
+                study,
+                folder,
+                dataset,
+                devices,
+                weights_dir=spec.weights_dir,
+                face_model=spec.data.face_model,
+                artifacts=spec.artifacts,
+                print_line=self.print_line,
+            )
+            # Of a study that an earlier version began, its samples are compared there.
+            dataset = setup.dataset if read_study_record(study).files else dataset
             if spec.validation == "hard":  # its split is the study's own
                 dataset = take_splits(dataset, setup.dataset)
             study = create_study(folder, spec, replace(setup, space=space, dataset=dataset))

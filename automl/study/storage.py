@@ -37,6 +37,9 @@ WAIT_SECONDS = 60.0
 _PAUSES = (0.1, 2.0)
 """Seconds between two tries: of the first, and at most; each is twice the one before."""
 
+_Storage = TypeVar("_Storage", bound=type)
+_Answer = TypeVar("_Answer")
+
 _CONNECT: dict[str, dict[str, Any]] = {
     "sqlite": {"timeout": 5, "factory": StudyConnection},  # one writer at a time: a worker waits for its turn
     **{driver: {"connect_timeout": 10} for driver in ("psycopg", "psycopg2", "pymysql", "mysqldb")},
@@ -134,7 +137,19 @@ def _repeat_until_answered(method: Callable[..., Any]) -> Callable[..., Any]:
     return call_again
 
 
-_Storage = TypeVar("_Storage", bound=type)
+def call_until_answered(storage: BaseStorage, call: Callable[[], _Answer]) -> _Answer:
+    """Calls what asks a storage, as often as it takes; for tables of our own, beside Optuna's."""
+    patience = getattr(storage, "patience", Patience())
+    while True:
+        try:
+            answer = call()
+        except Exception as exc:
+            if not _is_gone(exc):
+                raise
+            patience.wait(exc)
+            continue
+        patience.note_answer()
+        return answer
 
 
 def _make_patient(storage: _Storage) -> _Storage:

@@ -89,7 +89,11 @@ class StudyRecord:
     screening: str | None = None
     """JSON of the rows of the screening, in the pool's order; None: there was none."""
     samples: str = ""
-    """The digest of the samples, which are in the study's folder."""
+    """The digest of the samples, which are in the study's folder and in its storage."""
+    files: str = ""
+    """The digest of what their files hold; empty of a study that an earlier version began."""
+    artifacts: str = ""
+    """The folder of the study among the artifacts; empty where there are none."""
     dataset: str = "{}"
     """JSON of the data set without its samples."""
     metric: str = ""

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from automl.devices import LEAKED, POISONED, DeviceLost, DeviceProcess, open_dev
 from automl.errors import StudyError
 from automl.files import write_text
 from automl.gpu.probe import read_context_bytes
+from automl.study.artifacts import Artifacts, open_artifacts
 from automl.study.continuation import (
     begin_continuation,
     choose_continuation,
@@ -74,32 +76,37 @@ def run_worker(
         SystemExit: With `LEAKED` or `POISONED`, if a new worker must continue.
     """
     patience_of(study).should_stop = stop
+    artifacts = open_artifacts(study, folder, partial(print, flush=True))
+    artifacts.upload_missing()
     try:
-        _train_trials(study, folder, device, stop, process or open_device(device), on_end)
+        _train_trials(study, artifacts, device, stop, process or open_device(device), on_end)
     except StorageLost:
         if not stop():
             raise
+    finally:
+        artifacts.flush(stop)
     folder.progress_file(device).unlink(missing_ok=True)
 
 
 def _train_trials(
     study: optuna.Study,
-    folder: StudyFolder,
+    artifacts: Artifacts,
     device: str,
     stop: Stop,
     process: DeviceProcess,
     on_end: Callable[[int], None],
 ) -> None:
+    folder = artifacts.folder
     spec, setup = read_spec(study), load_setup(study, folder)
     limit_bytes = process.limit_memory(setup.memory_bytes, read_context_bytes(device))
     study.pruner = make_pruner(spec)
     views, on_progress = StudyViews(setup, device), _ProgressFile(folder.progress_file(device))
-    objective = Objective(setup, spec, views, folder, device, process, stop, on_progress)
+    objective = Objective(setup, spec, views, artifacts, device, process, stop, on_progress)
     baseline_bytes = process.release_memory()
     # What is left at the end of a time budget is not worth a trial that would be cut to a fraction.
     shortest = (setup.trial_seconds or 0) / 8 if stop.deadline else 0
     while not stop() and stop.seconds_left() > shortest:
-        with _take_trial(study, folder, setup, stop.seconds_left()) as taken:
+        with _take_trial(study, artifacts, setup, stop.seconds_left()) as taken:
             if taken is None:
                 break
             trial, frozen = taken
@@ -108,9 +115,11 @@ def _train_trials(
             except Parked:
                 break
             except DeviceLost as exc:
-                _record_lost_device(study, folder, trial, str(exc))
+                _record_lost_device(study, artifacts, trial, str(exc))
+                artifacts.flush(stop)
                 process.exit_process(POISONED)
-            _end_trial(study, folder, trial, result)
+            _end_trial(study, artifacts, trial, result)
+            artifacts.upload_log(device)
             on_end(trial.number)
         _check_failures(study)
         above_bytes = process.release_memory() - baseline_bytes
@@ -126,7 +135,7 @@ def _train_trials(
 
 @contextmanager
 def _take_trial(
-    study: optuna.Study, folder: StudyFolder, setup: StudySetup | None = None, seconds_left: float = float("inf")
+    study: optuna.Study, artifacts: Artifacts, setup: StudySetup | None = None, seconds_left: float = float("inf")
 ) -> Iterator[tuple[Trial, FrozenTrial] | None]:
     """Takes a trial: one that a dead worker left behind, the best one for longer, or a new one.
 
@@ -135,11 +144,11 @@ def _take_trial(
     Workers take turns here, so that two of them never take up the same trial or one too many.
     """
     with ExitStack() as locks:
-        with hold_lock(folder.path / "take.lock"):
-            taken = _adopt_trial(study, folder, locks)
+        with hold_lock(artifacts.folder.path / "take.lock"):
+            taken = _adopt_trial(study, artifacts, locks)
             if taken is None and _wants_more(study):
-                longer = _continue_trial(study, setup, folder, locks, seconds_left) if setup else None
-                taken = longer or _ask_trial(study, folder, locks)
+                longer = _continue_trial(study, setup, artifacts, locks, seconds_left) if setup else None
+                taken = longer or _ask_trial(study, artifacts.folder, locks)
         yield taken
 
 
@@ -157,11 +166,11 @@ def _lock_new_trial(folder: StudyFolder, trial: Trial, locks: ExitStack) -> None
         raise StudyError(f"trial {trial.number} is new but locked: two studies share the folder {folder.path}")
 
 
-def _adopt_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tuple[Trial, FrozenTrial] | None:
+def _adopt_trial(study: optuna.Study, artifacts: Artifacts, locks: ExitStack) -> tuple[Trial, FrozenTrial] | None:
     """Takes a running trial of this machine that no worker holds."""
     host = socket.gethostname()
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if (read_trial_record(frozen).host or host) != host or not _try_lock(folder, frozen.number, locks):
+        if (read_trial_record(frozen).host or host) != host or not _try_lock(artifacts.folder, frozen.number, locks):
             continue
         # Its worker may have gone on, or ended it, between the two looks.
         frozen = study._storage.get_trial(frozen._trial_id)
@@ -173,7 +182,7 @@ def _adopt_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> 
         if taken_up <= _MAX_TAKEN:
             write_trial_record(trial, taken_up=taken_up)
             return trial, frozen
-        _end_trial(study, folder, trial, TrialResult(TrialState.FAIL, reason=f"its worker died {taken_up} times"))
+        _end_trial(study, artifacts, trial, TrialResult(TrialState.FAIL, reason=f"its worker died {taken_up} times"))
     return None
 
 
@@ -188,15 +197,15 @@ def _wants_more(study: optuna.Study) -> bool:
 
 
 def _continue_trial(
-    study: optuna.Study, setup: StudySetup, folder: StudyFolder, locks: ExitStack, seconds_left: float
+    study: optuna.Study, setup: StudySetup, artifacts: Artifacts, locks: ExitStack, seconds_left: float
 ) -> tuple[Trial, FrozenTrial] | None:
     """Takes the best trial for longer, where that is the best use of the time."""
-    continued = choose_continuation(study, setup, folder, seconds_left)
+    continued = choose_continuation(study, setup, artifacts, seconds_left)
     if continued is None:
         return None
     trial = Trial(study, begin_continuation(study, setup, continued, socket.gethostname()))
-    _lock_new_trial(folder, trial, locks)
-    hand_over_checkpoint(folder, continued.trial.number, trial.number)
+    _lock_new_trial(artifacts.folder, trial, locks)
+    hand_over_checkpoint(artifacts, continued.trial.number, trial.number)
     return trial, study._storage.get_trial(trial._trial_id)
 
 
@@ -214,17 +223,20 @@ def _choose_sampler(study: optuna.Study, number: int) -> BaseSampler:
     return make_sampler(read_spec(study), number, known_good)
 
 
-def _end_trial(study: optuna.Study, folder: StudyFolder, trial: Trial, result: TrialResult) -> None:
+def _end_trial(study: optuna.Study, artifacts: Artifacts, trial: Trial, result: TrialResult) -> None:
     """Ends a trial in the storage, and drops its checkpoint."""
+    folder = artifacts.folder
     if result.reason:
         write_trial_record(trial, **{"error" if result.state == TrialState.FAIL else "reason": result.reason})
     study.tell(trial, result.value, state=result.state)
     print(f"trial {trial.number}: {result.state.name.lower()} {result.value or result.reason}", flush=True)
     path = folder.trial_folder(trial.number)
     (path / "checkpoint.pt").unlink(missing_ok=True)
+    artifacts.delete_state(trial.number, read_spec(study).folds)
     best = best_trial(study)
     kept = {t.number for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
     kept |= {best.number} if best is not None else set()
+    artifacts.keep_last(kept, trial.number)
     for last in folder.path.glob("trials/*/last.pt"):
         number = int(last.parent.name)
         if number not in kept:
@@ -235,7 +247,7 @@ def _end_trial(study: optuna.Study, folder: StudyFolder, trial: Trial, result: T
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _record_lost_device(study: optuna.Study, folder: StudyFolder, trial: Trial, error: str) -> None:
+def _record_lost_device(study: optuna.Study, artifacts: Artifacts, trial: Trial, error: str) -> None:
     """Records that a trial cost its worker the device; too often, and the trial fails, else the next worker goes on."""
     times = read_trial_record(trial).device_lost + 1
     write_trial_record(trial, device_lost=times)
@@ -243,7 +255,7 @@ def _record_lost_device(study: optuna.Study, folder: StudyFolder, trial: Trial, 
         print(f"trial {trial.number}: this process lost its device ({error}); a new one continues", flush=True)
         return
     reason = f"left the device unusable {times} times, the last time with {error}"
-    _end_trial(study, folder, trial, TrialResult(TrialState.FAIL, reason=reason))
+    _end_trial(study, artifacts, trial, TrialResult(TrialState.FAIL, reason=reason))
     _check_failures(study)
 
 
