@@ -106,7 +106,9 @@ def join_study(
     if not joined:
         return setup
     memory_bytes = _measure_memory(study, devices, print_line)
-    limit = Machine(root="", memory_bytes=memory_bytes).limit_memory(setup.memory_bytes)
+    if setup.memory_bytes is not None and memory_bytes is not None and memory_bytes >= setup.memory_bytes:
+        memory_bytes = None  # the study's is what it keeps to
+    limit = setup.memory_bytes if memory_bytes is None else memory_bytes
     weights, missing = find_own_weights(setup.pool, weights_dir)
     unusable = missing | _find_too_large(setup.pool, setup.space, len(dataset.classes), limit)
     Machine(**own, joined=True, memory_bytes=memory_bytes, weights=weights, unusable=unusable).save(folder)

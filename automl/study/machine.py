@@ -64,10 +64,6 @@ class Machine(Part):
         """Writes it into the study's folder."""
         write_text(folder.machine, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
 
-    def limit_memory(self, memory_bytes: int | None) -> int | None:
-        """Returns the smaller one of the study's memory budget and this machine's; None: no limit."""
-        return min((limit for limit in (memory_bytes, self.memory_bytes) if limit is not None), default=None)
-
     def adapt_pool(self, pool: Pool, memory_bytes: int | None) -> Pool:
         """Returns the same pool with this machine's weights; what was measured elsewhere is not trusted.
 

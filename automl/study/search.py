@@ -4,7 +4,7 @@ import json
 import shlex
 import time
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from automl.recipe import Recipe
 from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
 from automl.space.space import Space
 from automl.spec import StudySpec, merge
+from automl.study.claims import Claims, open_claims
 from automl.study.confirm import Confirmation, confirm, load_confirmation
 from automl.study.environment import describe_environment
 from automl.study.folder import StudyFolder, study_name
@@ -96,6 +97,11 @@ class SearchResult:
     """Data, space and pool."""
     interrupted: bool = False
     """Whether somebody stopped it (Ctrl-C) before its budget was spent."""
+
+    @cached_property
+    def claims(self) -> Claims:
+        """Which worker has which trial."""
+        return open_claims(self.study)
 
     @property
     def metric(self) -> str:
@@ -238,7 +244,7 @@ class _Search:
         show = partial(self._show_progress, result, deadline)
         with catch_interrupts(partial(self._stop, supervisor)):
             try:
-                supervisor.watch_workers(read_storage_url(folder), show)
+                supervisor.watch_workers(result.study, read_storage_url(folder), show)
             except AutomlError:
                 self.log.close()
                 raise

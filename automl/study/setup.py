@@ -223,7 +223,7 @@ def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
     space = parse_space(record.space, "the study's search space", may_conflict=True)
     spec, pool, memory_bytes = read_spec(study), Pool.from_json(json.loads(record.pool)), record.memory_bytes
     if machine is not None:
-        memory_bytes = machine.limit_memory(memory_bytes)
+        memory_bytes = memory_bytes if machine.memory_bytes is None else machine.memory_bytes
         pool = machine.adapt_pool(pool, memory_bytes)
     return StudySetup(
         dataset=dataset,

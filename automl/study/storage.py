@@ -23,7 +23,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
-from sqlalchemy import make_url
+from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from automl.errors import StudyError, first_line, suggest_name
@@ -36,9 +36,6 @@ WAIT_SECONDS = 60.0
 
 _PAUSES = (0.1, 2.0)
 """Seconds between two tries: of the first, and at most; each is twice the one before."""
-
-_Storage = TypeVar("_Storage", bound=type)
-_Answer = TypeVar("_Answer")
 
 _CONNECT: dict[str, dict[str, Any]] = {
     "sqlite": {"timeout": 5, "factory": StudyConnection},  # one writer at a time: a worker waits for its turn
@@ -112,8 +109,11 @@ def patience_of(study: optuna.Study) -> Patience:
     return patience if isinstance(patience, Patience) else Patience()
 
 
-def _repeat_until_answered(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a method of a storage that is called until it is answered."""
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def repeat_until_answered(method: _Method) -> _Method:
+    """Makes a method that is called until the storage answers; its object has a `patience`."""
 
     @wraps(method)
     def call_again(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -134,49 +134,78 @@ def _repeat_until_answered(method: Callable[..., Any]) -> Callable[..., Any]:
             self.patience.note_answer()
             return answer
 
-    return call_again
+    return call_again  # type: ignore[return-value]
 
 
-def call_until_answered(storage: BaseStorage, call: Callable[[], _Answer]) -> _Answer:
-    """Calls what asks a storage, as often as it takes; for tables of our own, beside Optuna's."""
-    patience = getattr(storage, "patience", Patience())
-    while True:
-        try:
-            answer = call()
-        except Exception as exc:
-            if not _is_gone(exc):
-                raise
-            patience.wait(exc)
-            continue
-        patience.note_answer()
-        return answer
+_Storage = TypeVar("_Storage", bound=type)
 
 
 def _make_patient(storage: _Storage) -> _Storage:
     """Makes every public method of a storage wait for its answer."""
     for name in dir(BaseStorage):
         if not name.startswith("_"):
-            setattr(storage, name, _repeat_until_answered(getattr(storage, name)))
+            setattr(storage, name, repeat_until_answered(getattr(storage, name)))
     return storage
 
 
+class StudyFull(Exception):  # noqa: N818 - it says what happened
+    """A study has as many trials as it may have."""
+
+
+Guard = Callable[[Connection, int, int], None]
+"""Called in the transaction that creates a trial, with its id and number; what it raises undoes the creation."""
+
+
+class _Backend(RDBStorage):
+    """Optuna's database, with a say in the creation of trials."""
+
+    guard: Guard | None = None
+
+    def _get_prepared_new_trial(self, study_id: int, template_trial: FrozenTrial | None, session: Any) -> Any:
+        trial = super()._get_prepared_new_trial(study_id, template_trial, session)
+        if self.guard is not None:  # the row is written: from here on, no other transaction can create one
+            self.guard(session.connection(), int(trial.trial_id), int(trial.number))
+        return trial
+
+
 @_make_patient
-class _Database(_CachedStorage):
+class Database(_CachedStorage):
     """A database behind Optuna's own cache."""
 
     patience = Patience()
 
+    @property
+    def engine(self) -> Engine:
+        """The connections to the database."""
+        return self._backend.engine
+
+    @contextmanager
+    def guard_creation(self, guard: Guard) -> Generator[None, None, None]:
+        """Has a say in the trials that are created meanwhile; for one thread."""
+        assert isinstance(self._backend, _Backend)  # noqa: S101 - `_connect` makes it so
+        self._backend.guard = guard
+        try:
+            yield
+        finally:
+            self._backend.guard = None
+
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Creates a trial; returns its id."""
         self._backend.get_study_name_from_id(study_id)  # an outage here is waited for by us
         # In this one call Optuna itself tries again for some seconds, and hears no wish to stop meanwhile.
         return super().create_new_trial(study_id, template_trial)
 
 
 @_make_patient
-class _Journal(JournalStorage):
+class Journal(JournalStorage):
     """A journal file."""
 
     patience = Patience()
+
+    def __init__(self, path: Path) -> None:
+        """Opens a journal, or makes one."""
+        super().__init__(_JournalFile(path))
+        self.path = path
 
 
 def _find_cause(error: BaseException) -> BaseException:
@@ -256,16 +285,18 @@ def read_storage_url(folder: StudyFolder) -> str:
     return folder.storage_url
 
 
-def _connect(url: str) -> _Database | _Journal:
+def _connect(url: str) -> Database | Journal:
     if "://" not in url:
         if not url.endswith(".log"):
             raise StudyError(f"not a storage: {url!r}; give a URL such as sqlite:///study.db, or a .log journal file")
-        return _Journal(_JournalFile(Path(absolute_storage(url))))
+        return Journal(Path(absolute_storage(url)))
     parsed = make_url(absolute_storage(url))
     driver = parsed.get_dialect().driver
     name = "sqlite" if parsed.get_backend_name() == "sqlite" else driver
     arguments: dict[str, Any] = {"connect_args": _CONNECT.get(name, {}), "pool_pre_ping": name != "sqlite"}
-    return _Database(RDBStorage(parsed.render_as_string(hide_password=False), engine_kwargs=arguments))
+    if name != "sqlite":  # a server has a hundred connections by default, and a worker keeps one of them
+        arguments |= {"pool_size": 1, "max_overflow": 9}
+    return Database(_Backend(parsed.render_as_string(hide_password=False), engine_kwargs=arguments))
 
 
 def absolute_storage(url: str) -> str:
@@ -341,7 +372,14 @@ class _JournalFile(JournalFileBackend):
 
 
 @contextmanager
-def _hold(lock: _JournalLock) -> Generator[None, None, None]:
+def hold_journal(path: Path) -> Generator[None, None, None]:
+    """Holds a lock beside a journal, one that works on network file systems, too."""
+    with _hold(JournalFileSymlinkLock(str(path), grace_period=_TAKE_OVER_SECONDS)):
+        yield
+
+
+@contextmanager
+def _hold(lock: JournalFileSymlinkLock) -> Generator[None, None, None]:
     lock.acquire()
     try:
         yield

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import optuna
 import pandas as pd
-from optuna.storages import JournalStorage, RDBStorage
-from sqlalchemy import Column, Engine, Integer, LargeBinary, MetaData, Table, delete, insert, inspect, select
+from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, delete, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
 
 from automl.errors import StudyError
 from automl.files import write_atomically
-from automl.study.storage import call_until_answered
+from automl.study.storage import Database, Journal, repeat_until_answered
 
 COLUMNS = ("name", "label", "group", "split", "domain", "bytes", "content")
 """Of the table. No paths: they are another machine's. The group of a sample that has none is empty."""
@@ -43,11 +42,11 @@ def store_samples(study: optuna.Study, measured: pd.DataFrame) -> None:
     text = measured.assign(group=groups)[[*COLUMNS]].to_csv(index=False, lineterminator="\n")
     content = gzip.compress(text.encode(errors="surrogateescape"), mtime=0)
     storage = study._storage
-    if isinstance(storage, JournalStorage):
+    if isinstance(storage, Journal):
         with write_atomically(_file_beside(study, storage)) as temporary:
             temporary.write_bytes(content)
-        return
-    call_until_answered(storage, lambda: _write_rows(_engine_of(study), study._study_id, content))
+    elif isinstance(storage, Database):
+        _write_rows(storage, study._study_id, content)
 
 
 def load_samples(study: optuna.Study) -> pd.DataFrame | None:
@@ -56,12 +55,11 @@ def load_samples(study: optuna.Study) -> pd.DataFrame | None:
     Raises:
         StudyError: If it is damaged.
     """
-    storage = study._storage
-    if isinstance(storage, JournalStorage):
-        path = _file_beside(study, storage)
-        content = path.read_bytes() if path.exists() else b""
-    else:
-        content = call_until_answered(storage, lambda: _read_rows(_engine_of(study), study._study_id))
+    storage, content = study._storage, b""
+    if isinstance(storage, Database):
+        content = _read_rows(storage, study._study_id)
+    elif isinstance(storage, Journal) and (path := _file_beside(study, storage)).exists():
+        content = path.read_bytes()
     if not content:
         return None
     try:
@@ -76,15 +74,10 @@ def load_samples(study: optuna.Study) -> pd.DataFrame | None:
         raise StudyError(f"the samples of study {study.study_name!r} in its storage are damaged: {exc}") from exc
 
 
-def _engine_of(study: optuna.Study) -> Engine:
-    """Returns the connections of a study's database."""
-    backend = getattr(study._storage, "_backend", study._storage)
-    assert isinstance(backend, RDBStorage)  # noqa: S101 - a journal is another matter, and there is no third kind
-    return backend.engine
-
-
-def _write_rows(engine: Engine, study_id: int, content: bytes) -> None:
+@repeat_until_answered
+def _write_rows(storage: Database, study_id: int, content: bytes) -> None:
     """Writes the rows of a study over those of a deleted one that had its number."""
+    engine = storage.engine
     try:
         _TABLE.create(engine, checkfirst=True)
     except DBAPIError:  # another machine has just made it
@@ -100,8 +93,10 @@ def _write_rows(engine: Engine, study_id: int, content: bytes) -> None:
             connection.execute(insert(_TABLE), row)
 
 
-def _read_rows(engine: Engine, study_id: int) -> bytes:
+@repeat_until_answered
+def _read_rows(storage: Database, study_id: int) -> bytes:
     """Reads the rows of a study; nothing where there are none."""
+    engine = storage.engine
     if not inspect(engine).has_table(_TABLE.name):
         return b""
     query = select(_TABLE.c.content).where(_TABLE.c.study_id == study_id).order_by(_TABLE.c.part)
@@ -109,7 +104,6 @@ def _read_rows(engine: Engine, study_id: int) -> bytes:
         return b"".join(connection.execute(query).scalars())
 
 
-def _file_beside(study: optuna.Study, storage: JournalStorage) -> Path:
+def _file_beside(study: optuna.Study, storage: Journal) -> Path:
     """Returns the file beside a journal."""
-    journal = Path(storage._backend._file_path)  # type: ignore[attr-defined]
-    return journal.with_name(f"{journal.name}.{study._study_id}.samples.csv.gz")
+    return storage.path.with_name(f"{storage.path.name}.{study._study_id}.samples.csv.gz")

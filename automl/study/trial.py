@@ -51,6 +51,8 @@ class Stop:
         """Sets the deadline, in seconds since 1970 (`time.time()`); None: none."""
         self.deadline = deadline
         self.soon = threading.Event()
+        self.must_abandon: Callable[[], bool] = lambda: False
+        """Whether the trial that is trained is not this worker's any more."""
 
     def watch_stream(self, stream: Any) -> None:
         """Stops soon when the stream holds a line or ends: the supervisor asked, or has ended."""
@@ -67,7 +69,7 @@ class Stop:
 
     def __call__(self, at_checkpoint: bool = True) -> bool:
         """Returns whether to stop now."""
-        return self.seconds_left() <= 0 or (at_checkpoint and self.soon.is_set())
+        return self.must_abandon() or self.seconds_left() <= 0 or (at_checkpoint and self.soon.is_set())
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Objective:
         parts = split_for_trial(data, self.spec, trial.number)
         recipe = self._fit_within_time(recipe, entry, parts[0])
         recipe = recipe.model_copy(update={"numerics": entry.timing.numerics()})
-        recipe = fit_within_memory(recipe, entry, data.classes, self.setup.memory_bytes)
+        recipe = self._fit_within_memory(trial, recipe, entry, data.classes)
         write_trial_record(trial, recipe=recipe.model_dump_json(), image_size=recipe.image_size, epochs=recipe.epochs)
         if trained := recipe.describe_trained():
             write_trial_record(trial, trained=trained)
@@ -164,10 +166,26 @@ class Objective:
         if not is_native(recipe.numerics.precision, self.device):
             numerics = self._time_steps(entry, recipe, classes).timing.numerics(recipe.numerics.micro_batch_size)
             adapted = recipe.model_copy(update={"numerics": numerics})
-        adapted = fit_within_memory(adapted, entry, classes, self.setup.memory_bytes)
+        adapted = self._fit_within_memory(trial, adapted, entry, classes)
         if adapted != recipe:
             write_trial_record(trial, recipe=adapted.model_dump_json())
         return adapted
+
+    def _fit_within_memory(self, trial: Trial, recipe: Recipe, entry: PoolEntry, classes: int) -> Recipe:
+        """Splits a batch that the memory budget does not hold.
+
+        Raises:
+            MemoryBudgetError: If no step fits.
+            Parked: If no step fits this machine, and others may have more memory.
+        """
+        limit_bytes, machine = self.setup.memory_bytes, self.setup.machine
+        try:
+            return fit_within_memory(recipe, entry, classes, limit_bytes)
+        except MemoryBudgetError:
+            if machine is None or machine.memory_bytes is None:
+                raise
+            write_trial_record(trial, too_small_bytes=limit_bytes)
+            raise Parked from None
 
     def _fetch_state(self, number: int) -> None:
         """Copies here how far another machine came with a trial.

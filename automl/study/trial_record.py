@@ -70,6 +70,8 @@ class TrialRecord:
     """How often it was taken up again."""
     device_lost: int = 0
     """How often it left its worker with a device that cannot be used any more."""
+    too_small_bytes: int | None = None
+    """The largest memory budget of a machine that it did not fit, where that is less than the study's."""
     error: str = ""
     """Why it failed."""
     reason: str = ""

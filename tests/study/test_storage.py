@@ -35,7 +35,7 @@ from automl.study.storage import (
 from automl.study.trial import Stop, TrialResult
 from automl.study.trial_record import read_spec
 from automl.study.worker import run_worker
-from tests.fixtures.studies import folder_of, setup_without_files, spec_without_files
+from tests.fixtures.studies import folder_of, setup_without_files, spec_without_files, take_trial
 
 SETUP = setup_without_files()
 
@@ -285,7 +285,7 @@ def database(tmp_path, monkeypatch):
 
 def one_trial(study, folder):
     """All that a worker asks of a storage."""
-    with worker._take_trial(study, Artifacts(folder)) as (trial, _):
+    with take_trial(study, folder) as (trial, _):
         trial.suggest_float("x", 0, 1)
         trial.report(0.4, 1)
         trial.set_user_attr("epochs_done", 1)
