@@ -6,7 +6,6 @@ fit is measured, each backbone in a fresh process; this process never uses CUDA 
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -28,6 +27,7 @@ from automl.files import check_weights_dir
 from automl.gpu.probe import CannotProbe, memory_factor, probe_backbone
 from automl.memory.estimate import CONTEXT_BYTES, estimate_training, largest_micro_batch, limit_for_prediction
 from automl.memory.table import find_nearest
+from automl.processes import cpu_threads
 from automl.recipe import Numerics, Recipe
 from automl.space.restriction import Restriction
 from automl.spec import PoolSpec, StudySpec
@@ -702,7 +702,7 @@ class _Chooser:
             # At the space's smallest size, which may be smaller than any of the backbone's.
             size = self.limits.image_sizes[0]
             predicted = self._predict_seconds(row, size)
-            least = 3 * gmacs * (size / row["image_size"]) ** 2 / (_CPU_GMACS_PER_CORE * (os.cpu_count() or 1))
+            least = 3 * gmacs * (size / row["image_size"]) ** 2 / (_CPU_GMACS_PER_CORE * cpu_threads())
             seconds = max(least, predicted / _PREDICTED_WITHIN if predicted else 0.0)
             if self.limits.tunes != ("all",):
                 seconds /= 3  # a forward pass alone, where the backbone is frozen

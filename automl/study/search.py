@@ -3,10 +3,12 @@
 import json
 import shlex
 import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 
@@ -20,7 +22,7 @@ from automl.devices import find_devices, is_gpu
 from automl.doctor.checks import refuse_hopeless
 from automl.errors import AutomlError, DataError, SpecError, StudyError
 from automl.files import check_weights_dir, write_atomically
-from automl.gpu.budget import decide_budget
+from automl.gpu.budget import MemoryBudget, decide_budget
 from automl.recipe import Recipe
 from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
 from automl.space.space import Space
@@ -38,6 +40,7 @@ from automl.study.known_good import (
     show_all_frames,
     suggest_space,
 )
+from automl.study.ray_cluster import connect_to_ray
 from automl.study.robustness import degrade_validation, plan_samples
 from automl.study.samplers import make_pruner
 from automl.study.screening import describe_rows, plan_screening, screen_pool, store_rows
@@ -64,9 +67,10 @@ from automl.study.trial_record import (
     write_study_record,
 )
 from automl.study.validation import hold_out_clusters, take_splits
+from automl.study.worker_process import Machine, Workplace
 from automl.trackers.registry import check_trackers
 from automl.training.metrics import default_metric
-from automl.units import format_bytes, format_count, format_figure, format_seconds, format_share
+from automl.units import Share, format_bytes, format_count, format_figure, format_seconds, format_share
 from automl.views.registry import View
 
 if TYPE_CHECKING:
@@ -145,6 +149,9 @@ def search(
     spec: StudySpec | str | None = None,
     runs: str | Path = "runs",
     confirm: int = 3,
+    on: str | None = None,
+    workers: int | None = None,
+    worker_cpus: int | None = None,
     reporter: Reporter | None = None,
     **overrides: Any,
 ) -> SearchResult:
@@ -160,6 +167,10 @@ def search(
         runs: The folder that holds the study's folder.
         confirm: How many of the best recipes are trained again when the trials are done, within what is left of the
             timeout, to choose one and score it on the holdout (`automl.study.confirm`); 0: none.
+        on: Where trials are trained: `ray`, a Ray that runs on this machine or is started there; `ray://head:10001`, a
+            cluster elsewhere; None: on the devices of this machine. It may be another one each time.
+        workers: How many workers on Ray; None: one for each GPU that it has or can have, or so many CPU cores.
+        worker_cpus: CPU cores of each worker on Ray, which then has no GPU; None: it has one GPU.
         reporter: Receives what is done; None: lines are printed.
         **overrides: Any other key of the study spec (`seed=1`, `weights_dir="weights"`, `pool={"size": 4}`).
 
@@ -170,6 +181,10 @@ def search(
         AutomlError: If data, space, budgets or storage do not work out; the message says what to change.
     """
     started = time.time()
+    if on is None and (workers is not None or worker_cpus is not None):
+        raise SpecError(
+            "workers and worker_cpus are for on=ray; two workers on this machine are --device cuda:0,cuda:1"
+        )
     if confirm < 0:
         raise SpecError(f"confirm is how many recipes are trained again, 0 or more; got {confirm}")
     budget = {"gpu_mem": gpu_mem, "trials": trials, "timeout": timeout}
@@ -185,7 +200,8 @@ def search(
         resolved = StudySpec.from_mapping(merged, flags=given) if given != {"budget": {}} else spec
     else:
         resolved = StudySpec.load(spec or ("demo" if data is None else "default"), given)
-    return _Search(resolved, Path(runs).expanduser(), reporter or ConsoleReporter(), started, confirm).run_study()
+    runs, reporter = Path(runs).expanduser(), reporter or ConsoleReporter()
+    return _Search(resolved, runs, reporter, started, confirm, on, workers, worker_cpus).run_study()
 
 
 def open_result(folder: StudyFolder) -> SearchResult:
@@ -203,6 +219,9 @@ class _Search:
     reporter: Reporter
     started: float
     recipes_to_confirm: int
+    on: str | None
+    workers: int | None
+    worker_cpus: int | None
     stopping: bool = False
     written: int = -1
     """Trials that had ended when the results were last written."""
@@ -216,8 +235,7 @@ class _Search:
         self.print_line = self.reporter.print_line
 
     def run_study(self) -> SearchResult:
-        devices = find_devices(self.spec.device)
-        refuse_hopeless(devices, self.runs)
+        refuse_hopeless((), self.runs)
         check_weights_dir(self.spec.weights_dir)
         check_trackers(self.spec.log)
         if self.spec.validation == "hard" and (column := self.spec.data.validation_by):
@@ -225,45 +243,80 @@ class _Search:
         make_pruner(self.spec)  # a mistake should not wait for the images to be decoded
         if self.spec.storage:
             open_storage(self.spec.storage)  # nor should one in this
+        deadline = self.started + self.spec.budget.timeout if self.spec.budget.timeout else None
+        with closing(self._open_place()) as place:
+            result = self._train_trials(place, deadline)
+        _write_results(result, running="unfinished")
+        if stopped := read_study_record(result.study).stopped:
+            raise StudyError(stopped)
+        if self.recipes_to_confirm and result.best is not None and not self.stopping:
+            self._confirm_best(result, place, deadline)
+        return replace(result, interrupted=self.stopping)
+
+    def _open_place(self) -> Workplace:
+        """Opens where the workers are."""
+        if self.on is None:
+            devices = find_devices(self.spec.device)
+            refuse_hopeless(devices, self.runs)
+            return Machine(devices, self.print_line)
+        if self.spec.device != "auto":
+            raise SpecError(
+                f"--device {self.spec.device} is one of this machine; with --on {self.on} give --worker-cpus N for "
+                "workers on CPU cores, or nothing for workers with a GPU each"
+            )
+        return connect_to_ray(self.on, self.workers, self.worker_cpus, self.spec.budget.trials, self.print_line)
+
+    def _train_trials(self, place: Workplace, deadline: float | None) -> SearchResult:
+        """Opens or creates the study, and has its trials trained."""
         dataset = self._open_samples()
         self._print_dataset(dataset)
         folder = StudyFolder(self.runs / (self.spec.name or study_name(dataset.name)))
-        deadline = self.started + self.spec.budget.timeout if self.spec.budget.timeout else None
-        supervisor = Supervisor(folder, devices, deadline)
+        place.check_storage(self.spec.storage or (read_storage_url(folder) if folder.has_study else folder.storage_url))
+        supervisor = Supervisor(folder, place.devices, deadline, place.start_worker, place.labels)
         try:
-            supervisor.start_workers()
-            result = self._open_or_create(dataset, folder, devices, supervisor)
+            if place.starts_early:
+                supervisor.start_workers()
+            result = self._open_or_create(dataset, folder, place, supervisor)
         except BaseException:
             supervisor.kill_workers()
             folder.remove_unused()
             raise
-        self._print_pool(result.setup, devices)
+        self._print_pool(result.setup, place.devices)
         patience = patience_of(result.study)
         patience.print_line, patience.should_stop = self.print_line, lambda: self.stopping
         self.log = StudyLog(self.spec.log, result.study, folder, result.setup, self.print_line)
         show = partial(self._show_progress, result, deadline)
+
+        def tick() -> None:
+            place.look()
+            show()
+
         with catch_interrupts(partial(self._stop, supervisor)):
             try:
-                supervisor.watch_workers(result.study, read_storage_url(folder), show)
+                supervisor.watch_workers(result.study, read_storage_url(folder), tick)
             except AutomlError:
                 self.log.close()
                 raise
             show(last=True)
             self.log.close()  # not at a second Ctrl-C, which waits for nothing
-        _write_results(result, running="unfinished")
-        if stopped := read_study_record(result.study).stopped:
-            raise StudyError(stopped)
-        top, runs = self.recipes_to_confirm, folder.path.parent
-        if top and result.best is not None and not self.stopping:
-            left = None if deadline is None else max(1e-3, deadline - time.time())
-            try:
-                confirm(folder.name, top=top, timeout=left, device=self.spec.device, runs=runs, reporter=self.reporter)
-            except AutomlError as exc:  # it takes nothing from the search
-                self.print_line(f"warning: not confirmed: {exc}")
-        return replace(result, interrupted=self.stopping)
+        return result
+
+    def _confirm_best(self, result: SearchResult, place: Workplace, deadline: float | None) -> None:
+        """Trains the best recipes again, on this machine."""
+        name, runs, device = result.folder.name, result.folder.path.parent, self.spec.device
+        if is_gpu(place.devices[0]) and not is_gpu(find_devices(device)[0]):
+            line = result.folder.command_line("confirm")
+            self.print_line(f"note: not confirmed, because there is no GPU here; where there is one: {line}")
+            return
+        left = None if deadline is None else max(1e-3, deadline - time.time())
+        top = self.recipes_to_confirm
+        try:
+            confirm(name, top=top, timeout=left, device=device, runs=runs, reporter=self.reporter)
+        except AutomlError as exc:  # it takes nothing from the search
+            self.print_line(f"warning: not confirmed: {exc}")
 
     def _open_or_create(
-        self, dataset: Dataset, folder: StudyFolder, devices: tuple[str, ...], supervisor: Supervisor
+        self, dataset: Dataset, folder: StudyFolder, place: Workplace, supervisor: Supervisor
     ) -> SearchResult:
         """Opens the study again after checking that it is the same, or creates it."""
         spec = self.spec.model_copy(update={"name": folder.name})
@@ -297,7 +350,8 @@ class _Search:
             ended = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
             self.print_line(f"continuing study {folder.name}: {format_share(ended, spec.budget.trials, 'trial')} done")
         else:
-            memory = decide_budget(spec.budget.gpu_mem, devices)  # one that cannot be given waits for no decoding
+            # One that cannot be given waits for no decoding.
+            memory, environment = place.call(_look_at_devices, spec.budget.gpu_mem, place.devices)
             sizes = picture_sizes(dataset)
             views = [show_all_frames(space, sizes, view) for view in list_views(space)]
             cache = self._decode_views(dataset, space.image_sizes()[-1], views)
@@ -306,9 +360,9 @@ class _Search:
             for line in memory.notes:
                 self.print_line(line)
             supervisor.wait_for_imports(_IMPORT_SECONDS)
-            setup = make_setup(spec, dataset, cache, space, devices, memory.bytes, self.print_line)
+            setup = make_setup(spec, dataset, cache, space, place.devices, memory.bytes, place.call)
             if spec.validation == "hard":
-                setup = replace(setup, dataset=hold_out_clusters(setup, spec, devices[0], self.print_line))
+                setup = replace(setup, dataset=place.call(hold_out_clusters, setup, spec, place.devices[0]))
             if spec.folds > 1:
                 samples = int((dataset.samples["split"] != "holdout").sum())
                 self.print_line(
@@ -319,11 +373,11 @@ class _Search:
                 self.print_line("each trial is validated on another split of the same size")
             if setup.robust and spec.folds == 1 and not spec.resplit:  # else each trial's own samples, as it comes
                 self._degrade_samples(setup, views)
-            setup, screening = self._screen_pool(spec, setup, devices[0])
+            setup, screening = self._screen_pool(spec, setup, place)
             study = create_study(folder, spec, setup)
             if screening is not None:
                 write_study_record(study, screening=json.dumps(screening))
-            write_study_record(study, checks=self.checks, environment=describe_environment(devices))
+            write_study_record(study, checks=self.checks, environment=environment)
         if not study.get_trials(deepcopy=False):
             sizes = picture_sizes(setup.dataset)
             crops = describe_crops(setup.space, sizes, setup.dataset.media)
@@ -339,7 +393,7 @@ class _Search:
         return SearchResult(study, folder, setup)
 
     def _screen_pool(
-        self, spec: StudySpec, setup: StudySetup, device: str
+        self, spec: StudySpec, setup: StudySetup, place: Workplace
     ) -> tuple[StudySetup, list[dict[str, Any]] | None]:
         """Puts the pool into the order that its backbones' frozen features suggest, where that is wanted."""
         seconds = plan_screening(spec, setup.pool)
@@ -350,7 +404,7 @@ class _Search:
             f"screening {format_count(count, 'backbone')} on training images, in at most {format_seconds(seconds)}"
         )
         started = time.monotonic()
-        pool, rows = screen_pool(setup, device, seconds, self.print_line)
+        pool, rows = place.call(screen_pool, setup, place.devices[0], seconds)
         metric = default_metric(len(setup.dataset.classes))
         for line in describe_rows(rows, metric, time.monotonic() - started, seconds):
             self.print_line(line)
@@ -513,6 +567,13 @@ class _Search:
             self.print_line(
                 f"training on the CPU: no GPU here;{budget} recipes too long for the time budget are shortened{limit}"
             )
+
+
+def _look_at_devices(
+    gpu_mem: int | Share | Literal["auto"] | None, devices: tuple[str, ...], _: Callable[[str], None]
+) -> tuple[MemoryBudget, dict[str, str]]:
+    """Decides the memory budget, and describes the machine, where the devices are."""
+    return decide_budget(gpu_mem, devices), describe_environment(devices)
 
 
 def _write_results(result: SearchResult, running: str = "running") -> None:

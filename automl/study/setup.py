@@ -27,11 +27,18 @@ from automl.reporter import Progress
 from automl.space.nodes import Branches, Constant
 from automl.space.space import Space, load_space, parse_space
 from automl.spec import StudySpec
-from automl.study.artifacts import absolute_artifacts, name_folder
+from automl.study.artifacts import absolute_artifacts, hide_credentials, name_folder
 from automl.study.folder import StudyFolder
 from automl.study.machine import Machine
 from automl.study.pool import Pool, PoolLimits, build_pool
-from automl.study.storage import Patience, absolute_storage, open_storage, read_storage_url
+from automl.study.storage import (
+    Patience,
+    absolute_storage,
+    hide_password,
+    is_same_storage,
+    open_storage,
+    read_storage_url,
+)
 from automl.study.stored_samples import store_samples
 from automl.study.trial_record import has_study_record, read_spec, read_study_record, write_study_record
 from automl.training.metrics import default_metric, metric_direction
@@ -108,9 +115,12 @@ def make_setup(
     space: Space,
     devices: tuple[str, ...],
     memory_bytes: int | None,
-    print_line: Callable[[str], None] = lambda _: None,
+    call: "Callable[..., Any]" = lambda function, *args: function(*args),
 ) -> StudySetup:
-    """Chooses the pool, timed on the first device, and fixes the limits; of several views, the cache is of any one."""
+    """Chooses the pool, timed on the first device, and fixes the limits; of several views, the cache is of any one.
+
+    `call` calls a function where that device is (`automl.study.worker_process.Workplace.call`).
+    """
     trial_seconds = spec.budget.trial_time or (spec.budget.timeout and spec.budget.timeout / 4)
     if not trial_seconds and not is_gpu(devices[0]):
         trial_seconds = _CPU_TRIAL_SECONDS
@@ -130,7 +140,7 @@ def make_setup(
     if named:
         pool_spec = spec.pool.model_copy(update={"names": named, "size": _ALL, "per_family": _ALL})
         spec = spec.model_copy(update={"pool": pool_spec})
-    pool = build_pool(spec, limits, len(dataset.classes), devices[0], print_line)
+    pool: Pool = call(build_pool, spec, limits, len(dataset.classes), devices[0])
     for name in named:
         if pool.find_entry(name) is None:
             raise PoolError("\n".join((f"the search space names {name}, which cannot be in the pool", *pool.notes)))
@@ -242,18 +252,19 @@ def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
 def _open_or_create(folder: StudyFolder, spec: StudySpec, direction: Literal["maximize", "minimize"]) -> optuna.Study:
     """Opens the study in the storage that the spec names."""
     known, wanted = read_storage_url(folder), absolute_storage(spec.storage or folder.storage_url)
-    if folder.has_study and absolute_storage(known) != wanted:
+    if folder.has_study and not is_same_storage(known, wanted):
+        name = hide_password(known)
         raise StudyError(
-            f"study {folder.name!r} exists in the storage {known}; give --storage {known}, or --name for a new study"
+            f"study {folder.name!r} exists in the storage {name}; give --storage {name}, or --name for a new study"
         )
     storage = open_storage(wanted, Patience() if spec.storage else None)  # a search has opened it before
     if spec.storage:
-        write_text(folder.storage_note, wanted + "\n")
+        write_text(folder.storage_note, wanted + "\n", mode=0o600)  # it may hold a password
     return optuna.create_study(study_name=folder.name, storage=storage, direction=direction, load_if_exists=True)
 
 
 def _root_paths(spec: StudySpec) -> dict[str, Any]:
-    """Returns a spec's values with absolute paths: the next command may be given in another folder."""
+    """Returns a spec's values without a password, and with absolute paths: the next command may be given elsewhere."""
 
     def root_in(values: dict[str, Any]) -> dict[str, Any]:
         given = {name: Path(values[name]).expanduser() for name in _PATHS & values.keys() if values[name]}
@@ -261,8 +272,9 @@ def _root_paths(spec: StudySpec) -> dict[str, Any]:
 
     values = root_in(spec.model_dump(mode="json"))
     if spec.artifacts:
-        values["artifacts"] = absolute_artifacts(spec.artifacts)
-    return values | {"data": root_in(values["data"])}
+        values["artifacts"] = hide_credentials(absolute_artifacts(spec.artifacts))
+    storage = values["storage"] and hide_password(values["storage"])
+    return values | {"data": root_in(values["data"]), "storage": storage}
 
 
 def _keep_paths(stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ those dies.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -49,6 +49,8 @@ class Supervisor:
     deadline: float | None = None
     """When the study ends, in seconds since 1970; None: when its trials are done."""
     start_worker: StartWorker = LocalProcess
+    labels: Sequence[str] = ()
+    """The workers' names; none: they are named by their devices."""
     storage: str = ""
     """The study's Optuna storage URL, once there is a study."""
     workers: list[_Worker] = field(default_factory=list)
@@ -112,7 +114,7 @@ class Supervisor:
     def _list_jobs(self) -> list[WorkerJob]:
         return [
             WorkerJob(self.folder, device, label, len(self.devices), self.deadline)
-            for device, label in zip(self.devices, label_workers(self.devices), strict=True)
+            for device, label in zip(self.devices, self.labels or label_workers(self.devices), strict=True)
         ]
 
     def _look_at_workers(self) -> None:

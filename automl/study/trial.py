@@ -28,7 +28,7 @@ from automl.study.continuation import last_checkpoint
 from automl.study.pool import PoolEntry, fit_within_memory
 from automl.study.robustness import TrainedNetwork, plan_samples, score_robustness
 from automl.study.setup import ROBUST, StudySetup, StudyViews, describe_view
-from automl.study.storage import StorageLost
+from automl.study.storage import StorageLost, read_trials_once
 from automl.study.trial_record import best_trial, read_trial_record, recipe_of, write_trial_record
 from automl.study.validation import FoldResult, split_for_trial, write_predictions
 from automl.training.fit import fit
@@ -138,12 +138,13 @@ class Objective:
             recipe = self._adapt_numerics(trial, recipe, entry, data.classes)
             self._fetch_state(trial.number)
             return recipe, entry, split_for_trial(data, self.spec, trial.number)
-        values = self.setup.space.suggest_recipe(
-            trial,
-            backbones=len(pool.entries),
-            self_blend=self.setup.dataset.real_class is not None,
-            restriction_of=lambda drawn: pool.entry_of(drawn).restriction,
-        )
+        with read_trials_once(trial.study):
+            values = self.setup.space.suggest_recipe(
+                trial,
+                backbones=len(pool.entries),
+                self_blend=self.setup.dataset.real_class is not None,
+                restriction_of=lambda drawn: pool.entry_of(drawn).restriction,
+            )
         entry = pool.entry_of(values["backbone"])
         write_trial_record(trial, backbone=entry.backbone, host=socket.gethostname())
         given = {"backbone": entry.backbone, "pretrained": entry.weights is not None, "seed": self.spec.seed}

@@ -10,10 +10,12 @@ from automl.study.storage import open_study
 from tests.fixtures.studies import folder_of, setup_without_files, spec_without_files
 
 
-@pytest.fixture(params=["sqlite", "journal"])
+@pytest.fixture(params=["sqlite", "journal", "postgresql"])
 def shared(request, tmp_path):
     """Opens one study as often as it is called, as other processes would."""
-    storage = None if request.param == "sqlite" else str(tmp_path / "study.log")
+    storage = {"sqlite": None, "journal": str(tmp_path / "study.log")}.get(request.param)
+    if request.param == "postgresql":
+        storage = request.getfixturevalue("postgres")
     folder = folder_of(tmp_path)
     create_study(folder, spec_without_files(storage=storage), setup_without_files())
     return lambda: open_study(folder)

@@ -13,10 +13,11 @@ from automl.study.setup import create_study
 from tests.fixtures.studies import folder_of, setup_without_files, spec_without_files, take_trial
 
 
-@pytest.fixture
-def study(tmp_path):
-    folder = folder_of(tmp_path)
-    return create_study(folder, spec_without_files(sampler="random", budget={"trials": 5}), setup_without_files())
+@pytest.fixture(params=["sqlite", "postgresql"])
+def study(request, tmp_path):
+    storage = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    spec = spec_without_files(sampler="random", budget={"trials": 5}, storage=storage)
+    return create_study(folder_of(tmp_path), spec, setup_without_files())
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import os
 import sys
 import time
 
@@ -140,4 +141,6 @@ def test_the_worker_is_this_program_in_a_session_of_its_own(tmp_path, monkeypatc
     assert seen["command"][seen["command"].index("--label") + 1] == "cuda:1-0"
     assert seen["command"][seen["command"].index("--deadline") + 1] == "5.0"
     assert seen["start_new_session"]
+    assert seen["env"]["AUTOML_WORKERS"] == "2"
+    assert seen["env"]["PATH"] == os.environ["PATH"]
     assert folder.log_file("cuda:1-0").exists()

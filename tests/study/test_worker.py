@@ -67,6 +67,14 @@ def test_the_same_seed_gives_the_same_study(new_study, whole):
     assert results_of(study) == first
 
 
+def test_a_study_in_postgresql_is_the_same(new_study, whole, postgres):
+    first = undisturbed(new_study, whole)
+    study, folder = new_study("elsewhere", trials=2, seed=3, storage=postgres)
+    run_worker(study, folder, "cpu", Stop())
+    assert results_of(open_study(folder)) == first
+    assert open_claims(study).read() == Snapshot({}, {})
+
+
 def test_a_wish_to_stop_parks_the_trial_and_it_goes_on_later(new_study, whole):
     first = undisturbed(new_study, whole)
     study, folder = new_study("parked", trials=2, seed=3)
