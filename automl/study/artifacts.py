@@ -29,7 +29,7 @@ from fsspec.core import url_to_fs
 from automl.errors import StudyError, WeightsError, first_line
 from automl.files import write_atomically
 from automl.study.folder import StudyFolder
-from automl.study.machine import Machine
+from automl.study.local_setup import LocalSetup
 from automl.study.trial_record import read_spec, read_study_record
 from automl.training.checkpoint import load_checkpoint
 from automl.units import format_seconds
@@ -41,7 +41,7 @@ _FLUSH_SECONDS = 60.0
 """How long the last files are waited for when a worker ends and the store is away."""
 
 Stop = Callable[[], bool]
-Action = Literal["upload", "delete", "prune", "complete"]
+Action = Literal["upload", "delete", "prune", "complete", "download"]
 
 
 def absolute_artifacts(url: str) -> str:
@@ -97,10 +97,8 @@ class Artifacts:
         """
         if self._system is None:
             return
-        name, above = f".{uuid.uuid4().hex}.check", self._root.rpartition("/")[0]
+        name = f".{uuid.uuid4().hex}.check"
         try:
-            if _has_folders(self._system) and self._system.isdir(above.rpartition("/")[0] or "/"):
-                self._system.makedirs(above, exist_ok=True)
             with tempfile.NamedTemporaryFile() as file:
                 self._write(name, file.name)
             self._remove(self._path(name))
@@ -151,6 +149,12 @@ class Artifacts:
         """Has the predictions copied that are here and not there: an earlier process had ended before they were."""
         if self._system is not None:
             self._ask("predictions/*.npz", "complete")
+
+    def fetch_soon(self, path: Path) -> None:
+        """Has a file copied here, if it is there and not here."""
+        if self._system is not None and not path.exists():
+            self._sources[self._name(path)] = path
+            self._ask(self._name(path), "download")
 
     def flush(self, stop: Stop = lambda: False, seconds: float = _FLUSH_SECONDS) -> bool:
         """Waits until everything is in the store; returns False, with a line for the user, if it is not.
@@ -255,6 +259,8 @@ class Artifacts:
                 self._write(name, f"/dev/fd/{file.fileno()}")
         elif action == "delete":
             self._remove(self._path(name))
+        elif action == "download":
+            self._download(self._sources[name], self._sources[name])
         elif action == "complete":
             there = {str(path).rpartition("/")[2] for path in self._system.glob(self._path(name))}
             for here in self.folder.path.glob(name):
@@ -355,16 +361,31 @@ class Artifacts:
 # --- opening ------------------------------------------------------------------------------------------------------
 
 
+def check_artifacts(url: str, folder: StudyFolder) -> None:
+    """Makes sure that artifacts can be written to a folder, of which the last part is made, or to a URL.
+
+    Raises:
+        StudyError: If that fails; the message says why, and what would be right.
+    """
+    url = absolute_artifacts(url)
+    if "://" not in url and "::" not in url and Path(url).parent.is_dir():
+        with suppress(OSError):  # that it cannot be written is found out next
+            Path(url).mkdir(exist_ok=True)
+    Artifacts(folder, url.rstrip("/")).check()
+
+
 def open_artifacts(study: optuna.Study, folder: StudyFolder, print_line: Callable[[str], None] = print) -> Artifacts:
     """Opens the artifacts of a study, as this machine reaches them.
 
     Raises:
         StudyError: If the URL is wrong, or its driver is not installed.
     """
-    machine, name = Machine.load(folder), read_study_record(study).artifacts
-    url = (machine.artifacts if machine else None) or read_spec(study).artifacts
+    local, name = LocalSetup.load(folder), read_study_record(study).artifacts
+    url = (local.artifacts if local else None) or read_spec(study).artifacts
     if not url or not name:
         return Artifacts(folder)
+    if "//***@" in url:
+        raise StudyError(f"the artifacts {url} need credentials, which the storage does not hold: give --artifacts")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise StudyError(f"study {study.study_name!r} names its artifacts {name!r}, which is no name of a folder")
     return Artifacts(folder, f"{url.rstrip('/')}/{name}", print_line)

@@ -7,6 +7,7 @@ machine cannot train of it is left to the others.
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import optuna
 
@@ -17,8 +18,9 @@ from automl.errors import DataError, PoolError, StudyError, shorten
 from automl.gpu.budget import decide_budget
 from automl.memory.estimate import estimate_training
 from automl.space.space import Space
+from automl.study.artifacts import absolute_artifacts
 from automl.study.folder import StudyFolder
-from automl.study.machine import Machine, find_own_weights
+from automl.study.local_setup import LocalSetup, find_own_weights
 from automl.study.pool import Pool, PoolEntry, PoolLimits, smallest_step
 from automl.study.setup import StudySetup, load_setup, write_samples
 from automl.study.stored_samples import load_samples
@@ -62,8 +64,8 @@ def join_study(
     study: optuna.Study,
     folder: StudyFolder,
     dataset: Dataset,
-    devices: Sequence[str],
     *,
+    measure: Callable[[], int | None] = lambda: None,
     weights_dir: Path | None = None,
     face_model: Path | None = None,
     artifacts: str | None = None,
@@ -76,7 +78,8 @@ def join_study(
         study: It has begun, here or on another machine.
         folder: This machine's.
         dataset: This machine's copy of the data, as it was read.
-        devices: Those that will train.
+        measure: Measures what training may take of this machine's cards (`measure_memory`); called where the study was
+            begun on another machine.
         weights_dir: Where this machine has pretrained weights.
         face_model: Its YuNet file.
         artifacts: The URL under which it reaches the artifacts, if that is not the study's.
@@ -92,26 +95,26 @@ def join_study(
     """
     if not read_study_record(study).files:  # an earlier version began it
         return load_setup(study, folder)
-    known = Machine.load(folder)
+    known = LocalSetup.load(folder)
     joined = known.joined if known else not folder.samples.exists()
     dataset = check_copy(study, dataset, may_have_more=may_have_more)
     _keep_samples(folder, dataset)
-    own = {
+    own: dict[str, Any] = {
         "root": str(dataset.root),
         "face_model": str(face_model.expanduser().absolute()) if face_model else None,
-        "artifacts": artifacts,
+        "artifacts": absolute_artifacts(artifacts) if artifacts else known and known.artifacts,
     }
-    Machine(**own, joined=joined).save(folder)
+    LocalSetup(**own, joined=joined).save(folder)
     setup = load_setup(study, folder)
     if not joined:
         return setup
-    memory_bytes = _measure_memory(study, devices, print_line)
+    memory_bytes = measure()
     if setup.memory_bytes is not None and memory_bytes is not None and memory_bytes >= setup.memory_bytes:
         memory_bytes = None  # the study's is what it keeps to
     limit = setup.memory_bytes if memory_bytes is None else memory_bytes
     weights, missing = find_own_weights(setup.pool, weights_dir)
     unusable = missing | _find_too_large(setup.pool, setup.space, len(dataset.classes), limit)
-    Machine(**own, joined=True, memory_bytes=memory_bytes, weights=weights, unusable=unusable).save(folder)
+    LocalSetup(**own, joined=True, memory_bytes=memory_bytes, weights=weights, unusable=unusable).save(folder)
     _print_unusable(setup.pool, unusable, print_line)
     return load_setup(study, folder)
 
@@ -123,11 +126,15 @@ def _keep_samples(folder: StudyFolder, dataset: Dataset) -> None:
         write_samples(folder, dataset)
 
 
-def _measure_memory(study: optuna.Study, devices: Sequence[str], print_line: Callable[[str], None]) -> int | None:
-    """Measures what training may take of this machine's GPUs; None without one."""
+def measure_memory(
+    wanted: int | Share | Literal["auto"] | None, devices: Sequence[str], print_line: Callable[[str], None]
+) -> int | None:
+    """Measures what training may take of each of some GPUs, in bytes; None without one.
+
+    `wanted` is the study's `gpu_mem`: a share is one of these cards, a size is compared with what is here elsewhere.
+    """
     if not any(map(is_gpu, devices)):
         return None
-    wanted = read_spec(study).budget.gpu_mem
     budget = decide_budget(wanted if isinstance(wanted, Share) else None, devices)
     for note in budget.notes:
         print_line(note)

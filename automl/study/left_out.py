@@ -22,8 +22,8 @@ _BACKBONE = "backbone"
 
 def is_left_to_others(trial: FrozenTrial, setup: StudySetup | None) -> bool:
     """Returns whether this machine cannot train a trial; one that has drawn nothing yet, it can."""
-    machine = setup.machine if setup else None
-    if setup is None or machine is None:
+    local = setup.local if setup else None
+    if setup is None or local is None:
         return False
     too_small = read_trial_record(trial).too_small_bytes
     if too_small is not None and setup.memory_bytes is not None and setup.memory_bytes <= too_small:
@@ -34,14 +34,14 @@ def is_left_to_others(trial: FrozenTrial, setup: StudySetup | None) -> bool:
 
 def restrict_sampler(sampler: BaseSampler, setup: StudySetup) -> BaseSampler:
     """Has a sampler draw no backbone that this machine cannot train."""
-    return _Restricted(sampler, setup) if setup.machine and setup.machine.unusable else sampler
+    return _Restricted(sampler, setup) if setup.local and setup.local.unusable else sampler
 
 
 def _is_unusable(setup: StudySetup, drawn: Any) -> bool:
     """Returns whether a value of the parameter means a backbone that this machine cannot train."""
-    assert setup.machine is not None  # noqa: S101 - else nobody asks
+    assert setup.local is not None  # noqa: S101 - else nobody asks
     try:
-        return setup.pool.entry_of(drawn).backbone in setup.machine.unusable
+        return setup.pool.entry_of(drawn).backbone in setup.local.unusable
     except (RecipeError, IndexError):  # of another study, by somebody's hand: its trial fails with a message
         return False
 

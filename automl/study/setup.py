@@ -29,7 +29,7 @@ from automl.space.space import Space, load_space, parse_space
 from automl.spec import StudySpec
 from automl.study.artifacts import absolute_artifacts, hide_credentials, name_folder
 from automl.study.folder import StudyFolder
-from automl.study.machine import Machine
+from automl.study.local_setup import LocalSetup
 from automl.study.pool import Pool, PoolLimits, build_pool
 from automl.study.storage import (
     Patience,
@@ -94,7 +94,7 @@ class StudySetup:
     """Trainings of a trial."""
     robust: bool = False
     """Whether trials are compared by `robust_auc`; each training is then scored by `metric` until its end."""
-    machine: Machine | None = None
+    local: LocalSetup | None = None
     """What is this machine's own; None: the study's paths and limits are valid here."""
 
     @property
@@ -173,10 +173,11 @@ def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> opt
     dataset, rooted = setup.dataset, _root_paths(spec)
     compared, named = {"space": setup.space.text, "samples": digest_samples(dataset)}, ""
     if has_study_record(study):
-        stored, record, machine = _root_paths(read_spec(study)), read_study_record(study), Machine.load(folder)
-        joined, named = machine is not None and machine.joined, record.artifacts
+        stored, record, local = _root_paths(read_spec(study)), read_study_record(study), LocalSetup.load(folder)
+        joined, named = local is not None and local.joined, record.artifacts
         movable = (_MOVABLE if record.files else set()) | (_PATHS if joined else set())
         _check_same(folder, stored, rooted, _BUDGETS | movable)
+        rooted["artifacts"] = rooted["artifacts"] or stored.get("artifacts")  # given once is enough
         if joined:  # the paths of the machine that began it stay, by which recipes name them
             rooted = _keep_paths(stored, rooted)
         for name, value in compared.items():
@@ -189,7 +190,11 @@ def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> opt
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             study.set_metric_names([setup.objective])  # else whoever shows the study calls it "Objective 0"
         write_samples(folder, dataset)
-        Machine(root=str(dataset.root), face_model=rooted["data"]["face_model"]).save(folder)
+        own = {
+            "face_model": rooted["data"]["face_model"],
+            "artifacts": spec.artifacts and absolute_artifacts(spec.artifacts),
+        }
+        LocalSetup.model_validate({"root": str(dataset.root)} | own).save(folder)
         measured = measure_files(dataset.samples)
         store_samples(study, measured)
         write_study_record(
@@ -217,7 +222,7 @@ def write_samples(folder: StudyFolder, dataset: Dataset) -> None:
 
 def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
     """Reads what `create_study` wrote, as it is on this machine."""
-    record, machine = read_study_record(study), Machine.load(folder)
+    record, local = read_study_record(study), LocalSetup.load(folder)
     try:
         samples = pd.read_csv(
             folder.samples, dtype={"group": str, "name": str, "path": str, "domain": str}, keep_default_na=False
@@ -226,15 +231,15 @@ def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
         raise StudyError(f"cannot read {folder.samples}, which holds the samples of the study: {exc}") from exc
     values = json.loads(record.dataset)
     tuples = {key: tuple(values[key]) for key in ("classes", "problems")}
-    root = Path(machine.root if machine else values["root"])
+    root = Path(local.root if local else values["root"])
     dataset = Dataset(**(values | tuples | {"root": root, "samples": samples}))
     if digest_samples(dataset) != record.samples:
         raise StudyError(f"{folder.samples} was changed since the study began; restore it or start a new study")
     space = parse_space(record.space, "the study's search space", may_conflict=True)
     spec, pool, memory_bytes = read_spec(study), Pool.from_json(json.loads(record.pool)), record.memory_bytes
-    if machine is not None:
-        memory_bytes = memory_bytes if machine.memory_bytes is None else machine.memory_bytes
-        pool = machine.adapt_pool(pool, memory_bytes)
+    if local is not None:
+        memory_bytes = memory_bytes if local.memory_bytes is None else local.memory_bytes
+        pool = local.adapt_pool(pool, memory_bytes)
     return StudySetup(
         dataset=dataset,
         space=_enter_face_model(space, spec.data.face_model),
@@ -245,7 +250,7 @@ def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
         trial_seconds=record.trial_seconds,
         folds=spec.folds,
         robust=spec.metric == ROBUST,
-        machine=machine,
+        local=local,
     )
 
 
@@ -348,7 +353,7 @@ class StudyViews:
 
     def __init__(self, setup: StudySetup, device: str) -> None:
         self.dataset, self._size = setup.dataset, setup.cache_size
-        self._face_model = setup.machine.face_model if setup.machine else None
+        self._face_model = setup.local.face_model if setup.local else None
         self._loaders = _GPU_LOADERS if is_gpu(device) else 0
         self._open: dict[BaseView, ImageData] = {}
 

@@ -106,4 +106,4 @@ def _read_rows(storage: Database, study_id: int) -> bytes:
 
 def _file_beside(study: optuna.Study, storage: Journal) -> Path:
     """Returns the file beside a journal."""
-    return storage.path.with_name(f"{storage.path.name}.{study._study_id}.samples.csv.gz")
+    return Path(f"{storage.path}.workers") / str(study._study_id) / "samples.csv.gz"

@@ -170,6 +170,8 @@ class Objective:
         adapted = self._fit_within_memory(trial, adapted, entry, classes)
         if adapted != recipe:
             write_trial_record(trial, recipe=adapted.model_dump_json())
+        if read_trial_record(trial).host != socket.gethostname():
+            write_trial_record(trial, host=socket.gethostname())
         return adapted
 
     def _fit_within_memory(self, trial: Trial, recipe: Recipe, entry: PoolEntry, classes: int) -> Recipe:
@@ -179,11 +181,11 @@ class Objective:
             MemoryBudgetError: If no step fits.
             Parked: If no step fits this machine, and others may have more memory.
         """
-        limit_bytes, machine = self.setup.memory_bytes, self.setup.machine
+        limit_bytes, local = self.setup.memory_bytes, self.setup.local
         try:
             return fit_within_memory(recipe, entry, classes, limit_bytes)
         except MemoryBudgetError:
-            if machine is None or machine.memory_bytes is None:
+            if local is None or local.memory_bytes is None:
                 raise
             write_trial_record(trial, too_small_bytes=limit_bytes)
             raise Parked from None

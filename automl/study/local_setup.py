@@ -25,7 +25,7 @@ class OwnWeights(Part):
     path: str | None = None
 
 
-class Machine(Part):
+class LocalSetup(Part):
     """What of a study is this machine's own.
 
     Attributes:
@@ -47,22 +47,23 @@ class Machine(Part):
     unusable: dict[str, str] = Field({})
 
     @classmethod
-    def load(cls, folder: StudyFolder) -> "Machine | None":
+    def load(cls, folder: StudyFolder) -> "LocalSetup | None":
         """Reads what `save` wrote; None where there is nothing: the study's own paths are valid.
 
         Raises:
             StudyError: If the file is damaged.
         """
         try:
-            return cls.model_validate_json(folder.machine.read_text(encoding="utf-8"))
+            return cls.model_validate_json(folder.local.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError, ValidationError) as exc:
-            raise StudyError(f"{folder.machine} is damaged; delete it, and join the study again") from exc
+            raise StudyError(f"{folder.local} is damaged; delete it, and join the study again") from exc
 
     def save(self, folder: StudyFolder) -> None:
         """Writes it into the study's folder."""
-        write_text(folder.machine, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+        text = json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
+        write_text(folder.local, text, mode=0o600)  # a URL may hold a password
 
     def adapt_pool(self, pool: Pool, memory_bytes: int | None) -> Pool:
         """Returns the same pool with this machine's weights; what was measured elsewhere is not trusted.
