@@ -27,10 +27,12 @@ from automl.recipe import Recipe
 from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
 from automl.space.space import Space
 from automl.spec import StudySpec, merge
+from automl.study.artifacts import Artifacts, check_artifacts, fetch_predictions, open_artifacts
 from automl.study.claims import Claims, open_claims
 from automl.study.confirm import Confirmation, confirm, load_confirmation
 from automl.study.environment import describe_environment
 from automl.study.folder import StudyFolder, study_name
+from automl.study.joining import join_study, measure_memory
 from automl.study.known_good import (
     describe_crops,
     enqueue_earlier,
@@ -57,6 +59,7 @@ from automl.study.storage import Patience, StorageLost, open_storage, open_study
 from automl.study.supervisor import Supervisor
 from automl.study.tracking import StudyLog
 from automl.study.trial_record import (
+    best_first,
     best_trial,
     has_study_record,
     read_spec,
@@ -230,6 +233,7 @@ class _Search:
     checks: list[str] = field(default_factory=list)
     """What the checks of the files showed, to be kept with the study."""
     log: StudyLog = field(init=False)
+    artifacts: Artifacts = field(init=False)
 
     def __post_init__(self) -> None:
         self.print_line = self.reporter.print_line
@@ -243,10 +247,13 @@ class _Search:
         make_pruner(self.spec)  # a mistake should not wait for the images to be decoded
         if self.spec.storage:
             open_storage(self.spec.storage)  # nor should one in this
+        if self.spec.artifacts:
+            check_artifacts(self.spec.artifacts, StudyFolder(self.runs))
         deadline = self.started + self.spec.budget.timeout if self.spec.budget.timeout else None
         with closing(self._open_place()) as place:
             result = self._train_trials(place, deadline)
         _write_results(result, running="unfinished")
+        self._copy_results(result, last=True)
         if stopped := read_study_record(result.study).stopped:
             raise StudyError(stopped)
         if self.recipes_to_confirm and result.best is not None and not self.stopping:
@@ -285,6 +292,8 @@ class _Search:
         patience = patience_of(result.study)
         patience.print_line, patience.should_stop = self.print_line, lambda: self.stopping
         self.log = StudyLog(self.spec.log, result.study, folder, result.setup, self.print_line)
+        self.artifacts = open_artifacts(result.study, folder, self.print_line)
+        self.artifacts.upload_missing()
         show = partial(self._show_progress, result, deadline)
 
         def tick() -> None:
@@ -332,7 +341,18 @@ class _Search:
         except StudyError:
             study = None
         if study is not None and has_study_record(study):
-            setup = load_setup(study, folder)
+            setup = join_study(
+                study,
+                folder,
+                dataset,
+                measure=partial(place.call, measure_memory, spec.budget.gpu_mem, place.devices),
+                weights_dir=spec.weights_dir,
+                face_model=spec.data.face_model,
+                artifacts=spec.artifacts,
+                print_line=self.print_line,
+            )
+            # Of a study that an earlier version began, its samples are compared there.
+            dataset = setup.dataset if read_study_record(study).files else dataset
             if spec.validation == "hard":  # its split is the study's own
                 dataset = take_splits(dataset, setup.dataset)
             study = create_study(folder, spec, replace(setup, space=space, dataset=dataset))
@@ -516,6 +536,7 @@ class _Search:
             if ended != self.written:
                 self.written = ended
                 _write_results(result)
+                self._copy_results(result)
         except StorageLost:
             if not self.stopping:  # else the workers end without it
                 raise
@@ -525,6 +546,19 @@ class _Search:
             if not self.warned_of_disk:
                 self.print_line(f"warning: the disk is full: best.yaml and trials.csv are behind ({exc})")
             self.warned_of_disk, self.written = True, -1
+
+    def _copy_results(self, result: SearchResult, last: bool = False) -> None:
+        """Copies the best recipe to the artifacts, and from there the predictions that other machines made.
+
+        At the end that is waited for.
+        """
+        if result.folder.best.exists():
+            self.artifacts.upload(result.folder.best)
+        complete = [trial.number for trial in best_first(result.study)]
+        for number in complete:
+            self.artifacts.fetch_soon(result.folder.predictions_file(number))
+        if last and self.artifacts.flush(lambda: self.stopping):
+            fetch_predictions(result.study, result.folder, complete)  # one may have come while they were looked for
 
     def _print_dataset(self, dataset: Dataset) -> None:
         """Prints what was read: samples by split and class, then notes and warnings."""

@@ -3,7 +3,6 @@
 It is stored with the study, so that every worker, and the same command on another day, works with the same.
 """
 
-import hashlib
 import json
 import os
 import warnings
@@ -18,6 +17,7 @@ from optuna.exceptions import ExperimentalWarning
 
 from automl.data.cache import Cache, build_cache
 from automl.data.dataset import Dataset
+from automl.data.fingerprint import digest_files, digest_rows, measure_files
 from automl.data.loader import ImageData
 from automl.devices import is_gpu
 from automl.errors import PoolError, SpaceError, StudyError
@@ -27,7 +27,9 @@ from automl.reporter import Progress
 from automl.space.nodes import Branches, Constant
 from automl.space.space import Space, load_space, parse_space
 from automl.spec import StudySpec
+from automl.study.artifacts import absolute_artifacts, hide_credentials, name_folder
 from automl.study.folder import StudyFolder
+from automl.study.local_setup import LocalSetup
 from automl.study.pool import Pool, PoolLimits, build_pool
 from automl.study.storage import (
     Patience,
@@ -37,6 +39,7 @@ from automl.study.storage import (
     open_storage,
     read_storage_url,
 )
+from automl.study.stored_samples import store_samples
 from automl.study.trial_record import has_study_record, read_spec, read_study_record, write_study_record
 from automl.training.metrics import default_metric, metric_direction
 from automl.views.base import BaseView
@@ -63,6 +66,9 @@ _BUDGETS = {"trials", "timeout", "log"}
 _PATHS = {"path", "files_folder", "groups", "face_model", "weights_dir"}
 """What is a path, in a spec and in its data."""
 
+_MOVABLE = {"path", "files_folder", "groups", "artifacts"}
+"""What may change as well, where the samples and what is in their files stay the same."""
+
 _DATASET_KEYS = ("root", "format", "classes", "real_class", "positive", "problems", "name", "media")
 """What is stored of a data set beside its samples."""
 
@@ -88,6 +94,8 @@ class StudySetup:
     """Trainings of a trial."""
     robust: bool = False
     """Whether trials are compared by `robust_auc`; each training is then scored by `metric` until its end."""
+    local: LocalSetup | None = None
+    """What is this machine's own; None: the study's paths and limits are valid here."""
 
     @property
     def objective(self) -> str:
@@ -152,8 +160,7 @@ def make_setup(
 
 def digest_samples(dataset: Dataset) -> str:
     """Returns the digest of names, labels and splits: what makes two data sets the same for a study."""
-    rows = dataset.samples[["name", "label", "split"]].astype(str).agg("\t".join, axis=1)
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+    return digest_rows(dataset.samples, ("name", "label", "split"))
 
 
 # --- stored with the study ----------------------------------------------------------------------------------------
@@ -164,10 +171,15 @@ def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> opt
     folder.make_folders()
     study = _open_or_create(folder, spec, metric_direction(setup.metric))
     dataset, rooted = setup.dataset, _root_paths(spec)
-    compared = {"space": setup.space.text, "samples": digest_samples(dataset)}
+    compared, named = {"space": setup.space.text, "samples": digest_samples(dataset)}, ""
     if has_study_record(study):
-        _check_same(folder, _root_paths(read_spec(study)), rooted)
-        record = read_study_record(study)
+        stored, record, local = _root_paths(read_spec(study)), read_study_record(study), LocalSetup.load(folder)
+        joined, named = local is not None and local.joined, record.artifacts
+        movable = (_MOVABLE if record.files else set()) | (_PATHS if joined else set())
+        _check_same(folder, stored, rooted, _BUDGETS | movable)
+        rooted["artifacts"] = rooted["artifacts"] or stored.get("artifacts")  # given once is enough
+        if joined:  # the paths of the machine that began it stay, by which recipes name them
+            rooted = _keep_paths(stored, rooted)
         for name, value in compared.items():
             if value != getattr(record, name):
                 raise StudyError(
@@ -177,11 +189,18 @@ def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> opt
     else:
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             study.set_metric_names([setup.objective])  # else whoever shows the study calls it "Objective 0"
-        with write_atomically(folder.samples) as temporary:
-            dataset.samples.to_csv(temporary, index=False)
+        write_samples(folder, dataset)
+        own = {
+            "face_model": rooted["data"]["face_model"],
+            "artifacts": spec.artifacts and absolute_artifacts(spec.artifacts),
+        }
+        LocalSetup.model_validate({"root": str(dataset.root)} | own).save(folder)
+        measured = measure_files(dataset.samples)
+        store_samples(study, measured)
         write_study_record(
             study,
             **compared,
+            files=digest_files(measured),
             pool=json.dumps(setup.pool.to_json()),
             dataset=json.dumps({key: getattr(dataset, key) for key in _DATASET_KEYS}, default=str),
             metric=setup.metric,
@@ -189,13 +208,21 @@ def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> opt
             memory_bytes=setup.memory_bytes,
             trial_seconds=setup.trial_seconds,
         )
+    if spec.artifacts and not named:
+        write_study_record(study, artifacts=name_folder(folder.name))
     write_study_record(study, spec=json.dumps(rooted), stopped=None)  # last: a study with a spec is whole
     return study
 
 
+def write_samples(folder: StudyFolder, dataset: Dataset) -> None:
+    """Writes the samples into the study's folder, with their paths on this machine."""
+    with write_atomically(folder.samples) as temporary:
+        dataset.samples.to_csv(temporary, index=False)
+
+
 def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
-    """Reads what `create_study` wrote."""
-    record = read_study_record(study)
+    """Reads what `create_study` wrote, as it is on this machine."""
+    record, local = read_study_record(study), LocalSetup.load(folder)
     try:
         samples = pd.read_csv(
             folder.samples, dtype={"group": str, "name": str, "path": str, "domain": str}, keep_default_na=False
@@ -204,21 +231,26 @@ def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
         raise StudyError(f"cannot read {folder.samples}, which holds the samples of the study: {exc}") from exc
     values = json.loads(record.dataset)
     tuples = {key: tuple(values[key]) for key in ("classes", "problems")}
-    dataset = Dataset(**(values | tuples | {"root": Path(values["root"]), "samples": samples}))
+    root = Path(local.root if local else values["root"])
+    dataset = Dataset(**(values | tuples | {"root": root, "samples": samples}))
     if digest_samples(dataset) != record.samples:
         raise StudyError(f"{folder.samples} was changed since the study began; restore it or start a new study")
     space = parse_space(record.space, "the study's search space", may_conflict=True)
-    spec = read_spec(study)
+    spec, pool, memory_bytes = read_spec(study), Pool.from_json(json.loads(record.pool)), record.memory_bytes
+    if local is not None:
+        memory_bytes = memory_bytes if local.memory_bytes is None else local.memory_bytes
+        pool = local.adapt_pool(pool, memory_bytes)
     return StudySetup(
         dataset=dataset,
         space=_enter_face_model(space, spec.data.face_model),
-        pool=Pool.from_json(json.loads(record.pool)),
+        pool=pool,
         metric=record.metric,
         cache_size=record.cache_size,
-        memory_bytes=record.memory_bytes,
+        memory_bytes=memory_bytes,
         trial_seconds=record.trial_seconds,
         folds=spec.folds,
         robust=spec.metric == ROBUST,
+        local=local,
     )
 
 
@@ -244,16 +276,25 @@ def _root_paths(spec: StudySpec) -> dict[str, Any]:
         return values | {name: os.path.abspath(path) for name, path in given.items()}  # noqa: PTH100 - links stay links
 
     values = root_in(spec.model_dump(mode="json"))
+    if spec.artifacts:
+        values["artifacts"] = hide_credentials(absolute_artifacts(spec.artifacts))
     storage = values["storage"] and hide_password(values["storage"])
     return values | {"data": root_in(values["data"]), "storage": storage}
 
 
-def _check_same(folder: StudyFolder, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuses a spec in which more than the budgets changed; the storage is compared elsewhere, by its whole path."""
+def _keep_paths(stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """Returns the wanted spec with the stored paths."""
+    kept = wanted | {name: stored[name] for name in _PATHS & stored.keys()}
+    kept["artifacts"] = stored.get("artifacts") or wanted["artifacts"]
+    return kept | {"data": wanted["data"] | {name: stored["data"][name] for name in _PATHS & stored["data"].keys()}}
+
+
+def _check_same(folder: StudyFolder, stored: dict[str, Any], wanted: dict[str, Any], may_change: set[str]) -> None:
+    """Refuses a spec in which more changed than may; the storage is compared elsewhere, by its whole path."""
     changed = [
         f"{path} was {was}, is {now}"
         for path, was, now in _list_differences(stored, wanted)
-        if path.split(".")[-1] not in _BUDGETS and path != "storage"
+        if path.split(".")[-1] not in may_change and path != "storage"
     ]
     if changed:
         raise StudyError(
@@ -312,6 +353,7 @@ class StudyViews:
 
     def __init__(self, setup: StudySetup, device: str) -> None:
         self.dataset, self._size = setup.dataset, setup.cache_size
+        self._face_model = setup.local.face_model if setup.local else None
         self._loaders = _GPU_LOADERS if is_gpu(device) else 0
         self._open: dict[BaseView, ImageData] = {}
 
@@ -327,6 +369,13 @@ class StudyViews:
         if view not in self._open:
             while len(self._open) >= _OPEN_VIEWS:
                 del self._open[next(iter(self._open))]
-            cache = build_cache(self.dataset, self._size, progress, view)
+            cache = build_cache(self.dataset, self._size, progress, self._find_own(view))
             self._open[view] = ImageData(self.dataset, cache, self._loaders)
         return self._open[view]
+
+    def _find_own(self, view: BaseView) -> BaseView:
+        """Returns the view with this machine's face detector, where the one that it names is another machine's."""
+        named = getattr(view, "face_model", None)
+        if named is None or self._face_model is None or Path(named).exists():
+            return view
+        return view.model_copy(update={"face_model": self._face_model})
