@@ -39,6 +39,14 @@ _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 5.0
 """How long a node is waited for in silence."""
 
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # 15 by default: beside anything else on this machine, nothing would be trained
+    # That an actor has died is printed to standard output, whatever `ray.init` is asked; the log of its worker has it.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
+}
+"""What a Ray that is started here reads, unless the user has set it."""
+
 
 @dataclass
 class RayWorker:
@@ -312,10 +320,8 @@ def connect_to_ray(
         if count is not None and count < 1:
             raise SpecError(f"{flag} is {count}; give 1 or more")
     address = _read_address(on)
-    # Of a Ray that is started here; one that runs already was asked by whoever started it.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray prints that actors die to standard output, whatever it is asked; it is in the workers' logs.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         ray = importlib.import_module("ray")
     except ImportError as exc:

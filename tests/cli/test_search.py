@@ -187,6 +187,67 @@ def test_two_workers_of_which_one_and_the_supervisor_are_killed(command, surroun
     assert open_claims(open_study(StudyFolder(folder))).read() == Snapshot({}, {})
 
 
+def descendants_of(process):
+    """The process ids of what a process has started, and so on."""
+    found = [process.pid]
+    for parent in found:
+        found += children_of(parent)
+    return found[1:]
+
+
+def children_of(pid):
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_two_workers_on_ray_of_which_one_is_killed_with_its_actor(command, surroundings, tmp_path):
+    """One story again: nothing outlives the search, which goes on without Ray."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    runs, folder = tmp_path / "runs", tmp_path / "runs" / "tones"
+    surroundings["RAY_ADDRESS"] = "local"  # whatever runs on this machine
+    line = command("--trials", 4, epochs=40)
+    process = start([*line, "--on", "ray", "--worker-cpus", "1", "--workers", "2"], surroundings)
+    try:
+        wait_for(lambda: len([*runs.glob("*/trials/*/checkpoint.pt")]) == 2, process, "two checkpoints")
+        first = workers_of(runs)
+        (actor,) = (pid for pid in descendants_of(process) if first[0] in children_of(pid))
+        os.kill(actor, signal.SIGKILL)
+        wait_for(
+            lambda: any(trial.user_attrs.get("taken_up") for trial in trials_of(runs)),
+            process,
+            "the trial's next worker",
+        )
+        second, started = workers_of(runs), descendants_of(process)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, printed
+    assert "(raylet)" not in printed
+    assert len(first) == len(second) == 2
+    assert len({*first, *second}) == 3
+    assert {*second} < {*started}
+    assert not [pid for pid in started if is_alive(pid)]
+    parked = sum(trial.state == TrialState.RUNNING for trial in trials_of(runs))
+    taken_up = sum(trial.user_attrs.get("taken_up", 0) for trial in trials_of(runs))
+    done = subprocess.run(line, env=surroundings, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = trials_of(runs)
+    assert [(trial.number, trial.state) for trial in trials] == [(k, TrialState.COMPLETE) for k in range(4)]
+    assert all(trial.user_attrs["spent"]["epochs_done"] == 40 for trial in trials)
+    assert sum(trial.user_attrs.get("taken_up", 0) for trial in trials) == taken_up + parked
+    logs = "".join(path.read_text() for path in (folder / "workers").glob("*.log"))
+    assert sorted(re.findall(r"trial (\d): complete", logs)) == ["0", "1", "2", "3"]
+    assert open_claims(open_study(StudyFolder(folder))).read() == Snapshot({}, {})
+
+
 def test_json_of_a_search_that_is_stopped_and_continued(command, surroundings, tmp_path):
     """Standard output is JSON alone; the events are those of this call."""
     runs = tmp_path / "runs"
