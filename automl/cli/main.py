@@ -11,6 +11,7 @@ import typer
 from automl import __version__
 from automl.cli.json_output import JsonCommand, open_output, write_failure
 from automl.errors import AutomlError, first_line, is_disk_full
+from automl.processes import count_workers, worker_environment
 
 COMMANDS = (
     *("search", "best", "confirm", "ensemble", "train", "predict", "evaluate", "export", "studies"),
@@ -72,6 +73,7 @@ def run(words: Sequence[str] | None = None) -> None:
     """
     # CUDA would order unlike GPUs by speed, NVML orders them by bus: `cuda:1` must be the same one for both.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    os.environ |= worker_environment(count_workers())  # before PyTorch and other libraries are loaded
     with open_output(sys.argv[1:] if words is None else words):
         sys.exit(_run_to_end(words))
 

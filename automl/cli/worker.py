@@ -13,6 +13,7 @@ def worker(
     storage: Annotated[str | None, typer.Option(help="Optuna storage URL; supervised, it is read instead.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder that holds the study's folder.")] = Path("runs"),
     device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
+    label: Annotated[str, typer.Option(help="Names the worker where it is shown; by default its device.")] = "",
     deadline: Annotated[float | None, typer.Option(help="When to stop, in seconds since 1970.")] = None,
     supervised: Annotated[
         bool, typer.Option("--supervised", help="Begin at the first line of standard input, stop when it ends.")
@@ -60,5 +61,5 @@ def worker(
 
     start_events("worker")
     with nullcontext() if supervised else catch_interrupts(stop_soon):
-        run_worker(opened, folder, device, stop, on_end=report_end)
+        run_worker(opened, folder, device, stop, on_end=report_end, label=label)
     write_result(WorkerFinished(study=study, device=device, trials=ended))

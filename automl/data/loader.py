@@ -7,7 +7,6 @@ A clip is one sample, whatever number of images its view makes of it: in trainin
 once before any comes again; in evaluation it shows them all.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from automl.data.dataset import Dataset as Samples
 from automl.data.self_blend import self_blend
 from automl.data.transforms import Pipeline, eval_transform, shown_part, train_transform
 from automl.errors import DataError
+from automl.processes import cpu_threads
 from automl.recipe import Recipe
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -117,7 +117,7 @@ class ImageData:
 
     def _loader_options(self) -> dict[str, Any]:
         """Returns how many processes load the images."""
-        workers = min(self.loaders, os.cpu_count() or 1)
+        workers = min(self.loaders, cpu_threads())
         return {"num_workers": workers, "pin_memory": workers > 0}
 
 

@@ -4,6 +4,7 @@ To add a check: a function of `Options` that yields a `Fact` for each finding an
 name in `CHECKS`.
 """
 
+import importlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -53,29 +54,30 @@ def refuse_machine(runs: Path, storage: Path | None) -> None:
 def find_usable_devices(wanted: str, print_line: Callable[[str], None]) -> tuple[str, ...]:
     """Finds the devices to train on, as `find_devices` does; ends a search none of whose trials could run.
 
-    Where all GPUs are passed over by `auto`, a line says why. Of the libraries torch alone is imported.
+    Where all GPUs are passed over by `auto`, a line says why.
 
     Raises:
-        StudyError: If torch is broken, the device is not there, or torch cannot compute on it.
+        StudyError: If a library is broken, the device is not there, or torch cannot compute on it.
     """
     torch, _ = import_library("torch")
-    if torch is None:
-        refuse_broken_packages()
+    if torch is not None:  # the others take longer to import
+        devices = find_devices(wanted)
+        refuse_unusable(devices)
+    _refuse(make_report(check_packages(Options(Path()))).problems)
     assert torch is not None  # noqa: S101 - else it was refused
-    devices = find_devices(wanted)
-    _refuse(replace(problem, fatal=True) for device in devices for problem in check_kernels(torch, device))
     if wanted == "auto" and not any(map(is_gpu, devices)) and (why := explain_unused_gpus(torch)):
         print_line(f"warning: {why}; until then the CPU trains")
     return devices
 
 
-def refuse_broken_packages() -> None:
-    """Ends a search where torch, torchvision or timm cannot be imported; importing them takes seconds.
+def refuse_unusable(devices: Iterable[str]) -> None:
+    """Ends a search on a device on which torch cannot compute.
 
     Raises:
-        StudyError: With what is broken.
+        StudyError: With what to do about it.
     """
-    _refuse(make_report(check_packages(Options(Path()))).problems)
+    torch = importlib.import_module("torch")
+    _refuse(replace(problem, fatal=True) for device in devices for problem in check_kernels(torch, device))
 
 
 def _refuse(problems: Iterable[Problem]) -> None:

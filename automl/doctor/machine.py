@@ -9,7 +9,7 @@ from pathlib import Path
 
 from automl.doctor.report import Fact, Options, Problem
 from automl.files import cache_dir
-from automl.processes import cpu_threads
+from automl.processes import count_own_cores, read_control_groups, usable_cores
 from automl.units import format_bytes
 
 _ROOT = Path("/")
@@ -27,15 +27,17 @@ _LITTLE_SHARED_BYTES = 10**9
 
 
 def check_cores(_: Options) -> Iterator[Fact | Problem]:
-    """Reports the cores that this process may use, and whether a container gives it less time than theirs."""
-    total, usable = os.cpu_count() or 1, cpu_threads()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else total
+    """Reports the cores that this process may use, and whether more threads are asked for than they can run."""
+    total, usable = os.cpu_count() or 1, usable_cores()
+    cores = count_own_cores()
     less = f", with the time of {usable}" if usable < cores else ""
     yield Fact("cores", f"{cores}{f' of {total}' if cores != total else ''}{less}")
-    if less:
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads) > usable:
+        what = f"this container has the time of {usable} of {cores}" if less else f"this process may use {usable}"
         yield Problem(
-            f"the container gives the time of {usable} of {cores} cores, and threads for all of them get in each "
-            f"other's way: start it with --cpuset-cpus in place of --cpus, or set OMP_NUM_THREADS={usable}"
+            f"OMP_NUM_THREADS={threads}, but {what} cores, and more threads than that get in each other's way: "
+            f"remove OMP_NUM_THREADS (automl then starts the right number), or set OMP_NUM_THREADS={usable}"
         )
 
 
@@ -68,30 +70,11 @@ def read_memory() -> tuple[int, int]:
     meminfo = _read_meminfo()
     total, available = meminfo.get("MemTotal", 0), meminfo.get("MemAvailable", 0)
     for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-        for most, taken in zip(_read_memory_groups(limit), _read_memory_groups(used), strict=False):
+        groups = (read_control_groups("memory", name, _ROOT) for name in (limit, used))
+        for most, taken in zip(*groups, strict=False):
             if most.isdigit() and int(most) < total:
                 total, available = int(most), min(available, max(0, int(most) - int(taken)))
     return total, available
-
-
-def _read_memory_groups(name: str) -> Iterator[str]:
-    """Yields a memory file of this process's control group and of those above it, of cgroup v2 or v1."""
-    try:
-        lines = (_ROOT / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        top = _ROOT / "sys/fs/cgroup" / controllers
-        group = top / path.strip("/")
-        # A container may see its group as the root, under a path that is not there.
-        for folder in (group, *group.parents):
-            with suppress(OSError):
-                yield (folder / name).read_text(encoding="utf-8").strip()
-            if folder == top:
-                break
 
 
 def check_shared_memory(_: Options) -> Iterator[Fact | Problem]:

@@ -1,6 +1,5 @@
 """The images of a split as a network sees them: under the evaluation's cut, or augmented as the recipe says."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from automl.backbones.input import Preprocessing, evaluation_size
 from automl.data.loader import ImageData
 from automl.data.transforms import eval_transform, train_transform
+from automl.processes import cpu_threads
 from automl.recipe import Recipe
 
 _BATCH = 64
@@ -62,7 +62,7 @@ class LookImages(Dataset[torch.Tensor]):
     ) -> None:
         """Lists the images; raises DataError if there is none."""
         self._cache, self._look, self._seed = data.cache, look, seed
-        self._loaders = min(data.loaders, os.cpu_count() or 1)
+        self._loaders = min(data.loaders, cpu_threads())
         self._images = list_images(data, split)
         if look:
             self._transform = train_transform(recipe.augmentation, recipe.image_size, preprocessing.interpolation)

@@ -29,7 +29,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from automl.errors import AutomlError, DataError
 from automl.media.decoder import NO_MEMORY, receive_message, send_message
-from automl.processes import cpu_threads
+from automl.processes import cpu_threads, usable_cores
 from automl.units import format_bytes
 
 T = TypeVar("T")
@@ -288,7 +288,7 @@ if hasattr(os, "register_at_fork"):
 def _limit_bytes() -> int:
     """Returns bytes that a decoder may allocate."""
     half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return max(_LEAST_MEMORY, half // cpu_threads())
+    return max(_LEAST_MEMORY, half // usable_cores())
 
 
 def _explain_exit(code: int) -> str:

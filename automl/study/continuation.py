@@ -70,8 +70,8 @@ def choose_continuation(
     return Continuation(best, recipe.model_copy(update={"epochs": epochs, "restarts": shares}))
 
 
-def begin_continuation(study: optuna.Study, setup: StudySetup, continued: Continuation, host: str) -> int:
-    """Adds a running trial that goes on where another one ended; returns its id in the storage.
+def make_continuation(setup: StudySetup, continued: Continuation, host: str) -> FrozenTrial:
+    """Makes a running trial that goes on where another one ended; it is in no storage yet.
 
     For the sampler it is a trial of the same parameters, but for the nearest length that the space has.
     """
@@ -96,10 +96,9 @@ def begin_continuation(study: optuna.Study, setup: StudySetup, continued: Contin
         "image_size": recipe.image_size,
         "epochs": recipe.epochs,
     }
-    template = create_trial(
+    return create_trial(
         state=TrialState.RUNNING, params=params, distributions=frozen.distributions, user_attrs=attributes
     )
-    return study._storage.create_new_trial(study._study_id, template_trial=template)
 
 
 def last_checkpoint(folder: StudyFolder, number: int) -> Path:

@@ -117,13 +117,9 @@ class StudyFolder:
         """Returns the file of a trial's predictions, which a complete one has."""
         return self.predictions / f"{number:04d}.npz"
 
-    def progress_file(self, device: str) -> Path:
-        """Returns the file in which the worker on a device writes what it does now."""
-        return self.path / "workers" / f"{device.replace(':', '-')}.json"
-
-    def log_file(self, device: str) -> Path:
-        """Returns the file that holds what the worker on a device printed."""
-        return self.path / "workers" / f"{device.replace(':', '-')}.log"
+    def log_file(self, label: str) -> Path:
+        """Returns the file that holds what a worker printed, named by its label."""
+        return self.path / "workers" / f"{re.sub('[^A-Za-z0-9._-]', '-', label)}.log"
 
     def make_folders(self) -> None:
         """Makes the folder and those in it."""

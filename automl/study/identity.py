@@ -12,7 +12,7 @@ from automl.errors import StudyError
 from automl.space.space import Space
 from automl.spec import StudySpec
 from automl.study.folder import StudyFolder
-from automl.study.storage import absolute_storage, read_storage_url
+from automl.study.storage import absolute_storage, hide_password, is_same_storage, read_storage_url
 from automl.study.trial_record import read_spec, read_study_record
 
 _BUDGETS = {"trials", "timeout", "log"}
@@ -29,9 +29,10 @@ def check_storage(folder: StudyFolder, wanted: str | None) -> str:
         StudyError: If the study exists in another one.
     """
     storage, known = absolute_storage(wanted or folder.storage_url), read_storage_url(folder)
-    if folder.has_study and absolute_storage(known) != storage:
+    if folder.has_study and not is_same_storage(known, storage):
+        name = hide_password(known)
         raise StudyError(
-            f"study {folder.name!r} exists in the storage {known}; give --storage {known}, or --name for a new study"
+            f"study {folder.name!r} exists in the storage {name}; give --storage {name}, or --name for a new study"
         )
     return storage
 
@@ -62,14 +63,15 @@ def digest_samples(dataset: Dataset) -> str:
 
 
 def root_paths(spec: StudySpec) -> dict[str, Any]:
-    """Returns a spec's values with absolute paths: the next command may be given in another folder."""
+    """Returns a spec's values without a password, and with absolute paths: the next command may be given elsewhere."""
 
     def root_in(values: dict[str, Any]) -> dict[str, Any]:
         given = {name: Path(values[name]).expanduser() for name in _PATHS & values.keys() if values[name]}
         return values | {name: os.path.abspath(path) for name, path in given.items()}  # noqa: PTH100 - links stay links
 
     values = root_in(spec.model_dump(mode="json"))
-    return values | {"data": root_in(values["data"])}
+    storage = values["storage"] and hide_password(values["storage"])
+    return values | {"data": root_in(values["data"]), "storage": storage}
 
 
 def _check_spec(folder: StudyFolder, stored: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ fit is measured, each backbone in a fresh process; this process never uses CUDA 
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -23,6 +22,7 @@ from automl.errors import MemoryBudgetError, PoolError, RecipeError, WeightsErro
 from automl.gpu.probe import CannotProbe, memory_factor, probe_backbone
 from automl.memory.estimate import CONTEXT_BYTES, estimate_training, largest_micro_batch, limit_for_prediction
 from automl.memory.table import find_nearest
+from automl.processes import cpu_threads
 from automl.recipe import Numerics, Recipe
 from automl.space.restriction import Restriction
 from automl.spec import StudySpec
@@ -358,8 +358,8 @@ def build_pool(
     limits: PoolLimits,
     classes: int,
     device: str,
-    progress: Callable[[str], None] = lambda _: None,
     candidates: Candidates | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Pool:
     """Chooses the backbones a study may use; they are timed and, on a GPU, measured on the device.
 
@@ -584,7 +584,7 @@ class _Chooser:
             # At the space's smallest size, which may be smaller than any of the backbone's.
             size = self.limits.image_sizes[0]
             predicted = self._predict_seconds(row, size)
-            least = 3 * gmacs * (size / row["image_size"]) ** 2 / (_CPU_GMACS_PER_CORE * (os.cpu_count() or 1))
+            least = 3 * gmacs * (size / row["image_size"]) ** 2 / (_CPU_GMACS_PER_CORE * cpu_threads())
             seconds = max(least, predicted / _PREDICTED_WITHIN if predicted else 0.0)
             if self.limits.tunes != ("all",):
                 seconds /= 3  # a forward pass alone, where the backbone is frozen

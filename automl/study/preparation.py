@@ -17,7 +17,6 @@ from automl.data.near_duplicates import compare_splits
 from automl.data.picture_shapes import picture_sizes
 from automl.errors import DataError
 from automl.reporter import Reporter
-from automl.study.environment import describe_environment
 from automl.study.folder import StudyFolder
 from automl.study.known_good import (
     describe_crops,
@@ -33,6 +32,7 @@ from automl.study.setup import StudySetup, StudyViews, create_study, load_setup,
 from automl.study.spaces import describe_view, list_views
 from automl.study.trial_record import write_study_record
 from automl.study.validation import hold_out_clusters, take_splits
+from automl.study.worker_process import Workplace
 from automl.training.metrics import default_metric
 from automl.units import format_count, format_seconds, format_share
 from automl.views.registry import View
@@ -57,12 +57,12 @@ class Preparation:
         self.print_line = self.reporter.print_line
 
     def prepare_study(
-        self, devices: tuple[str, ...], plan: PoolPlan | None, wait_for_imports: Callable[[], None]
+        self, place: Workplace, plan: PoolPlan | None, wait_for_imports: Callable[[], None]
     ) -> tuple[optuna.Study, StudySetup]:
         """Opens the study again, or creates it; one without trials gets those that are tried first.
 
         Args:
-            devices: What the study trains on.
+            place: Where the workers are.
             plan: What the pool of a new study is chosen from; None: the study is there.
             wait_for_imports: Called before anything is timed, which other processes would disturb.
 
@@ -73,7 +73,7 @@ class Preparation:
         study, setup = (
             self._continue_study(dataset)
             if plan is None
-            else self._create_study(dataset, devices, plan, wait_for_imports)
+            else self._create_study(dataset, place, plan, wait_for_imports)
         )
         if not study.get_trials(deepcopy=False):
             self._enqueue_trials(study, setup)
@@ -92,7 +92,7 @@ class Preparation:
         return study, setup
 
     def _create_study(
-        self, dataset: Dataset, devices: tuple[str, ...], plan: PoolPlan, wait_for_imports: Callable[[], None]
+        self, dataset: Dataset, place: Workplace, plan: PoolPlan, wait_for_imports: Callable[[], None]
     ) -> tuple[optuna.Study, StudySetup]:
         """Decodes and checks the files, chooses the pool, and creates the study."""
         spec, space = self.start.spec, self.start.space
@@ -104,17 +104,18 @@ class Preparation:
         for line in plan.memory.notes:
             self.print_line(line)
         wait_for_imports()
-        setup = make_setup(spec, dataset, cache, space, devices, plan.memory.bytes, self.print_line, plan.candidates)
+        devices = place.devices
+        setup = make_setup(spec, dataset, cache, space, devices, plan.memory.bytes, plan.candidates, place.call)
         if spec.validation == "hard":
-            setup = replace(setup, dataset=hold_out_clusters(setup, spec, devices[0], self.print_line))
+            setup = replace(setup, dataset=place.call(hold_out_clusters, setup, spec, devices[0]))
         self._describe_validation(dataset)
         if setup.robust and spec.folds == 1 and not spec.resplit:  # else each trial's own samples, as it comes
             self._degrade_samples(setup, views)
-        setup, screening = self._screen_pool(setup, devices[0])
+        setup, screening = self._screen_pool(setup, place)
         study = create_study(self.start.folder, spec, setup)
         if screening is not None:
             write_study_record(study, screening=json.dumps(screening))
-        write_study_record(study, checks=self.checks, environment=describe_environment(devices))
+        write_study_record(study, checks=self.checks, environment=plan.environment)
         return study, setup
 
     def _describe_validation(self, dataset: Dataset) -> None:
@@ -230,7 +231,7 @@ class Preparation:
                 except DataError as exc:
                     self.print_line(f"warning: {describe_view(view)}: {exc}")
 
-    def _screen_pool(self, setup: StudySetup, device: str) -> tuple[StudySetup, list[dict[str, Any]] | None]:
+    def _screen_pool(self, setup: StudySetup, place: Workplace) -> tuple[StudySetup, list[dict[str, Any]] | None]:
         """Puts the pool into the order that its backbones' frozen features suggest, where that is wanted."""
         seconds = plan_screening(self.start.spec, setup.pool)
         if not seconds:
@@ -240,7 +241,7 @@ class Preparation:
             f"screening {format_count(count, 'backbone')} on training images, in at most {format_seconds(seconds)}"
         )
         started = time.monotonic()
-        pool, rows = screen_pool(setup, device, seconds, self.print_line)
+        pool, rows = place.call(screen_pool, setup, place.devices[0], seconds)
         metric = default_metric(len(setup.dataset.classes))
         for line in describe_rows(rows, metric, time.monotonic() - started, seconds):
             self.print_line(line)

@@ -11,13 +11,14 @@ import optuna
 from sqlalchemy import make_url
 
 from automl.data.dataset import Dataset, open_dataset
-from automl.doctor.checks import refuse_broken_packages, refuse_machine
+from automl.doctor.checks import refuse_machine, refuse_unusable
 from automl.errors import PoolError, SpecError, StudyError
 from automl.files import check_weights_dir
 from automl.gpu.budget import MemoryBudget, decide_budget
 from automl.space.space import Space
 from automl.spec import StudySpec
 from automl.study.candidates import Candidates, find_candidates, name_backbones, select_backbones
+from automl.study.environment import describe_environment
 from automl.study.folder import StudyFolder, study_name
 from automl.study.identity import check_same, check_storage
 from automl.study.known_good import list_earlier
@@ -52,6 +53,8 @@ class PoolPlan:
 
     memory: MemoryBudget
     candidates: Candidates
+    environment: dict[str, str]
+    """The machine and its versions, by names for people."""
 
 
 def read_start(spec: StudySpec, runs: Path, print_line: Printer) -> Start:
@@ -88,29 +91,27 @@ def read_start(spec: StudySpec, runs: Path, print_line: Printer) -> Start:
     return Start(spec, folder, dataset, space, study)
 
 
-def plan_pool(start: Start, devices: tuple[str, ...]) -> PoolPlan | None:
-    """Plans what the pool of a new study is chosen from, and refuses what leaves none; None: the study has its pool.
+def plan_pool(spec: StudySpec, space: Space, devices: tuple[str, ...], _: Printer) -> PoolPlan:
+    """Plans what the pool of a new study is chosen from, where the devices are, and refuses what leaves none.
 
     Raises:
         SpecError: If the memory budget cannot be given.
-        StudyError: If a library is broken.
+        StudyError: If torch cannot compute on a device.
         PoolError: If no backbone has weights where they are required, or none can fit the memory budget.
         WeightsError: If the file of a backbone's weights cannot be read.
     """
-    memory = None if start.study is not None else decide_budget(start.spec.budget.gpu_mem, devices)
-    refuse_broken_packages()
-    if memory is None:
-        return None
     from automl.study.pool import count_least_bytes  # late: it imports torch
 
-    candidates = find_candidates(name_backbones(start.spec, start.space), usual_image_size(start.space))
-    tunes = start.space.list_tunes()
+    refuse_unusable(devices)
+    memory = decide_budget(spec.budget.gpu_mem, devices)
+    candidates = find_candidates(name_backbones(spec, space), usual_image_size(space))
+    tunes = space.list_tunes()
     need, name = min((count_least_bytes(row, tunes), row["model"]) for row, _ in candidates.backbones)
     if memory.bytes is not None and need > memory.bytes:
         smallest = f"the smallest, {name}, needs more than {format_bytes(need)}, CUDA context included"
         text = f"no backbone fits --gpu-mem {format_bytes(memory.bytes)}: {smallest}"
         raise PoolError("\n".join([text, *memory.notes]))
-    return PoolPlan(memory, candidates)
+    return PoolPlan(memory, candidates, describe_environment(devices))
 
 
 def _find_storage_folder(storage: str | None) -> Path | None:

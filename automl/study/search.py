@@ -4,27 +4,31 @@ What imports torch is imported after `read_start` has looked for mistakes, which
 """
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 
 from automl.data.dataset import SPLITS, Dataset
-from automl.devices import is_gpu
+from automl.devices import find_devices, is_gpu
 from automl.doctor.checks import find_usable_devices
 from automl.errors import AutomlError, SpecError, StudyError
 from automl.files import write_atomically
 from automl.recipe import Recipe
 from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
 from automl.spec import StudySpec, merge
+from automl.study.claims import Claims, open_claims
 from automl.study.folder import StudyFolder
-from automl.study.readiness import plan_pool, read_start
+from automl.study.ray_cluster import connect_to_ray
+from automl.study.readiness import Start, plan_pool, read_start
 from automl.study.storage import StorageLost, open_study, patience_of, read_storage_url
 from automl.study.supervisor import Supervisor
 from automl.study.tracking import StudyLog
 from automl.study.trial_record import best_trial, read_spec, read_study_record, recipe_of, trials_table
+from automl.study.worker_process import Machine, Workplace
 from automl.units import format_bytes, format_figure, format_seconds
 
 if TYPE_CHECKING:
@@ -52,6 +56,11 @@ class SearchResult:
     """Data, space and pool."""
     interrupted: bool = False
     """Whether somebody stopped it (Ctrl-C) before its budget was spent."""
+
+    @cached_property
+    def claims(self) -> Claims:
+        """Which worker has which trial."""
+        return open_claims(self.study)
 
     @property
     def metric(self) -> str:
@@ -97,6 +106,9 @@ def search(
     spec: StudySpec | str | None = None,
     runs: str | Path = "runs",
     confirm: int = 3,
+    on: str | None = None,
+    workers: int | None = None,
+    worker_cpus: int | None = None,
     reporter: Reporter | None = None,
     **overrides: Any,
 ) -> SearchResult:
@@ -112,6 +124,10 @@ def search(
         runs: The folder that holds the study's folder.
         confirm: How many of the best recipes are trained again when the trials are done, within what is left of the
             timeout, to choose one and score it on the holdout (`automl.study.confirm`); 0: none.
+        on: Where trials are trained: `ray`, a Ray that runs on this machine or is started there; `ray://head:10001`, a
+            cluster elsewhere; None: on the devices of this machine. It may be another one each time.
+        workers: How many workers on Ray; None: one for each GPU that it has or can have, or so many CPU cores.
+        worker_cpus: CPU cores of each worker on Ray, which then has no GPU; None: it has one GPU.
         reporter: Receives what is done; None: lines are printed.
         **overrides: Any other key of the study spec (`seed=1`, `weights_dir="weights"`, `pool={"size": 4}`).
 
@@ -122,6 +138,10 @@ def search(
         AutomlError: If data, space, budgets or storage do not work out; the message says what to change.
     """
     started = time.time()
+    if on is None and (workers is not None or worker_cpus is not None):
+        raise SpecError(
+            "workers and worker_cpus are for on=ray; two workers on this machine are --device cuda:0,cuda:1"
+        )
     if confirm < 0:
         raise SpecError(f"confirm is how many recipes are trained again, 0 or more; got {confirm}")
     budget = {"gpu_mem": gpu_mem, "trials": trials, "timeout": timeout}
@@ -137,7 +157,8 @@ def search(
         resolved = StudySpec.from_mapping(merged, flags=given) if given != {"budget": {}} else spec
     else:
         resolved = StudySpec.load(spec or ("demo" if data is None else "default"), given)
-    return _Search(resolved, Path(runs).expanduser(), reporter or ConsoleReporter(), started, confirm).run_study()
+    runs, reporter = Path(runs).expanduser(), reporter or ConsoleReporter()
+    return _Search(resolved, runs, reporter, started, confirm, on, workers, worker_cpus).run_study()
 
 
 def open_result(folder: StudyFolder) -> SearchResult:
@@ -157,6 +178,9 @@ class _Search:
     reporter: Reporter
     started: float
     recipes_to_confirm: int
+    on: str | None
+    workers: int | None
+    worker_cpus: int | None
     stopping: bool = False
     written: int = -1
     """Trials that had ended when the results were last written."""
@@ -170,48 +194,80 @@ class _Search:
     def run_study(self) -> SearchResult:
         start = read_start(self.spec, self.runs, self.print_line)
         self._print_dataset(start.dataset)
-        devices = find_usable_devices(self.spec.device, self.print_line)
-        plan = plan_pool(start, devices)
-        folder = start.folder
         deadline = self.started + self.spec.budget.timeout if self.spec.budget.timeout else None
-        supervisor = Supervisor(folder, devices, deadline)
+        with closing(self._open_place()) as place:
+            result = self._train_trials(start, place, deadline)
+        _write_results(result, running="unfinished")
+        if stopped := read_study_record(result.study).stopped:
+            raise StudyError(stopped)
+        if self.recipes_to_confirm and result.best is not None and not self.stopping:
+            self._confirm_best(result, place, deadline)
+        return replace(result, interrupted=self.stopping)
+
+    def _open_place(self) -> Workplace:
+        """Opens where the workers are."""
+        if self.on is None:
+            return Machine(find_usable_devices(self.spec.device, self.print_line), self.print_line)
+        if self.spec.device != "auto":
+            raise SpecError(
+                f"--device {self.spec.device} is one of this machine; with --on {self.on} give --worker-cpus N for "
+                "workers on CPU cores, or nothing for workers with a GPU each"
+            )
+        return connect_to_ray(self.on, self.workers, self.worker_cpus, self.spec.budget.trials, self.print_line)
+
+    def _train_trials(self, start: Start, place: Workplace, deadline: float | None) -> SearchResult:
+        """Opens or creates the study, and has its trials trained."""
+        folder = start.folder
+        place.check_storage(self.spec.storage or (read_storage_url(folder) if folder.has_study else folder.storage_url))
+        plan = None if start.study else place.call(plan_pool, start.spec, start.space, place.devices)
+        supervisor = Supervisor(folder, place.devices, deadline, place.start_worker, place.labels)
         try:
-            supervisor.start_workers()
+            if place.starts_early:
+                supervisor.start_workers()
             from automl.study.preparation import Preparation  # beside the workers' own imports
 
             wait = partial(supervisor.wait_for_imports, _IMPORT_SECONDS)
-            study, setup = Preparation(start, self.reporter).prepare_study(devices, plan, wait)
+            study, setup = Preparation(start, self.reporter).prepare_study(place, plan, wait)
             result = SearchResult(study, folder, setup)
         except BaseException:
             supervisor.kill_workers()
             folder.remove_unused()
             raise
-        self._print_pool(result.setup, devices)
+        self._print_pool(result.setup, place.devices)
         patience = patience_of(result.study)
         patience.print_line, patience.should_stop = self.print_line, lambda: self.stopping
         self.log = StudyLog(self.spec.log, result.study, folder, result.setup, self.print_line)
         show = partial(self._show_progress, result, deadline)
+
+        def tick() -> None:
+            place.look()
+            show()
+
         with catch_interrupts(partial(self._stop, supervisor)):
             try:
-                supervisor.watch_workers(read_storage_url(folder), show)
+                supervisor.watch_workers(result.study, read_storage_url(folder), tick)
             except AutomlError:
                 self.log.close()
                 raise
             show(last=True)
             self.log.close()  # not at a second Ctrl-C, which waits for nothing
-        _write_results(result, running="unfinished")
-        if stopped := read_study_record(result.study).stopped:
-            raise StudyError(stopped)
+        return result
+
+    def _confirm_best(self, result: SearchResult, place: Workplace, deadline: float | None) -> None:
+        """Trains the best recipes again, on this machine."""
         from automl.study.confirm import confirm
 
-        top, runs = self.recipes_to_confirm, folder.path.parent
-        if top and result.best is not None and not self.stopping:
-            left = None if deadline is None else max(1e-3, deadline - time.time())
-            try:
-                confirm(folder.name, top=top, timeout=left, device=self.spec.device, runs=runs, reporter=self.reporter)
-            except AutomlError as exc:  # it takes nothing from the search
-                self.print_line(f"warning: not confirmed: {exc}")
-        return replace(result, interrupted=self.stopping)
+        name, runs, device = result.folder.name, result.folder.path.parent, self.spec.device
+        if is_gpu(place.devices[0]) and not is_gpu(find_devices(device)[0]):
+            line = result.folder.command_line("confirm")
+            self.print_line(f"note: not confirmed, because there is no GPU here; where there is one: {line}")
+            return
+        left = None if deadline is None else max(1e-3, deadline - time.time())
+        top = self.recipes_to_confirm
+        try:
+            confirm(name, top=top, timeout=left, device=device, runs=runs, reporter=self.reporter)
+        except AutomlError as exc:  # it takes nothing from the search
+            self.print_line(f"warning: not confirmed: {exc}")
 
     def _stop(self, supervisor: Supervisor) -> None:
         """Stops the workers after their epochs."""

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -85,12 +86,13 @@ def make_setup(
     space: Space,
     devices: tuple[str, ...],
     memory_bytes: int | None,
-    print_line: Callable[[str], None] = lambda _: None,
     candidates: Candidates | None = None,
+    call: "Callable[..., Any]" = lambda function, *args: function(*args),
 ) -> StudySetup:
     """Chooses the pool, timed on the first device, and fixes the limits.
 
-    `cache` is that of any one view; without the candidates for the pool, these are looked for.
+    `cache` is that of any one view; without the candidates for the pool, these are looked for. `call` calls a function
+    where that device is (`automl.study.worker_process.Workplace.call`).
     """
     trial_seconds = spec.budget.trial_time or (spec.budget.timeout and spec.budget.timeout / 4)
     if not trial_seconds and not is_gpu(devices[0]):
@@ -107,7 +109,8 @@ def make_setup(
         train_images=int(usable.sum()),
         tunes=space.list_tunes(),
     )
-    pool = build_pool(name_backbones(spec, space), limits, len(dataset.classes), devices[0], print_line, candidates)
+    spec = name_backbones(spec, space)
+    pool: Pool = call(build_pool, spec, limits, len(dataset.classes), devices[0], candidates)
     for name in space.list_backbones():
         if pool.find_entry(name) is None:
             raise PoolError("\n".join((f"the search space names {name}, which cannot be in the pool", *pool.notes)))
@@ -134,7 +137,7 @@ def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> opt
     storage = check_storage(folder, spec.storage)
     opened = open_storage(storage, Patience() if spec.storage else None)  # a search has opened it before
     if spec.storage:
-        write_text(folder.storage_note, storage + "\n")
+        write_text(folder.storage_note, storage + "\n", mode=0o600)  # it may hold a password
     direction = metric_direction(setup.metric)
     study = optuna.create_study(study_name=folder.name, storage=opened, direction=direction, load_if_exists=True)
     dataset = setup.dataset

@@ -29,7 +29,7 @@ from automl.study.pool import PoolEntry, fit_within_memory
 from automl.study.robustness import TrainedNetwork, plan_samples, score_robustness
 from automl.study.setup import ROBUST, StudySetup, StudyViews
 from automl.study.spaces import describe_view
-from automl.study.storage import StorageLost
+from automl.study.storage import StorageLost, read_trials_once
 from automl.study.trial_record import best_trial, read_trial_record, recipe_of, write_trial_record
 from automl.study.validation import FoldResult, split_for_trial, write_predictions
 from automl.training.fit import fit
@@ -52,6 +52,8 @@ class Stop:
         """Sets the deadline, in seconds since 1970 (`time.time()`); None: none."""
         self.deadline = deadline
         self.soon = threading.Event()
+        self.must_abandon: Callable[[], bool] = lambda: False
+        """Whether the trial that is trained is not this worker's any more."""
 
     def watch_stream(self, stream: Any) -> None:
         """Stops soon when the stream holds a line or ends: the supervisor asked, or has ended."""
@@ -68,7 +70,7 @@ class Stop:
 
     def __call__(self, at_checkpoint: bool = True) -> bool:
         """Returns whether to stop now."""
-        return self.seconds_left() <= 0 or (at_checkpoint and self.soon.is_set())
+        return self.must_abandon() or self.seconds_left() <= 0 or (at_checkpoint and self.soon.is_set())
 
 
 @dataclass(frozen=True)
@@ -133,12 +135,13 @@ class Objective:
             recipe = recipe_of(frozen)
             data = self._open_data(trial, recipe)
             return recipe, pool.entry_of(recipe.backbone), split_for_trial(data, self.spec, trial.number)
-        values = self.setup.space.suggest_recipe(
-            trial,
-            backbones=len(pool.entries),
-            self_blend=self.setup.dataset.real_class is not None,
-            restriction_of=lambda drawn: pool.entry_of(drawn).restriction,
-        )
+        with read_trials_once(trial.study):
+            values = self.setup.space.suggest_recipe(
+                trial,
+                backbones=len(pool.entries),
+                self_blend=self.setup.dataset.real_class is not None,
+                restriction_of=lambda drawn: pool.entry_of(drawn).restriction,
+            )
         entry = pool.entry_of(values["backbone"])
         write_trial_record(trial, backbone=entry.backbone, host=socket.gethostname())
         given = {"backbone": entry.backbone, "pretrained": entry.weights is not None, "seed": self.spec.seed}

@@ -1,33 +1,28 @@
 """A worker: takes trials from the storage, one after the other, until the study has enough of them.
 
 `automl worker --storage URL --study NAME` is all it takes, on this machine or another one that sees the storage and
-the data. A worker that dies leaves its trial running but unlocked; the next one takes it up from its checkpoint.
+the data. A worker that dies leaves its trial running; the next one takes it up from its checkpoint.
 """
 
-import json
 import shutil
 import socket
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
 
 import optuna
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from automl.devices import LEAKED, POISONED, DeviceLost, DeviceProcess, open_device
 from automl.errors import StudyError
-from automl.files import write_text
 from automl.gpu.probe import read_context_bytes
 from automl.study.continuation import (
-    begin_continuation,
     choose_continuation,
     hand_over_checkpoint,
     last_checkpoint,
+    make_continuation,
 )
-from automl.study.folder import StudyFolder, hold_lock
+from automl.study.folder import StudyFolder
+from automl.study.membership import Membership
 from automl.study.samplers import make_pruner, make_sampler
 from automl.study.setup import StudySetup, StudyViews, load_setup
 from automl.study.storage import StorageLost, patience_of
@@ -52,6 +47,11 @@ _MAX_TAKEN = 20
 _MAX_LOST = 3
 """How often a trial may leave its worker with a device that cannot be used any more."""
 
+_LOOK_SECONDS = 1.0
+"""Between two looks for trials that were left behind, when there is no other."""
+
+_LOST = "this worker was silent for a minute, and another one has taken it"
+
 _LEAK = 0.01
 """Of the memory budget: if so much more is in use between two trials than before the first, a new worker continues."""
 
@@ -63,10 +63,12 @@ def run_worker(
     stop: Stop,
     process: DeviceProcess | None = None,
     on_end: Callable[[int], None] = lambda _: None,
+    label: str = "",
 ) -> None:
     """Trains trials until the study has as many as its budget says, or it is asked to stop.
 
-    `on_end` is called with the number of each trial that has ended.
+    `on_end` is called with the number of each trial that has ended; `label` names the worker where people see it,
+    by default its device.
 
     Raises:
         StudyError: After several failed trials in a row, with the message of the last.
@@ -75,11 +77,11 @@ def run_worker(
     """
     patience_of(study).should_stop = stop
     try:
-        _train_trials(study, folder, device, stop, process or open_device(device), on_end)
+        with Membership(study, label or device) as member:
+            _train_trials(study, folder, device, stop, member, process or open_device(device), on_end)
     except StorageLost:
         if not stop():
             raise
-    folder.progress_file(device).unlink(missing_ok=True)
 
 
 def _train_trials(
@@ -87,29 +89,39 @@ def _train_trials(
     folder: StudyFolder,
     device: str,
     stop: Stop,
+    member: Membership,
     process: DeviceProcess,
     on_end: Callable[[int], None],
 ) -> None:
     spec, setup = read_spec(study), load_setup(study, folder)
     limit_bytes = process.limit_memory(setup.memory_bytes, read_context_bytes(device))
     study.pruner = make_pruner(spec)
-    views, on_progress = StudyViews(setup, device), _ProgressFile(folder.progress_file(device))
-    objective = Objective(setup, spec, views, folder, device, process, stop, on_progress)
+    stop.must_abandon = lambda: member.has_lost
+    objective = Objective(setup, spec, StudyViews(setup, device), folder, device, process, stop, member.note_progress)
     baseline_bytes = process.release_memory()
     # What is left at the end of a time budget is not worth a trial that would be cut to a fraction.
     shortest = (setup.trial_seconds or 0) / 8 if stop.deadline else 0
     while not stop() and stop.seconds_left() > shortest:
-        with _take_trial(study, folder, setup, stop.seconds_left()) as taken:
+        with _take_trial(study, folder, member, setup, stop.seconds_left()) as taken:
             if taken is None:
-                break
+                if not _has_unknown_workers(study, member):
+                    break  # others are busy with the last trials; nobody's is left behind
+                stop.soon.wait(_LOOK_SECONDS)
+                continue
             trial, frozen = taken
             try:
                 result = objective(trial, frozen)
             except Parked:
-                break
+                if not member.has_lost:
+                    break
+                print(f"trial {trial.number}: {_LOST}", flush=True)
+                continue
             except DeviceLost as exc:
                 _record_lost_device(study, folder, trial, str(exc))
                 process.exit_process(POISONED)
+            if not member.still_has(trial._trial_id):
+                print(f"trial {trial.number}: {_LOST}", flush=True)
+                continue
             _end_trial(study, folder, trial, result)
             on_end(trial.number)
         _check_failures(study)
@@ -126,92 +138,105 @@ def _train_trials(
 
 @contextmanager
 def _take_trial(
-    study: optuna.Study, folder: StudyFolder, setup: StudySetup | None = None, seconds_left: float = float("inf")
+    study: optuna.Study,
+    folder: StudyFolder,
+    member: Membership,
+    setup: StudySetup | None = None,
+    seconds_left: float = float("inf"),
 ) -> Iterator[tuple[Trial, FrozenTrial] | None]:
-    """Takes a trial: one that a dead worker left behind, the best one for longer, or a new one.
+    """Takes a trial: one that a dead worker left behind, one that waits, the best one for longer, or a new one.
 
     None when the study has enough. Without its setup the best one is not continued.
-
-    Workers take turns here, so that two of them never take up the same trial or one too many.
     """
-    with ExitStack() as locks:
-        with hold_lock(folder.path / "take.lock"):
-            taken = _adopt_trial(study, folder, locks)
-            if taken is None and _wants_more(study):
-                longer = _continue_trial(study, setup, folder, locks, seconds_left) if setup else None
-                taken = longer or _ask_trial(study, folder, locks)
+    study._thread_local.cached_all_trials = None  # Optuna's `ask` does so, too: the sampler shall see what is new
+    limit = read_spec(study).budget.trials
+    member.look()
+    taken = _adopt_trial(study, folder, member) or _begin_waiting_trial(study, member, limit)
+    if taken is None:
+        longer = _continue_trial(study, setup, folder, member, seconds_left) if setup else None
+        taken = longer or _begin_new_trial(study, member, limit)
+    if taken is None:
+        yield None
+        return
+    with member.hold(taken[1]._trial_id):
         yield taken
 
 
-def _try_lock(folder: StudyFolder, number: int, locks: ExitStack) -> bool:
-    """Takes a trial's lock, held until the stack is closed; returns False if another worker holds it."""
-    try:
-        return locks.enter_context(hold_lock(folder.trial_folder(number) / "lock", wait=False))
-    except (FileExistsError, FileNotFoundError):  # another worker has ended it, and removes its folder right now
-        return False
-
-
-def _lock_new_trial(folder: StudyFolder, trial: Trial, locks: ExitStack) -> None:
-    """Takes the lock of a trial that has just been created, which nobody else can hold."""
-    if not _try_lock(folder, trial.number, locks):
-        raise StudyError(f"trial {trial.number} is new but locked: two studies share the folder {folder.path}")
-
-
-def _adopt_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tuple[Trial, FrozenTrial] | None:
-    """Takes a running trial of this machine that no worker holds."""
-    host = socket.gethostname()
+def _adopt_trial(study: optuna.Study, folder: StudyFolder, member: Membership) -> tuple[Trial, FrozenTrial] | None:
+    """Takes a running trial whose worker is dead."""
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if (read_trial_record(frozen).host or host) != host or not _try_lock(folder, frozen.number, locks):
+        if not member.take_trial(frozen._trial_id):
             continue
         # Its worker may have gone on, or ended it, between the two looks.
         frozen = study._storage.get_trial(frozen._trial_id)
-        if frozen.state.is_finished():
-            continue
-        study.sampler = _choose_sampler(study, frozen.number)
-        trial = Trial(study, frozen._trial_id)
-        taken_up = read_trial_record(frozen).taken_up + 1
-        if taken_up <= _MAX_TAKEN:
-            write_trial_record(trial, taken_up=taken_up)
-            return trial, frozen
-        _end_trial(study, folder, trial, TrialResult(TrialState.FAIL, reason=f"its worker died {taken_up} times"))
+        if not frozen.state.is_finished():
+            trial = _open_trial(study, frozen)
+            taken_up = read_trial_record(frozen).taken_up + 1
+            if taken_up <= _MAX_TAKEN:
+                write_trial_record(trial, taken_up=taken_up)
+                return trial, frozen
+            reason = f"its worker died {taken_up} times"
+            _end_trial(study, folder, trial, TrialResult(TrialState.FAIL, reason=reason))
+        member.drop_trial(frozen._trial_id)
     return None
 
 
-def _count_begun(study: optuna.Study) -> int:
-    """Counts the trials that have begun."""
-    return sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
-
-
-def _wants_more(study: optuna.Study) -> bool:
-    """Returns whether the study has fewer trials than it shall have."""
-    return _count_begun(study) < read_spec(study).budget.trials
+def _begin_waiting_trial(study: optuna.Study, member: Membership, limit: int) -> tuple[Trial, FrozenTrial] | None:
+    """Takes a trial that was enqueued; the study's trials are those that are numbered below its limit."""
+    for frozen in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if frozen.number < limit and member.take_trial(frozen._trial_id):
+            if study._storage.get_trial(frozen._trial_id).state == TrialState.WAITING:
+                study._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+                frozen = study._storage.get_trial(frozen._trial_id)
+                return _open_trial(study, frozen), frozen
+            member.drop_trial(frozen._trial_id)
+    return None
 
 
 def _continue_trial(
-    study: optuna.Study, setup: StudySetup, folder: StudyFolder, locks: ExitStack, seconds_left: float
+    study: optuna.Study, setup: StudySetup, folder: StudyFolder, member: Membership, seconds_left: float
 ) -> tuple[Trial, FrozenTrial] | None:
     """Takes the best trial for longer, where that is the best use of the time."""
     continued = choose_continuation(study, setup, folder, seconds_left)
-    if continued is None:
-        return None
-    trial = Trial(study, begin_continuation(study, setup, continued, socket.gethostname()))
-    _lock_new_trial(folder, trial, locks)
-    hand_over_checkpoint(folder, continued.trial.number, trial.number)
-    return trial, study._storage.get_trial(trial._trial_id)
+    if continued is None or not member.take_trial(continued.trial._trial_id):
+        return None  # another worker continues it right now
+    try:
+        # Another one may have done so before the trial was ours.
+        if (continued := choose_continuation(study, setup, folder, seconds_left)) is None:
+            return None
+        template = make_continuation(setup, continued, socket.gethostname())
+        trial_id = member.begin_trial(read_spec(study).budget.trials, template)
+        if trial_id is None:
+            return None
+    finally:
+        if continued is not None:
+            member.drop_trial(continued.trial._trial_id)
+    frozen = study._storage.get_trial(trial_id)
+    hand_over_checkpoint(folder, continued.trial.number, frozen.number)
+    return _open_trial(study, frozen), frozen
 
 
-def _ask_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tuple[Trial, FrozenTrial]:
+def _begin_new_trial(study: optuna.Study, member: Membership, limit: int) -> tuple[Trial, FrozenTrial] | None:
     """Takes a new trial."""
-    study.sampler = _choose_sampler(study, _count_begun(study))
-    trial = study.ask()
-    _lock_new_trial(folder, trial, locks)
-    return trial, study._storage.get_trial(trial._trial_id)
+    trial_id = member.begin_trial(limit)
+    if trial_id is None:
+        return None
+    frozen = study._storage.get_trial(trial_id)
+    return _open_trial(study, frozen), frozen
 
 
-def _choose_sampler(study: optuna.Study, number: int) -> BaseSampler:
-    """Makes the sampler of a trial: the same one when it is taken up again."""
+def _open_trial(study: optuna.Study, frozen: FrozenTrial) -> Trial:
+    """Opens a trial with its sampler, which is the same one when it is taken up again."""
     known_good = sum(bool(read_trial_record(trial).known_good) for trial in study.get_trials(deepcopy=False))
-    return make_sampler(read_spec(study), number, known_good)
+    study.sampler = make_sampler(read_spec(study), frozen.number, known_good)
+    return Trial(study, frozen._trial_id)
+
+
+def _has_unknown_workers(study: optuna.Study, member: Membership) -> bool:
+    """Returns whether a trial is running of which it is not known yet whether its worker lives."""
+    owners = member.look().claims
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return any(not member.watch.is_alive(owners.get(trial._trial_id, "")) for trial in running)
 
 
 def _end_trial(study: optuna.Study, folder: StudyFolder, trial: Trial, result: TrialResult) -> None:
@@ -255,16 +280,3 @@ def _check_failures(study: optuna.Study) -> None:
         text = f"{FAILURES_IN_A_ROW} trials failed in a row; the last one: {error}"
         write_study_record(study, stopped=text)
         raise StudyError(text)
-
-
-class _ProgressFile:
-    """Writes what the worker does to a file, at most once a second, and at once where it begins to train."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._last, self._trains = path, 0.0, False
-
-    def __call__(self, progress: dict[str, Any]) -> None:
-        now, trains = time.monotonic(), "doing" not in progress
-        if now - self._last >= 1 or (trains and not self._trains):
-            self._last, self._trains = now, trains
-            write_text(self._path, json.dumps(progress))

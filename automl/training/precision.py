@@ -6,7 +6,6 @@ fp32's. Timings are kept on disk by (device, threads, versions, backbone, image 
 CPU while other programs used it is taken again the next time, and the faster of the two is kept.
 """
 
-import os
 import platform
 import time
 from contextlib import nullcontext
@@ -23,6 +22,7 @@ from automl.backbones.heads import head_modules
 from automl.backbones.weights import make_model
 from automl.devices import is_gpu
 from automl.files import CacheEntry
+from automl.processes import usable_cores
 from automl.recipe import Numerics, Recipe
 from automl.recipe.tuning import TuneHead, TuneLast, TuneNorms
 from automl.schema import Part
@@ -121,7 +121,7 @@ def _find_cached(recipe: Recipe, device: str, batch_size: int) -> CacheEntry:
     key = [
         torch.cuda.get_device_name(device) if is_gpu(device) else f"{platform.machine()} {platform.processor()}",
         torch.get_num_threads(),
-        os.cpu_count(),
+        usable_cores(),
         version("torch"),
         version("timm"),
         recipe.backbone.partition(".")[0],  # weights do not decide how long a step takes

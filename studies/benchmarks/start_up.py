@@ -11,7 +11,6 @@ timed over predicted seconds of each, with one factor for the machine from the s
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -74,11 +73,17 @@ def measure_start(data: Path, weights_dir: Path, reach: int) -> float:
 
 def has_begun(study: Path) -> bool:
     """Returns whether a worker has reported a step, or a trial has ended."""
-    for path in study.glob("workers/*.json"):
-        try:
-            return "step" in json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:  # it is being written
-            return False
+    from automl.errors import StudyError
+    from automl.study.claims import open_claims
+    from automl.study.folder import StudyFolder
+    from automl.study.storage import open_study
+
+    try:
+        workers = open_claims(open_study(StudyFolder(study))).read().workers.values()
+    except StudyError:  # it is being prepared
+        return False
+    if any("step" in worker.doing for worker in workers):
+        return True
     return any("trial 0:" in path.read_text(encoding="utf-8") for path in study.glob("workers/*.log"))
 
 

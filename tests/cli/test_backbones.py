@@ -268,3 +268,12 @@ def test_a_name_among_others_that_matches_nothing_is_told():
     result = call("levit_128s", "nonesuch", "--csv")
     assert "warning: no backbone of the leaderboard matches nonesuch" in result.stderr
     assert result.stdout.count("\n") == 2
+
+
+def test_a_check_takes_the_cores_that_it_may_use(monkeypatch):
+    asked = []
+    monkeypatch.setattr("automl.processes.cpu_threads", lambda: 3)
+    examine = "automl.backbones.capabilities.examine_backbones"
+    monkeypatch.setattr(examine, lambda _names, jobs, _show: asked.append(jobs) or [])
+    assert "0 backbones examined" in call("--check", "vgg11.tv_in1k").output
+    assert asked == [3]

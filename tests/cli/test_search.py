@@ -17,6 +17,9 @@ from typer.testing import CliRunner
 from automl.cli.main import app, run
 from automl.errors import AutomlError
 from automl.recipe import Recipe
+from automl.study.claims import Snapshot, open_claims
+from automl.study.folder import StudyFolder
+from automl.study.storage import open_study
 from automl.study.trial import Objective, TrialResult
 from tests.fixtures.json_objects import check_lines
 from tests.fixtures.studies import SPACE
@@ -74,15 +77,21 @@ def wait_for(found, process, what):
 
 
 def worker_of(runs):
-    """The process id of the worker that trains in this folder, by its command line."""
+    """The process id of the worker that trains in this folder."""
+    return next(iter(workers_of(runs)), None)
+
+
+def workers_of(runs):
+    """The process ids of the workers that train in this folder, by their command lines."""
+    workers = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
         if "worker" in words and str(runs) in words:
-            return int(path.parent.name)
-    return None
+            workers.append(int(path.parent.name))
+    return workers
 
 
 def checkpoint(runs):
@@ -135,6 +144,48 @@ def test_a_search_whose_worker_is_killed_and_that_is_stopped_goes_on_to_the_best
     assert f"automl confirm tones --runs {runs}" in done.stdout
     assert "training on the CPU" in printed
     assert "Traceback" not in printed + done.stdout + done.stderr
+
+
+def test_two_workers_of_which_one_and_the_supervisor_are_killed(command, surroundings, tmp_path):
+    """One story again: four trials in all, none twice, none lost, and no worker outlives its supervisor."""
+    runs, folder = tmp_path / "runs", tmp_path / "runs" / "tones"
+    line = command("--trials", 4, "--device", "cpu,cpu", epochs=40)
+    process = start(line, surroundings)
+    try:
+        wait_for(lambda: len([*runs.glob("*/trials/*/checkpoint.pt")]) == 2, process, "two checkpoints")
+        first = workers_of(runs)
+        os.kill(first[0], signal.SIGKILL)
+        wait_for(
+            lambda: any(trial.user_attrs.get("taken_up") for trial in trials_of(runs)),
+            process,
+            "the trial's next worker",
+        )
+        second = workers_of(runs)
+        process.kill()
+        process.communicate()
+        deadline = time.monotonic() + PATIENCE
+        while workers_of(runs):
+            assert time.monotonic() < deadline, "a worker outlives its supervisor"
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    parked = sum(trial.state == TrialState.RUNNING for trial in trials_of(runs))
+    taken_up = sum(trial.user_attrs.get("taken_up", 0) for trial in trials_of(runs))
+    assert taken_up >= 1
+    assert parked >= 1
+    assert len(first) == len(second) == 2
+    assert len({*first, *second}) == 3
+    assert (folder / "workers" / "cpu-0.log").exists()
+    done = subprocess.run(line, env=surroundings, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = trials_of(runs)
+    assert [(trial.number, trial.state) for trial in trials] == [(k, TrialState.COMPLETE) for k in range(4)]
+    assert all(trial.user_attrs["spent"]["epochs_done"] == 40 for trial in trials)
+    assert sum(trial.user_attrs.get("taken_up", 0) for trial in trials) == taken_up + parked
+    logs = "".join(path.read_text() for path in (folder / "workers").glob("*.log"))
+    assert sorted(re.findall(r"trial (\d): complete", logs)) == ["0", "1", "2", "3"]
+    assert open_claims(open_study(StudyFolder(folder))).read() == Snapshot({}, {})
 
 
 def test_json_of_a_search_that_is_stopped_and_continued(command, surroundings, tmp_path):

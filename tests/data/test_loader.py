@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from automl.backbones.input import Preprocessing
 from automl.backbones.weights import make_model
+from automl.data import loader
 from automl.data.cache import build_cache
 from automl.data.dataset import Dataset
 from automl.data.loader import ImageData
@@ -124,3 +126,12 @@ def test_images_that_are_kept_are_what_they_would_be_anew(data, crop, monkeypatc
     monkeypatch.setattr("automl.data.loader._KEPT_BYTES", 0)
     for one, other in zip(kept, load(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("cores", "processes"), [(2, 2), (8, 4)])
+def test_images_are_loaded_by_no_more_processes_than_there_are_cores(data, monkeypatch, cores, processes):
+    monkeypatch.setattr(loader, "cpu_threads", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)  # torch warns of less
+    loading = replace(data, loaders=4)
+    assert loading.train_batches(RECIPE, "bicubic", 0, 1).num_workers == processes
+    assert loading.evaluation_batches(RECIPE, PLAIN, "validation", 2).num_workers == processes

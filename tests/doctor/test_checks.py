@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from automl.doctor import machine
-from automl.doctor.checks import CHECKS, find_usable_devices, refuse_broken_packages, refuse_machine, run_checks
+from automl.doctor.checks import CHECKS, find_usable_devices, refuse_machine, run_checks
 from automl.doctor.machine import Disk
 from automl.doctor.report import Fact, Options, Problem, make_report
 from automl.errors import StudyError, WeightsError
@@ -90,7 +90,6 @@ def disks(monkeypatch):
 def test_a_search_begins_where_something_can_be_trained(disks, tmp_path):
     disks(lambda _: Disk(1, 100 * GB, True))
     refuse_machine(tmp_path / "runs", tmp_path / "storage")
-    refuse_broken_packages()
     assert find_usable_devices("cpu", pytest.fail) == ("cpu",)
 
 
@@ -118,10 +117,7 @@ def test_little_of_something_stops_no_search(disks, monkeypatch, tmp_path):
 def test_a_search_does_not_begin_without_a_library(monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(StudyError, match=f"{library} cannot be imported"):
-        refuse_broken_packages()
-    if library == "torch":
-        with pytest.raises(StudyError, match="torch cannot be imported"):
-            find_usable_devices("auto", pytest.fail)
+        find_usable_devices("cpu", pytest.fail)
 
 
 @pytest.fixture

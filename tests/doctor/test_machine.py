@@ -105,18 +105,25 @@ def test_docker_s_little_shared_memory(root, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("total", "allowed", "usable", "text", "advice"),
+    ("total", "allowed", "usable", "threads", "text", "advice"),
     [
-        (8, 8, 8, "8", None),
-        (8, 4, 4, "4 of 8", None),
-        (8, 8, 3, "8, with the time of 3", "time of 3 of 8 cores, .* OMP_NUM_THREADS=3"),
+        (8, 8, 8, None, "8", None),
+        (8, 8, 8, "8", "8", None),
+        (8, 4, 4, "4", "4 of 8", None),
+        (8, 4, 4, "8", "4 of 8", "OMP_NUM_THREADS=8, but this process may use 4 cores, .* or set OMP_NUM_THREADS=4"),
+        (8, 8, 3, None, "8, with the time of 3", None),
+        (8, 8, 3, "3", "8, with the time of 3", None),
+        (8, 8, 3, "4", "8, with the time of 3", "OMP_NUM_THREADS=4, but .* has the time of 3 of 8 cores, .*THREADS=3"),
     ],
-    ids=["all", "affinity", "container"],
+    ids=["all", "all, wanted", "affinity", "affinity, more wanted", "container", "wanted", "container, more wanted"],
 )
-def test_cores(monkeypatch, total, allowed, usable, text, advice):
+def test_cores(monkeypatch, total, allowed, usable, threads, text, advice):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
     monkeypatch.setattr(os, "cpu_count", lambda: total)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)), raising=False)
-    monkeypatch.setattr(machine, "cpu_threads", lambda: usable)
+    monkeypatch.setattr(machine, "usable_cores", lambda: usable)
     report = run_check(check_cores)
     assert report.findings[0].text == text
     assert [bool(re.search(advice, problem.text)) for problem in report.problems] == ([True] if advice else [])

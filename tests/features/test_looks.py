@@ -1,8 +1,12 @@
+import os
+from dataclasses import replace
+
 import pytest
 import torch
 
 from automl.backbones.input import Preprocessing
 from automl.errors import DataError
+from automl.features import looks
 from automl.features.looks import LookImages, list_images
 from automl.recipe import Recipe
 from automl.recipe.augmentation import Augmentation, NativeCrop, RandomResizedCrop
@@ -53,3 +57,10 @@ def test_native_crops_are_evaluated_at_twice_the_size(data):
     recipe = RECIPE.model_copy(update={"augmentation": Augmentation(crop=NativeCrop())})
     assert look_of(data, 0, recipe).image_size == SIZE
     assert look_of(data, 1, recipe).image_size == 16
+
+
+@pytest.mark.parametrize(("cores", "processes"), [(2, 2), (8, 4)])
+def test_looks_are_loaded_by_no_more_processes_than_there_are_cores(data, monkeypatch, cores, processes):
+    monkeypatch.setattr(looks, "cpu_threads", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)  # torch warns of less
+    assert look_of(replace(data, loaders=4)).load_batches(range(12)).num_workers == processes

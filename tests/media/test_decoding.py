@@ -63,6 +63,13 @@ def test_what_a_file_does_is_one_line_and_the_others_are_decoded(hurry, monkeypa
     assert found == [str(k) for k in range(60)]
 
 
+def test_the_decoders_of_all_workers_share_half_of_the_memory(monkeypatch):
+    monkeypatch.setattr(decoding.os, "sysconf", {"SC_PHYS_PAGES": 1 << 26, "SC_PAGE_SIZE": 4096}.__getitem__)
+    monkeypatch.setattr(decoding, "usable_cores", lambda: 16)
+    monkeypatch.setattr(decoding, "cpu_threads", lambda: 8)
+    assert decoding._limit_bytes() == 8 << 30  # 128 GiB for 16 decoders: eight of each of two workers
+
+
 def test_many_files_that_end_their_decoders_cost_each_only_itself():
     items = [f"{'echo' if k % 3 else 'exit'}_{k}" for k in range(9)]
     found = decode_packet(items)

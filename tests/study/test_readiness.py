@@ -43,7 +43,8 @@ def start(photos, **values):
 
 
 def plan(photos, **values):
-    return plan_pool(start(photos, **values), ("cpu",))
+    first = start(photos, **values)
+    return plan_pool(first.spec, first.space, ("cpu",), print)
 
 
 def test_a_space_that_draws_in_vain_is_warned_of(photos):
