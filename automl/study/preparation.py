@@ -57,12 +57,12 @@ class Preparation:
         self.print_line = self.reporter.print_line
 
     def prepare_study(
-        self, place: Workplace, plan: PoolPlan | None, wait_for_imports: Callable[[], None]
+        self, workplace: Workplace, plan: PoolPlan | None, wait_for_imports: Callable[[], None]
     ) -> tuple[optuna.Study, StudySetup]:
         """Opens the study again, or creates it; one without trials gets those that are tried first.
 
         Args:
-            place: Where the workers are.
+            workplace: Where the workers are.
             plan: What the pool of a new study is chosen from; None: the study is there.
             wait_for_imports: Called before anything is timed, which other processes would disturb.
 
@@ -73,7 +73,7 @@ class Preparation:
         study, setup = (
             self._continue_study(dataset)
             if plan is None
-            else self._create_study(dataset, place, plan, wait_for_imports)
+            else self._create_study(dataset, workplace, plan, wait_for_imports)
         )
         if not study.get_trials(deepcopy=False):
             self._enqueue_trials(study, setup)
@@ -92,7 +92,7 @@ class Preparation:
         return study, setup
 
     def _create_study(
-        self, dataset: Dataset, place: Workplace, plan: PoolPlan, wait_for_imports: Callable[[], None]
+        self, dataset: Dataset, workplace: Workplace, plan: PoolPlan, wait_for_imports: Callable[[], None]
     ) -> tuple[optuna.Study, StudySetup]:
         """Decodes and checks the files, chooses the pool, and creates the study."""
         spec, space = self.start.spec, self.start.space
@@ -104,14 +104,14 @@ class Preparation:
         for line in plan.memory.notes:
             self.print_line(line)
         wait_for_imports()
-        devices = place.devices
-        setup = make_setup(spec, dataset, cache, space, devices, plan.memory.bytes, plan.candidates, place.call)
+        devices = workplace.devices
+        setup = make_setup(spec, dataset, cache, space, devices, plan.memory.bytes, plan.candidates, workplace.call)
         if spec.validation == "hard":
-            setup = replace(setup, dataset=place.call(hold_out_clusters, setup, spec, devices[0]))
+            setup = replace(setup, dataset=workplace.call(hold_out_clusters, setup, spec, devices[0]))
         self._describe_validation(dataset)
         if setup.robust and spec.folds == 1 and not spec.resplit:  # else each trial's own samples, as it comes
             self._degrade_samples(setup, views)
-        setup, screening = self._screen_pool(setup, place)
+        setup, screening = self._screen_pool(setup, workplace)
         study = create_study(self.start.folder, spec, setup)
         if screening is not None:
             write_study_record(study, screening=json.dumps(screening))
@@ -231,7 +231,7 @@ class Preparation:
                 except DataError as exc:
                     self.print_line(f"warning: {describe_view(view)}: {exc}")
 
-    def _screen_pool(self, setup: StudySetup, place: Workplace) -> tuple[StudySetup, list[dict[str, Any]] | None]:
+    def _screen_pool(self, setup: StudySetup, workplace: Workplace) -> tuple[StudySetup, list[dict[str, Any]] | None]:
         """Puts the pool into the order that its backbones' frozen features suggest, where that is wanted."""
         seconds = plan_screening(self.start.spec, setup.pool)
         if not seconds:
@@ -241,7 +241,7 @@ class Preparation:
             f"screening {format_count(count, 'backbone')} on training images, in at most {format_seconds(seconds)}"
         )
         started = time.monotonic()
-        pool, rows = place.call(screen_pool, setup, place.devices[0], seconds)
+        pool, rows = workplace.call(screen_pool, setup, workplace.devices[0], seconds)
         metric = default_metric(len(setup.dataset.classes))
         for line in describe_rows(rows, metric, time.monotonic() - started, seconds):
             self.print_line(line)

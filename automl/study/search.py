@@ -195,16 +195,16 @@ class _Search:
         start = read_start(self.spec, self.runs, self.print_line)
         self._print_dataset(start.dataset)
         deadline = self.started + self.spec.budget.timeout if self.spec.budget.timeout else None
-        with closing(self._open_place()) as place:
-            result = self._train_trials(start, place, deadline)
+        with closing(self._open_workplace()) as workplace:
+            result = self._train_trials(start, workplace, deadline)
         _write_results(result, running="unfinished")
         if stopped := read_study_record(result.study).stopped:
             raise StudyError(stopped)
         if self.recipes_to_confirm and result.best is not None and not self.stopping:
-            self._confirm_best(result, place, deadline)
+            self._confirm_best(result, workplace, deadline)
         return replace(result, interrupted=self.stopping)
 
-    def _open_place(self) -> Workplace:
+    def _open_workplace(self) -> Workplace:
         """Opens where the workers are."""
         if self.on is None:
             return Machine(find_usable_devices(self.spec.device, self.print_line), self.print_line)
@@ -215,32 +215,34 @@ class _Search:
             )
         return connect_to_ray(self.on, self.workers, self.worker_cpus, self.spec.budget.trials, self.print_line)
 
-    def _train_trials(self, start: Start, place: Workplace, deadline: float | None) -> SearchResult:
+    def _train_trials(self, start: Start, workplace: Workplace, deadline: float | None) -> SearchResult:
         """Opens or creates the study, and has its trials trained."""
         folder = start.folder
-        place.check_storage(self.spec.storage or (read_storage_url(folder) if folder.has_study else folder.storage_url))
-        plan = None if start.study else place.call(plan_pool, start.spec, start.space, place.devices)
-        supervisor = Supervisor(folder, place.devices, deadline, place.start_worker, place.labels)
+        workplace.check_storage(
+            self.spec.storage or (read_storage_url(folder) if folder.has_study else folder.storage_url)
+        )
+        plan = None if start.study else workplace.call(plan_pool, start.spec, start.space, workplace.devices)
+        supervisor = Supervisor(folder, workplace.devices, deadline, workplace.start_worker, workplace.labels)
         try:
-            if place.starts_early:
+            if workplace.starts_early:
                 supervisor.start_workers()
             from automl.study.preparation import Preparation  # beside the workers' own imports
 
             wait = partial(supervisor.wait_for_imports, _IMPORT_SECONDS)
-            study, setup = Preparation(start, self.reporter).prepare_study(place, plan, wait)
+            study, setup = Preparation(start, self.reporter).prepare_study(workplace, plan, wait)
             result = SearchResult(study, folder, setup)
         except BaseException:
             supervisor.kill_workers()
             folder.remove_unused()
             raise
-        self._print_pool(result.setup, place.devices)
+        self._print_pool(result.setup, workplace.devices)
         patience = patience_of(result.study)
         patience.print_line, patience.should_stop = self.print_line, lambda: self.stopping
         self.log = StudyLog(self.spec.log, result.study, folder, result.setup, self.print_line)
         show = partial(self._show_progress, result, deadline)
 
         def tick() -> None:
-            place.look()
+            workplace.look()
             show()
 
         with catch_interrupts(partial(self._stop, supervisor)):
@@ -253,12 +255,12 @@ class _Search:
             self.log.close()  # not at a second Ctrl-C, which waits for nothing
         return result
 
-    def _confirm_best(self, result: SearchResult, place: Workplace, deadline: float | None) -> None:
+    def _confirm_best(self, result: SearchResult, workplace: Workplace, deadline: float | None) -> None:
         """Trains the best recipes again, on this machine."""
         from automl.study.confirm import confirm
 
         name, runs, device = result.folder.name, result.folder.path.parent, self.spec.device
-        if is_gpu(place.devices[0]) and not is_gpu(find_devices(device)[0]):
+        if is_gpu(workplace.devices[0]) and not is_gpu(find_devices(device)[0]):
             line = result.folder.command_line("confirm")
             self.print_line(f"note: not confirmed, because there is no GPU here; where there is one: {line}")
             return
