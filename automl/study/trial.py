@@ -27,7 +27,8 @@ from automl.study.artifacts import Artifacts
 from automl.study.continuation import last_checkpoint
 from automl.study.pool import PoolEntry, fit_within_memory
 from automl.study.robustness import TrainedNetwork, plan_samples, score_robustness
-from automl.study.setup import ROBUST, StudySetup, StudyViews, describe_view
+from automl.study.setup import ROBUST, StudySetup, StudyViews
+from automl.study.spaces import describe_view
 from automl.study.storage import StorageLost, read_trials_once
 from automl.study.trial_record import best_trial, read_trial_record, recipe_of, write_trial_record
 from automl.study.validation import FoldResult, split_for_trial, write_predictions
