@@ -10,6 +10,7 @@ from automl.data.dataset import draw_split
 from automl.errors import SpecError
 from automl.recipe import Recipe
 from automl.study import worker
+from automl.study.membership import Membership
 from automl.study.samplers import Halving
 from automl.study.setup import StudyViews, load_setup
 from automl.study.spaces import list_views
@@ -62,12 +63,12 @@ def test_a_trial_on_one_split_keeps_what_it_predicted(new_study):
 def test_a_worker_that_dies_in_the_second_fold_repeats_none(new_study, whole, monkeypatch):
     study, folder = new_study("killed", trials=2, seed=3, folds=3, pruner="none")
 
-    def die(progress):
+    def die(_, progress):
         if progress["doing"] == "fold 2 of 3" and progress["step"] == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(worker, "_ProgressFile", lambda _: die)
+        patched.setattr(Membership, "note_progress", die)
         with pytest.raises(KeyboardInterrupt):
             run_worker(study, folder, "cpu", Stop())
     first = FoldResult.load(folder.trial_folder(0) / "fold-0.npz")
