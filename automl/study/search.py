@@ -152,7 +152,7 @@ def search(
     started = time.time()
     if on is None and (workers is not None or worker_cpus is not None):
         raise SpecError(
-            "workers and worker_cpus are for on=ray; two workers on this machine are --device cuda:0,cuda:1"
+            "--workers and --worker-cpus are for --on ray; two workers on this machine are --device cuda:0,cuda:1"
         )
     if confirm < 0:
         raise SpecError(f"confirm is how many recipes are trained again, 0 or more; got {confirm}")

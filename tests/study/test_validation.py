@@ -9,7 +9,6 @@ from sklearn.metrics import roc_auc_score
 from automl.data.dataset import draw_split
 from automl.errors import SpecError
 from automl.recipe import Recipe
-from automl.study import worker
 from automl.study.membership import Membership
 from automl.study.samplers import Halving
 from automl.study.setup import StudyViews, load_setup
@@ -75,7 +74,7 @@ def test_a_worker_that_dies_in_the_second_fold_repeats_none(new_study, whole, mo
     assert first.metrics["auc"] == study.trials[0].intermediate_values[8]
     assert FoldResult.load(folder.trial_folder(0) / "fold-1.npz") is None
     seen = []
-    monkeypatch.setattr(worker, "_ProgressFile", lambda _: lambda progress: seen.append(progress["doing"]))
+    monkeypatch.setattr(Membership, "note_progress", lambda _, progress: seen.append(progress["doing"]))
     run_worker(open_study(folder), folder, "cpu", Stop())
     assert seen[0] == "fold 2 of 3"
     assert results_of(study) == whole["results"]
