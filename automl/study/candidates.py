@@ -5,7 +5,10 @@ Nothing is built, traced or timed here, so that a mistake in names or weights is
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from automl.backbones.encoders import load_encoders
 from automl.backbones.ranking import rank_at_size
@@ -63,6 +66,22 @@ def find_candidates(spec: StudySpec, image_size: int) -> Candidates:
     if not candidates:
         raise PoolError("no backbone is small enough to be trained from scratch; name some, or give --weights-dir")
     return Candidates(candidates, (*notes, *more_notes))
+
+
+def refuse_without_weights(rows: list[dict[str, Any]], spec: StudySpec) -> None:
+    """Refuses a study that requires weights where no file is named like any: a look that needs no timm.
+
+    Raises:
+        PoolError: If there is no such file in the folder of weights or the hub's cache, and the hub is out of reach.
+    """
+    if spec.pretrained != "require" or tuple(spec.pool.names) != ("*",):  # of named ones it is said where to put them
+        return
+    folders = [Path(HF_HUB_CACHE), *([spec.weights_dir] if spec.weights_dir else [])]
+    there = {path.name for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    architectures = {row["model"].partition(".")[0] for row in rows}
+    likely = any(name.startswith("models--") or name.partition(".")[0] in architectures for name in there)
+    if not likely and not hub_reachable():
+        raise PoolError(_explain_none(spec))
 
 
 def name_backbones(spec: StudySpec, space: Space) -> StudySpec:
@@ -154,10 +173,9 @@ def _find_weights(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Can
     if with_weights:
         note = f"{len(missing)} backbones left out: their weights are out of reach"
         return with_weights, [note, *hints] if missing else []
-    sources = f"{spec.weights_dir}, the hub's cache or the hub" if spec.weights_dir else "the hub's cache or the hub"
+    sources = _name_sources(spec)
     if spec.pretrained == "require":
-        advice = "give --weights-dir, or --pretrained never"
-        raise PoolError("\n".join([f"no backbone has weights in {sources}; {advice}", *hints]))
+        raise PoolError("\n".join([_explain_none(spec), *hints]))
     small = _find_small(rows, spec)
     if named and not small:
         advice = "give --weights-dir, or --pretrained never to train from scratch"
@@ -167,6 +185,16 @@ def _find_weights(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Can
         "give --weights-dir DIR with safetensors files named by timm architecture"
     )
     return small, [note, *hints]
+
+
+def _name_sources(spec: StudySpec) -> str:
+    """Names where weights are looked for."""
+    return f"{spec.weights_dir}, the hub's cache or the hub" if spec.weights_dir else "the hub's cache or the hub"
+
+
+def _explain_none(spec: StudySpec) -> str:
+    """Explains that no backbone has weights, where they are required."""
+    return f"no backbone has weights in {_name_sources(spec)}; give --weights-dir, or --pretrained never"
 
 
 def _find_small(rows: list[dict[str, Any]], spec: StudySpec, *, every: bool = False) -> list[Candidate]:

@@ -18,7 +18,13 @@ from automl.gpu.budget import MemoryBudget, decide_budget
 from automl.space.space import Space
 from automl.spec import StudySpec
 from automl.study.artifacts import check_artifacts
-from automl.study.candidates import Candidates, find_candidates, name_backbones, select_backbones
+from automl.study.candidates import (
+    Candidates,
+    find_candidates,
+    name_backbones,
+    refuse_without_weights,
+    select_backbones,
+)
 from automl.study.environment import describe_environment
 from automl.study.folder import StudyFolder, study_name
 from automl.study.identity import check_same, check_storage
@@ -86,7 +92,9 @@ def read_start(spec: StudySpec, runs: Path, print_line: Printer) -> Start:
         samples_known = not (spec.data.drop_copies or spec.validation == "hard" or read_study_record(study).files)
         check_same(study, folder, spec, space, dataset if samples_known else None)
     else:
-        select_backbones(name_backbones(spec, space), usual_image_size(space))
+        rules = name_backbones(spec, space)
+        rows, _ = select_backbones(rules, usual_image_size(space))
+        refuse_without_weights(rows, rules)
         if spec.warm_start and not folder.has_study:
             list_earlier(StudyFolder(runs / spec.warm_start), space)
     for note in space.notes:

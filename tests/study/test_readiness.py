@@ -34,6 +34,8 @@ def _nothing_is_done(monkeypatch, tmp_path):
     """No hub, and no worker: a refusal comes before."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("automl.study.candidates.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(Supervisor, "start_workers", lambda _: pytest.fail("a worker was started"))
 
 
@@ -66,6 +68,7 @@ for given in (
     {"weights_dir": "nosuch"},
     {"warm_start": "nosuch"},
     {"pool": {"names": ["nosuchnet"]}},
+    {"pretrained": "require"},
     {"runs": photos + "/real/0.png"},
 ):
     try:
@@ -90,6 +93,7 @@ def test_a_mistake_is_refused_before_torch_is_imported(photos, tmp_path):
         "nosuch",
         "nosuch",
         "nosuchnet",
+        "no backbone has weights in",
         "cannot be",
     ]
     assert len(refused) == len(parts)
@@ -146,6 +150,7 @@ def test_weights_that_are_required_and_out_of_reach_are_refused(photos, tmp_path
     with pytest.raises(PoolError, match="resnet50: no weights in the hub's cache or the hub; give --weights-dir"):
         plan(photos, pool={"names": ["resnet50"]})
     (tmp_path / "weights" / "resnet50.safetensors").write_bytes(b"no tensors")
+    assert start(photos, pretrained="require", weights_dir=tmp_path / "weights").study is None
     with pytest.raises(WeightsError, match="is not a readable safetensors file"):
         plan(photos, pool={"names": ["resnet50"]}, weights_dir=tmp_path / "weights")
 

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from automl.data.dataset import draw_split
 from automl.errors import SpecError
 from automl.recipe import Recipe
+from automl.study import worker
 from automl.study.membership import Membership
 from automl.study.samplers import Halving
 from automl.study.setup import StudyViews, load_setup
