@@ -8,6 +8,7 @@ import ctypes
 import gc
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from automl.errors import StudyError
@@ -26,12 +27,19 @@ class DeviceLost(Exception):  # noqa: N818 - of the process, not of the trial
 
 
 def find_devices(wanted: str) -> tuple[str, ...]:
-    """Finds the devices to train on: the wanted one, or for `auto` and `cuda` every GPU, or the CPU.
+    """Finds the devices to train on, one for each worker.
+
+    Args:
+        wanted: A device, or several with commas between: `cuda:0,cuda:1`; one that is given twice has two workers.
+            `auto` and `cuda` are every GPU; `auto` is the CPU where there is none.
 
     Raises:
-        StudyError: If the wanted one is not there.
+        StudyError: If a wanted one is not there.
     """
     import torch
+
+    if "," in wanted:
+        return tuple(device for name in wanted.split(",") for device in find_devices(name.strip()))
 
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if wanted in ("auto", "cuda") and gpus:
@@ -41,6 +49,13 @@ def find_devices(wanted: str) -> tuple[str, ...]:
     if wanted in gpus:
         return (wanted,)
     raise StudyError(f"no device {wanted!r} here; there is: {', '.join(['cpu', *gpus])}")
+
+
+def label_workers(devices: Sequence[str]) -> list[str]:
+    """Names the worker on each device: by the device, with a number where several share it."""
+    earlier = [list(devices[:k]).count(device) for k, device in enumerate(devices)]
+    shared = {device for device in devices if list(devices).count(device) > 1}
+    return [f"{name}-{k}" if name in shared else name for name, k in zip(devices, earlier, strict=True)]
 
 
 def is_gpu(device: str) -> bool:

@@ -133,15 +133,18 @@ def read_header(path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
-    """Yields a temporary path that replaces `path` when the block ends well: a reader never sees half a file."""
+def write_atomically(path: Path, mode: int = 0o666) -> Iterator[Path]:
+    """Yields a temporary path that replaces `path` when the block ends well: a reader never sees half a file.
+
+    `mode` are the permissions that the file has at most, within the process's umask.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_read_umask())  # mkstemp's 0600 is for secrets
+        temporary.chmod(mode & ~_read_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -154,9 +157,9 @@ def _read_umask() -> int:
     return mask
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically, as UTF-8."""
-    with write_atomically(path) as temporary:
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
+    """Writes a text file atomically, as UTF-8; `mode` as in `write_atomically`."""
+    with write_atomically(path, mode) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

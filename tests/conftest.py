@@ -20,6 +20,7 @@ pytest_plugins = [
     "tests.fixtures.replicates",
     "tests.fixtures.clips_study",
     "tests.fixtures.browser",
+    "tests.fixtures.postgres",
 ]
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -14,6 +14,8 @@ from automl.units import format_seconds, format_share
 _EVENTS = 5
 """Trials that ended, at most; fewer in a low window."""
 _LABEL = 7
+_WORKER = 20
+"""Characters of a worker's name, which may hold its machine's."""
 _NAME = 16
 """Characters of a name that a bar leaves room for."""
 _BARS = "▁▂▃▄▅▆▇█"
@@ -114,12 +116,13 @@ def _draw_workers(progress: StudyProgress, width: int, most: int) -> list[Text]:
     rows = {row.number: row for row in progress.rows}
     shown = progress.workers if len(progress.workers) <= most else progress.workers[: most - 1]
     texts = [_describe_worker(worker, rows.get(worker.trial)) for worker in shown]
-    rooms = [width - _LABEL - 1 - cell_len(start + end) for start, _, end, _ in texts]  # for a bar and a name
+    label = min(_WORKER, max([_LABEL, *(len(worker.device) for worker in shown)]))
+    rooms = [width - label - 1 - cell_len(start + end) for start, _, end, _ in texts]  # for a bar and a name
     needed = [room - min(_NAME, cell_len(name)) for room, (_, name, _, _) in zip(rooms, texts, strict=True)]
     bar = max(4, min([_bar_width(width), *needed]))
     lines = [
         Text.assemble(
-            f"{worker.device:{_LABEL}.{_LABEL}} ", _draw_bar(share, bar), start, _cut_name(name, room - bar), end
+            f"{worker.device:{label}.{label}} ", _draw_bar(share, bar), start, _cut_name(name, room - bar), end
         )
         for worker, room, (start, name, end, share) in zip(shown, rooms, texts, strict=True)
     ]

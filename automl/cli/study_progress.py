@@ -1,7 +1,7 @@
 """What is happening in a study now, read from its storage and from what its workers write; and that in words."""
 
-import json
 import re
+import socket
 import time
 from dataclasses import dataclass, replace
 
@@ -16,6 +16,7 @@ class WorkerState:
     """What a worker does now."""
 
     device: str
+    """Its name, with its machine if that is another one."""
     trial: int
     epoch: float
     """Epochs done."""
@@ -75,16 +76,24 @@ def read_progress(
 
 
 def read_workers(result: SearchResult) -> list[WorkerState]:
-    """Reads what the workers of a study write of what they do, by device."""
-    workers = []
-    for path in sorted((result.folder.path / "workers").glob("*.json")):
-        try:
-            worker = json.loads(path.read_text(encoding="utf-8"))
-            state = WorkerState(path.stem, int(worker["trial"]), float(worker["epoch"]), str(worker.get("doing", "")))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # the worker has just ended
-        workers.append(state)
-    return workers
+    """Reads what the workers of a study do now, by their names; none where the storage does not answer."""
+    try:
+        snapshot = result.claims.read()
+    except Exception:  # drivers raise many types; whoever reads the trials waits for it
+        return []
+    rows = [snapshot.workers[owner] for owner in {*snapshot.claims.values()} if owner in snapshot.workers]
+    here = socket.gethostname()
+    workers = [
+        WorkerState(
+            device=row.label if row.host == here else f"{row.host} {row.label}",
+            trial=int(row.doing["trial"]),
+            epoch=float(row.doing["epoch"]),
+            doing=str(row.doing.get("doing", "")),
+        )
+        for row in rows
+        if row.doing
+    ]
+    return sorted(workers, key=lambda worker: (worker.device, worker.trial))
 
 
 def replace_workers(progress: StudyProgress, workers: list[WorkerState], looked: float) -> StudyProgress:

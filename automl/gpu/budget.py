@@ -41,7 +41,8 @@ def decide_budget(wanted: int | Share | Literal["auto"] | None, devices: Sequenc
     Args:
         wanted: A size, which is taken as it is if the GPU has so much, whether or not it is free now; a share of what
             is free; `auto`: all that is free. None: `auto` where there is a GPU, and no limit without one.
-        devices: What the study trains on, a process on each: the GPU with the least memory decides.
+        devices: What the study trains on, a process on each: the GPU with the least memory decides. One that stands
+            there several times is shared.
 
     Raises:
         SpecError: If a part of the free memory is asked for, and there is no GPU or its free memory cannot be read.
@@ -52,7 +53,7 @@ def decide_budget(wanted: int | Share | Literal["auto"] | None, devices: Sequenc
             return MemoryBudget(wanted, ())
         why = "what is free cannot be read here" if any(map(is_gpu, devices)) else "there is no GPU here"
         raise SpecError(f"--gpu-mem {wanted} is a part of the free memory, but {why}; give a size like 16GB")
-    budgets = {device: _decide_for_gpu(gpu, wanted) for device, gpu in gpus.items()}
+    budgets = {device: _decide_for_gpu(gpu, wanted, list(devices).count(device)) for device, gpu in gpus.items()}
     least = min(budgets, key=lambda device: budgets[device].bytes or 0)
     notes = budgets[least].notes
     sizes = {device: format_bytes(budget.bytes or 0) for device, budget in budgets.items()}
@@ -75,8 +76,18 @@ def describe_users(gpu: Gpu) -> str:
     return shorten(names, 3)
 
 
-def _decide_for_gpu(gpu: Gpu, wanted: int | Share | Literal["auto"] | None) -> MemoryBudget:
-    """Decides the budget on one GPU."""
+def _decide_for_gpu(gpu: Gpu, wanted: int | Share | Literal["auto"] | None, workers: int) -> MemoryBudget:
+    """Decides the budget of each of the workers on one GPU."""
+    budget = _decide_for_all(gpu, wanted if not isinstance(wanted, int) else wanted * workers)
+    if workers == 1 or budget.bytes is None:
+        return budget
+    each = budget.bytes // workers
+    shared = f"GPU memory: {workers} workers share {gpu.name}, {format_bytes(each)} for each"
+    return MemoryBudget(each, (*budget.notes, shared))
+
+
+def _decide_for_all(gpu: Gpu, wanted: int | Share | Literal["auto"] | None) -> MemoryBudget:
+    """Decides the budget of all that trains on one GPU."""
     # What the driver keeps for itself cannot be taken.
     usable = gpu.free_bytes + gpu.used_bytes
     free = max(1, gpu.free_bytes)

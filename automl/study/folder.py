@@ -27,6 +27,8 @@ class StudyFolder:
     """Holds the URL of a storage that is not the embedded one."""
     samples: Path = field(init=False, compare=False, metadata={"file": "samples.csv"})
     """The samples and splits, fixed when the study is created."""
+    local: Path = field(init=False, compare=False, metadata={"file": "local.json"})
+    """What of the study is this machine's own: paths, and what its card holds."""
     predictions: Path = field(init=False, compare=False, metadata={"file": "predictions"})
     """Of each complete trial, `0003.npz`: its predictions of samples that it was validated on."""
     best: Path = field(init=False, compare=False, metadata={"file": "best.yaml"})
@@ -117,13 +119,9 @@ class StudyFolder:
         """Returns the file of a trial's predictions, which a complete one has."""
         return self.predictions / f"{number:04d}.npz"
 
-    def progress_file(self, device: str) -> Path:
-        """Returns the file in which the worker on a device writes what it does now."""
-        return self.path / "workers" / f"{device.replace(':', '-')}.json"
-
-    def log_file(self, device: str) -> Path:
-        """Returns the file that holds what the worker on a device printed."""
-        return self.path / "workers" / f"{device.replace(':', '-')}.log"
+    def log_file(self, label: str) -> Path:
+        """Returns the file that holds what a worker printed, named by its label."""
+        return self.path / "workers" / f"{re.sub('[^A-Za-z0-9._-]', '-', label)}.log"
 
     def make_folders(self) -> None:
         """Makes the folder and those in it."""

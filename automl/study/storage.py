@@ -12,9 +12,10 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,25 +24,39 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 
 from automl.errors import StudyError, first_line, suggest_name
 from automl.files import write_atomically
 from automl.study.folder import StudyFolder, list_studies
 from automl.study.sqlite import StudyConnection
+from automl.units import format_seconds
 
-WAIT_SECONDS = 60.0
-"""How long a storage that has gone away is waited for."""
+WAIT_SECONDS = 600.0
+"""How long a storage that has gone away is waited for: databases are moved and updated in minutes."""
 
 _PAUSES = (0.1, 2.0)
 """Seconds between two tries: of the first, and at most; each is twice the one before."""
 
+_KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 20_000}
+"""When the other end of a connection counts as gone (https://www.postgresql.org/docs/current/libpq-connect.html)."""
+
 _CONNECT: dict[str, dict[str, Any]] = {
     "sqlite": {"timeout": 5, "factory": StudyConnection},  # one writer at a time: a worker waits for its turn
-    **{driver: {"connect_timeout": 10} for driver in ("psycopg", "psycopg2", "pymysql", "mysqldb")},
+    **{driver: {"connect_timeout": 10} | _KEEPALIVE for driver in ("psycopg", "psycopg2")},
+    # Longer than another transaction may be waited for (innodb_lock_wait_timeout).
+    **{driver: {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60} for driver in ("pymysql", "mysqldb")},
 }
 """How to connect, by driver. A single try has an end: some would wait for minutes, and hear no Ctrl-C meanwhile."""
+
+_DRIVERS = {
+    "postgresql": {"psycopg": "psycopg", "psycopg2": "psycopg2"},
+    "mysql": {"mysqldb": "MySQLdb", "pymysql": "pymysql"},
+}
+"""By database: SQLAlchemy's names of drivers, and their modules; the first that is installed is taken."""
+
+_INSTALL = {"postgresql": "pip install 'automl-timm[postgresql]'", "mysql": "pip install pymysql"}
 
 _TAKE_OVER_SECONDS = 30
 """When a journal's lock is taken from a holder that shows no sign of life; it is held for milliseconds."""
@@ -59,7 +74,8 @@ class StorageLost(StudyError):  # noqa: N818 - it says what happened, as Parked 
 
 
 def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # a log on a full disk
+        print(line, file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -82,13 +98,14 @@ class Patience:
         now, reason = time.monotonic(), _describe_error(error)
         if self._since is None:
             self._since, self._pause = now, _PAUSES[0]
-            self.print_line(f"the {self.storage} does not answer ({reason}); waiting up to {self.seconds:.0f} s")
+            limit = format_seconds(self.seconds)
+            self.print_line(f"the {self.storage} does not answer ({reason}); waiting up to {limit}")
         until = min(now + self._pause, self._since + self.seconds)
         self._pause = min(2 * self._pause, _PAUSES[1])
         while not self.should_stop():
             if (now := time.monotonic()) >= self._since + self.seconds:
                 raise StorageLost(
-                    f"the {self.storage} has not answered for {self.seconds:.0f} s ({reason}); "
+                    f"the {self.storage} has not answered for {format_seconds(self.seconds)} ({reason}); "
                     "when it does, the same command goes on where this one ended"
                 ) from error
             if now >= until:
@@ -99,7 +116,7 @@ class Patience:
     def note_answer(self) -> None:
         """Notes that the storage has answered."""
         if self._since is not None:
-            self.print_line(f"the {self.storage} is back after {time.monotonic() - self._since:.0f} s")
+            self.print_line(f"the {self.storage} is back after {format_seconds(time.monotonic() - self._since)}")
             self._since = None
 
 
@@ -109,8 +126,11 @@ def patience_of(study: optuna.Study) -> Patience:
     return patience if isinstance(patience, Patience) else Patience()
 
 
-def _repeat_until_answered(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a method of a storage that is called until it is answered."""
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def repeat_until_answered(method: _Method) -> _Method:
+    """Makes a method that is called until the storage answers; its object has a `patience`."""
 
     @wraps(method)
     def call_again(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -131,7 +151,7 @@ def _repeat_until_answered(method: Callable[..., Any]) -> Callable[..., Any]:
             self.patience.note_answer()
             return answer
 
-    return call_again
+    return call_again  # type: ignore[return-value]
 
 
 _Storage = TypeVar("_Storage", bound=type)
@@ -141,33 +161,98 @@ def _make_patient(storage: _Storage) -> _Storage:
     """Makes every public method of a storage wait for its answer."""
     for name in dir(BaseStorage):
         if not name.startswith("_"):
-            setattr(storage, name, _repeat_until_answered(getattr(storage, name)))
+            setattr(storage, name, repeat_until_answered(getattr(storage, name)))
     return storage
 
 
+class StudyFull(Exception):  # noqa: N818 - it says what happened
+    """A study has as many trials as it may have."""
+
+
+Guard = Callable[[Connection, int, int], None]
+"""Called in the transaction that creates a trial, with its id and number; what it raises undoes the creation."""
+
+
+class _Backend(RDBStorage):
+    """Optuna's database, with a say in the creation of trials."""
+
+    guard: Guard | None = None
+
+    def _get_prepared_new_trial(self, study_id: int, template_trial: FrozenTrial | None, session: Any) -> Any:
+        trial = super()._get_prepared_new_trial(study_id, template_trial, session)
+        if self.guard is not None:  # the row is written: from here on, no other transaction can create one
+            self.guard(session.connection(), int(trial.trial_id), int(trial.number))
+        return trial
+
+
 @_make_patient
-class _Database(_CachedStorage):
+class Database(_CachedStorage):
     """A database behind Optuna's own cache."""
 
     patience = Patience()
+    _trials_read: set[int] | None = None
+    """The studies whose trials were read within `read_once`; None: they are read each time."""
+
+    @property
+    def engine(self) -> Engine:
+        """The connections to the database."""
+        return self._backend.engine
+
+    @contextmanager
+    def read_once(self) -> Generator[None, None, None]:
+        """Reads trials once, however often they are asked for within; for one thread."""
+        with self._lock:
+            self._trials_read = set()
+        try:
+            yield
+        finally:
+            self._trials_read = None
+
+    def _read_trials_from_remote_storage(self, study_id: int) -> None:
+        if self._trials_read is None:
+            super()._read_trials_from_remote_storage(study_id)
+        elif study_id not in self._trials_read:
+            super()._read_trials_from_remote_storage(study_id)
+            self._trials_read.add(study_id)
+
+    @contextmanager
+    def guard_creation(self, guard: Guard) -> Generator[None, None, None]:
+        """Has a say in the trials that are created meanwhile; for one thread."""
+        assert isinstance(self._backend, _Backend)  # noqa: S101 - `_connect` makes it so
+        self._backend.guard = guard
+        try:
+            yield
+        finally:
+            self._backend.guard = None
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Creates a trial; returns its id."""
         self._backend.get_study_name_from_id(study_id)  # an outage here is waited for by us
         # In this one call Optuna itself tries again for some seconds, and hears no wish to stop meanwhile.
         return super().create_new_trial(study_id, template_trial)
 
 
 @_make_patient
-class _Journal(JournalStorage):
+class Journal(JournalStorage):
     """A journal file."""
 
     patience = Patience()
 
+    def __init__(self, path: Path) -> None:
+        """Opens a journal, or makes one."""
+        super().__init__(_JournalFile(path))
+        self.path = path
+
 
 def _find_cause(error: BaseException) -> BaseException:
-    """Returns the driver's error: Optuna wraps it, and so does SQLAlchemy."""
+    """Returns SQLAlchemy's first error, which Optuna wraps.
+
+    Where reading trials fails, Optuna reads them in another way, in the transaction that has failed.
+    """
     if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__:
-        return error.__cause__
+        error = error.__cause__
+    if isinstance(error, PendingRollbackError) and error.__context__:
+        return error.__context__
     return error
 
 
@@ -198,7 +283,7 @@ def open_storage(url: str, patience: Patience | None = None) -> BaseStorage:
     """
     wait = patience is not None
     patience = patience or Patience()
-    patience.storage = f"storage {_hide_password(url)}"
+    patience.storage = f"storage {hide_password(url)}"
     while True:
         try:
             storage = _connect(url)
@@ -231,7 +316,16 @@ def open_study(folder: StudyFolder, storage: str | None = None, patience: Patien
     try:
         return optuna.load_study(study_name=folder.name, storage=open_storage(storage, patience))
     except KeyError as exc:
-        raise StudyError(f"no study {folder.name!r} in the storage {storage}") from exc
+        raise StudyError(f"no study {folder.name!r} in the storage {hide_password(storage)}") from exc
+
+
+def read_trials_once(study: optuna.Study) -> AbstractContextManager[None]:
+    """Reads the trials of a study once, however often a sampler asks for them within.
+
+    TPE asks for each group of parameters, and reads each running trial anew: of 64 workers it was two seconds a trial.
+    """
+    storage = study._storage
+    return storage.read_once() if isinstance(storage, Database) else nullcontext()
 
 
 def read_storage_url(folder: StudyFolder) -> str:
@@ -241,16 +335,38 @@ def read_storage_url(folder: StudyFolder) -> str:
     return folder.storage_url
 
 
-def _connect(url: str) -> _Database | _Journal:
+def _connect(url: str) -> Database | Journal:
     if "://" not in url:
         if not url.endswith(".log"):
-            raise StudyError(f"not a storage: {url!r}; give a URL such as sqlite:///study.db, or a .log journal file")
-        return _Journal(_JournalFile(Path(absolute_storage(url))))
-    parsed = make_url(absolute_storage(url))
-    driver = parsed.get_dialect().driver
-    name = "sqlite" if parsed.get_backend_name() == "sqlite" else driver
-    arguments: dict[str, Any] = {"connect_args": _CONNECT.get(name, {}), "pool_pre_ping": name != "sqlite"}
-    return _Database(RDBStorage(parsed.render_as_string(hide_password=False), engine_kwargs=arguments))
+            raise StudyError(
+                f"not a storage: {hide_password(url)!r}; give a URL such as sqlite:///study.db, or a .log journal file"
+            )
+        return Journal(Path(absolute_storage(url)))
+    parsed = _name_driver(make_url(absolute_storage(url)))
+    backend, _, driver = parsed.drivername.partition("+")
+    name = backend if backend == "sqlite" else driver
+    given = {key: value for key, value in _CONNECT.get(name, {}).items() if key not in parsed.query}
+    arguments: dict[str, Any] = {"connect_args": given, "pool_pre_ping": name != "sqlite"}
+    if name != "sqlite":  # a server has a hundred connections by default, and a worker keeps one of them
+        arguments |= {"pool_size": 1, "max_overflow": 9}
+    try:
+        return Database(_Backend(parsed.render_as_string(hide_password=False), engine_kwargs=arguments))
+    except ImportError as exc:
+        how = _INSTALL.get(backend, "install it")
+        reason = first_line(exc.__cause__ or exc)
+        raise StudyError(f"the storage {hide_password(url)} needs a driver ({reason}): {how}") from exc
+
+
+def _name_driver(url: URL) -> URL:
+    """Names the driver in a URL that names none; raises StudyError if a password hides the URL's parts."""
+    if "@" in (url.host or ""):
+        raise StudyError(f"the storage {hide_password(str(url))} cannot be read: in a password, @ is written %40")
+    backend, _, driver = url.drivername.partition("+")
+    backend = {"postgres": "postgresql"}.get(backend, backend)  # libpq and hosts of databases write both
+    known = _DRIVERS.get(backend, {})
+    if not driver and known:
+        driver = next((name for name, module in known.items() if find_spec(module)), next(iter(known)))
+    return url.set(drivername=f"{backend}+{driver}" if driver else backend)
 
 
 def absolute_storage(url: str) -> str:
@@ -266,12 +382,28 @@ def absolute_storage(url: str) -> str:
     return parsed.set(database=str(path)).render_as_string(hide_password=False)
 
 
-def _hide_password(url: str) -> str:
-    """Returns a URL without its password."""
+def hide_password(storage: str) -> str:
+    """Returns how messages name a storage: without its password."""
     try:
-        return make_url(url).render_as_string() if "://" in url else url
-    except ArgumentError:
-        return url
+        url = make_url(storage) if "://" in storage else None
+    except (ArgumentError, ValueError):
+        url = None
+    if url is None or "@" in (url.host or ""):  # whatever stands before the last @ may be a part of a password
+        scheme, _, rest = storage.partition(":")
+        return f"{scheme}://***@{rest.rpartition('@')[2]}" if rest and "@" in rest else storage
+    return url.set(query={}).render_as_string()
+
+
+def is_same_storage(one: str, other: str) -> bool:
+    """Returns whether two names are of one storage, whatever their drivers and passwords."""
+
+    def compare_by(storage: str) -> str | URL:
+        if "://" not in storage:
+            return absolute_storage(storage)
+        url = make_url(absolute_storage(storage))
+        return url.set(drivername=_name_driver(url).get_backend_name(), password="")
+
+    return compare_by(one) == compare_by(other)
 
 
 # --- journals -----------------------------------------------------------------------------------------------------
@@ -326,7 +458,14 @@ class _JournalFile(JournalFileBackend):
 
 
 @contextmanager
-def _hold(lock: _JournalLock) -> Generator[None, None, None]:
+def hold_journal(path: Path) -> Generator[None, None, None]:
+    """Holds a lock beside a journal, one that works on network file systems, too."""
+    with _hold(JournalFileSymlinkLock(str(path), grace_period=_TAKE_OVER_SECONDS)):
+        yield
+
+
+@contextmanager
+def _hold(lock: JournalFileSymlinkLock) -> Generator[None, None, None]:
     lock.acquire()
     try:
         yield

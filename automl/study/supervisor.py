@@ -1,20 +1,24 @@
 """The supervisor: starts one worker a device, replaces those that die, ends the study in time.
 
-It trains nothing itself, so that nothing a trial does (a CUDA error, a kill for memory) takes the study down.
+It trains nothing itself, so that nothing a trial does (a CUDA error, a kill for memory) takes the study down. When its
+own workers have nothing left to do, it waits for the trials of other machines, and starts a worker again if one of
+those dies.
 """
 
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from automl.devices import LEAKED, POISONED
+import optuna
+from optuna.trial import TrialState
+
+from automl.devices import LEAKED, POISONED, label_workers
 from automl.errors import StudyError
-from automl.processes import worker_environment
+from automl.study.claims import open_claims
 from automl.study.folder import StudyFolder
+from automl.study.membership import Watch
+from automl.study.worker_process import LocalProcess, StartWorker, WorkerJob, WorkerProcess
 
 _GRACE_SECONDS = 30.0
 """After the deadline, for the checkpoint of a parked trial to be written."""
@@ -22,25 +26,33 @@ _GRACE_SECONDS = 30.0
 _DEATHS_IN_A_ROW = 5
 """A worker that dies so often without a sign of progress in between will die again."""
 
+_LOOK_SECONDS = 2.0
+"""Between two looks at who works on the study."""
+
 
 @dataclass
 class _Worker:
-    device: str
-    process: "subprocess.Popen[bytes]"
+    job: WorkerJob
+    process: WorkerProcess
     deaths: int = 0
-    seen: float = 0.0
-    """When its progress file last changed."""
+    progressed: bool = False
+    """Whether it was seen to train since the last death."""
 
 
 @dataclass
 class Supervisor:
-    """Workers of one study on this machine."""
+    """Workers of one study."""
 
     folder: StudyFolder
     devices: tuple[str, ...]
     """One worker each."""
     deadline: float | None = None
     """When the study ends, in seconds since 1970; None: when its trials are done."""
+    start_worker: StartWorker = LocalProcess
+    labels: Sequence[str] = ()
+    """The workers' names; none: they are named by their devices."""
+    waits_for_others: bool = True
+    """Whether to stay while trials run on other machines, for the case that one of those dies."""
     storage: str = ""
     """The study's Optuna storage URL, once there is a study."""
     workers: list[_Worker] = field(default_factory=list)
@@ -48,33 +60,41 @@ class Supervisor:
     stopping: bool = False
     _logged: dict[str, int] = field(default_factory=dict)
     """Bytes of each worker's log when it was started."""
+    _watch: Watch | None = None
+    _looked: float = 0.0
+    _rescued: set[str] = field(default_factory=set)
+    """Dead workers of other machines, for each of which one was started here."""
 
     def start_workers(self) -> None:
         """Starts the processes, which import what they need and wait: that takes as long as preparing the study."""
         self.folder.make_folders()
-        self._logged = {device: self._log_size(device) for device in self.devices}
-        self.workers = [_Worker(device, self._start_process(device)) for device in self.devices]
+        jobs = self._list_jobs()
+        self._logged = {job.label: self._log_size(job.label) for job in jobs}
+        self.workers = [_Worker(job, self.start_worker(job)) for job in jobs]
 
     def wait_for_imports(self, limit_seconds: float) -> None:
         """Waits until the workers have imported what they need: beside them, nothing can be timed."""
         until = time.monotonic() + limit_seconds
         while time.monotonic() < until:
             busy = [w for w in self.workers if w.process.poll() is None]
-            if all(self._log_size(worker.device) > self._logged.get(worker.device, 0) for worker in busy):
+            if all(self._log_size(worker.job.label) > self._logged.get(worker.job.label, 0) for worker in busy):
                 return
             time.sleep(0.05)
 
-    def watch_workers(self, storage: str, tick: Callable[[], None], period_seconds: float = 0.5) -> None:
-        """Runs the study in a storage to its end; calls `tick` every period, to show progress."""
-        self.storage = storage
+    def watch_workers(
+        self, study: optuna.Study, storage: str, tick: Callable[[], None], period_seconds: float = 0.5
+    ) -> None:
+        """Runs a study to its end; calls `tick` every period, to show progress."""
+        self.storage, self._watch = storage, Watch(open_claims(study))
         if self.stopping:
             self.kill_workers()
         elif not self.workers:
             self.start_workers()
         for worker in self.workers:
-            self._send_storage(worker)
+            worker.process.send_storage(storage)
         try:
-            while self.workers:
+            while self.workers or self._wait_for_others(study):
+                self._look_at_workers()
                 self._check_workers()
                 tick()
                 time.sleep(period_seconds)
@@ -85,16 +105,46 @@ class Supervisor:
         """Asks every worker to stop after this epoch; none is started from now on."""
         self.stopping = True
         for worker in self.workers:
-            _close_input(worker)
+            worker.process.close_input()
 
     def kill_workers(self) -> None:
         """Ends every worker now; their trials can be taken up again from their checkpoints."""
         for worker in self.workers:
-            _close_input(worker)
-            if worker.process.poll() is None:
-                worker.process.kill()
-            worker.process.wait()
+            worker.process.kill()
         self.workers = []
+
+    def _list_jobs(self) -> list[WorkerJob]:
+        return [
+            WorkerJob(self.folder, device, label, len(self.devices), self.deadline)
+            for device, label in zip(self.devices, self.labels or label_workers(self.devices), strict=True)
+        ]
+
+    def _look_at_workers(self) -> None:
+        """Looks who works on the study, now and then."""
+        if self._watch is None or time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        with suppress(Exception):  # the storage is away: whoever shows the trials waits for it, with a line
+            busy = {row.label for row in self._watch.look().workers.values() if row.doing}
+            for worker in self.workers:
+                worker.progressed = worker.progressed or worker.job.label in busy
+
+    def _wait_for_others(self, study: optuna.Study) -> bool:
+        """Returns whether trials run elsewhere; starts a worker for those whose own one is dead."""
+        if (
+            self._watch is None
+            or self.stopping
+            or not self.waits_for_others
+            or (self.deadline is not None and time.time() > self.deadline)
+        ):
+            return False
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        owners = {self._watch.snapshot.claims.get(trial._trial_id, "") for trial in running}
+        dead = {owner for owner in owners if self._watch.is_dead(owner)} - self._rescued
+        if dead:
+            self._rescued |= dead
+            self._start(self._list_jobs()[0])
+        return bool(self.workers) or any(not self._watch.is_dead(owner) for owner in owners)
 
     def _check_workers(self) -> None:
         for worker in list(self.workers):
@@ -103,74 +153,46 @@ class Supervisor:
                 if self.deadline is not None and time.time() > self.deadline + _GRACE_SECONDS:
                     worker.process.kill()
                 continue
-            _close_input(worker)
+            worker.process.close_input()
+            self.workers.remove(worker)
             if code == 0 or (self.deadline is not None and time.time() > self.deadline):
-                self.workers.remove(worker)
-            elif code == 2:  # an error with a message: another worker would meet it again
-                raise StudyError(self._last_lines(worker.device))
-            elif self.stopping:  # it died before it could park: its trial is taken up another time
-                self.workers.remove(worker)
-            else:
-                # A worker that asked for a successor will not fail for ever: its trials end, if only by failing.
-                if code not in (LEAKED, POISONED):
-                    self._count_death(worker, code)
-                self.replaced += 1
-                worker.process = self._start_process(worker.device)
-                self._send_storage(worker)
+                continue
+            if code == 2:  # an error with a message: another worker would meet it again
+                raise StudyError(self._last_lines(worker.job.label))
+            if self.stopping:  # it died before it could park: its trial is taken up another time
+                continue
+            # A worker that asked for a successor will not fail for ever: its trials end, if only by failing.
+            if code not in (LEAKED, POISONED):
+                self._count_death(worker, code)
+            self.replaced += 1
+            self._start(worker.job, worker.deaths)
+
+    def _start(self, job: WorkerJob, deaths: int = 0) -> None:
+        """Starts a worker whose study is there already."""
+        process = self.start_worker(job)
+        process.send_storage(self.storage)
+        self.workers.append(_Worker(job, process, deaths))
 
     def _count_death(self, worker: _Worker, code: int) -> None:
-        progress = self.folder.progress_file(worker.device)
-        changed = progress.stat().st_mtime if progress.exists() else 0.0
-        worker.deaths = 1 if changed > worker.seen else worker.deaths + 1
-        worker.seen = changed
+        worker.deaths = 1 if worker.progressed else worker.deaths + 1
+        worker.progressed = False
         if worker.deaths >= _DEATHS_IN_A_ROW:
             how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+            label = worker.job.label
             raise StudyError(
-                f"the worker on {worker.device} {how} {_DEATHS_IN_A_ROW} times in a row; "
-                f"its last lines ({self.folder.log_file(worker.device)}):\n{self._last_lines(worker.device)}"
+                f"the worker on {label} {how} {_DEATHS_IN_A_ROW} times in a row; "
+                f"its last lines ({self.folder.log_file(label)}):\n{self._last_lines(label)}"
             )
 
-    def _start_process(self, device: str) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "automl", "worker", "--study", self.folder.name]
-        command += ["--runs", str(self.folder.path.parent.absolute()), "--device", device, "--supervised"]
-        if self.deadline is not None:
-            command += ["--deadline", str(self.deadline)]
-        with self.folder.log_file(device).open("ab") as log:
-            # In a session of its own: Ctrl-C reaches the supervisor alone, which then asks the worker.
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=os.environ | worker_environment(len(self.devices)),
-                start_new_session=True,
-            )
-
-    def _send_storage(self, worker: _Worker) -> None:
-        """Lets a worker begin. The URL may hold a password, so it is no argument, which everybody could read."""
-        with suppress(BrokenPipeError):  # it has ended: that is noticed where workers are checked
-            assert worker.process.stdin is not None  # noqa: S101 - `_start_process` makes a pipe
-            worker.process.stdin.write(f"{self.storage}\n".encode())
-            worker.process.stdin.flush()
-
-    def _log_size(self, device: str) -> int:
-        log = self.folder.log_file(device)
+    def _log_size(self, label: str) -> int:
+        log = self.folder.log_file(label)
         return log.stat().st_size if log.exists() else 0
 
-    def _last_lines(self, device: str) -> str:
+    def _last_lines(self, label: str) -> str:
         try:
-            lines = self.folder.log_file(device).read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = self.folder.log_file(label).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return "nothing"
         reported = max((i for i, line in enumerate(lines) if line.startswith("Error: ")), default=None)
         last = lines[-8:] if reported is None else lines[reported:]
         return "\n".join(line for line in last if line.strip()).removeprefix("Error: ")
-
-
-def _close_input(worker: _Worker) -> None:
-    """Closes the worker's standard input, which asks it to stop."""
-    try:
-        if worker.process.stdin:
-            worker.process.stdin.close()
-    except BrokenPipeError:
-        pass

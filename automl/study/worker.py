@@ -1,36 +1,38 @@
 """A worker: takes trials from the storage, one after the other, until the study has enough of them.
 
 `automl worker --storage URL --study NAME` is all it takes, on this machine or another one that sees the storage and
-the data. A worker that dies leaves its trial running but unlocked; the next one takes it up from its checkpoint.
+the data. A worker that dies leaves its trial running; the next one takes it up from its checkpoint.
 """
 
-import json
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from automl.devices import LEAKED, POISONED, DeviceLost, DeviceProcess, open_device
-from automl.errors import StudyError
-from automl.files import write_text
+from automl.errors import DiskFull, StudyError, is_disk_full
+from automl.files import cache_dir
 from automl.gpu.probe import read_context_bytes
+from automl.study.artifacts import Artifacts, open_artifacts
 from automl.study.continuation import (
-    begin_continuation,
     choose_continuation,
     hand_over_checkpoint,
     last_checkpoint,
+    make_continuation,
 )
-from automl.study.folder import StudyFolder, hold_lock
+from automl.study.folder import StudyFolder
+from automl.study.left_out import is_left_to_others, restrict_sampler
+from automl.study.membership import Membership
 from automl.study.samplers import make_pruner, make_sampler
 from automl.study.setup import StudySetup, StudyViews, load_setup
-from automl.study.storage import StorageLost, patience_of
+from automl.study.storage import WAIT_SECONDS, StorageLost, patience_of
 from automl.study.trial import Objective, Stop, TrialResult
 from automl.study.trial_record import (
     best_trial,
@@ -41,7 +43,7 @@ from automl.study.trial_record import (
     write_trial_record,
 )
 from automl.training.types import Parked
-from automl.units import format_bytes
+from automl.units import format_bytes, format_seconds
 
 FAILURES_IN_A_ROW = 5
 """So many failed trials one after the other end the study: the next ones would fail as well."""
@@ -51,6 +53,14 @@ _MAX_TAKEN = 20
 
 _MAX_LOST = 3
 """How often a trial may leave its worker with a device that cannot be used any more."""
+
+_LOOK_SECONDS = 1.0
+"""Between two looks for trials that were left behind, when there is no other."""
+
+_LOST = "this worker was silent for a minute, and another one has taken it"
+
+_ROOM_BYTES = 2**25
+"""As much must fit a disk that was full before a worker goes on."""
 
 _LEAK = 0.01
 """Of the memory budget: if so much more is in use between two trials than before the first, a new worker continues."""
@@ -63,10 +73,12 @@ def run_worker(
     stop: Stop,
     process: DeviceProcess | None = None,
     on_end: Callable[[int], None] = lambda _: None,
+    label: str = "",
 ) -> None:
     """Trains trials until the study has as many as its budget says, or it is asked to stop.
 
-    `on_end` is called with the number of each trial that has ended.
+    `on_end` is called with the number of each trial that has ended; `label` names the worker where people see it,
+    by default its device.
 
     Raises:
         StudyError: After several failed trials in a row, with the message of the last.
@@ -74,50 +86,74 @@ def run_worker(
         SystemExit: With `LEAKED` or `POISONED`, if a new worker must continue.
     """
     patience_of(study).should_stop = stop
+    artifacts = open_artifacts(study, folder, partial(print, flush=True))
+    artifacts.upload_missing()
     try:
-        _train_trials(study, folder, device, stop, process or open_device(device), on_end)
+        with Membership(study, label or device) as member:
+            _train_trials(study, artifacts, device, stop, member, process or open_device(device), on_end)
     except StorageLost:
         if not stop():
             raise
-    folder.progress_file(device).unlink(missing_ok=True)
+    finally:
+        artifacts.flush(stop)
 
 
 def _train_trials(
     study: optuna.Study,
-    folder: StudyFolder,
+    artifacts: Artifacts,
     device: str,
     stop: Stop,
+    member: Membership,
     process: DeviceProcess,
     on_end: Callable[[int], None],
 ) -> None:
-    spec, setup = read_spec(study), load_setup(study, folder)
+    spec, setup = read_spec(study), load_setup(study, artifacts.folder)
     limit_bytes = process.limit_memory(setup.memory_bytes, read_context_bytes(device))
     study.pruner = make_pruner(spec)
-    views, on_progress = StudyViews(setup, device), _ProgressFile(folder.progress_file(device))
-    objective = Objective(setup, spec, views, folder, device, process, stop, on_progress)
+    stop.must_abandon = lambda: member.has_lost
+    views = StudyViews(setup, device)
+    objective = Objective(setup, spec, views, artifacts, device, process, stop, member.note_progress)
     baseline_bytes = process.release_memory()
     # What is left at the end of a time budget is not worth a trial that would be cut to a fraction.
     shortest = (setup.trial_seconds or 0) / 8 if stop.deadline else 0
     while not stop() and stop.seconds_left() > shortest:
-        with _take_trial(study, folder, setup, stop.seconds_left()) as taken:
+        with _take_trial(study, artifacts, member, setup, stop.seconds_left()) as taken:
             if taken is None:
-                break
+                if not _has_unknown_workers(study, member, setup):
+                    break  # others are busy with the last trials; nobody's is left behind
+                stop.soon.wait(_LOOK_SECONDS)
+                continue
             trial, frozen = taken
             try:
                 result = objective(trial, frozen)
             except Parked:
-                break
+                artifacts.flush(stop)  # before another machine may take it
+                if member.has_lost:
+                    _print_line(f"trial {trial.number}: {_LOST}")
+                elif is_left_to_others(study._storage.get_trial(trial._trial_id), setup):
+                    _print_line(f"trial {trial.number}: does not fit this machine's card; left to others")
+                else:
+                    break
+                continue
+            except DiskFull as exc:
+                _wait_for_room(artifacts.folder.path, exc, stop)
+                continue  # it is taken up again from its checkpoint
             except DeviceLost as exc:
-                _record_lost_device(study, folder, trial, str(exc))
+                _record_lost_device(study, artifacts, trial, str(exc))
+                artifacts.flush(stop)
                 process.exit_process(POISONED)
-            _end_trial(study, folder, trial, result)
+            if not member.still_has(trial._trial_id):
+                _print_line(f"trial {trial.number}: {_LOST}")
+                continue
+            _end_trial(study, artifacts, trial, result)
+            artifacts.upload_log(member.row.label)
             on_end(trial.number)
         _check_failures(study)
         above_bytes = process.release_memory() - baseline_bytes
         if above_bytes > 0:
-            print(f"trial {trial.number}: {format_bytes(above_bytes)} above the baseline", flush=True)
+            _print_line(f"trial {trial.number}: {format_bytes(above_bytes)} above the baseline")
         if limit_bytes is not None and above_bytes > _LEAK * limit_bytes:
-            print("that is more than a hundredth of the memory budget: a new worker process continues", flush=True)
+            _print_line("that is more than a hundredth of the memory budget: a new worker process continues")
             process.exit_process(LEAKED)
 
 
@@ -126,105 +162,132 @@ def _train_trials(
 
 @contextmanager
 def _take_trial(
-    study: optuna.Study, folder: StudyFolder, setup: StudySetup | None = None, seconds_left: float = float("inf")
+    study: optuna.Study,
+    artifacts: Artifacts,
+    member: Membership,
+    setup: StudySetup | None = None,
+    seconds_left: float = float("inf"),
 ) -> Iterator[tuple[Trial, FrozenTrial] | None]:
-    """Takes a trial: one that a dead worker left behind, the best one for longer, or a new one.
+    """Takes a trial: one that a dead worker left behind, one that waits, the best one for longer, or a new one.
 
-    None when the study has enough. Without its setup the best one is not continued.
-
-    Workers take turns here, so that two of them never take up the same trial or one too many.
+    None when the study has enough. Without its setup the best one is not continued. Of trials that this machine cannot
+    train, none is taken.
     """
-    with ExitStack() as locks:
-        with hold_lock(folder.path / "take.lock"):
-            taken = _adopt_trial(study, folder, locks)
-            if taken is None and _wants_more(study):
-                longer = _continue_trial(study, setup, folder, locks, seconds_left) if setup else None
-                taken = longer or _ask_trial(study, folder, locks)
+    study._thread_local.cached_all_trials = None  # Optuna's `ask` does so, too: the sampler shall see what is new
+    limit = read_spec(study).budget.trials
+    member.look()
+    taken = _adopt_trial(study, artifacts, member, setup) or _begin_waiting_trial(study, member, limit, setup)
+    if taken is None:
+        longer = _continue_trial(study, setup, artifacts, member, seconds_left) if setup else None
+        taken = longer or _begin_new_trial(study, member, limit, setup)
+    if taken is None:
+        yield None
+        return
+    with member.hold(taken[1]._trial_id):
         yield taken
 
 
-def _try_lock(folder: StudyFolder, number: int, locks: ExitStack) -> bool:
-    """Takes a trial's lock, held until the stack is closed; returns False if another worker holds it."""
-    try:
-        return locks.enter_context(hold_lock(folder.trial_folder(number) / "lock", wait=False))
-    except (FileExistsError, FileNotFoundError):  # another worker has ended it, and removes its folder right now
-        return False
-
-
-def _lock_new_trial(folder: StudyFolder, trial: Trial, locks: ExitStack) -> None:
-    """Takes the lock of a trial that has just been created, which nobody else can hold."""
-    if not _try_lock(folder, trial.number, locks):
-        raise StudyError(f"trial {trial.number} is new but locked: two studies share the folder {folder.path}")
-
-
-def _adopt_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tuple[Trial, FrozenTrial] | None:
-    """Takes a running trial of this machine that no worker holds."""
-    host = socket.gethostname()
+def _adopt_trial(
+    study: optuna.Study, artifacts: Artifacts, member: Membership, setup: StudySetup | None
+) -> tuple[Trial, FrozenTrial] | None:
+    """Takes a running trial whose worker is dead."""
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if (read_trial_record(frozen).host or host) != host or not _try_lock(folder, frozen.number, locks):
+        if is_left_to_others(frozen, setup) or not member.take_trial(frozen._trial_id):
             continue
         # Its worker may have gone on, or ended it, between the two looks.
         frozen = study._storage.get_trial(frozen._trial_id)
-        if frozen.state.is_finished():
-            continue
-        study.sampler = _choose_sampler(study, frozen.number)
-        trial = Trial(study, frozen._trial_id)
-        taken_up = read_trial_record(frozen).taken_up + 1
-        if taken_up <= _MAX_TAKEN:
-            write_trial_record(trial, taken_up=taken_up)
-            return trial, frozen
-        _end_trial(study, folder, trial, TrialResult(TrialState.FAIL, reason=f"its worker died {taken_up} times"))
+        if not frozen.state.is_finished():
+            trial = _open_trial(study, frozen, setup)
+            taken_up = read_trial_record(frozen).taken_up + 1
+            if taken_up <= _MAX_TAKEN:
+                write_trial_record(trial, taken_up=taken_up)
+                return trial, frozen
+            reason = f"its worker died {taken_up} times"
+            _end_trial(study, artifacts, trial, TrialResult(TrialState.FAIL, reason=reason))
+        member.drop_trial(frozen._trial_id)
     return None
 
 
-def _count_begun(study: optuna.Study) -> int:
-    """Counts the trials that have begun."""
-    return sum(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False))
-
-
-def _wants_more(study: optuna.Study) -> bool:
-    """Returns whether the study has fewer trials than it shall have."""
-    return _count_begun(study) < read_spec(study).budget.trials
+def _begin_waiting_trial(
+    study: optuna.Study, member: Membership, limit: int, setup: StudySetup | None
+) -> tuple[Trial, FrozenTrial] | None:
+    """Takes a trial that was enqueued; the study's trials are those that are numbered below its limit."""
+    for frozen in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if frozen.number >= limit or is_left_to_others(frozen, setup):
+            continue
+        if member.take_trial(frozen._trial_id):
+            if study._storage.get_trial(frozen._trial_id).state == TrialState.WAITING:
+                study._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+                frozen = study._storage.get_trial(frozen._trial_id)
+                return _open_trial(study, frozen, setup), frozen
+            member.drop_trial(frozen._trial_id)
+    return None
 
 
 def _continue_trial(
-    study: optuna.Study, setup: StudySetup, folder: StudyFolder, locks: ExitStack, seconds_left: float
+    study: optuna.Study, setup: StudySetup, artifacts: Artifacts, member: Membership, seconds_left: float
 ) -> tuple[Trial, FrozenTrial] | None:
     """Takes the best trial for longer, where that is the best use of the time."""
-    continued = choose_continuation(study, setup, folder, seconds_left)
-    if continued is None:
-        return None
-    trial = Trial(study, begin_continuation(study, setup, continued, socket.gethostname()))
-    _lock_new_trial(folder, trial, locks)
-    hand_over_checkpoint(folder, continued.trial.number, trial.number)
-    return trial, study._storage.get_trial(trial._trial_id)
+    continued = choose_continuation(study, setup, artifacts, seconds_left)
+    if continued is None or not member.take_trial(continued.trial._trial_id):
+        return None  # another worker continues it right now
+    try:
+        # Another one may have done so before the trial was ours.
+        if (continued := choose_continuation(study, setup, artifacts, seconds_left)) is None:
+            return None
+        template = make_continuation(setup, continued, socket.gethostname())
+        trial_id = member.begin_trial(read_spec(study).budget.trials, template)
+        if trial_id is None:
+            return None
+    finally:
+        if continued is not None:
+            member.drop_trial(continued.trial._trial_id)
+    frozen = study._storage.get_trial(trial_id)
+    hand_over_checkpoint(artifacts, continued.trial.number, frozen.number)
+    return _open_trial(study, frozen, setup), frozen
 
 
-def _ask_trial(study: optuna.Study, folder: StudyFolder, locks: ExitStack) -> tuple[Trial, FrozenTrial]:
+def _begin_new_trial(
+    study: optuna.Study, member: Membership, limit: int, setup: StudySetup | None
+) -> tuple[Trial, FrozenTrial] | None:
     """Takes a new trial."""
-    study.sampler = _choose_sampler(study, _count_begun(study))
-    trial = study.ask()
-    _lock_new_trial(folder, trial, locks)
-    return trial, study._storage.get_trial(trial._trial_id)
+    trial_id = member.begin_trial(limit)
+    if trial_id is None:
+        return None
+    frozen = study._storage.get_trial(trial_id)
+    return _open_trial(study, frozen, setup), frozen
 
 
-def _choose_sampler(study: optuna.Study, number: int) -> BaseSampler:
-    """Makes the sampler of a trial: the same one when it is taken up again."""
+def _open_trial(study: optuna.Study, frozen: FrozenTrial, setup: StudySetup | None) -> Trial:
+    """Opens a trial with its sampler, which is the same one when it is taken up again."""
     known_good = sum(bool(read_trial_record(trial).known_good) for trial in study.get_trials(deepcopy=False))
-    return make_sampler(read_spec(study), number, known_good)
+    sampler = make_sampler(read_spec(study), frozen.number, known_good)
+    study.sampler = restrict_sampler(sampler, setup) if setup else sampler
+    return Trial(study, frozen._trial_id)
 
 
-def _end_trial(study: optuna.Study, folder: StudyFolder, trial: Trial, result: TrialResult) -> None:
+def _has_unknown_workers(study: optuna.Study, member: Membership, setup: StudySetup) -> bool:
+    """Returns whether a trial is running of which it is not known yet whether its worker lives."""
+    owners = member.look().claims
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    running = [trial for trial in running if not is_left_to_others(trial, setup)]
+    return any(not member.watch.is_alive(owners.get(trial._trial_id, "")) for trial in running)
+
+
+def _end_trial(study: optuna.Study, artifacts: Artifacts, trial: Trial, result: TrialResult) -> None:
     """Ends a trial in the storage, and drops its checkpoint."""
+    folder = artifacts.folder
     if result.reason:
         write_trial_record(trial, **{"error" if result.state == TrialState.FAIL else "reason": result.reason})
     study.tell(trial, result.value, state=result.state)
-    print(f"trial {trial.number}: {result.state.name.lower()} {result.value or result.reason}", flush=True)
+    _print_line(f"trial {trial.number}: {result.state.name.lower()} {result.value or result.reason}")
     path = folder.trial_folder(trial.number)
     (path / "checkpoint.pt").unlink(missing_ok=True)
+    artifacts.delete_state(trial.number, read_spec(study).folds)
     best = best_trial(study)
     kept = {t.number for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
     kept |= {best.number} if best is not None else set()
+    artifacts.keep_last(kept, trial.number)
     for last in folder.path.glob("trials/*/last.pt"):
         number = int(last.parent.name)
         if number not in kept:
@@ -235,15 +298,15 @@ def _end_trial(study: optuna.Study, folder: StudyFolder, trial: Trial, result: T
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _record_lost_device(study: optuna.Study, folder: StudyFolder, trial: Trial, error: str) -> None:
+def _record_lost_device(study: optuna.Study, artifacts: Artifacts, trial: Trial, error: str) -> None:
     """Records that a trial cost its worker the device; too often, and the trial fails, else the next worker goes on."""
     times = read_trial_record(trial).device_lost + 1
     write_trial_record(trial, device_lost=times)
     if times < _MAX_LOST:
-        print(f"trial {trial.number}: this process lost its device ({error}); a new one continues", flush=True)
+        _print_line(f"trial {trial.number}: this process lost its device ({error}); a new one continues")
         return
     reason = f"left the device unusable {times} times, the last time with {error}"
-    _end_trial(study, folder, trial, TrialResult(TrialState.FAIL, reason=reason))
+    _end_trial(study, artifacts, trial, TrialResult(TrialState.FAIL, reason=reason))
     _check_failures(study)
 
 
@@ -257,14 +320,40 @@ def _check_failures(study: optuna.Study) -> None:
         raise StudyError(text)
 
 
-class _ProgressFile:
-    """Writes what the worker does to a file, at most once a second, and at once where it begins to train."""
+# --- a full disk --------------------------------------------------------------------------------------------------
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._last, self._trains = path, 0.0, False
 
-    def __call__(self, progress: dict[str, Any]) -> None:
-        now, trains = time.monotonic(), "doing" not in progress
-        if now - self._last >= 1 or (trains and not self._trains):
-            self._last, self._trains = now, trains
-            write_text(self._path, json.dumps(progress))
+def _wait_for_room(folder: Path, error: DiskFull, stop: Stop) -> None:
+    """Waits until something can be written; raises StudyError when that takes too long."""
+    began, limit = time.monotonic(), format_seconds(WAIT_SECONDS)
+    _print_line(f"there is no room on the disk ({error}); waiting up to {limit} until some is free")
+    pause = 0.5
+    while not stop():
+        stop.soon.wait(pause)
+        pause = min(2 * pause, 10.0)
+        seconds = time.monotonic() - began
+        if all(_has_room(path) for path in (folder, cache_dir()) if path.is_dir()):
+            _print_line(f"there is room on the disk again after {format_seconds(seconds)}")
+            return
+        if seconds > WAIT_SECONDS:
+            raise StudyError(
+                f"there has been no room on the disk for {limit} ({error}); free some: the same command goes on where "
+                "this one ended"
+            ) from error
+
+
+def _has_room(folder: Path) -> bool:
+    """Returns whether something can be written; what a quota leaves, no figure of the disk says."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_ROOM_BYTES))
+    except OSError as exc:
+        if is_disk_full(exc):
+            return False
+        raise
+    return True
+
+
+def _print_line(text: str) -> None:
+    with suppress(OSError):  # the log's disk is full: the buffer keeps the line, and it comes with the next one
+        print(text, flush=True)

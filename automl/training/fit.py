@@ -47,6 +47,7 @@ def fit(
     device: str = "cpu",
     checkpoint: Path | None = None,
     last_checkpoint: Callable[[Evaluation], Path | None] = lambda _: None,
+    on_checkpoint: Callable[[Path], None] = lambda _: None,
     evaluate: str | None = "validation",
     on_evaluation: Callable[[Evaluation], None] = lambda _: None,
     on_step: Callable[[int, int], None] = lambda _step, _total: None,
@@ -67,6 +68,7 @@ def fit(
         checkpoint: File to resume from, if it is there, and to write to.
         last_checkpoint: Called with the last validation; returns the file to write the finished run's state to, from
             which a longer run can go on. None: it is not kept.
+        on_checkpoint: Called with each of these files when it is written.
         evaluate: The split to validate on; None: no validation, and the data need no other split than `train`.
         on_evaluation: Called after each validation, and for each that a resumed run has behind it. What it raises
             ends the run (a pruned trial).
@@ -96,6 +98,11 @@ def fit(
     eighths = run.plan_eighths()
     per_epoch = data.steps_per_epoch(recipe)
 
+    def save(path: Path) -> None:
+        run.save_checkpoint(path)
+        if run.group.is_first:
+            on_checkpoint(path)
+
     def after_step() -> None:
         """Validates, saves, reports and parks the run, where it is time to."""
         if run.group.is_first:
@@ -109,12 +116,12 @@ def fit(
         if run.group.size > 1:  # they agree at checkpoints alone, because it waits for a GPU
             stop = at_checkpoint and run.group.any_process(stop, run.device)
         if checkpoint is not None and run.step < run.total and (at_checkpoint or stop):
-            run.save_checkpoint(checkpoint)
+            save(checkpoint)
         if snapshot and snapshot.evaluation and run.step not in reported:
             reported.add(run.step)
             on_evaluation(snapshot.evaluation)
             if run.step == run.total and (last := last_checkpoint(snapshot.evaluation)) is not None:
-                run.save_checkpoint(last)
+                save(last)
         if stop and run.step < run.total:
             raise Parked
 
@@ -348,7 +355,8 @@ class _Run:
         self.loss_sum.fill_(loss_sum)
         self._load_kept(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # of a run in fp16 alone, and a run may go on with another precision on another card
+            self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self._load_kept(self.ema.module, state["ema"])
         self.history = [Evaluation(**values) for values in state["history"]]

@@ -11,18 +11,22 @@ import pytest
 from tests.fixtures.screen import TerminalProcess
 
 STUDY = """
-import json, sys, time
+import socket, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 import optuna
 from automl.cli.progress import SearchProgress
 from automl.reporter import catch_interrupts
+from automl.study.claims import WorkerRow, open_claims
 from automl.study.folder import StudyFolder
+from automl.study.storage import open_storage
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-study, folder = optuna.create_study(direction="maximize"), StudyFolder(Path(sys.argv[1]))
-(folder.path / "workers").mkdir(parents=True)
-result = SimpleNamespace(study=study, folder=folder, metric="auc", trials_wanted=9)
+folder = StudyFolder(Path(sys.argv[1]))
+folder.make_folders()
+study = optuna.create_study(direction="maximize", storage=open_storage(folder.storage_url))
+claims = open_claims(study)
+result = SimpleNamespace(study=study, folder=folder, metric="auc", trials_wanted=9, claims=claims)
 
 
 def begin_trial():
@@ -39,12 +43,14 @@ with SearchProgress("stopping; the same command begins again") as reporter:
     for number in range(4):
         study.tell(begin_trial(), (0.6, 0.8, 0.7, 0.9)[number])
     running = begin_trial()
+    claims.take(running._trial_id, "a", None)
     with catch_interrupts(lambda: (stopped.append(True), reporter.show_stop("stopping after this epoch"))):
         for tick in range(int(sys.argv[2])):
             state = {"trial": running.number, "epoch": min(8.0, tick / 10)}
-            (folder.path / "workers" / "cpu.json").write_text(json.dumps(state))
+            claims.beat(WorkerRow("a", tick, socket.gethostname(), "cpu", state))
+            answered = bool(stopped)  # a signal during a drawing is answered by the next one
             reporter.show_study(result, None, bool(stopped))
-            if len(stopped) and tick > 10:
+            if answered and tick > 10:
                 break
             time.sleep(0.25)
     reporter.show_study(result, None, bool(stopped), last=True)

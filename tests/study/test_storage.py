@@ -1,9 +1,10 @@
 import json
 import os
 import shlex
-import sqlite3
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,28 +14,33 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from sqlalchemy import event
+from sqlalchemy import event, make_url
 
 from automl.errors import StudyError
 from automl.spec import StudySpec
 from automl.study import search as api
 from automl.study import storage as storage_module
 from automl.study import worker
+from automl.study.artifacts import Artifacts
 from automl.study.folder import StudyFolder, list_studies
 from automl.study.setup import create_study
 from automl.study.storage import (
     Patience,
     StorageLost,
     absolute_storage,
+    hide_password,
+    is_same_storage,
     open_storage,
     open_study,
     patience_of,
     read_storage_url,
+    read_trials_once,
 )
 from automl.study.trial import Stop, TrialResult
 from automl.study.trial_record import read_spec
 from automl.study.worker import run_worker
-from tests.fixtures.studies import folder_of, setup_without_files, spec_without_files
+from tests.fixtures.postgres import PASSWORD, free_port
+from tests.fixtures.studies import folder_of, setup_without_files, spec_without_files, take_trial
 
 SETUP = setup_without_files()
 
@@ -99,10 +105,80 @@ def test_what_is_no_file_stays_as_it_is(url):
     assert absolute_storage(url) == url
 
 
-def test_a_password_is_not_told():
-    with pytest.raises(StudyError, match=r"nosuchdb://me:\*\*\*@host/db") as caught:
-        open_storage("nosuchdb://me:secret@host/db")
-    assert "secret" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("storage", "shown"),
+    [
+        ("postgresql+psycopg://me:secret@host/db", "postgresql+psycopg://me:***@host/db"),
+        ("postgresql://me:sec/ret#?%40@host:5432/db", "postgresql://me:***@host:5432/db"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db"),
+        ("postgresql://me:sec@ret@host/db", "postgresql://***@host/db"),
+        ("postgresql://me:secret@host:54x2/db", "postgresql://***@host:54x2/db"),
+        ("postgresql:/me:secret@host/db", "postgresql://***@host/db"),
+        ("nosuchdb://me:secret@host/db", "nosuchdb://me:***@host/db"),
+        ("postgresql://host/db", "postgresql://host/db"),
+        ("sqlite:////data/a b.db", "sqlite:////data/a b.db"),
+        ("/data/me@home/study.log", "/data/me@home/study.log"),
+    ],
+)
+def test_a_password_is_not_told(storage, shown):
+    assert hide_password(storage) == shown
+    if "secret" in storage:
+        with pytest.raises(StudyError) as caught:
+            open_storage(storage)
+        assert "secret" not in str(caught.value)
+
+
+def test_an_unquoted_at_in_a_password_is_explained():
+    with pytest.raises(
+        StudyError, match=r"postgresql://\*\*\*@host/db cannot be read: in a password, @ is written %40"
+    ):
+        open_storage("postgresql://me:sec@ret@host/db")
+
+
+@pytest.mark.parametrize(
+    ("url", "missing", "message"),
+    [
+        (
+            "postgresql+psycopg://h/db",
+            "psycopg",
+            r"needs a driver \(.*psycopg.*\): pip install 'automl-timm\[postgresql\]'",
+        ),
+        ("postgresql+psycopg2://h/db", "psycopg2", r"pip install 'automl-timm\[postgresql\]'"),
+        ("mysql+pymysql://h/db", "pymysql", r"needs a driver \(.*pymysql.*\): pip install pymysql"),
+        ("mysql+mysqldb://h/db", "MySQLdb", r"pip install pymysql"),
+    ],
+)
+def test_a_driver_that_is_missing_is_named_with_its_package(monkeypatch, url, missing, message):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(StudyError, match=message) as caught:
+        open_storage(url)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "installed", "driver"),
+    [
+        ("postgresql://h/db", ["psycopg"], "postgresql+psycopg"),
+        ("postgresql://h/db", ["psycopg2"], "postgresql+psycopg2"),
+        ("postgres://h/db", ["psycopg", "psycopg2"], "postgresql+psycopg"),
+        ("postgresql://h/db", [], "postgresql+psycopg"),
+        ("postgresql+psycopg2://h/db", ["psycopg"], "postgresql+psycopg2"),
+        ("mysql://h/db", ["pymysql"], "mysql+pymysql"),
+        ("mysql://h/db", ["MySQLdb", "pymysql"], "mysql+mysqldb"),
+        ("sqlite:////study.db", [], "sqlite"),
+        ("oracle://h/db", [], "oracle"),
+    ],
+)
+def test_a_url_without_a_driver_takes_one_that_is_installed(monkeypatch, url, installed, driver):
+    monkeypatch.setattr(storage_module, "find_spec", lambda name: name if name in installed else None)
+    assert storage_module._name_driver(make_url(url)).drivername == driver
+
+
+def test_a_storage_is_the_same_whatever_its_driver_and_password():
+    assert is_same_storage("postgresql://me:old@host/db", "postgresql+psycopg://me:new@host/db")
+    assert not is_same_storage("postgresql://me:old@host/db", "postgresql://me:old@host/other")
+    assert not is_same_storage("postgresql://host/db", "mysql://host/db")
+    assert is_same_storage("/data/study.log", "/data/study.log")
 
 
 def test_a_study_goes_on_from_any_folder(tmp_path, monkeypatch):
@@ -117,7 +193,7 @@ def test_a_study_goes_on_from_any_folder(tmp_path, monkeypatch):
     study = create_study(StudyFolder(Path("../runs/tones")), spec, SETUP)
     assert read_spec(study).data.path == tmp_path / "tones"
     other = StudySpec.from_mapping({"data": {"path": "tones"}})
-    with pytest.raises(StudyError, match=f"data.path was {tmp_path}/tones, is {tmp_path}/there/tones"):
+    with pytest.raises(StudyError, match=f"weights_dir was {tmp_path}/weights, is None"):
         create_study(StudyFolder(Path("../runs/tones")), other, SETUP)
 
 
@@ -212,10 +288,9 @@ def test_a_full_disk_is_waited_for(tmp_path, monkeypatch):
     trial = study.ask()
     study.tell(trial, 0.5)
     assert [trial.value for trial in as_optuna_reads(path)] == [0.5]
-    assert told == [
-        f"the storage {path} does not answer ([Errno 28] No space left on device); waiting up to 60 s",
-        f"the storage {path} is back after 1 s",
-    ]
+    away, back = told
+    assert away == f"the storage {path} does not answer ([Errno 28] No space left on device); waiting up to 10m00s"
+    assert back.startswith(f"the storage {path} is back after 0.")
 
 
 @pytest.mark.filterwarnings("ignore:The value of `grace_period`:UserWarning")
@@ -250,7 +325,7 @@ class Outage:
         self.statements = self.commits = 0
         self.fails_at, self.failures, self.loses = 0, 0, None
         engine = storage._backend.engine
-        self._commit = engine.dialect.do_commit
+        self._commit, self._error = engine.dialect.do_commit, engine.dialect.dbapi.OperationalError
         engine.dialect.do_commit = self._commit_and_lose
         event.listen(engine, "do_execute", self._execute)
 
@@ -258,37 +333,39 @@ class Outage:
         self.statements += 1
         if self.failures and self.statements > self.fails_at:
             self.failures -= 1
-            raise sqlite3.OperationalError("server closed the connection\n\tThis probably means")
+            raise self._error("server closed the connection\n\tThis probably means")
 
     def _commit_and_lose(self, connection):
         self._commit(connection)
         self.commits += 1
         if self.commits == self.loses:
-            raise sqlite3.OperationalError("SSL SYSCALL error: EOF detected")
+            raise self._error("SSL SYSCALL error: EOF detected")
 
     def begin(self, fails_at=0, failures=0, loses=None):
         self.statements = self.commits = 0
         self.fails_at, self.failures, self.loses = fails_at, failures, loses
 
 
-@pytest.fixture
-def database(tmp_path, monkeypatch):
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path, monkeypatch):
     """A study in a database, its outages, and what is told of them."""
+    url = request.getfixturevalue("postgres") if request.param == "postgresql" else None
     monkeypatch.setattr(storage_module, "_PAUSES", (0.001, 0.01))
     monkeypatch.setattr("optuna.storages._rdb.storage.time.sleep", lambda _: None)
     folder, told = folder_of(tmp_path), []
-    study = create_study(folder, spec_without_files(sampler="random", pruner="none", budget={"trials": 200}), SETUP)
+    spec = spec_without_files(sampler="random", pruner="none", budget={"trials": 200}, storage=url)
+    study = create_study(folder, spec, SETUP)
     patience_of(study).print_line = told.append
     return study, folder, Outage(study._storage), told
 
 
 def one_trial(study, folder):
     """All that a worker asks of a storage."""
-    with worker._take_trial(study, folder) as (trial, _):
+    with take_trial(study, folder) as (trial, _):
         trial.suggest_float("x", 0, 1)
         trial.report(0.4, 1)
         trial.set_user_attr("epochs_done", 1)
-        worker._end_trial(study, folder, trial, TrialResult(TrialState.COMPLETE, 0.5))
+        worker._end_trial(study, Artifacts(folder), trial, TrialResult(TrialState.COMPLETE, 0.5))
     worker._check_failures(study)
 
 
@@ -297,7 +374,7 @@ def test_a_database_that_goes_away_at_any_moment_is_waited_for_and_that_is_told_
     outage.begin()
     one_trial(study, folder)
     statements = outage.statements
-    for fails_at in range(0, statements, 5):
+    for fails_at in range(0, statements, 5 if study._storage.engine.dialect.name == "sqlite" else 10):
         told.clear()
         outage.begin(fails_at, failures=6)  # Optuna itself tries no more than five times
         one_trial(study, folder)
@@ -306,11 +383,9 @@ def test_a_database_that_goes_away_at_any_moment_is_waited_for_and_that_is_told_
     outage.begin(failures=6)
     told.clear()
     one_trial(study, folder)
-    name = f"the storage {folder.storage_url}"
-    assert told == [
-        f"{name} does not answer (server closed the connection); waiting up to 60 s",
-        f"{name} is back after 0 s",
-    ]
+    away, back = told
+    assert away.endswith(" does not answer (server closed the connection); waiting up to 10m00s")
+    assert back.startswith(f"{away.partition(' does not')[0]} is back after 0.")
     for trial in study.trials:
         assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.5, {1: 0.4})
         assert trial.user_attrs == {"epochs_done": 1}
@@ -322,7 +397,7 @@ def test_an_answer_that_is_lost_does_no_harm(database):
     study, folder, outage, _ = database
     outage.begin()
     one_trial(study, folder)
-    for number in range(outage.commits):
+    for number in range(0, outage.commits, 1 if study._storage.engine.dialect.name == "sqlite" else 4):
         outage.begin(loses=number + 1)
         one_trial(study, folder)
     outage.begin()
@@ -341,8 +416,8 @@ def test_a_database_that_stays_away_is_a_clear_error_and_not_waited_for_again(da
     study, folder, outage, told = database
     patience_of(study).seconds = 0.2
     outage.begin(failures=10**9)
-    url = folder.storage_url
-    expected = f"the storage {url} has not answered for 0 s (server closed the connection); when it does, the same"
+    url = hide_password(read_storage_url(folder))
+    expected = f"the storage {url} has not answered for 0.2s (server closed the connection); when it does, the same"
     for longest in (5, 0.1):
         began = time.monotonic()
         with pytest.raises(StorageLost) as caught:
@@ -390,7 +465,7 @@ def test_a_storage_that_is_known_is_waited_for_when_it_is_opened(tmp_path, monke
         open_storage(url)
     open_storage(url, Patience(print_line=print_line))
     assert ["does not answer (unable to open database file)" in told[0], "is back" in told[1]] == [True, True]
-    with pytest.raises(StorageLost, match="has not answered for 0 s"):
+    with pytest.raises(StorageLost, match=r"has not answered for 0\.1s"):
         open_storage(f"sqlite:///{tmp_path}/never/study.db", Patience(seconds=0.1, print_line=print_line))
 
 
@@ -426,13 +501,112 @@ def test_a_worker_whose_storage_is_gone_leaves_its_trial_to_the_next(new_study, 
     assert sorted(trial.intermediate_values)[-1] == 8
 
 
+# --- a real PostgreSQL --------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_crashes_and_comes_back_while_it_is_used(postgres, postgres_server, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage_module, "_PAUSES", (0.01, 0.1))
+    folder, told = folder_of(tmp_path), []
+    study = create_study(folder, spec_without_files(sampler="random", pruner="none", storage=postgres), SETUP)
+    patience_of(study).print_line = told.append
+    one_trial(study, folder)
+    for how in (signal.SIGINT, signal.SIGQUIT):
+        postgres_server.stop(how)
+        starting = threading.Timer(0.3, postgres_server.start, [False])
+        starting.start()
+        one_trial(study, folder)
+        starting.join()
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 3
+    assert [line.partition("***@")[2].split(" ", 1)[1].split(" (")[0].split(" after")[0] for line in told] == [
+        "does not answer",
+        "is back",
+    ] * 2
+    assert not any(PASSWORD in line or "sesame" in line for line in told)
+
+
+def test_a_connection_may_end_before_any_statement(postgres, postgres_server, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage_module, "_PAUSES", (0.01, 0.1))
+    folder, seen, ends_at = folder_of(tmp_path), [], [-1]
+    spec = spec_without_files(sampler="random", pruner="none", storage=postgres, budget={"trials": 200})
+    study = create_study(folder, spec, SETUP)
+    patience_of(study).print_line = lambda _: None
+    name = make_url(postgres).database
+
+    def end_connections(*_):
+        seen.append(None)
+        if len(seen) == ends_at[0]:
+            postgres_server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+    event.listen(study._storage.engine, "do_execute", end_connections)
+    one_trial(study, folder)
+    statements = len(seen)
+    for ends_at[0] in range(1, statements + 1, 5):
+        seen.clear()
+        one_trial(study, folder)
+    assert statements > 30
+    trials = open_study(folder).trials
+    assert len(trials) == 1 + len(range(1, statements + 1, 5))
+    for number, trial in enumerate(trials):
+        assert (trial.number, trial.state, trial.value) == (number, TrialState.COMPLETE, 0.5)
+        assert trial.intermediate_values == {1: 0.4}
+
+
+def test_a_study_is_found_again_without_its_driver_and_with_another_password(postgres, postgres_server, tmp_path):
+    folder = folder_of(tmp_path)
+    create_study(folder, spec_without_files(storage=postgres), SETUP).ask()
+    assert folder.storage_note.stat().st_mode & 0o777 == 0o600
+    name = make_url(postgres).database
+    plain = postgres_server.url(name, driver="postgresql")
+    assert len(create_study(folder, spec_without_files(storage=plain), SETUP).trials) == 1
+    assert read_storage_url(folder) == plain
+    stored = postgres_server.execute("SELECT value_json FROM study_system_attributes", name)
+    assert "sesame" not in str(stored)
+    assert f"postgresql://automl:***@127.0.0.1:{postgres_server.port}/{name}" in str(stored)
+    with pytest.raises(
+        StudyError, match=r"exists in the storage postgresql://automl:\*\*\*@127.*; give --storage postg"
+    ):
+        create_study(folder, spec_without_files(), SETUP)
+    with pytest.raises(StudyError, match=r"no study 'other' in the storage postgresql\+psycopg://automl:\*\*\*@127"):
+        open_study(folder_of(tmp_path, "other"), postgres)
+
+
+def test_a_wrong_password_and_a_database_that_is_not_there_are_one_line(postgres_server):
+    for url, reason in (
+        (postgres_server.url(password="wrong one"), 'password authentication failed for user "automl"'),
+        (postgres_server.url("nothing"), 'database "nothing" does not exist'),
+        (postgres_server.url(port=free_port()), "Connection refused"),
+    ):
+        with pytest.raises(StudyError, match=reason) as caught:
+            open_storage(url)
+        message = str(caught.value)
+        assert message.startswith("cannot open the storage postgresql+psycopg://automl:***@127.0.0.1:")
+        assert not any(word in message for word in ("wrong", "sesame", "\n"))
+
+
 def test_a_search_that_is_stopping_needs_no_storage_to_come_to_its_end(tmp_path):
     def gone(*_):
         raise StorageLost("gone")
 
     reporter = SimpleNamespace(show_study=gone, print_line=print)
-    search = api._Search(spec_without_files(), tmp_path, reporter, 0.0, 0)
+    search = api._Search(spec_without_files(), tmp_path, reporter, 0.0, 0, None, None, None)
     with pytest.raises(StorageLost):
         search._show_progress(None, None)
     search.stopping = True
     search._show_progress(None, None)
+
+
+def test_trials_are_read_once_while_a_recipe_is_drawn(tmp_path):
+    folder = folder_of(tmp_path)
+    study = create_study(folder, spec_without_files(), setup_without_files())
+    other, statements = open_study(folder), []
+    event.listen(study._storage.engine, "before_cursor_execute", lambda *_: statements.append(1))
+    study.ask()
+    with read_trials_once(study):
+        assert len(study.get_trials()) == 1
+        other.ask()
+        statements.clear()
+        assert len(study.get_trials()) == 1
+        assert not statements
+    assert len(study.get_trials()) == 2
+    with read_trials_once(study):
+        assert len(study.get_trials()) == 2

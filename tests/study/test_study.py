@@ -1,8 +1,6 @@
 import os
-import shutil
 import threading
 import uuid
-from contextlib import ExitStack
 
 import optuna
 import pytest
@@ -11,14 +9,16 @@ from optuna.trial import TrialState
 from automl.errors import StudyError
 from automl.space.space import parse_space
 from automl.study import worker
+from automl.study.artifacts import Artifacts
 from automl.study.folder import StudyFolder, find_study, hold_lock, list_studies, study_name
+from automl.study.membership import Membership
 from automl.study.samplers import make_pruner
 from automl.study.setup import create_study
 from automl.study.storage import open_storage, open_study, read_storage_url
 from automl.study.trial import TrialResult
 from automl.study.trial_record import best_trial, list_finished, read_spec, read_study_record, recipe_of
 from automl.training.schedule import EIGHTHS
-from tests.fixtures.studies import SPACE, folder_of, setup_without_files, spec_without_files
+from tests.fixtures.studies import SPACE, folder_of, setup_without_files, spec_without_files, take_trial
 
 SETUP = setup_without_files()
 SAMPLERS = ["tpe", "gp", "random", "qmc"]
@@ -49,7 +49,7 @@ def value_at(params, eighth):
 def train(study, folder, rank=0):
     """Takes one trial as a worker does, and pretends to train it; None when there are enough."""
     space = parse_space(SPACE)
-    with worker._take_trial(study, folder) as taken:
+    with take_trial(study, folder) as taken:
         if taken is None:
             return None
         trial, _ = taken
@@ -61,7 +61,7 @@ def train(study, folder, rank=0):
             if trial.should_prune():
                 outcome = TrialResult(TrialState.PRUNED, reason="behind")
                 break
-        worker._end_trial(study, folder, trial, outcome or TrialResult(TrialState.COMPLETE, value))
+        worker._end_trial(study, Artifacts(folder), trial, outcome or TrialResult(TrialState.COMPLETE, value))
         return trial.number
 
 
@@ -248,8 +248,8 @@ def test_the_best_trial_of_a_metric_to_be_small(tmp_path):
     study = create_study(folder, spec_without_files(), setup_without_files(metric="log_loss"))
     assert best_trial(study) is None
     for value in (0.7, 0.0, 0.3, 0.0):
-        worker._end_trial(study, folder, study.ask(), TrialResult(TrialState.COMPLETE, value))
-    worker._end_trial(study, folder, study.ask(), TrialResult(TrialState.PRUNED, reason="behind"))
+        worker._end_trial(study, Artifacts(folder), study.ask(), TrialResult(TrialState.COMPLETE, value))
+    worker._end_trial(study, Artifacts(folder), study.ask(), TrialResult(TrialState.PRUNED, reason="behind"))
     assert best_trial(study).number == 1
     assert [trial.number for trial in list_finished(study)] == [0, 1, 2, 3, 4]
     with pytest.raises(StudyError, match="trial 1 has no recipe"):
@@ -262,15 +262,15 @@ def test_the_best_trial_of_a_metric_to_be_small(tmp_path):
 def test_a_trial_whose_worker_died_is_taken_up_and_one_that_is_held_is_not(tmp_path):
     folder = folder_of(tmp_path)
     study = create_study(folder, spec_without_files(sampler="random"), SETUP)
-    with worker._take_trial(study, folder) as (first, _), worker._take_trial(study, folder) as (second, _):
+    with take_trial(study, folder) as (first, _), take_trial(study, folder) as (second, _):
         first.report(0.5, 1)
         assert (first.number, second.number) == (0, 1)
-    with worker._take_trial(study, folder) as (again, frozen):  # nobody holds 0 any more
+    with take_trial(study, folder) as (again, frozen):  # nobody holds 0 any more
         assert again.number == 0
         assert frozen.intermediate_values == {1: 0.5}
-        with worker._take_trial(study, folder) as (other, _):
+        with take_trial(study, folder) as (other, _):
             assert other.number == 1
-            with worker._take_trial(study, folder) as (new, _):
+            with take_trial(study, folder) as (new, _):
                 assert new.number == 2
     assert study.trials[0].user_attrs["taken_up"] == 1
 
@@ -282,7 +282,7 @@ def test_a_trial_taken_up_before_it_drew_anything_draws_the_same(tmp_path, sampl
         folder = folder_of(tmp_path, name)
         study = create_study(folder, quick(folder, sampler=sampler, pruner="none"), SETUP)
         if name == "killed":
-            with worker._take_trial(study, folder):
+            with take_trial(study, folder):
                 pass
             study = open_study(folder)
         run(study, folder)
@@ -290,23 +290,16 @@ def test_a_trial_taken_up_before_it_drew_anything_draws_the_same(tmp_path, sampl
     assert found[0] == found[1]
 
 
-def test_a_trial_of_another_machine_is_left_alone(tmp_path):
-    folder = folder_of(tmp_path)
-    study = create_study(folder, spec_without_files(sampler="random"), SETUP)
-    study.ask().set_user_attr("host", "another-machine")
-    with worker._take_trial(study, folder) as (trial, _):
-        assert trial.number == 1
-
-
 def test_a_trial_that_ended_between_two_looks_is_not_taken_up(tmp_path, monkeypatch):
     folder = folder_of(tmp_path)
     study = create_study(folder, spec_without_files(sampler="random"), SETUP)
-    with worker._take_trial(study, folder) as (trial, _):
+    with take_trial(study, folder) as (trial, _):
         slow = open_study(folder)
         stale = slow.get_trials(deepcopy=True)
         monkeypatch.setattr(slow, "get_trials", lambda **_: stale)
-        worker._end_trial(study, folder, trial, TrialResult(TrialState.COMPLETE, 0.5))
-    assert worker._adopt_trial(slow, folder, ExitStack()) is None
+        worker._end_trial(study, Artifacts(folder), trial, TrialResult(TrialState.COMPLETE, 0.5))
+    with Membership(slow, "cpu") as member:
+        assert worker._adopt_trial(slow, Artifacts(folder), member, None) is None
     assert study.trials[0].value == 0.5
 
 
@@ -314,7 +307,7 @@ def test_a_trial_that_always_kills_its_worker_fails_one_day(tmp_path):
     folder = folder_of(tmp_path)
     study = create_study(folder, spec_without_files(sampler="random"), SETUP)
     study.ask().set_user_attr("taken_up", worker._MAX_TAKEN)
-    with worker._take_trial(study, folder) as (trial, _):
+    with take_trial(study, folder) as (trial, _):
         assert trial.number == 1
     assert study.trials[0].state == TrialState.FAIL
     assert "its worker died" in study.trials[0].user_attrs["error"]
@@ -350,11 +343,12 @@ def test_what_a_trial_leaves_behind(tmp_path):
     folder = folder_of(tmp_path)
     study = create_study(folder, spec_without_files(sampler="random"), SETUP)
     for number, kept in enumerate((False, True)):
-        with worker._take_trial(study, folder) as (trial, _):
+        with take_trial(study, folder) as (trial, _):
+            folder.trial_folder(number).mkdir()
             (folder.trial_folder(number) / "checkpoint.pt").write_bytes(b"large")
             if kept:
                 (folder.trial_folder(number) / "error.txt").write_text("traceback")
-            worker._end_trial(study, folder, trial, TrialResult(TrialState.FAIL, reason="broken"))
+            worker._end_trial(study, Artifacts(folder), trial, TrialResult(TrialState.FAIL, reason="broken"))
         assert not (folder.trial_folder(number) / "checkpoint.pt").exists()
         assert (folder.trial_folder(number) / "error.txt").exists() is kept
     assert [trial.user_attrs["error"] for trial in study.trials] == ["broken", "broken"]
@@ -365,7 +359,7 @@ def test_five_failures_in_a_row_stop_the_study(tmp_path):
     study = create_study(folder, spec_without_files(sampler="random", budget={"trials": 20}), SETUP)
 
     def end(state, **values):
-        worker._end_trial(study, folder, study.ask(), TrialResult(state, **values))
+        worker._end_trial(study, Artifacts(folder), study.ask(), TrialResult(state, **values))
         worker._check_failures(study)
 
     for _ in range(4):
@@ -385,23 +379,3 @@ def test_a_lock_is_exclusive_and_goes_with_its_holder(tmp_path):
             assert not second
     with hold_lock(tmp_path / "deep" / "lock", wait=False) as third:
         assert third
-
-
-def test_a_trial_whose_folder_is_being_removed_is_passed_over(tmp_path):
-    folder = folder_of(tmp_path)
-    path = folder.trial_folder(0)
-    ended = threading.Event()
-
-    def remove():
-        while not ended.is_set():
-            shutil.rmtree(path, ignore_errors=True)
-
-    thread = threading.Thread(target=remove)
-    thread.start()
-    try:
-        for _ in range(2000):  # without the guard, one in some hundred raises
-            with ExitStack() as locks:
-                worker._try_lock(folder, 0, locks)
-    finally:
-        ended.set()
-        thread.join()

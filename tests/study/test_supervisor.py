@@ -1,15 +1,20 @@
 import os
-import subprocess
 import sys
 import time
 
+import optuna
 import pytest
 
 from automl.devices import LEAKED, POISONED
 from automl.errors import StudyError
 from automl.study import supervisor as supervisor_module
+from automl.study import worker_process
+from automl.study.claims import Snapshot, WorkerRow
 from automl.study.folder import StudyFolder
+from automl.study.membership import Watch
+from automl.study.storage import open_storage
 from automl.study.supervisor import Supervisor
+from automl.study.worker_process import LocalProcess, WorkerJob
 
 
 @pytest.fixture
@@ -21,15 +26,12 @@ def supervised(tmp_path, monkeypatch):
         folder.make_folders()
         left = list(scripts)
 
-        def start(self, device):
+        def start(job):
             script = left.pop(0) if len(left) > 1 else left[0]
-            with folder.log_file(device).open("ab") as log:
-                return subprocess.Popen(
-                    ["sh", "-c", script], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
-                )
+            monkeypatch.setattr(WorkerJob, "command", ["sh", "-c", script])
+            return LocalProcess(job)
 
-        monkeypatch.setattr(Supervisor, "_start_process", start)
-        return Supervisor(folder, ("cpu",), **values)
+        return Supervisor(folder, ("cpu",), start_worker=start, **values)
 
     return make
 
@@ -42,7 +44,8 @@ def watch(supervisor, at_tick=lambda _: None):
         at_tick(len(ticks))
         assert len(ticks) < 2000, "the study does not end"
 
-    supervisor.watch_workers("sqlite://", tick, period_seconds=0.01)
+    study = optuna.create_study(storage=open_storage(supervisor.folder.storage_url))
+    supervisor.watch_workers(study, supervisor.folder.storage_url, tick, period_seconds=0.01)
     return len(ticks)
 
 
@@ -74,11 +77,11 @@ def test_a_worker_that_asks_for_a_fresh_one_has_not_died(supervised, code):
     assert supervisor.replaced == 8
 
 
-def test_progress_forgives_earlier_deaths(supervised):
-    supervisor = supervised()
-    progress = supervisor.folder.progress_file("cpu")
-    death = f"sleep 0.02; touch {progress}; kill -9 $$"
-    supervisor = supervised(*[death] * 8, "exit 0")
+def test_progress_forgives_earlier_deaths(supervised, monkeypatch):
+    monkeypatch.setattr(supervisor_module, "_LOOK_SECONDS", 0)
+    row = WorkerRow("one", 1, "host", "cpu", {"trial": 0, "epoch": 0.5})
+    monkeypatch.setattr(Watch, "look", lambda _: Snapshot({"one": row}, {}))
+    supervisor = supervised(*["sleep 0.1; kill -9 $$"] * 8, "exit 0")
     watch(supervisor)
     assert supervisor.replaced == 8
 
@@ -129,14 +132,15 @@ def test_after_the_deadline_a_worker_has_a_moment_and_no_successor(supervised, m
 
 def test_the_worker_is_this_program_in_a_session_of_its_own(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(supervisor_module.subprocess, "Popen", lambda command, **how: seen.update(how, command=command))
+    monkeypatch.setattr(worker_process.subprocess, "Popen", lambda command, **how: seen.update(how, command=command))
     folder = StudyFolder(tmp_path / "runs" / "tones")
     folder.make_folders()
-    Supervisor(folder, ("cuda:0", "cuda:1"), 5.0)._start_process("cuda:1")
+    LocalProcess(WorkerJob(folder, "cuda:1", "cuda:1-0", 2, 5.0))
     assert seen["command"][:4] == [sys.executable, "-m", "automl", "worker"]
     assert "--supervised" in seen["command"]
+    assert seen["command"][seen["command"].index("--label") + 1] == "cuda:1-0"
     assert seen["command"][seen["command"].index("--deadline") + 1] == "5.0"
     assert seen["start_new_session"]
     assert seen["env"]["AUTOML_WORKERS"] == "2"
     assert seen["env"]["PATH"] == os.environ["PATH"]
-    assert folder.log_file("cuda:1").exists()
+    assert folder.log_file("cuda:1-0").exists()

@@ -11,7 +11,8 @@ from automl.errors import SpecError
 from automl.recipe import Recipe
 from automl.study import worker
 from automl.study.samplers import Halving
-from automl.study.setup import StudyViews, list_views, load_setup
+from automl.study.setup import StudyViews, load_setup
+from automl.study.spaces import list_views
 from automl.study.storage import open_study
 from automl.study.trial import Stop, TrialCallbacks
 from automl.study.validation import FoldResult, hold_out_clusters, read_predictions, split_for_trial, take_splits

@@ -9,8 +9,10 @@ from safetensors.torch import save_file
 
 from automl.errors import StudyError
 from automl.recipe import Recipe
-from automl.study import pool, worker
+from automl.study import pool
+from automl.study.claims import Snapshot, open_claims
 from automl.study.continuation import last_checkpoint
+from automl.study.membership import Membership
 from automl.study.setup import load_setup
 from automl.study.storage import open_study
 from automl.study.trial import Stop
@@ -55,7 +57,7 @@ def test_a_study_is_trained_to_its_budget(new_study):
     best = best_trial(study)
     assert [*(folder.path / "trials").rglob("*.pt")] == [last_checkpoint(folder, best.number)]
     assert [path.name for path in (folder.path / "trials").iterdir()] == [f"{best.number:04d}"]
-    assert not folder.progress_file("cpu").exists()
+    assert open_claims(study).read() == Snapshot({}, {})
 
 
 def test_the_same_seed_gives_the_same_study(new_study, whole):
@@ -63,6 +65,14 @@ def test_the_same_seed_gives_the_same_study(new_study, whole):
     study, folder = new_study("again", trials=2, seed=3)
     run_worker(study, folder, "cpu", Stop())
     assert results_of(study) == first
+
+
+def test_a_study_in_postgresql_is_the_same(new_study, whole, postgres):
+    first = undisturbed(new_study, whole)
+    study, folder = new_study("elsewhere", trials=2, seed=3, storage=postgres)
+    run_worker(study, folder, "cpu", Stop())
+    assert results_of(open_study(folder)) == first
+    assert open_claims(study).read() == Snapshot({}, {})
 
 
 def test_a_wish_to_stop_parks_the_trial_and_it_goes_on_later(new_study, whole):
@@ -92,12 +102,12 @@ def test_a_worker_that_dies_loses_no_trial(new_study, whole, monkeypatch, when):
     first = undisturbed(new_study, whole)
     study, folder = new_study("killed", trials=2, seed=3)
 
-    def die(progress):
+    def die(_, progress):
         if progress["step"] == when:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(worker, "_ProgressFile", lambda _: die)
+        patched.setattr(Membership, "note_progress", die)
         with pytest.raises(KeyboardInterrupt):
             run_worker(study, folder, "cpu", Stop())
     assert study.trials[0].state == TrialState.RUNNING
@@ -114,7 +124,7 @@ def test_a_deadline_that_has_passed_starts_nothing(new_study):
 def test_a_deadline_within_a_trial_parks_it(new_study):
     study, folder = new_study()
     stop = Stop(time.time() + 3600)
-    stop.seconds_left = lambda: -1.0 if (folder.trial_folder(0) / "lock").exists() and late.pop(0) else 3600.0
+    stop.seconds_left = lambda: -1.0 if study.trials and late.pop(0) else 3600.0
     late = [False, False, True, True, True]
     run_worker(study, folder, "cpu", stop)
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
@@ -220,14 +230,3 @@ def test_a_worker_stops_when_its_supervisor_is_gone():
     assert stop(True)
     assert not stop(False)  # not in the middle of an epoch
     assert Stop(time.time() - 1)(False)
-
-
-def test_that_it_trains_is_written_at_once_and_else_once_a_second(tmp_path, monkeypatch):
-    seconds = iter([10.0, 10.5, 10.6, 10.7, 11.7, 12.0, 12.1])
-    monkeypatch.setattr(worker.time, "monotonic", lambda: next(seconds))
-    write, path = worker._ProgressFile(tmp_path / "cpu.json"), tmp_path / "cpu.json"
-    shown = []
-    for progress in ("decoding", "features", None, 1.0, 2.0, "features", None):
-        write({"doing": progress} if isinstance(progress, str) else {"epoch": progress})
-        shown.extend(json.loads(path.read_text()).values())
-    assert shown == ["decoding", "decoding", None, None, 2.0, 2.0, 2.0]
