@@ -26,7 +26,8 @@ from automl.reporter import Reporter
 from automl.spec import StudySpec
 from automl.study.artifacts import fetch_predictions
 from automl.study.folder import StudyFolder
-from automl.study.setup import describe_view, list_views, load_setup, open_space
+from automl.study.setup import load_setup
+from automl.study.spaces import describe_view, list_views, open_space
 from automl.study.storage import open_study
 from automl.study.trial_record import best_first
 from automl.study.validation import read_predictions

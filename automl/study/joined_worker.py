@@ -5,6 +5,8 @@ is all that it shares with the others.
 """
 
 import socket
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +14,13 @@ from pathlib import Path
 import optuna
 
 from automl.data.dataset import open_dataset
-from automl.devices import find_devices
-from automl.doctor.checks import refuse_hopeless
+from automl.doctor.checks import find_usable_devices, refuse_machine
 from automl.errors import SpecError, StudyError
 from automl.files import check_weights_dir, write_text
 from automl.reporter import Reporter, catch_interrupts
 from automl.spec import DataSpec
 from automl.study.artifacts import open_artifacts
+from automl.study.environment import describe_environment
 from automl.study.folder import StudyFolder
 from automl.study.joining import join_study, measure_memory
 from automl.study.search import STOPPING, SearchResult
@@ -33,8 +35,9 @@ from automl.study.storage import (
     read_storage_url,
 )
 from automl.study.supervisor import Supervisor
-from automl.study.trial_record import list_finished, read_spec, read_study_record, read_trial_record
+from automl.study.trial_record import StudyRecord, list_finished, read_spec, read_study_record, read_trial_record
 from automl.study.worker_process import Machine
+from automl.units import format_seconds
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def join_and_train(
         paths: What this machine has.
         device: As for `find_devices`.
         reporter: Receives what is done.
-        deadline: When to stop at the latest, in seconds since 1970.
+        deadline: When to stop at the latest, in seconds since 1970; None: when the search that began the study does.
 
     Returns:
         The study, and the numbers of the trials that ended on this machine meanwhile.
@@ -79,15 +82,20 @@ def join_and_train(
         PoolError: If this machine can train none of its backbones.
         AutomlError: If data, weights, artifacts or devices do not work out.
     """
-    devices = find_devices(device)
-    refuse_hopeless(devices, folder.path.parent)
     check_weights_dir(paths.weights_dir)
+    refuse_machine(folder.path.parent, None)
+    devices = find_usable_devices(device, reporter.print_line)
     study = _open_study(folder, storage, reporter)
-    spec = read_spec(study)
-    if not read_study_record(study).files:
+    spec, record = read_spec(study), read_study_record(study)
+    if not record.files:
         raise StudyError(
             f"an earlier version of automl began study {folder.name!r}: only its own machine goes on with it"
         )
+    for line in _list_other_versions(record):
+        reporter.print_line(f"warning: {line}")
+    if deadline is None and record.deadline is not None and record.deadline > time.time():
+        deadline = record.deadline
+        reporter.print_line(f"the study ends in {format_seconds(deadline - time.time())}, as its search does")
     dataset = open_dataset(paths.describe_data(spec.data), spec.seed)
     machine = Machine(devices, reporter.print_line)
     supervisor = Supervisor(folder, devices, deadline, machine.start_worker, machine.labels, waits_for_others=False)
@@ -119,6 +127,14 @@ def join_and_train(
     _watch(result, supervisor, reporter, deadline)
     ended = [trial.number for trial in list_finished(study) if trial.number not in before and _is_own(trial)]
     return replace(result, interrupted=supervisor.stopping), sorted(ended)
+
+
+def _list_other_versions(record: StudyRecord) -> Iterator[str]:
+    """Lists libraries of which this machine has another version than the one that the study began with."""
+    here = describe_environment(())
+    for name in ("automl", "torch", "timm", "optuna"):
+        if (began := record.environment.get(name, here[name])) != here[name]:
+            yield f"the study began with {name} {began}, here is {here[name]}: scores may differ"
 
 
 def _open_study(folder: StudyFolder, storage: str, reporter: Reporter) -> optuna.Study:

@@ -6,7 +6,7 @@ The storage knows the paths of the machine that began the study. Another one kee
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationError
 
@@ -15,7 +15,9 @@ from automl.errors import StudyError
 from automl.files import write_text
 from automl.schema import Part
 from automl.study.folder import StudyFolder
-from automl.study.pool import Pool, PoolEntry
+
+if TYPE_CHECKING:
+    from automl.study.pool import Pool, PoolEntry  # which imports torch
 
 
 class OwnWeights(Part):
@@ -65,14 +67,14 @@ class LocalSetup(Part):
         text = json.dumps(self.model_dump(mode="json"), indent=1) + "\n"
         write_text(folder.local, text, mode=0o600)  # a URL may hold a password
 
-    def adapt_pool(self, pool: Pool, memory_bytes: int | None) -> Pool:
+    def adapt_pool(self, pool: "Pool", memory_bytes: int | None) -> "Pool":
         """Returns the same pool with this machine's weights; what was measured elsewhere is not trusted.
 
         `memory_bytes` is the budget here.
         """
         return replace(pool, entries=tuple(self._adapt_entry(entry, memory_bytes) for entry in pool.entries))
 
-    def _adapt_entry(self, entry: PoolEntry, memory_bytes: int | None) -> PoolEntry:
+    def _adapt_entry(self, entry: "PoolEntry", memory_bytes: int | None) -> "PoolEntry":
         if own := self.weights.get(entry.backbone):
             entry = replace(entry, weights=own.source, weights_path=own.path)
         if not self.joined:
@@ -83,7 +85,7 @@ class LocalSetup(Part):
         )
 
 
-def find_own_weights(pool: Pool, weights_dir: Path | None) -> tuple[dict[str, OwnWeights], dict[str, str]]:
+def find_own_weights(pool: "Pool", weights_dir: Path | None) -> tuple[dict[str, OwnWeights], dict[str, str]]:
     """Finds the weights of a pool's backbones on this machine.
 
     Returns:

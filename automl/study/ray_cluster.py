@@ -39,6 +39,14 @@ _CONNECT_SECONDS = 5.0
 _PATIENCE_SECONDS = 5.0
 """How long a node is waited for in silence."""
 
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # 15 by default: beside anything else on this machine, nothing would be trained
+    # That an actor has died is printed to standard output, whatever `ray.init` is asked; the log of its worker has it.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
+}
+"""What a Ray that is started here reads, unless the user has set it."""
+
 
 @dataclass
 class RayWorker:
@@ -97,8 +105,8 @@ class RayWorker:
         try:
             output: tuple[bytes, int | None] = self.cluster.fetch(self._output)
         except self.cluster.ray.exceptions.RayActorError as exc:
-            if "No module named" in str(exc):
-                return f"Error: {_ask_for_package(exc)}\n".encode(), 2
+            if package := _find_missing_package(exc):
+                return f"Error: {self.cluster.describe_missing(package)}\n".encode(), 2
             return f"the Ray actor has ended: {_join_lines(exc)}\n".encode(), -signal.SIGKILL
         return output
 
@@ -156,19 +164,12 @@ class RayCluster:
             AutomlError: That the function raises.
             StudyError: If the cluster cannot run it.
         """
-        exceptions = self.ray.exceptions
-        try:
+        with self._explain_failure():
             answer = self.ray.remote(call_with_lines).options(max_retries=0, **self._resources).remote(function, args)
             if not self.ray.wait([answer], timeout=_PATIENCE_SECONDS)[0]:
-                self.print_line(f"preparing the study with {self._name_share()} of {self.name} ({self._name_free()})")
+                self.print_line(f"preparing the study with {self._name_share()} of {self.name}, as soon as it is free")
             result: Result
             result, lines = self.ray.get(answer)
-        except exceptions.RayTaskError as exc:
-            if isinstance(exc.cause, AutomlError):
-                raise exc.cause from None
-            raise StudyError(_ask_for_package(exc) if "No module named" in str(exc) else _join_lines(exc)) from exc
-        except (exceptions.RayError, ConnectionError) as exc:
-            raise StudyError(f"{self.name} cannot prepare the study: {_join_lines(exc)}") from exc
         for line in lines:
             self.print_line(line)
         return result
@@ -235,11 +236,9 @@ class RayCluster:
         Raises:
             StudyError: If the node has no automl, or another one.
         """
-        try:
+        with self._explain_failure():
             limits: dict[str, int]
             version, limits = self.ray.get(self.ray.remote(describe_cluster).options(num_cpus=0).remote())
-        except self.ray.exceptions.RayError as exc:
-            raise StudyError(_ask_for_package(exc) if "No module named" in str(exc) else _join_lines(exc)) from exc
         if version != (here := find_version("automl-timm")):
             raise StudyError(f"automl is {version} on a node of {self.name}, and {here} here; install the same one")
         return limits
@@ -264,6 +263,23 @@ class RayCluster:
             f"{self.name} has no GPU; give --worker-cpus N to train on N CPU cores each, or --workers N to wait for "
             "N GPUs"
         )
+
+    def describe_missing(self, package: str) -> str:
+        """Writes that a node lacks a package."""
+        return f"a node of {self.name} has no {package}: install automl on all nodes, the head too, as it is here"
+
+    @contextmanager
+    def _explain_failure(self) -> Iterator[None]:
+        """Raises a function's own mistake, or explains why it could not be called on a node."""
+        try:
+            yield
+        except (self.ray.exceptions.RayError, ConnectionError, ImportError) as exc:
+            cause = getattr(exc, "cause", None)
+            if isinstance(cause, AutomlError):
+                raise cause from None
+            package = _find_missing_package(exc)
+            reason = f"{self.name} cannot prepare the study: {_join_lines(exc)}"
+            raise StudyError(self.describe_missing(package) if package else reason) from exc
 
     @contextmanager
     def _explain_loss(self) -> Iterator[None]:
@@ -312,10 +328,8 @@ def connect_to_ray(
         if count is not None and count < 1:
             raise SpecError(f"{flag} is {count}; give 1 or more")
     address = _read_address(on)
-    # Of a Ray that is started here; one that runs already was asked by whoever started it.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray prints that actors die to standard output, whatever it is asked; it is in the workers' logs.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         ray = importlib.import_module("ray")
     except ImportError as exc:
@@ -356,6 +370,7 @@ def _start_ray(ray: Any, address: str | None) -> None:
     """Connects to Ray, or starts it here."""
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what goes wrong is raised as well
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what they say is in the exception
@@ -381,7 +396,7 @@ def _join_lines(error: BaseException) -> str:
     return " ".join(str(error).split()).partition(" Some common causes")[0] or type(error).__name__
 
 
-def _ask_for_package(error: BaseException) -> str:
-    """Asks for automl on a node, where it or a part of it cannot be imported."""
-    missing = str(error)[str(error).rindex("No module named") :].splitlines()[0]
-    return f"a node of the Ray cluster cannot run automl ({missing}): install it on all nodes, as it is here"
+def _find_missing_package(error: BaseException) -> str:
+    """Returns the package or module that a node lacks, by the message of an exception; "" for any other message."""
+    _, _, rest = str(error).rpartition("No module named '")
+    return rest.partition("'")[0]

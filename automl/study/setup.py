@@ -4,12 +4,11 @@ It is stored with the study, so that every worker, and the same command on anoth
 """
 
 import json
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -17,36 +16,26 @@ from optuna.exceptions import ExperimentalWarning
 
 from automl.data.cache import Cache, build_cache
 from automl.data.dataset import Dataset
-from automl.data.fingerprint import digest_files, digest_rows, measure_files
+from automl.data.fingerprint import digest_files, measure_files
 from automl.data.loader import ImageData
 from automl.devices import is_gpu
-from automl.errors import PoolError, SpaceError, StudyError
+from automl.errors import PoolError, StudyError
 from automl.files import write_atomically, write_text
-from automl.media.kinds import Medium
 from automl.reporter import Progress
-from automl.space.nodes import Branches, Constant
-from automl.space.space import Space, load_space, parse_space
+from automl.space.space import Space, parse_space
 from automl.spec import StudySpec
-from automl.study.artifacts import absolute_artifacts, hide_credentials, name_folder
+from automl.study.artifacts import absolute_artifacts, name_folder
+from automl.study.candidates import Candidates, name_backbones
 from automl.study.folder import StudyFolder
+from automl.study.identity import check_same, check_storage, digest_samples, merge_spec, root_paths
 from automl.study.local_setup import LocalSetup
 from automl.study.pool import Pool, PoolLimits, build_pool
-from automl.study.storage import (
-    Patience,
-    absolute_storage,
-    hide_password,
-    is_same_storage,
-    open_storage,
-    read_storage_url,
-)
+from automl.study.spaces import enter_face_model, usual_image_size
+from automl.study.storage import Patience, open_storage
 from automl.study.stored_samples import store_samples
 from automl.study.trial_record import has_study_record, read_spec, read_study_record, write_study_record
 from automl.training.metrics import default_metric, metric_direction
 from automl.views.base import BaseView
-from automl.views.registry import View, make_view
-
-SPACES: dict[Medium, str] = {"image": "image", "video": "video", "sound": "audio"}
-"""The shipped search space for each kind of files."""
 
 ROBUST = "robust_auc"
 """The objective that is measured on degraded copies."""
@@ -54,20 +43,8 @@ ROBUST = "robust_auc"
 _CPU_TRIAL_SECONDS = 3600.0
 """Longest trial on a CPU when no timeout says more: a large backbone would take days unnoticed."""
 
-_ALL = 1_000_000
-"""Backbones: where the search space names them, no rule but the budgets leaves one out."""
-
 _GPU_LOADERS = 4
 _OPEN_VIEWS = 8
-
-_BUDGETS = {"trials", "timeout", "log"}
-"""What may change from one call to the next of the same study."""
-
-_PATHS = {"path", "files_folder", "groups", "face_model", "weights_dir"}
-"""What is a path, in a spec and in its data."""
-
-_MOVABLE = {"path", "files_folder", "groups", "artifacts"}
-"""What may change as well, where the samples and what is in their files stay the same."""
 
 _DATASET_KEYS = ("root", "format", "classes", "real_class", "positive", "problems", "name", "media")
 """What is stored of a data set beside its samples."""
@@ -115,11 +92,13 @@ def make_setup(
     space: Space,
     devices: tuple[str, ...],
     memory_bytes: int | None,
+    candidates: Candidates | None = None,
     call: "Callable[..., Any]" = lambda function, *args: function(*args),
 ) -> StudySetup:
-    """Chooses the pool, timed on the first device, and fixes the limits; of several views, the cache is of any one.
+    """Chooses the pool, timed on the first device, and fixes the limits.
 
-    `call` calls a function where that device is (`automl.study.worker_process.Workplace.call`).
+    `cache` is that of any one view; without the candidates for the pool, these are looked for. `call` calls a function
+    where that device is (`automl.study.worker_process.Workplace.call`).
     """
     trial_seconds = spec.budget.trial_time or (spec.budget.timeout and spec.budget.timeout / 4)
     if not trial_seconds and not is_gpu(devices[0]):
@@ -131,17 +110,14 @@ def make_setup(
         trial_seconds=trial_seconds / spec.folds if trial_seconds else None,
         min_epochs=min(1.0, space.find_bounds("epochs")[0]),
         image_sizes=image_sizes,
-        reference_image_size=image_sizes[len(image_sizes) // 2],
+        reference_image_size=usual_image_size(space),
         max_batch_size=int(space.find_bounds("batch_size")[1]),
         train_images=int(usable.sum()),
         tunes=space.list_tunes(),
     )
-    named = space.list_backbones()
-    if named:
-        pool_spec = spec.pool.model_copy(update={"names": named, "size": _ALL, "per_family": _ALL})
-        spec = spec.model_copy(update={"pool": pool_spec})
-    pool: Pool = call(build_pool, spec, limits, len(dataset.classes), devices[0])
-    for name in named:
+    spec = name_backbones(spec, space)
+    pool: Pool = call(build_pool, spec, limits, len(dataset.classes), devices[0], candidates)
+    for name in space.list_backbones():
         if pool.find_entry(name) is None:
             raise PoolError("\n".join((f"the search space names {name}, which cannot be in the pool", *pool.notes)))
     return StudySetup(
@@ -158,38 +134,27 @@ def make_setup(
     )
 
 
-def digest_samples(dataset: Dataset) -> str:
-    """Returns the digest of names, labels and splits: what makes two data sets the same for a study."""
-    return digest_rows(dataset.samples, ("name", "label", "split"))
-
-
 # --- stored with the study ----------------------------------------------------------------------------------------
 
 
 def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> optuna.Study:
     """Creates a study with its setup, or opens it again after checking that it is the same one but for the budgets."""
     folder.make_folders()
-    study = _open_or_create(folder, spec, metric_direction(setup.metric))
-    dataset, rooted = setup.dataset, _root_paths(spec)
-    compared, named = {"space": setup.space.text, "samples": digest_samples(dataset)}, ""
-    if has_study_record(study):
-        stored, record, local = _root_paths(read_spec(study)), read_study_record(study), LocalSetup.load(folder)
-        joined, named = local is not None and local.joined, record.artifacts
-        movable = (_MOVABLE if record.files else set()) | (_PATHS if joined else set())
-        _check_same(folder, stored, rooted, _BUDGETS | movable)
-        rooted["artifacts"] = rooted["artifacts"] or stored.get("artifacts")  # given once is enough
-        if joined:  # the paths of the machine that began it stay, by which recipes name them
-            rooted = _keep_paths(stored, rooted)
-        for name, value in compared.items():
-            if value != getattr(record, name):
-                raise StudyError(
-                    f"the {name} of study {folder.name!r} changed since it began; give --name for a new study, "
-                    f"or delete {folder.path}"
-                )
+    storage = check_storage(folder, spec.storage)
+    opened = open_storage(storage, Patience() if spec.storage else None)  # a search has opened it before
+    if spec.storage:
+        write_text(folder.storage_note, storage + "\n", mode=0o600)  # it may hold a password
+    direction = metric_direction(setup.metric)
+    study = optuna.create_study(study_name=folder.name, storage=opened, direction=direction, load_if_exists=True)
+    dataset, goes_on, named = setup.dataset, has_study_record(study), ""
+    if goes_on:
+        check_same(study, folder, spec, setup.space, dataset)
+        named = read_study_record(study).artifacts
     else:
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             study.set_metric_names([setup.objective])  # else whoever shows the study calls it "Objective 0"
         write_samples(folder, dataset)
+        rooted = root_paths(spec)
         own = {
             "face_model": rooted["data"]["face_model"],
             "artifacts": spec.artifacts and absolute_artifacts(spec.artifacts),
@@ -199,7 +164,8 @@ def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> opt
         store_samples(study, measured)
         write_study_record(
             study,
-            **compared,
+            space=setup.space.text,
+            samples=digest_samples(dataset),
             files=digest_files(measured),
             pool=json.dumps(setup.pool.to_json()),
             dataset=json.dumps({key: getattr(dataset, key) for key in _DATASET_KEYS}, default=str),
@@ -210,7 +176,8 @@ def create_study(folder: StudyFolder, spec: StudySpec, setup: StudySetup) -> opt
         )
     if spec.artifacts and not named:
         write_study_record(study, artifacts=name_folder(folder.name))
-    write_study_record(study, spec=json.dumps(rooted), stopped=None)  # last: a study with a spec is whole
+    values = merge_spec(study, folder, spec) if goes_on else root_paths(spec)
+    write_study_record(study, spec=json.dumps(values), stopped=None)  # last: a study with a spec is whole
     return study
 
 
@@ -242,7 +209,7 @@ def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
         pool = local.adapt_pool(pool, memory_bytes)
     return StudySetup(
         dataset=dataset,
-        space=_enter_face_model(space, spec.data.face_model),
+        space=enter_face_model(space, spec.data.face_model),
         pool=pool,
         metric=record.metric,
         cache_size=record.cache_size,
@@ -254,98 +221,7 @@ def load_setup(study: optuna.Study, folder: StudyFolder) -> StudySetup:
     )
 
 
-def _open_or_create(folder: StudyFolder, spec: StudySpec, direction: Literal["maximize", "minimize"]) -> optuna.Study:
-    """Opens the study in the storage that the spec names."""
-    known, wanted = read_storage_url(folder), absolute_storage(spec.storage or folder.storage_url)
-    if folder.has_study and not is_same_storage(known, wanted):
-        name = hide_password(known)
-        raise StudyError(
-            f"study {folder.name!r} exists in the storage {name}; give --storage {name}, or --name for a new study"
-        )
-    storage = open_storage(wanted, Patience() if spec.storage else None)  # a search has opened it before
-    if spec.storage:
-        write_text(folder.storage_note, wanted + "\n", mode=0o600)  # it may hold a password
-    return optuna.create_study(study_name=folder.name, storage=storage, direction=direction, load_if_exists=True)
-
-
-def _root_paths(spec: StudySpec) -> dict[str, Any]:
-    """Returns a spec's values without a password, and with absolute paths: the next command may be given elsewhere."""
-
-    def root_in(values: dict[str, Any]) -> dict[str, Any]:
-        given = {name: Path(values[name]).expanduser() for name in _PATHS & values.keys() if values[name]}
-        return values | {name: os.path.abspath(path) for name, path in given.items()}  # noqa: PTH100 - links stay links
-
-    values = root_in(spec.model_dump(mode="json"))
-    if spec.artifacts:
-        values["artifacts"] = hide_credentials(absolute_artifacts(spec.artifacts))
-    storage = values["storage"] and hide_password(values["storage"])
-    return values | {"data": root_in(values["data"]), "storage": storage}
-
-
-def _keep_paths(stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """Returns the wanted spec with the stored paths."""
-    kept = wanted | {name: stored[name] for name in _PATHS & stored.keys()}
-    kept["artifacts"] = stored.get("artifacts") or wanted["artifacts"]
-    return kept | {"data": wanted["data"] | {name: stored["data"][name] for name in _PATHS & stored["data"].keys()}}
-
-
-def _check_same(folder: StudyFolder, stored: dict[str, Any], wanted: dict[str, Any], may_change: set[str]) -> None:
-    """Refuses a spec in which more changed than may; the storage is compared elsewhere, by its whole path."""
-    changed = [
-        f"{path} was {was}, is {now}"
-        for path, was, now in _list_differences(stored, wanted)
-        if path.split(".")[-1] not in may_change and path != "storage"
-    ]
-    if changed:
-        raise StudyError(
-            f"study {folder.name!r} exists with another spec ({'; '.join(changed)}); "
-            f"give --name for a new study, or delete {folder.path}"
-        )
-
-
-def _list_differences(was: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        keys = sorted(was.keys() | now.keys())
-        paths = {key: f"{path}.{key}".strip(".") for key in keys}
-        return [row for key in keys for row in _list_differences(was.get(key), now.get(key), paths[key])]
-    return [] if was == now else [(path, was, now)]
-
-
 # --- views --------------------------------------------------------------------------------------------------------
-
-
-def open_space(spec: StudySpec, media: Medium) -> Space:
-    """Loads the search space of a study: the named one, or for `auto` the shipped one for its files and backbones."""
-    usual = "encoders" if media == "image" and spec.pool.encoders == "only" else SPACES[media]
-    space = load_space(usual if spec.space == "auto" else spec.space)
-    for view in list_views(space):
-        if view.media != media and (view.media, media) != ("sound", "video"):  # videos hold sound, too
-            raise SpaceError(
-                f"{space.source}: view {view.name} looks at {view.media}s, and the data are {media}s; "
-                f"give --space {SPACES[media]}, or leave out --space"
-            )
-    return _enter_face_model(space, spec.data.face_model)
-
-
-def list_views(space: Space) -> list[View]:
-    """Makes one of each view that a space can draw, with the first of its options."""
-    return [make_view(values) for values in space.list_views()]
-
-
-def _enter_face_model(space: Space, face_model: Path | None) -> Space:
-    """Enters the data's face detector into the views of a space that look for faces and name none themselves."""
-    views = space.root.children["view"]
-    if face_model is not None and isinstance(views, Branches):
-        for branch in views.branches.values():
-            known = branch.children.get("face_model")
-            if isinstance(known, Constant) and known.value is None:
-                branch.children["face_model"] = Constant(str(face_model.expanduser().absolute()))
-    return space
-
-
-def describe_view(view: BaseView) -> str:
-    """Returns the name of what is decoded for a view."""
-    return "images" if view.media == "image" else f"view {view.name}"
 
 
 class StudyViews:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from automl.backbones.capabilities import correct_tuning
 from automl.data.loader import ImageData
 from automl.devices import DeviceLost, DeviceProcess
-from automl.errors import AutomlError, DataError, MemoryBudgetError, first_line
+from automl.errors import AutomlError, DataError, DiskFull, MemoryBudgetError, first_line, is_disk_full
 from automl.features.head_training import fit_on_features, trains_on_features
 from automl.files import write_text
 from automl.recipe import Recipe
@@ -27,7 +27,8 @@ from automl.study.artifacts import Artifacts
 from automl.study.continuation import last_checkpoint
 from automl.study.pool import PoolEntry, fit_within_memory
 from automl.study.robustness import TrainedNetwork, plan_samples, score_robustness
-from automl.study.setup import ROBUST, StudySetup, StudyViews, describe_view
+from automl.study.setup import ROBUST, StudySetup, StudyViews
+from automl.study.spaces import describe_view
 from automl.study.storage import StorageLost, read_trials_once
 from automl.study.trial_record import best_trial, read_trial_record, recipe_of, write_trial_record
 from automl.study.validation import FoldResult, split_for_trial, write_predictions
@@ -100,6 +101,7 @@ class Objective:
         Raises:
             Parked: If it was asked to stop; the trial stays running, to be taken up again.
             StorageLost: If its storage does not answer any more; the trial stays running as well.
+            DiskFull: If there is no room for what it writes; the trial stays running as well.
             DeviceLost: If this process cannot use its device any more; the trial stays running as well.
         """
         try:
@@ -117,6 +119,8 @@ class Objective:
             reason = f"{'' if isinstance(exc, AutomlError) else f'{type(exc).__name__}: '}{first_line(exc)}"
             if self.process.is_lost(exc):
                 raise DeviceLost(reason) from exc
+            if is_disk_full(exc):
+                raise DiskFull(reason) from exc
             file = self.artifacts.folder.trial_folder(trial.number) / "error.txt"
             write_text(file, traceback.format_exc())
             self.artifacts.upload(file)
@@ -221,6 +225,8 @@ class Objective:
         try:
             return self.views.open_view(recipe.view, on_file)
         except DataError as exc:
+            if is_disk_full(exc):
+                raise
             raise optuna.TrialPruned(f"view {recipe.view.name}: {first_line(exc)}") from exc
 
     def _time_steps(self, entry: PoolEntry, recipe: Recipe, classes: int) -> PoolEntry:

@@ -102,6 +102,8 @@ class StudyRecord:
     cache_size: int = 0
     memory_bytes: int | None = None
     trial_seconds: float | None = None
+    deadline: float | None = None
+    """When the search that was called last ends, in seconds since 1970; None: when its trials are done."""
     stopped: str | None = None
     """Why the study ended before its budget."""
     checks: list[str] | None = None

@@ -6,15 +6,19 @@ the data. A worker that dies leaves its trial running; the next one takes it up 
 
 import shutil
 import socket
+import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from automl.devices import LEAKED, POISONED, DeviceLost, DeviceProcess, open_device
-from automl.errors import StudyError
+from automl.errors import DiskFull, StudyError, is_disk_full
+from automl.files import cache_dir
 from automl.gpu.probe import read_context_bytes
 from automl.study.artifacts import Artifacts, open_artifacts
 from automl.study.continuation import (
@@ -28,7 +32,7 @@ from automl.study.left_out import is_left_to_others, restrict_sampler
 from automl.study.membership import Membership
 from automl.study.samplers import make_pruner, make_sampler
 from automl.study.setup import StudySetup, StudyViews, load_setup
-from automl.study.storage import StorageLost, patience_of
+from automl.study.storage import WAIT_SECONDS, StorageLost, patience_of
 from automl.study.trial import Objective, Stop, TrialResult
 from automl.study.trial_record import (
     best_trial,
@@ -39,7 +43,7 @@ from automl.study.trial_record import (
     write_trial_record,
 )
 from automl.training.types import Parked
-from automl.units import format_bytes
+from automl.units import format_bytes, format_seconds
 
 FAILURES_IN_A_ROW = 5
 """So many failed trials one after the other end the study: the next ones would fail as well."""
@@ -54,6 +58,9 @@ _LOOK_SECONDS = 1.0
 """Between two looks for trials that were left behind, when there is no other."""
 
 _LOST = "this worker was silent for a minute, and another one has taken it"
+
+_ROOM_BYTES = 2**25
+"""As much must fit a disk that was full before a worker goes on."""
 
 _LEAK = 0.01
 """Of the memory budget: if so much more is in use between two trials than before the first, a new worker continues."""
@@ -122,18 +129,21 @@ def _train_trials(
             except Parked:
                 artifacts.flush(stop)  # before another machine may take it
                 if member.has_lost:
-                    print(f"trial {trial.number}: {_LOST}", flush=True)
+                    _print_line(f"trial {trial.number}: {_LOST}")
                 elif is_left_to_others(study._storage.get_trial(trial._trial_id), setup):
-                    print(f"trial {trial.number}: does not fit this machine's card; left to others", flush=True)
+                    _print_line(f"trial {trial.number}: does not fit this machine's card; left to others")
                 else:
                     break
                 continue
+            except DiskFull as exc:
+                _wait_for_room(artifacts.folder.path, exc, stop)
+                continue  # it is taken up again from its checkpoint
             except DeviceLost as exc:
                 _record_lost_device(study, artifacts, trial, str(exc))
                 artifacts.flush(stop)
                 process.exit_process(POISONED)
             if not member.still_has(trial._trial_id):
-                print(f"trial {trial.number}: {_LOST}", flush=True)
+                _print_line(f"trial {trial.number}: {_LOST}")
                 continue
             _end_trial(study, artifacts, trial, result)
             artifacts.upload_log(member.row.label)
@@ -141,9 +151,9 @@ def _train_trials(
         _check_failures(study)
         above_bytes = process.release_memory() - baseline_bytes
         if above_bytes > 0:
-            print(f"trial {trial.number}: {format_bytes(above_bytes)} above the baseline", flush=True)
+            _print_line(f"trial {trial.number}: {format_bytes(above_bytes)} above the baseline")
         if limit_bytes is not None and above_bytes > _LEAK * limit_bytes:
-            print("that is more than a hundredth of the memory budget: a new worker process continues", flush=True)
+            _print_line("that is more than a hundredth of the memory budget: a new worker process continues")
             process.exit_process(LEAKED)
 
 
@@ -270,7 +280,7 @@ def _end_trial(study: optuna.Study, artifacts: Artifacts, trial: Trial, result: 
     if result.reason:
         write_trial_record(trial, **{"error" if result.state == TrialState.FAIL else "reason": result.reason})
     study.tell(trial, result.value, state=result.state)
-    print(f"trial {trial.number}: {result.state.name.lower()} {result.value or result.reason}", flush=True)
+    _print_line(f"trial {trial.number}: {result.state.name.lower()} {result.value or result.reason}")
     path = folder.trial_folder(trial.number)
     (path / "checkpoint.pt").unlink(missing_ok=True)
     artifacts.delete_state(trial.number, read_spec(study).folds)
@@ -293,7 +303,7 @@ def _record_lost_device(study: optuna.Study, artifacts: Artifacts, trial: Trial,
     times = read_trial_record(trial).device_lost + 1
     write_trial_record(trial, device_lost=times)
     if times < _MAX_LOST:
-        print(f"trial {trial.number}: this process lost its device ({error}); a new one continues", flush=True)
+        _print_line(f"trial {trial.number}: this process lost its device ({error}); a new one continues")
         return
     reason = f"left the device unusable {times} times, the last time with {error}"
     _end_trial(study, artifacts, trial, TrialResult(TrialState.FAIL, reason=reason))
@@ -308,3 +318,42 @@ def _check_failures(study: optuna.Study) -> None:
         text = f"{FAILURES_IN_A_ROW} trials failed in a row; the last one: {error}"
         write_study_record(study, stopped=text)
         raise StudyError(text)
+
+
+# --- a full disk --------------------------------------------------------------------------------------------------
+
+
+def _wait_for_room(folder: Path, error: DiskFull, stop: Stop) -> None:
+    """Waits until something can be written; raises StudyError when that takes too long."""
+    began, limit = time.monotonic(), format_seconds(WAIT_SECONDS)
+    _print_line(f"there is no room on the disk ({error}); waiting up to {limit} until some is free")
+    pause = 0.5
+    while not stop():
+        stop.soon.wait(pause)
+        pause = min(2 * pause, 10.0)
+        seconds = time.monotonic() - began
+        if all(_has_room(path) for path in (folder, cache_dir()) if path.is_dir()):
+            _print_line(f"there is room on the disk again after {format_seconds(seconds)}")
+            return
+        if seconds > WAIT_SECONDS:
+            raise StudyError(
+                f"there has been no room on the disk for {limit} ({error}); free some: the same command goes on where "
+                "this one ended"
+            ) from error
+
+
+def _has_room(folder: Path) -> bool:
+    """Returns whether something can be written; what a quota leaves, no figure of the disk says."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_ROOM_BYTES))
+    except OSError as exc:
+        if is_disk_full(exc):
+            return False
+        raise
+    return True
+
+
+def _print_line(text: str) -> None:
+    with suppress(OSError):  # the log's disk is full: the buffer keeps the line, and it comes with the next one
+        print(text, flush=True)

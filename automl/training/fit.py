@@ -32,6 +32,7 @@ from automl.training.optimizer import make_optimizer
 from automl.training.out_of_memory import BufferBackup, MicroBatches, OutOfMemory
 from automl.training.precision import autocast
 from automl.training.schedule import EIGHTHS, eighth_steps, evaluation_steps, lr_factor, set_learning_rates
+from automl.training.thread_count import ThreadCount
 from automl.training.types import Data, Diverged, Evaluation, Fit, Parked, Snapshot, expected_input
 
 _LARGE_SPLIT = 200
@@ -124,12 +125,15 @@ def fit(
         if stop and run.step < run.total:
             raise Parked
 
-    while run.step < run.total:
-        for batch, labels in run.load_batches():
-            if not run.train_step(batch, labels):
-                run.go_back(checkpoint)
-                break
-            after_step()
+    try:
+        while run.step < run.total:
+            for batch, labels in run.load_batches():
+                if not run.train_step(batch, labels):
+                    run.go_back(checkpoint)
+                    break
+                after_step()
+    finally:
+        run.threads.restore()
     return Fit(run.evaluated_model, run.preprocessing, run.probabilities, run.history)
 
 
@@ -159,6 +163,7 @@ class _Run:
         self.mix = make_mixing(recipe.mixing, data.classes, recipe.seed)
         self.total = total_steps(recipe, data)
         self.frozen_steps = min(self.total, round(recipe.freeze_epochs * data.steps_per_epoch(recipe)))
+        self.threads = ThreadCount(self.device)
         self.make_state()
         shares = self.batch_size // self.group.size, -(-self.batch_size // self.group.size)
         callback = on_out_of_memory if self.group.size == 1 else None
@@ -232,7 +237,9 @@ class _Run:
         # Reading the loss waits for the GPU: not at every step.
         if self.loss_steps % 10 == 0:
             self._check_loss()
-        self.train_seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self.train_seconds += seconds
+        self.threads.note_step(seconds)
         return True
 
     def _accumulate_gradients(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -14,16 +14,8 @@ from automl.space.space import load_space, parse_space
 from automl.spec import DataSpec, StudySpec, list_shipped_specs
 from automl.study import setup as study_setup
 from automl.study.pool import Pool
-from automl.study.setup import (
-    SPACES,
-    StudyViews,
-    create_study,
-    describe_view,
-    list_views,
-    load_setup,
-    make_setup,
-    open_space,
-)
+from automl.study.setup import StudyViews, create_study, load_setup, make_setup
+from automl.study.spaces import SPACES, describe_view, list_views, open_space
 from automl.study.trial_record import read_spec, read_study_record
 from automl.views.face import Face
 from automl.views.frame import Frame

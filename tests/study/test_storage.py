@@ -588,7 +588,7 @@ def test_a_search_that_is_stopping_needs_no_storage_to_come_to_its_end(tmp_path)
         raise StorageLost("gone")
 
     reporter = SimpleNamespace(show_study=gone, print_line=print)
-    search = api._Search(spec_without_files(), tmp_path, reporter, 0.0, 0)
+    search = api._Search(spec_without_files(), tmp_path, reporter, 0.0, 0, None, None, None)
     with pytest.raises(StorageLost):
         search._show_progress(None, None)
     search.stopping = True
