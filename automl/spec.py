@@ -2,7 +2,8 @@
 
 A setting is one field with its description below it: the flag, its help, the YAML schema and docs/reference.md are made
 from them (`automl.cli.options`). `json_schema_extra` may name the flag, the panel of the help, the kind of value
-(`metavar`) and the environment variable that stands for the flag (`envvar`). Flags override the file; the resolved spec is stored with the study, so that the same command continues it.
+(`metavar`), and the environment variable that stands for the flag (`envvar`). Flags override the file; the resolved
+spec is stored with the study, so that the same command continues it.
 """
 
 from collections.abc import Callable
