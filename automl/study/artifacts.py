@@ -295,9 +295,10 @@ class Artifacts:
         assert self._system is not None  # noqa: S101
         with suppress(FileNotFoundError):
             self._system.rm_file(path)
-        if _has_folders(self._system):
+        folder = path.rpartition("/")[0]
+        if _has_folders(self._system) and folder != self._root:
             with suppress(Exception):  # it holds something
-                self._system.rmdir(path.rpartition("/")[0])
+                self._system.rmdir(folder)
 
     # --- answers and failures ---------------------------------------------------------------------------------------
 

@@ -112,10 +112,10 @@ def join_and_train(
             may_have_more=True,
             print_line=reporter.print_line,
         )
-        open_artifacts(study, folder, reporter.print_line).check()
     except BaseException:
         folder.remove_unused()
         raise
+    open_artifacts(study, folder, reporter.print_line).check()
     write_text(folder.storage_note, absolute_storage(storage) + "\n", mode=0o600)  # it may hold a password
     result = SearchResult(study, folder, setup)
     reporter.print_line(
