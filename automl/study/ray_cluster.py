@@ -9,6 +9,7 @@ import importlib
 import logging
 import math
 import os
+import re
 import signal
 import socket
 import sys
@@ -398,5 +399,5 @@ def _join_lines(error: BaseException) -> str:
 
 def _find_missing_package(error: BaseException) -> str:
     """Returns the package or module that a node lacks, by the message of an exception; "" for any other message."""
-    _, _, rest = str(error).rpartition("No module named '")
-    return rest.partition("'")[0]
+    found = re.search(r"No module named '([^']+)'", str(error))
+    return found[1] if found else ""
