@@ -46,6 +46,10 @@ class MemoryBudgetError(AutomlError):
     """One training step needs more memory than the budget gives."""
 
 
+class DiskFull(AutomlError):  # noqa: N818 - it says what happened
+    """There is no room left to write what a trial needs; it stays running, to be taken up again."""
+
+
 def suggest_name(name: str, valid: Iterable[str]) -> str:
     """Writes `; did you mean 'x'?` for a misspelt name, or nothing where no valid name is near."""
     names = {candidate.lower(): candidate for candidate in valid}
@@ -98,5 +102,7 @@ def check_name(kind: str, name: str, valid: Iterable[str]) -> None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Returns whether an error means that there is no room left on the disk, or for this user."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    """Returns whether an error, or what caused it, means that there is no room left on the disk, or for this user."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return error.__cause__ is not None and is_disk_full(error.__cause__)

@@ -31,6 +31,8 @@ def search(
 ) -> None:
     """Searches for the best backbone and recipe. The same command again continues the study.
 
+    The exit code is 1 if no trial is complete at the end.
+
     Example: automl search --data ffdi/ --gpu-mem 16GB --trials 50 --timeout 8h30m
     """
     from automl.cli.json_output import start_events, wants_json, write_result
@@ -56,6 +58,8 @@ def search(
     if result.interrupted:
         raise typer.Exit(130)
     _write_report(result.folder.name, runs)
+    if result.best is None:
+        raise typer.Exit(1)
 
 
 def _write_report(study: str, runs: Path) -> None:

@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import wraps
 from importlib.util import find_spec
@@ -74,7 +74,8 @@ class StorageLost(StudyError):  # noqa: N818 - it says what happened, as Parked 
 
 
 def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # a log on a full disk
+        print(line, file=sys.stderr, flush=True)
 
 
 @dataclass

@@ -51,6 +51,8 @@ class Supervisor:
     start_worker: StartWorker = LocalProcess
     labels: Sequence[str] = ()
     """The workers' names; none: they are named by their devices."""
+    waits_for_others: bool = True
+    """Whether to stay while trials run on other machines, for the case that one of those dies."""
     storage: str = ""
     """The study's Optuna storage URL, once there is a study."""
     workers: list[_Worker] = field(default_factory=list)
@@ -129,7 +131,12 @@ class Supervisor:
 
     def _wait_for_others(self, study: optuna.Study) -> bool:
         """Returns whether trials run elsewhere; starts a worker for those whose own one is dead."""
-        if self._watch is None or self.stopping or (self.deadline is not None and time.time() > self.deadline):
+        if (
+            self._watch is None
+            or self.stopping
+            or not self.waits_for_others
+            or (self.deadline is not None and time.time() > self.deadline)
+        ):
             return False
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         owners = {self._watch.snapshot.claims.get(trial._trial_id, "") for trial in running}

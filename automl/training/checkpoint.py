@@ -19,10 +19,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     import torch
 
     try:
-        with write_atomically(path) as temporary:
-            torch.save(state, temporary)
+        # To a path, torch's own writer would report a full disk as a RuntimeError without a reason.
+        with write_atomically(path) as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
     except (OSError, RuntimeError) as exc:
-        # torch's zip writer reports a full disk as RuntimeError.
         raise WeightsError(f"cannot write the checkpoint {path}: {exc}; is the disk full?") from exc
 
 

@@ -85,6 +85,8 @@ class Campaign:
     pause: float = 0.02
     """Seconds that each step takes in addition."""
     runs: Path = None
+    logs: Path = None
+    """Where what workers print is written."""
     injected: int = 0
     deaths: Counter = field(default_factory=Counter)
     """Of workers that nobody killed, by their exit code."""
@@ -101,6 +103,7 @@ class Campaign:
         self.runs = self.runs or self.folder / "runs"
         self.images = draw_images(self.folder / "tones")
         (self.folder / "notes").mkdir()
+        self.logs = self.logs or self.folder / "notes"
         self.study_folder = StudyFolder(self.runs / "tones")
         self.create_study()
         self.forks = multiprocessing.get_context("forkserver")
@@ -121,7 +124,7 @@ class Campaign:
     def start_worker(self, storage=None, runs=None, fresh=False, env=None, wrapper=(), words=()):
         """Starts a worker; `wrapper` are words before the interpreter, which needs `fresh`."""
         self._started += 1
-        notes, log = self.folder / "notes" / f"{self._started:04}", self.folder / "notes" / f"{self._started:04}.log"
+        notes, log = self.folder / "notes" / f"{self._started:04}", self.logs / f"{self._started:04}.log"
         command = ["worker", "--study", "tones", "--storage", storage or self.storage]
         command += ["--runs", str(runs or self.runs), *words]
         if fresh or env or wrapper:
@@ -187,7 +190,7 @@ class Campaign:
         return sorted(note for path in paths for note in self.notes_of(Worker(None, path, path)))
 
     def read_logs(self):
-        return "".join(path.read_text() for path in sorted((self.folder / "notes").glob("*.log")))
+        return "".join(path.read_text() for path in sorted(self.logs.glob("*.log")))
 
     def account(self, reference=None, overlaps_allowed=False):
         """Counts, prints a table, and asserts that nothing was lost or doubled; `reference`: trials of a calm run."""

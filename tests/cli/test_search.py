@@ -20,6 +20,7 @@ from automl.recipe import Recipe
 from automl.study.claims import Snapshot, open_claims
 from automl.study.folder import StudyFolder
 from automl.study.storage import open_study
+from automl.study.trial import Objective, TrialResult
 from tests.fixtures.json_objects import check_lines
 from tests.fixtures.studies import SPACE
 
@@ -305,7 +306,7 @@ def test_a_timeout_ends_the_search(command, surroundings, tmp_path, monkeypatch)
     done = CliRunner().invoke(app, line[3:])
     assert time.monotonic() - began < 60  # 8 and, at worst, the grace for a checkpoint
     if (tmp_path / "runs" / "tones" / "trials.csv").exists():
-        assert done.exit_code == 0, done.output
+        assert done.exit_code == (0 if (tmp_path / "runs" / "tones" / "best.yaml").exists() else 1), done.output
     else:
         assert "no backbone" in str(done.exception)  # where 8 seconds are too short to time one
 
@@ -321,6 +322,23 @@ def test_how_many_recipes_are_confirmed(monkeypatch, given, wanted):
     monkeypatch.setattr("automl.study.search.search", search)
     CliRunner().invoke(app, ["search", *given])
     assert asked["confirm"] == wanted
+
+
+@pytest.mark.usefixtures("one_process")
+def test_a_search_without_a_complete_trial_has_exit_code_1_and_says_why(command, surroundings, monkeypatch, capfd):
+    monkeypatch.setenv("AUTOML_CACHE", surroundings["AUTOML_CACHE"])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    ended = TrialResult(TrialState.PRUNED, reason="behind")
+    monkeypatch.setattr(Objective, "__call__", lambda *_: ended)
+    with pytest.raises(SystemExit) as caught:
+        run([*command("--trials", 2)[3:], "--json"])
+    assert caught.value.code == 1
+    printed = capfd.readouterr()
+    last = check_lines(printed.out, "search")[-1]
+    assert (last["event"], last["best"], last["trials_by_state"]) == ("finished", None, {"pruned": 2})
+    assert (
+        "no trial is complete, and all 2 have ended; 2 pruned: behind; mend that, and give more --trials" in printed.err
+    )
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from automl.spec import StudySpec
 from automl.study import search as api
 from automl.study import storage as storage_module
 from automl.study import worker
+from automl.study.artifacts import Artifacts
 from automl.study.folder import StudyFolder, list_studies
 from automl.study.setup import create_study
 from automl.study.storage import (
@@ -192,7 +193,7 @@ def test_a_study_goes_on_from_any_folder(tmp_path, monkeypatch):
     study = create_study(StudyFolder(Path("../runs/tones")), spec, SETUP)
     assert read_spec(study).data.path == tmp_path / "tones"
     other = StudySpec.from_mapping({"data": {"path": "tones"}})
-    with pytest.raises(StudyError, match=f"data.path was {tmp_path}/tones, is {tmp_path}/there/tones"):
+    with pytest.raises(StudyError, match=f"weights_dir was {tmp_path}/weights, is None"):
         create_study(StudyFolder(Path("../runs/tones")), other, SETUP)
 
 
@@ -364,7 +365,7 @@ def one_trial(study, folder):
         trial.suggest_float("x", 0, 1)
         trial.report(0.4, 1)
         trial.set_user_attr("epochs_done", 1)
-        worker._end_trial(study, folder, trial, TrialResult(TrialState.COMPLETE, 0.5))
+        worker._end_trial(study, Artifacts(folder), trial, TrialResult(TrialState.COMPLETE, 0.5))
     worker._check_failures(study)
 
 
@@ -587,7 +588,7 @@ def test_a_search_that_is_stopping_needs_no_storage_to_come_to_its_end(tmp_path)
         raise StorageLost("gone")
 
     reporter = SimpleNamespace(show_study=gone, print_line=print)
-    search = api._Search(spec_without_files(), tmp_path, reporter, 0.0, 0)
+    search = api._Search(spec_without_files(), tmp_path, reporter, 0.0, 0, None, None, None)
     with pytest.raises(StorageLost):
         search._show_progress(None, None)
     search.stopping = True
