@@ -26,7 +26,7 @@ _WORKERS, _OURS = "AUTOML_WORKERS", "AUTOML_CHOSEN"
 _NUMBERS_OF_THREADS = ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 """OpenMP's holds for PyTorch, oneDNN, MKL and OpenBLAS."""
 
-_SPINS = {"GOMP_SPINCOUNT": "1000"}
+_SPINS = {"GOMP_SPINCOUNT": "5000"}
 """How often OpenMP's threads look whether there is work before they sleep (GNU's, which PyTorch ships for Linux).
 
 By default 300,000 times, some milliseconds: beside other programs, most of a training's time. Without any, a network's
@@ -65,9 +65,13 @@ def worker_environment(workers: int) -> dict[str, str]:
     values = {} if "OMP_WAIT_POLICY" in os.environ else dict(_SPINS)
     if share < count_own_cores():  # else libraries count the cores themselves, and know which two of them are one
         values |= dict.fromkeys(_NUMBERS_OF_THREADS, str(share))
-    ours = os.environ.get(_OURS, "").split()
-    values = {name: value for name, value in values.items() if name not in os.environ or name in ours}
+    values = {name: value for name, value in values.items() if not has_user_set(name)}
     return values | {_WORKERS: str(workers), _OURS: " ".join(values)}
+
+
+def has_user_set(name: str) -> bool:
+    """Returns whether an environment variable was set by the user, not by `worker_environment`."""
+    return name in os.environ and name not in os.environ.get(_OURS, "").split()
 
 
 def read_control_groups(controller: str, name: str, root: Path) -> Iterator[str]:

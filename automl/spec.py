@@ -173,6 +173,9 @@ class StudySpec(Section):
     time. Default: where the pool has encoders that no leaderboard ranks."""
     storage: str | None = None
     """Optuna storage URL, such as mysql://host/db. Default: a file in RUNS/STUDY/."""
+    artifacts: str | None = None
+    """Where checkpoints, predictions, the best recipe and logs are copied for other machines: a folder that all of them
+    reach, or a URL of fsspec such as s3://bucket/studies. Default: none; they stay in RUNS/STUDY/."""
     log: tuple[Log, ...] = ()
     """Log each trial as a run to mlflow, wandb or tensorboard; may be repeated. Default: none."""
     weights_dir: Path | None = Field(None, json_schema_extra=_POOL)

@@ -1,6 +1,6 @@
 """Sizes, shares and durations as people write them: `16GB`, `16GiB`, `90%`, `8h30m`.
 
-`16GB` is 16·10⁹ bytes and `16GiB` is 16·2³⁰. A "16 GB" T4 has 15,360 MiB and a P100 16,280 MiB: 16·10⁹ fits both.
+`16GB` is 16·10⁹ bytes and `16GiB` is 16·2³⁰: a "16 GB" T4 has 15,360 MiB, 16.1·10⁹ bytes, with what its driver keeps.
 """
 
 import math

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from automl.backbones.classifier import put_head
 from automl.backbones.encoders import load_backbones
-from automl.backbones.heads import start_from_zero
-from automl.backbones.timm_model import build_on_meta, check_backbone, create_model, has_drop_path, summarize_error
-from automl.backbones.tuning import choose_trained
 from automl.errors import RecipeError, WeightsError
 from automl.files import check_weights_dir
 from automl.recipe import Recipe
@@ -179,6 +175,11 @@ def make_model(recipe: Recipe, classes: int, weights: Weights | None = None) -> 
     """
     from safetensors import SafetensorError
 
+    from automl.backbones.classifier import put_head  # late: where weights are is asked before torch is imported
+    from automl.backbones.heads import start_from_zero
+    from automl.backbones.timm_model import check_backbone, create_model, has_drop_path, summarize_error
+    from automl.backbones.tuning import choose_trained
+
     check_backbone(recipe.backbone)
     # A drop path of 0 is passed as well: some architectures have another default.
     wanted = {"img_size": recipe.image_size, "drop_path_rate": recipe.drop_path}
@@ -219,6 +220,10 @@ def count_trained(recipe: Recipe, classes: int) -> tuple[int, int]:
         RecipeError: If the backbone cannot have the recipe's head, or has nothing of what its `tune` names.
     """
     import torch
+
+    from automl.backbones.classifier import put_head
+    from automl.backbones.timm_model import build_on_meta, check_backbone
+    from automl.backbones.tuning import choose_trained
 
     check_backbone(recipe.backbone)
     model, _ = build_on_meta(recipe.backbone, {"img_size": recipe.image_size}, num_classes=classes)

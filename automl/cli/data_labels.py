@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automl.errors import SpecError
-from automl.files import is_page_name
+from automl.files import check_weights_dir, is_page_name
 
 if TYPE_CHECKING:  # the library is imported late: `automl --help` is instant
     from automl.data.dataset import Dataset
@@ -26,7 +26,8 @@ class LabelFlags:
     runs: Path
 
     def check_use(self, weights_dir: Path | None) -> None:
-        """Refuses flags that would do nothing, before anything is read."""
+        """Refuses flags that would do nothing or cannot be used, before anything is read."""
+        check_weights_dir(weights_dir)
         if not self.wanted:
             flags = {"--labels-html": self.page, "--study": self.study, "--weights-dir": weights_dir}
             for flag, value in flags.items():

@@ -150,8 +150,7 @@ def print_result(result: "SearchResult") -> None:
         print_line(title="top five")
         print_table(*tabulate_trials(best[:5], result.metric), TRIAL_WORDS)
     else:
-        longer = "" if result.interrupted else ", perhaps with a longer --timeout"
-        print_line(f"no trial is complete yet; run the same command again to continue{longer}")
+        print_line(_explain_no_best(rows, result.trials_wanted, interrupted=result.interrupted))
     if best and result.setup.robust:
         for line in _describe_robustness(result, best[0].number):
             print_line(line)
@@ -168,6 +167,19 @@ def print_result(result: "SearchResult") -> None:
     views = len({row.view for row in rows if row.state == "complete"})
     confirmed = confirmation is not None
     print_next_commands(list_next_commands(folder, has_best=bool(best), confirmed=confirmed, views=views))
+
+
+def _explain_no_best(rows: "Sequence[TrialRow]", wanted: int, *, interrupted: bool) -> str:
+    """Explains why no trial is complete, and what to do."""
+    reasons = count_reasons(rows)
+    if not interrupted and reasons.total() >= wanted:
+        ((state, reason), count), *_ = reasons.most_common(1)
+        return (
+            f"no trial is complete, and all {wanted} have ended; {count} {state}: {reason}; "
+            "mend that, and give more --trials to go on"
+        )
+    longer = "" if interrupted else ", perhaps with a longer --timeout"
+    return f"no trial is complete yet; run the same command again to continue{longer}"
 
 
 def _describe_robustness(result: "SearchResult", best: int) -> Iterator[str]:

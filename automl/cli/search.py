@@ -17,9 +17,21 @@ def search(
     confirm: Annotated[
         int, typer.Option(min=0, help="Best recipes to train again at the end, if there is time left; 0: none.")
     ] = 3,
+    on: Annotated[
+        str | None,
+        typer.Option(help="Where trials are trained: ray, or ray://HEAD:10001. Default: on this machine's devices."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers on Ray. Default: one for each GPU that it has or can have.")
+    ] = None,
+    worker_cpus: Annotated[
+        int | None, typer.Option(min=1, help="CPU cores of each worker on Ray, which has no GPU then.")
+    ] = None,
     **settings: Any,
 ) -> None:
     """Searches for the best backbone and recipe. The same command again continues the study.
+
+    The exit code is 1 if no trial is complete at the end.
 
     Example: automl search --data ffdi/ --gpu-mem 16GB --trials 50 --timeout 8h30m
     """
@@ -38,6 +50,7 @@ def search(
     spec = spec or ("default" if "path" in settings.get("data", {}) else "demo")
     answer = "stopping: nothing is trained now; the same command continues"
     with SearchProgress(answer) as progress:
+        settings |= {"on": on, "workers": workers, "worker_cpus": worker_cpus}
         result = automl.search(spec=spec, runs=runs, confirm=confirm, reporter=progress, **settings)
     print_result(result)
     if wants_json():
@@ -45,6 +58,8 @@ def search(
     if result.interrupted:
         raise typer.Exit(130)
     _write_report(result.folder.name, runs)
+    if result.best is None:
+        raise typer.Exit(1)
 
 
 def _write_report(study: str, runs: Path) -> None:

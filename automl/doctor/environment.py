@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from automl.backbones.encoders import load_backbones
+from automl.backbones.weights import hub_reachable
 from automl.doctor.machine import folder_bytes
 from automl.doctor.report import Fact, Options, Problem
 from automl.errors import first_line
@@ -60,8 +61,6 @@ def _find_version(name: str) -> str:
 def check_weights(options: Options) -> Iterator[Fact | Problem]:
     """Reports pretrained weights within reach: the hub's cache, the hub, a folder."""
     from huggingface_hub.constants import HF_HUB_CACHE
-
-    from automl.backbones.weights import hub_reachable  # late: it imports torch, which may be what is broken
 
     hub_cache, folder, named = Path(HF_HUB_CACHE), options.weights_dir, 0
     cached = {path.parents[2] for path in hub_cache.glob("models--timm--*/snapshots/*/model.safetensors")}

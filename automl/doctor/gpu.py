@@ -99,10 +99,30 @@ def _list_problems(gpu: Gpu, title: str) -> Iterator[Problem]:
 
 def check_kernels(torch: ModuleType, device: str) -> Iterator[Problem]:
     """Reports whether this build of torch cannot compute on a device, `cpu` or `cuda:N`, and what to do about it."""
-    if is_gpu(device):
+    if not is_gpu(device):
+        return
+    gpu = find_gpu(device)
+    if gpu is not None and gpu.capability:  # by NVML: this process needs no CUDA then
+        yield from _list_missing_kernels(torch, f"{device} ({gpu.name})", gpu.capability)
+        return
+    try:
         properties = torch.cuda.get_device_properties(device)
-        capability = int(properties.major), int(properties.minor)
-        yield from _list_missing_kernels(torch, f"{device} ({properties.name})", capability)
+    except (RuntimeError, AssertionError) as exc:  # CUDA does not start
+        yield Problem(
+            f"torch cannot use {device} ({first_line(exc)}): update the driver, or restart the machine; "
+            "until then give --device cpu"
+        )
+        return
+    capability = int(properties.major), int(properties.minor)
+    yield from _list_missing_kernels(torch, f"{device} ({properties.name})", capability)
+
+
+def explain_unused_gpus(torch: ModuleType) -> str | None:
+    """Explains why torch uses none of the GPUs that NVML shows, and what to do; None where NVML shows none."""
+    reading = read_nvml()
+    if not reading.gpus:
+        return None
+    return _explain_unused(torch, reading) or next(_list_problems(reading.gpus[0], "GPU 0")).text
 
 
 def _list_missing_kernels(torch: ModuleType, title: str, capability: tuple[int, int]) -> Iterator[Problem]:

@@ -17,7 +17,11 @@ _ROOT = Path("/")
 
 _LITTLE_DISK_BYTES = 10 * 10**9
 _NO_DISK_BYTES = 500 * 10**6
+_NO_STORAGE_BYTES = 5 * 10**6
+"""A storage alone: ten trials take some hundred kB."""
 _LITTLE_RAM_BYTES = 4 * 10**9
+_NO_RAM_BYTES = 10**9
+"""A search of the smallest networks and its one worker take 1.5 GB on a CPU."""
 _LITTLE_SHARED_BYTES = 10**9
 """A batch of 256 images of 384 pixels is 450 MB, and each loader process has several under way."""
 
@@ -46,17 +50,24 @@ def check_memory(_: Options) -> Iterator[Fact | Problem]:
     if available < _LITTLE_RAM_BYTES:
         yield Problem(
             f"only {format_bytes(available)} of memory is available; a search takes about 4GB for each device: "
-            "end other programs, or give the container more (docker run --memory)"
+            "end other programs, or give the container more (docker run --memory)",
+            fatal=available + _read_meminfo().get("SwapFree", 0) < _NO_RAM_BYTES,
         )
 
 
-def read_memory() -> tuple[int, int]:
-    """Reads the bytes of memory that this process may have and, of these, those available now; 0 if not known."""
+def _read_meminfo() -> dict[str, int]:
+    """Reads what Linux shows of the memory, in bytes by name; nothing elsewhere."""
     meminfo: dict[str, int] = {}
     with suppress(OSError, ValueError):
         for line in (_ROOT / "proc/meminfo").read_text(encoding="utf-8").splitlines():
             name, _, rest = line.partition(":")
             meminfo[name] = int(rest.split()[0]) * 1024
+    return meminfo
+
+
+def read_memory() -> tuple[int, int]:
+    """Reads the bytes of memory that this process may have and, of these, those available now; 0 if not known."""
+    meminfo = _read_meminfo()
     total, available = meminfo.get("MemTotal", 0), meminfo.get("MemAvailable", 0)
     for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
         groups = (read_control_groups("memory", name, _ROOT) for name in (limit, used))
@@ -89,24 +100,27 @@ def check_cache(_: Options) -> Iterator[Fact | Problem]:
 
 
 def check_disks(options: Options) -> Iterator[Fact | Problem]:
-    """Reports the disk space for the cache and, where it is another disk, for studies."""
-    cache, runs = cache_dir(), options.runs
-    yield from _check_disk("cache", cache, "give another folder with AUTOML_CACHE=FOLDER")
-    disk = find_disk(runs)
-    if not disk.writable or disk.device != find_disk(cache).device:
-        yield from _check_disk("studies", runs, "give another folder with --runs")
-
-
-def _check_disk(content: str, folder: Path, instead: str) -> Iterator[Fact | Problem]:
-    """Reports the room in a folder for the cache or for studies."""
-    disk = find_disk(folder)
-    free = format_bytes(disk.free_bytes)
-    yield Fact(f"disk for {content}", f"{free} free at {folder}")
-    if not disk.writable:
-        yield Problem(f"{folder} cannot be written, and the {content} would go there: {instead}", fatal=True)
-    elif disk.free_bytes < _LITTLE_DISK_BYTES:
-        text = f"only {free} of disk is free at {folder}, where the {content} would go: delete something, or {instead}"
-        yield Problem(text, fatal=disk.free_bytes < _NO_DISK_BYTES)
+    """Reports the disk space for the cache and, where they are other disks, for studies and their storage."""
+    folders = [
+        ("cache", cache_dir(), "give another folder with AUTOML_CACHE=FOLDER", _LITTLE_DISK_BYTES, _NO_DISK_BYTES)
+    ]
+    folders += [("studies", options.runs, "give another folder with --runs", _LITTLE_DISK_BYTES, _NO_DISK_BYTES)]
+    if options.storage is not None:
+        folders += [("storage", options.storage, "give another --storage", _NO_STORAGE_BYTES, _NO_STORAGE_BYTES)]
+    shown = set[int]()
+    for content, folder, instead, little, least in folders:
+        disk = find_disk(folder)
+        if disk.writable and disk.device in shown:
+            continue
+        shown.add(disk.device)
+        free = format_bytes(disk.free_bytes)
+        yield Fact(f"disk for {content}", f"{free} free at {folder}")
+        where = f"{folder}, where the {content} would go"
+        if not disk.writable:
+            yield Problem(f"{folder} cannot be written, and the {content} would go there: {instead}", fatal=True)
+        elif disk.free_bytes < little:
+            text = f"only {free} of disk is free at {where}: delete something, or {instead}"
+            yield Problem(text, fatal=disk.free_bytes < least)
 
 
 @dataclass(frozen=True)
@@ -118,7 +132,7 @@ class Disk:
     free_bytes: int
     """What this user may still write."""
     writable: bool
-    """Whether this user may write into the folder."""
+    """Whether it is a folder, or may become one, that this user may write into."""
 
 
 def find_disk(folder: Path) -> Disk:
@@ -127,7 +141,7 @@ def find_disk(folder: Path) -> Disk:
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     free = shutil.disk_usage(existing).free
-    return Disk(existing.stat().st_dev, free, os.access(existing, os.W_OK | os.X_OK))
+    return Disk(existing.stat().st_dev, free, existing.is_dir() and os.access(existing, os.W_OK | os.X_OK))
 
 
 def folder_bytes(folder: Path) -> int:

@@ -51,3 +51,5 @@ class Options:
     """The folder that studies go into."""
     weights_dir: Path | None = None
     """A folder of weights to look into as well."""
+    storage: Path | None = None
+    """The folder of a storage that is a file of its own; None: it is none, or lies with the studies."""

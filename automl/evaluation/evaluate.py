@@ -19,9 +19,10 @@ from automl.evaluation.evaluation import Comparison, Evaluation, ModelFigures
 from automl.evaluation.measures import NAMES, TPR_AT, Measured, explain_no_interval, measure_metrics
 from automl.evaluation.predictions import ModelScores, check_media, check_models, name_models, predict_samples
 from automl.evaluation.report import check_folder, write_report
-from automl.evaluation.robustness import choose_rows, find_degradations, measure_robustness
+from automl.evaluation.robustness import choose_rows, keep_fitting, measure_robustness, read_degradations
 from automl.evaluation.samples import LabelledSamples, open_samples
 from automl.evaluation.thresholds import Threshold, apply_threshold, choose_threshold
+from automl.files import check_weights_dir
 from automl.models.folder import read_members, read_validation_scores
 from automl.models.predict import Model, load
 from automl.models.trained_on import digest_name_and_size, read_trained_on
@@ -98,6 +99,8 @@ def evaluate(
     renamed = _read_renamed(rename_label or {})
     spec = _read_spec(data, [by] if isinstance(by, str) else by or ())
     choose_threshold([0.0], fpr)
+    known = read_degradations(degrade) if degrade is not None else []
+    check_weights_dir(Path(weights_dir).expanduser() if weights_dir is not None else None)
     folder = check_folder(Path(out).expanduser(), overwrite=overwrite) if out is not None else None
     # What may be wrong with the data is found before weights are loaded, which may have to be fetched.
     labels = max(read_members(paths[0]), key=lambda member: member[1])[0].labels
@@ -112,7 +115,7 @@ def evaluate(
         reporter.print_line(f"note: {line}")
     for line in samples.problems:
         reporter.print_line(f"warning: {line}")
-    degradations = find_degradations(degrade, samples, loaded) if degrade is not None else []
+    degradations = keep_fitting(known, degrade, samples, loaded) if degrade is not None else []
     choose_rows(samples.labels, degrade_samples)
     names, scores = name_models(paths), list[ModelScores]()
     for name, model in zip(names, loaded, strict=True):

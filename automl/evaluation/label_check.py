@@ -25,7 +25,8 @@ from automl.recipe import Recipe
 from automl.reporter import Reporter
 from automl.spec import StudySpec
 from automl.study.folder import StudyFolder
-from automl.study.setup import describe_view, list_views, load_setup, open_space
+from automl.study.setup import load_setup
+from automl.study.spaces import describe_view, list_views, open_space
 from automl.study.storage import open_study
 from automl.study.trial_record import best_first
 from automl.study.validation import read_predictions

@@ -66,26 +66,33 @@ class Robustness:
     worst_values: tuple[float | None, ...]
 
 
-def find_degradations(wanted: str | Path, samples: LabelledSamples, models: Sequence[Model]) -> list[Degradation]:
-    """Finds the degradations to try: `all` that ship, a YAML file of them, or a name or wildcard of those that ship.
-
-    Only those are taken that can be applied to the samples and change what a model looks at.
+def read_degradations(wanted: str | Path) -> Sequence[Degradation]:
+    """Reads degradations: `all` that ship, a YAML file of them, or a name or wildcard of those that ship.
 
     Raises:
-        SpecError: If the file has mistakes, or none of them fits.
+        SpecError: If the file has mistakes, or the name means none.
     """
     text = str(wanted)
     if text == "all":
-        known = load_degradations()
-    elif Path(text).expanduser().is_file() or Path(text).suffix in (".yaml", ".yml"):
-        known = load_degradations(Path(text).expanduser())
-    else:
-        known = choose_degradations([text])
+        return load_degradations()
+    if Path(text).expanduser().is_file() or Path(text).suffix in (".yaml", ".yml"):
+        return load_degradations(Path(text).expanduser())
+    return choose_degradations([text])
+
+
+def keep_fitting(
+    known: Sequence[Degradation], wanted: str | Path, samples: LabelledSamples, models: Sequence[Model]
+) -> list[Degradation]:
+    """Keeps the degradations that can be applied to the samples and change what a model looks at.
+
+    Raises:
+        SpecError: If none of those that are `wanted` does.
+    """
     seen = {member.folder.recipe.view.media for model in models for member in model.members}
     fitting = [one for one in known if one.medium in seen and samples.media in one.applies_to]
     if not fitting:
         names = shorten([one.name for one in known], 10)
-        raise SpecError(f"--degrade {text}: none of its degradations is for {samples.media} files: {names or 'none'}")
+        raise SpecError(f"--degrade {wanted}: none of its degradations is for {samples.media} files: {names or 'none'}")
     return fitting
 
 

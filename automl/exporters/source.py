@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl.backbones.input import InputSpec, read_preprocessing
+from automl.backbones.weights import make_model
 from automl.errors import StudyError, WeightsError
 from automl.models.folder import Labels, ModelFolder, read_members
 from automl.recipe import Recipe
@@ -80,8 +81,6 @@ class ExportSource:
             return self.model.input
         if self.setup is None or getattr(self.recipe.view, "normalize", "pretraining") != "pretraining":
             return None
-        from automl.backbones.weights import make_model
-
         own = read_preprocessing(make_model(self.recipe, 2))  # with random weights, to ask it
         return InputSpec.from_preprocessing(own, self.recipe, self.decode_size)
 

@@ -22,7 +22,7 @@ from automl.space.space import Space
 from automl.spec import StudySpec
 from automl.study.folder import find_study_beside
 from automl.study.search import open_result
-from automl.study.setup import open_space
+from automl.study.spaces import open_space
 from automl.views.registry import View, make_view
 
 _RECIPES = 4

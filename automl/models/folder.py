@@ -25,6 +25,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from automl.backbones.input import InputSpec
+from automl.backbones.weights import Weights, digest_file, find_weights, hub_reachable, locate_file, make_model
 from automl.errors import WeightsError, first_line, shorten
 from automl.files import explain_write_errors, write_atomically, write_text
 from automl.recipe import Recipe
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from numpy.typing import NDArray
     from torch import nn
-
-    from automl.backbones.weights import Weights
 
 
 _WEIGHTS, _RECIPE, _INPUT, _LABELS = "model.safetensors", "recipe.yaml", "preprocessing.json", "labels.json"
@@ -108,7 +107,6 @@ class ModelFolder:
         from safetensors.torch import load_file
 
         from automl.backbones.tuning import merge_low_rank, name_changed
-        from automl.backbones.weights import make_model
 
         # Whole weights are written with what was changed added to them.
         recipe = self.recipe if self.base else self.recipe.model_copy(update={"tune": TuneAll()})
@@ -124,10 +122,8 @@ class ModelFolder:
             raise WeightsError(f"{misfit}: {first_line(exc)}") from exc
         return merge_low_rank(model).eval().to(device)
 
-    def _find_base(self) -> "Weights | None":
+    def _find_base(self) -> Weights | None:
         """Finds the pretrained weights that the folder's are changes of; None where it holds all."""
-        from automl.backbones.weights import digest_file, find_weights, hub_reachable, locate_file
-
         if self.base is None:
             return None
         name = self.base.backbone

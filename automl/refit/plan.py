@@ -26,9 +26,11 @@ from automl.space.space import load_space
 from automl.spec import StudySpec
 from automl.study.confirm import Confirmation, load_confirmation
 from automl.study.folder import StudyFolder, find_study, find_study_beside
+from automl.study.identity import digest_samples
 from automl.study.pool import PoolEntry, fit_within_memory
 from automl.study.search import open_result
-from automl.study.setup import SPACES, StudySetup, digest_samples
+from automl.study.setup import StudySetup
+from automl.study.spaces import SPACES
 from automl.training.intervals import Interval
 from automl.training.metrics import default_metric
 from automl.training.schedule import EIGHTHS

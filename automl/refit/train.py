@@ -38,7 +38,7 @@ from automl.refit.weights import BestWeights, LastWeights, MeanWeights
 from automl.reporter import STOPS_AT_CHECKPOINT, ConsoleReporter, Reporter, SilentReporter, catch_interrupts
 from automl.study.folder import StudyFolder, find_study
 from automl.study.replicate import resolve_budget, stay_within
-from automl.study.setup import describe_view
+from automl.study.spaces import describe_view
 from automl.training.distributed import current_process_group, join_process_group
 from automl.training.evaluation import split_probabilities
 from automl.training.fit import fit, total_steps

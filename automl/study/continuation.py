@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from automl.recipe import Recipe
 from automl.space.nodes import Ordered
+from automl.study.artifacts import Artifacts
 from automl.study.folder import StudyFolder
 from automl.study.setup import StudySetup
 from automl.study.trial_record import best_trial, read_trial_record, recipe_of
@@ -39,16 +40,16 @@ class Continuation:
 
 
 def choose_continuation(
-    study: optuna.Study, setup: StudySetup, folder: StudyFolder, seconds_left: float
+    study: optuna.Study, setup: StudySetup, artifacts: Artifacts, seconds_left: float
 ) -> Continuation | None:
     """Chooses whether the best trial is trained for longer now; None: another one is to begin.
 
-    It is continued once, as soon as no recipe is waiting that is known to be good, if its last checkpoint is here, and
-    if a third of its length can be added within a trial's time limit and what is left. What an epoch takes is
+    It is continued once, as soon as no recipe is waiting that is known to be good, if its last checkpoint is at hand,
+    and if a third of its length can be added within a trial's time limit and what is left. What an epoch takes is
     known from the trial itself.
     """
     best = best_trial(study)
-    if best is None or not last_checkpoint(folder, best.number).exists():
+    if best is None or not artifacts.has(last_checkpoint(artifacts.folder, best.number)):
         return None
     others = study.get_trials(deepcopy=False)
     if any(trial.state == TrialState.WAITING for trial in others):
@@ -106,10 +107,12 @@ def last_checkpoint(folder: StudyFolder, number: int) -> Path:
     return folder.trial_folder(number) / "last.pt"
 
 
-def hand_over_checkpoint(folder: StudyFolder, number: int, successor: int) -> None:
+def hand_over_checkpoint(artifacts: Artifacts, number: int, successor: int) -> None:
     """Makes the state in which a trial ended the checkpoint that another one begins from, without its reports."""
-    source = last_checkpoint(folder, number)
-    target = folder.trial_folder(successor) / "checkpoint.pt"
+    source = last_checkpoint(artifacts.folder, number)
+    target = artifacts.folder.trial_folder(successor) / "checkpoint.pt"
+    artifacts.fetch(source, stop=lambda: True)
     if (state := load_checkpoint(source)) is not None:  # else it was removed meanwhile: the trial begins anew
         step = state["progress"][0]
         save_checkpoint(target, state | {"history": [], "progress": [step, 0.0, 0.0, 0]})
+        artifacts.upload(target)

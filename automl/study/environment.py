@@ -17,7 +17,7 @@ _PACKAGES = {"automl": "automl-timm", **{name: name for name in ("torch", "torch
 
 def describe_environment(devices: Sequence[str]) -> dict[str, str]:
     """Describes versions and machine, by names for people; `devices` are those that train."""
-    described = {name: _find_version(package) for name, package in _PACKAGES.items()}
+    described = {name: find_version(package) for name, package in _PACKAGES.items()}
     described |= {"Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     described["processor"] = f"{_name_processor()}, {os.cpu_count() or 1} cores"
     if total := read_memory()[0]:
@@ -30,7 +30,7 @@ def describe_environment(devices: Sequence[str]) -> dict[str, str]:
     return described
 
 
-def _find_version(package: str) -> str:
+def find_version(package: str) -> str:
     """Returns the version of an installed distribution."""
     try:
         return version(package)

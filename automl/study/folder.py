@@ -27,6 +27,8 @@ class StudyFolder:
     """Holds the URL of a storage that is not the embedded one."""
     samples: Path = field(init=False, compare=False, metadata={"file": "samples.csv"})
     """The samples and splits, fixed when the study is created."""
+    local: Path = field(init=False, compare=False, metadata={"file": "local.json"})
+    """What of the study is this machine's own: paths, and what its card holds."""
     predictions: Path = field(init=False, compare=False, metadata={"file": "predictions"})
     """Of each complete trial, `0003.npz`: its predictions of samples that it was validated on."""
     best: Path = field(init=False, compare=False, metadata={"file": "best.yaml"})

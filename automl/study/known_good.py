@@ -4,7 +4,7 @@ The known-good ones show all of long pictures where they can.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -16,12 +16,15 @@ from automl.space.nodes import Branches, Choice, Constant, Group
 from automl.space.space import Space
 from automl.spec import StudySpec
 from automl.study.folder import StudyFolder
-from automl.study.setup import StudySetup
+from automl.study.spaces import usual_image_size
 from automl.study.storage import open_study
 from automl.study.trial_record import best_first, read_study_record, read_trial_record
 from automl.training.schedule import VALIDATION_SHARE
 from automl.views.frame import Frame
 from automl.views.registry import View
+
+if TYPE_CHECKING:  # it would import torch, which a search does after it has looked for mistakes
+    from automl.study.setup import StudySetup
 
 _CROP, _FIT, _WHOLE = "augmentation.crop", "view.frame.fit", "squash"
 _EARLIER = 3
@@ -40,7 +43,7 @@ Sizes = Sequence[tuple[int, int]]
 """(width, height) of pictures of the data, in pixels."""
 
 
-def enqueue_known_good(study: optuna.Study, setup: StudySetup, sizes: Sizes) -> list[str]:
+def enqueue_known_good(study: optuna.Study, setup: "StudySetup", sizes: Sizes) -> list[str]:
     """Enqueues the space's known-good recipes in a study without trials, each on the backbone it asks for.
 
     The first one always; of the others those that one trial has the time for, and none that differs from another by
@@ -50,8 +53,7 @@ def enqueue_known_good(study: optuna.Study, setup: StudySetup, sizes: Sizes) -> 
         The tiers that were left out, each with the reason.
     """
     train = int((setup.dataset.samples["split"] == "train").sum())
-    image_sizes = setup.space.image_sizes()
-    usual_size = image_sizes[len(image_sizes) // 2]
+    usual_size = usual_image_size(setup.space)
     enqueued: list[tuple[dict[str, Any], float]] = []
     left_out = []
     for number, good in enumerate(setup.space.known_good):
@@ -91,7 +93,7 @@ def list_earlier(earlier: StudyFolder, space: Space) -> list[FrozenTrial]:
     return best
 
 
-def enqueue_earlier(study: optuna.Study, setup: StudySetup, earlier: StudyFolder) -> list[str]:
+def enqueue_earlier(study: optuna.Study, setup: "StudySetup", earlier: StudyFolder) -> list[str]:
     """Enqueues the best recipes of an earlier study in a study without trials.
 
     Returns:
@@ -110,7 +112,7 @@ def enqueue_earlier(study: optuna.Study, setup: StudySetup, earlier: StudyFolder
     return lines
 
 
-def suggest_space(spec: StudySpec, setup: StudySetup) -> str | None:
+def suggest_space(spec: StudySpec, setup: "StudySetup") -> str | None:
     """Suggests the space in which parts of networks are trained, where there are few images; None where not."""
     images = int((setup.dataset.samples["split"] == "train").sum())
     if spec.space != "auto" or setup.dataset.media != "image" or images > _FEW_IMAGES:

@@ -15,38 +15,26 @@ from typing import Any
 
 from automl.backbones.capabilities import find_capabilities
 from automl.backbones.capability_table import Capabilities
-from automl.backbones.encoders import load_encoders
-from automl.backbones.ranking import rank_at_size
-from automl.backbones.selection import find_unmatched, select_rows, suggest_backbones
-from automl.backbones.table import load_table
 from automl.backbones.tuning import has_attention
-from automl.backbones.weights import Weights, find_weights, hub_reachable
+from automl.backbones.weights import Weights
 from automl.devices import give_freed_memory_back, is_gpu, keep_freed_memory
 from automl.errors import MemoryBudgetError, PoolError, RecipeError, WeightsError, shorten
-from automl.files import check_weights_dir
 from automl.gpu.probe import CannotProbe, memory_factor, probe_backbone
 from automl.memory.estimate import CONTEXT_BYTES, estimate_training, largest_micro_batch, limit_for_prediction
 from automl.memory.table import find_nearest
 from automl.processes import cpu_threads
 from automl.recipe import Numerics, Recipe
 from automl.space.restriction import Restriction
-from automl.spec import PoolSpec, StudySpec
+from automl.spec import StudySpec
+from automl.study.candidates import Candidate, Candidates, find_candidates, step_cost
 from automl.training.precision import Timing, best_numerics, is_timed
 from automl.units import format_bytes, format_seconds
 
 _SHOWN = 3
 """Names in a message."""
 
-_SCRATCH_MAX_PARAMS = 12.0
-"""Without weights the leaderboard says little, and millions of parameters more overfit more: small ones only."""
-
 _CPU_GMACS_PER_CORE = 100.0
 """No CPU core does more fp32 GMAC/s; a backbone that would be too slow even so is not built to be timed."""
-
-_MACTS_PER_GMAC = 0.035
-"""A million activations take a CPU as long as this part of 10⁹ multiplications: memory is what depthwise convolutions
-and normalisation wait for. A guess by the timed steps of the four shared networks; `studies/benchmarks/start_up.py
---predictions 24` fits it, and has not been run."""
 
 _TIMING_SECONDS = 3.0
 """For timing the backbones of a pool on a CPU before the first trial; what is left is timed when a trial draws it."""
@@ -356,22 +344,32 @@ def fit_within_memory(
     return recipe.with_numerics(micro_batch_size=micro)
 
 
-# --- choosing -----------------------------------------------------------------------------------------------------
+def count_least_bytes(row: dict[str, Any], tunes: tuple[str, ...]) -> int:
+    """Counts the bytes of GPU memory that no training step of a backbone goes below, by its parameters alone."""
+    least = _LEAST_BYTES_PER_PARAM if tunes == ("all",) else _BYTES_PER_FROZEN_PARAM
+    return CONTEXT_BYTES + int(least * 1e6 * row["params_m"])
 
-Candidate = tuple[dict[str, Any], Weights | None]
-"""A row of the leaderboard or, without a score, of the encoders; and where its weights are."""
+
+# --- choosing -----------------------------------------------------------------------------------------------------
 
 
 def build_pool(
-    spec: StudySpec, limits: PoolLimits, classes: int, device: str, progress: Callable[[str], None] = lambda _: None
+    spec: StudySpec,
+    limits: PoolLimits,
+    classes: int,
+    device: str,
+    candidates: Candidates | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Pool:
-    """Chooses the backbones a study may use; they are timed and, on a GPU, measured on the device."""
-    rows, notes = _select_rows(spec, limits.reference_image_size)
-    candidates, more_notes = _find_candidates(rows, spec)
+    """Chooses the backbones a study may use; they are timed and, on a GPU, measured on the device.
+
+    Without the candidates, these are looked for.
+    """
+    candidates = candidates or find_candidates(spec, limits.reference_image_size)
     if not is_gpu(device):
         keep_freed_memory()  # as the workers do: they would be timed too slow
     chooser = _Chooser(spec, limits, classes, device, progress)
-    entries = _choose_entries(chooser, candidates)
+    entries = _choose_entries(chooser, candidates.backbones)
     if not entries and chooser.larger:  # nothing but what runs at a larger size alone: then that is what is wanted
         chooser.takes_larger = True
         entries = _choose_entries(chooser, list(chooser.larger.values()))
@@ -380,61 +378,7 @@ def build_pool(
     if not entries:
         raise PoolError(chooser.explain_empty())
     explained = (*_explain_encoders(entries), *_explain_lora(entries, limits))
-    return Pool(tuple(entries), (*notes, *more_notes, *explained, *chooser.list_excluded()))
-
-
-def _select_rows(spec: StudySpec, image_size: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """Selects what a study's settings leave: the leaderboard's rows, best first, then encoders; notes what is unknown.
-
-    An encoder's row has the score None, and `named`: whether it was asked for by a name that means encoders alone.
-
-    Raises:
-        PoolError: If nothing is left.
-    """
-    rules = spec.pool
-    ranked, encoders = rank_at_size(load_table(), image_size, rules.boards), load_encoders()
-    of_board, of_encoders = find_unmatched(ranked, rules.names), find_unmatched(encoders, rules.names)
-    limits = {"max_params": rules.max_params, "licence": rules.licence}
-    rows: list[dict[str, Any]] = []
-    if rules.encoders != "only":
-        table = select_rows(ranked, rules.names, **limits)
-        rows += table[table["score"].notna()].to_dict("records")  # type: ignore[arg-type]
-    if rules.encoders != "none":
-        alone = rules.names if rules.encoders == "only" else of_board
-        named = set(select_rows(encoders, alone)["model"]) if alone else set()
-        # Those without figures return tokens, and cannot have a classifier.
-        table = select_rows(encoders.dropna(subset="gmacs"), rules.names, **limits)
-        unranked = [row | {"score": None, "named": row["model"] in named} for row in table.to_dict("records")]
-        rows += order_unranked(unranked, image_size)  # type: ignore[arg-type]
-    kind = "encoder" if rules.encoders == "only" else "backbone of the leaderboard"
-    unknown = {"none": of_board, "only": of_encoders, "auto": [name for name in of_board if name in of_encoders]}
-    tables = {"none": [ranked], "only": [encoders], "auto": [ranked, encoders]}[rules.encoders]
-    models = [model for table in tables for model in table["model"]]
-    near = {name: suggest_backbones(name, models) for name in unknown[rules.encoders]}
-    notes = [f"no {kind} matches {name}{hint}" for name, hint in near.items()]
-    if not rows:
-        unmatched = of_board if rules.encoders == "only" else of_encoders
-        text = _explain_no_rows(rules, kind, known_elsewhere=len(unmatched) < len(rules.names))
-        raise PoolError(text + (near.get(rules.names[0], "") if len(rules.names) == 1 else ""))
-    return rows, notes
-
-
-def _explain_no_rows(rules: PoolSpec, kind: str, *, known_elsewhere: bool) -> str:
-    """Explains which settings leave no backbone, and which one would let in what the names mean."""
-    most = "" if rules.max_params is None else f", with at most {rules.max_params:g} million parameters"
-    licence = "" if rules.licence == "any" else f", of the licence {rules.licence}"
-    text = f"no {kind} matches {', '.join(rules.names)}{licence}{most}"
-    if not known_elsewhere or tuple(rules.names) == ("*",) or rules.encoders == "auto":
-        return text
-    return f"{text}; {'the leaderboard does' if rules.encoders == 'only' else 'an encoder does'}: give --encoders auto"
-
-
-def order_unranked(rows: Iterable[dict[str, Any]], image_size: int) -> list[dict[str, Any]]:
-    """Orders encoders, about which no leaderboard speaks: those first whose training costs least.
-
-    Whoever knows more, such as how their frozen features do on the study's images, puts them in another order here.
-    """
-    return sorted(rows, key=lambda row: (_step_cost(row, image_size), row["model"]))
+    return Pool(tuple(entries), (*candidates.notes, *explained, *chooser.list_excluded()))
 
 
 def _choose_entries(chooser: "_Chooser", candidates: list[Candidate]) -> list[PoolEntry]:
@@ -482,68 +426,6 @@ def _explain_lora(entries: list[PoolEntry], limits: PoolLimits) -> list[str]:
     ]
 
 
-def _find_candidates(rows: list[dict[str, Any]], spec: StudySpec) -> tuple[list[Candidate], list[str]]:
-    """Keeps the backbones whose weights are within reach, or the small ones where none are; notes what is missing.
-
-    Of all backbones (`*`) the hub has hundreds of encoders: of those only what is on this machine counts.
-    """
-    check_weights_dir(spec.weights_dir)
-    named = tuple(spec.pool.names) != ("*",)
-    if spec.pretrained == "never":
-        return _find_small(rows, spec, every=named), []
-    reach = hub_reachable()
-    candidates: list[Candidate] = [
-        (row, find_weights(row["model"], spec.weights_dir, hub=reach and (named or _is_asked_for(row)))) for row in rows
-    ]
-    with_weights = [candidate for candidate in candidates if candidate[1] is not None]
-    missing = [row["model"] for row, weights in candidates if weights is None and _is_asked_for(row)]
-    hints = [_explain_where(name) for name in missing[:_SHOWN]] if named else []
-    if with_weights:
-        note = f"{len(missing)} backbones left out: their weights are out of reach"
-        return with_weights, [note, *hints] if missing else []
-    sources = f"{spec.weights_dir}, the hub's cache or the hub" if spec.weights_dir else "the hub's cache or the hub"
-    if spec.pretrained == "require":
-        advice = "give --weights-dir, or --pretrained never"
-        raise PoolError("\n".join([f"no backbone has weights in {sources}; {advice}", *hints]))
-    small = _find_small(rows, spec)
-    if named and not small:
-        advice = "give --weights-dir, or --pretrained never to train from scratch"
-        raise PoolError("\n".join([f"{', '.join(spec.pool.names)}: no weights in {sources}; {advice}", *hints]))
-    note = (
-        f"NO PRETRAINED WEIGHTS in {sources}: TRAINING FROM SCRATCH, which needs far more data and time; "
-        "give --weights-dir DIR with safetensors files named by timm architecture"
-    )
-    return small, [note, *hints]
-
-
-def _find_small(rows: list[dict[str, Any]], spec: StudySpec, *, every: bool = False) -> list[Candidate]:
-    """Keeps what is trained from scratch: small backbones, or those that somebody chose."""
-    every = every or spec.pool.max_params is not None
-    asked = filter(_is_asked_for, rows)
-    return [(row, None) for row in asked if every or row["params_m"] <= _SCRATCH_MAX_PARAMS]
-
-
-def _is_asked_for(row: dict[str, Any]) -> bool:
-    """Returns whether a row is the leaderboard's, or an encoder that somebody named."""
-    return row["score"] is not None or bool(row["named"])
-
-
-def _explain_where(backbone: str) -> str:
-    """Explains where to put weights that are out of reach, and how to name them."""
-    from timm.models import get_pretrained_cfg
-
-    cfg = get_pretrained_cfg(backbone, allow_unregistered=False)
-    source = f" (on the hub: model.safetensors of {cfg.hf_hub_id})" if cfg is not None and cfg.hf_hub_id else ""
-    return f"put the weights of {backbone} into --weights-dir as {backbone}.safetensors{source}"
-
-
-def _step_cost(row: dict[str, Any], image_size: int) -> float:
-    """Returns what a training step costs a CPU per image, in 10⁹ multiplications."""
-    pixels: float = (image_size / row["image_size"]) ** 2
-    cost: float = pixels * (row["gmacs"] + _MACTS_PER_GMAC * row["macts"])
-    return cost
-
-
 @dataclass
 class _Chooser:
     """Looks at one backbone after the other, and remembers why the others were left out."""
@@ -562,7 +444,7 @@ class _Chooser:
     """What runs at larger image sizes alone than any of the space's; by its name and size, for a person."""
     takes_larger: bool = False
     seconds_per_cost: float | None = None
-    """Of a CPU: seconds of a training step per image and `_step_cost`; None: nothing was timed yet."""
+    """Of a CPU: seconds of a training step per image and `step_cost`; None: nothing was timed yet."""
     timing_seconds: float = 0.0
     """Spent on timing so far."""
     why_predicted: str | None = None
@@ -644,11 +526,11 @@ class _Chooser:
         if is_gpu(self.device):
             return
         rows = [row for row, _ in candidates if row["gmacs"] > 0 and row["macts"] > 0]  # not NaN
-        for row in sorted(rows, key=lambda row: _step_cost(row, row["image_size"])):
+        for row in sorted(rows, key=lambda row: step_cost(row, row["image_size"])):
             size = self.limits.reference_image_size
             if size in find_capabilities(row["model"], (size,)).trainable_sizes(pretrained=False):
                 seconds = self._time(row["model"], size).train_seconds
-                self.seconds_per_cost = seconds / _step_cost(row, size)
+                self.seconds_per_cost = seconds / step_cost(row, size)
                 return
 
     def _predict_timing(self, row: dict[str, Any], limits: PoolLimits) -> Timing | None:
@@ -664,7 +546,7 @@ class _Chooser:
         """Predicts the seconds of a training step per image; None where nothing is known."""
         if self.seconds_per_cost is None or not (row["gmacs"] > 0 and row["macts"] > 0):
             return None
-        return self.seconds_per_cost * _step_cost(row, image_size)
+        return self.seconds_per_cost * step_cost(row, image_size)
 
     def _find_sizes(self, row: dict[str, Any], weights: Weights | None, capabilities: Capabilities) -> tuple[int, ...]:
         """Finds the space's image sizes that a backbone runs at, or its own; none where that is a larger one."""
@@ -708,8 +590,7 @@ class _Chooser:
                 seconds /= 3  # a forward pass alone, where the backbone is frozen
             if self._is_too_slow(seconds, self.limits, backbone):
                 return True
-        least = _LEAST_BYTES_PER_PARAM if self.limits.tunes == ("all",) else _BYTES_PER_FROZEN_PARAM
-        return self._is_too_big(CONTEXT_BYTES + int(least * 1e6 * row["params_m"]), backbone)
+        return self._is_too_big(count_least_bytes(row, self.limits.tunes), backbone)
 
     def _is_too_big(self, need: int, backbone: str) -> bool:
         if self.limits.memory_bytes is None or need <= self.limits.memory_bytes:

@@ -37,7 +37,8 @@ from automl.schema import describe_errors
 from automl.spec import describe_split
 from automl.study.folder import StudyFolder, hold_lock
 from automl.study.pool import fit_within_memory
-from automl.study.setup import StudySetup, StudyViews, describe_view, load_setup
+from automl.study.setup import StudySetup, StudyViews, load_setup
+from automl.study.spaces import describe_view
 from automl.study.storage import Patience, open_study
 from automl.study.trial_record import best_first, read_spec, read_trial_record, recipe_of
 from automl.training.checkpoint import weights_on_cpu

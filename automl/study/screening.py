@@ -16,7 +16,8 @@ from automl.features.screening import Candidate, ScreeningRow, screen_backbones
 from automl.recipe import Recipe
 from automl.spec import StudySpec
 from automl.study.pool import Pool, PoolEntry
-from automl.study.setup import StudySetup, StudyViews, list_views
+from automl.study.setup import StudySetup, StudyViews
+from automl.study.spaces import list_views, usual_image_size
 from automl.units import format_seconds
 
 SHARE = 0.08
@@ -72,8 +73,7 @@ def _screen(
     """Screens the pool in this process."""
     view = list_views(setup.space)[0]
     data = StudyViews(setup, device).open_view(view)
-    sizes = setup.space.image_sizes()
-    usual = sizes[len(sizes) // 2]
+    usual = usual_image_size(setup.space)
     candidates = [
         Candidate(describe_input(entry, view, usual), entry.locate_weights(), _time_image(entry, usual))
         for entry in setup.pool.entries

@@ -6,7 +6,7 @@ those dies.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -49,6 +49,10 @@ class Supervisor:
     deadline: float | None = None
     """When the study ends, in seconds since 1970; None: when its trials are done."""
     start_worker: StartWorker = LocalProcess
+    labels: Sequence[str] = ()
+    """The workers' names; none: they are named by their devices."""
+    waits_for_others: bool = True
+    """Whether to stay while trials run on other machines, for the case that one of those dies."""
     storage: str = ""
     """The study's Optuna storage URL, once there is a study."""
     workers: list[_Worker] = field(default_factory=list)
@@ -112,7 +116,7 @@ class Supervisor:
     def _list_jobs(self) -> list[WorkerJob]:
         return [
             WorkerJob(self.folder, device, label, len(self.devices), self.deadline)
-            for device, label in zip(self.devices, label_workers(self.devices), strict=True)
+            for device, label in zip(self.devices, self.labels or label_workers(self.devices), strict=True)
         ]
 
     def _look_at_workers(self) -> None:
@@ -127,7 +131,12 @@ class Supervisor:
 
     def _wait_for_others(self, study: optuna.Study) -> bool:
         """Returns whether trials run elsewhere; starts a worker for those whose own one is dead."""
-        if self._watch is None or self.stopping or (self.deadline is not None and time.time() > self.deadline):
+        if (
+            self._watch is None
+            or self.stopping
+            or not self.waits_for_others
+            or (self.deadline is not None and time.time() > self.deadline)
+        ):
             return False
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         owners = {self._watch.snapshot.claims.get(trial._trial_id, "") for trial in running}

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -16,11 +17,13 @@ from optuna.trial import FrozenTrial, TrialState
 from automl.errors import first_line
 from automl.files import write_text
 from automl.study.folder import StudyFolder
-from automl.study.setup import StudySetup
 from automl.study.trial_record import best_trial, read_trial_record
 from automl.trackers.registry import TRACKERS
 from automl.trackers.tracker import Tracker, TrialLog, flatten
 from automl.training.schedule import EIGHTHS
+
+if TYPE_CHECKING:  # it would import torch, which a search does after it has looked for mistakes
+    from automl.study.setup import StudySetup
 
 _END_SECONDS = 60.0
 """How long a tracker is waited for at the end of a search."""
@@ -59,7 +62,7 @@ class StudyLog:
     """Logs a study to trackers; `update` is called now and then, `close` at the end."""
 
     def __init__(
-        self, names: Sequence[str], study: optuna.Study, folder: StudyFolder, setup: StudySetup,
+        self, names: Sequence[str], study: optuna.Study, folder: StudyFolder, setup: "StudySetup",
         print_line: Callable[[str], None],
     ) -> None:  # fmt: skip
         """Starts the thread, if there is a tracker; lines for people are printed in `update` and `close`."""
@@ -171,7 +174,7 @@ class StudyLog:
         write_text(self._folder.logged, json.dumps(kept, indent=1))
 
 
-def describe_trial(trial: FrozenTrial, setup: StudySetup) -> TrialLog:
+def describe_trial(trial: FrozenTrial, setup: "StudySetup") -> TrialLog:
     """Describes a trial for trackers."""
     record = read_trial_record(trial)
     tags = {

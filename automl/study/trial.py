@@ -23,18 +23,19 @@ from automl.features.head_training import fit_on_features, trains_on_features
 from automl.files import write_text
 from automl.recipe import Recipe
 from automl.spec import StudySpec
+from automl.study.artifacts import Artifacts
 from automl.study.continuation import last_checkpoint
-from automl.study.folder import StudyFolder
 from automl.study.pool import PoolEntry, fit_within_memory
 from automl.study.robustness import TrainedNetwork, plan_samples, score_robustness
-from automl.study.setup import ROBUST, StudySetup, StudyViews, describe_view
-from automl.study.storage import StorageLost
+from automl.study.setup import ROBUST, StudySetup, StudyViews
+from automl.study.spaces import describe_view
+from automl.study.storage import StorageLost, read_trials_once
 from automl.study.trial_record import best_trial, read_trial_record, recipe_of, write_trial_record
 from automl.study.validation import FoldResult, split_for_trial, write_predictions
 from automl.training.fit import fit
 from automl.training.metrics import metric_sign
 from automl.training.out_of_memory import OutOfMemory
-from automl.training.precision import best_numerics
+from automl.training.precision import best_numerics, is_native
 from automl.training.schedule import EIGHTHS, VALIDATION_SHARE
 from automl.training.types import Diverged, Evaluation, Fit, Parked
 
@@ -88,7 +89,7 @@ class Objective:
     setup: StudySetup
     spec: StudySpec
     views: StudyViews
-    folder: StudyFolder
+    artifacts: Artifacts
     device: str
     process: DeviceProcess
     stop: Stop
@@ -120,7 +121,9 @@ class Objective:
                 raise DeviceLost(reason) from exc
             if is_disk_full(exc):
                 raise DiskFull(reason) from exc
-            write_text(self.folder.trial_folder(trial.number) / "error.txt", traceback.format_exc())
+            file = self.artifacts.folder.trial_folder(trial.number) / "error.txt"
+            write_text(file, traceback.format_exc())
+            self.artifacts.upload(file)
             return TrialResult(TrialState.FAIL, reason=reason)
         write_trial_record(trial, metrics={name: round(value, 6) for name, value in metrics.items()})
         return TrialResult(TrialState.COMPLETE, metrics[self.setup.objective])
@@ -135,14 +138,17 @@ class Objective:
         pool = self.setup.pool
         if read_trial_record(frozen).recipe:
             recipe = recipe_of(frozen)
-            data = self._open_data(trial, recipe)
-            return recipe, pool.entry_of(recipe.backbone), split_for_trial(data, self.spec, trial.number)
-        values = self.setup.space.suggest_recipe(
-            trial,
-            backbones=len(pool.entries),
-            self_blend=self.setup.dataset.real_class is not None,
-            restriction_of=lambda drawn: pool.entry_of(drawn).restriction,
-        )
+            entry, data = pool.entry_of(recipe.backbone), self._open_data(trial, recipe)
+            recipe = self._adapt_numerics(trial, recipe, entry, data.classes)
+            self._fetch_state(trial.number)
+            return recipe, entry, split_for_trial(data, self.spec, trial.number)
+        with read_trials_once(trial.study):
+            values = self.setup.space.suggest_recipe(
+                trial,
+                backbones=len(pool.entries),
+                self_blend=self.setup.dataset.real_class is not None,
+                restriction_of=lambda drawn: pool.entry_of(drawn).restriction,
+            )
         entry = pool.entry_of(values["backbone"])
         write_trial_record(trial, backbone=entry.backbone, host=socket.gethostname())
         given = {"backbone": entry.backbone, "pretrained": entry.weights is not None, "seed": self.spec.seed}
@@ -153,11 +159,54 @@ class Objective:
         parts = split_for_trial(data, self.spec, trial.number)
         recipe = self._fit_within_time(recipe, entry, parts[0])
         recipe = recipe.model_copy(update={"numerics": entry.timing.numerics()})
-        recipe = fit_within_memory(recipe, entry, data.classes, self.setup.memory_bytes)
+        recipe = self._fit_within_memory(trial, recipe, entry, data.classes)
         write_trial_record(trial, recipe=recipe.model_dump_json(), image_size=recipe.image_size, epochs=recipe.epochs)
         if trained := recipe.describe_trained():
             write_trial_record(trial, trained=trained)
         return recipe, entry, parts
+
+    def _adapt_numerics(self, trial: Trial, recipe: Recipe, entry: PoolEntry, classes: int) -> Recipe:
+        """Adapts a recipe that another machine drew to this one's card; what it computes and fits stays as it is."""
+        adapted = recipe
+        if not is_native(recipe.numerics.precision, self.device):
+            numerics = self._time_steps(entry, recipe, classes).timing.numerics(recipe.numerics.micro_batch_size)
+            adapted = recipe.model_copy(update={"numerics": numerics})
+        adapted = self._fit_within_memory(trial, adapted, entry, classes)
+        if adapted != recipe:
+            write_trial_record(trial, recipe=adapted.model_dump_json())
+        if read_trial_record(trial).host != socket.gethostname():
+            write_trial_record(trial, host=socket.gethostname())
+        return adapted
+
+    def _fit_within_memory(self, trial: Trial, recipe: Recipe, entry: PoolEntry, classes: int) -> Recipe:
+        """Splits a batch that the memory budget does not hold.
+
+        Raises:
+            MemoryBudgetError: If no step fits.
+            Parked: If no step fits this machine, and others may have more memory.
+        """
+        limit_bytes, local = self.setup.memory_bytes, self.setup.local
+        try:
+            return fit_within_memory(recipe, entry, classes, limit_bytes)
+        except MemoryBudgetError:
+            if local is None or local.memory_bytes is None:
+                raise
+            write_trial_record(trial, too_small_bytes=limit_bytes)
+            raise Parked from None
+
+    def _fetch_state(self, number: int) -> None:
+        """Copies here how far another machine came with a trial.
+
+        Raises:
+            Parked: If it was asked to stop while the artifacts were away.
+        """
+        folder, folds = self.artifacts.folder.trial_folder(number), self.setup.folds
+        for part in [""] if folds == 1 else [f"-{fold}" for fold in range(folds)]:
+            if not part or not self.artifacts.fetch(folder / f"fold{part}.npz", self.stop):
+                self.artifacts.fetch_checkpoint(folder / f"checkpoint{part}.pt", self.stop)
+                break  # the next folds have not begun
+        if self.stop():
+            raise Parked
 
     def _open_data(self, trial: Trial, recipe: Recipe) -> ImageData:
         """Opens the samples through the recipe's view, decoded first where no trial had that view before.
@@ -214,7 +263,8 @@ class Objective:
         else:
             results = self._train_folds(trial, callbacks, recipe, entry, parts)
         labels = parts[0].samples.samples["label"].to_numpy(np.int64)
-        write_predictions(self.folder.predictions_file(trial.number), results, labels)
+        write_predictions(self.artifacts.folder.predictions_file(trial.number), results, labels)
+        self.artifacts.upload(self.artifacts.folder.predictions_file(trial.number))
         return {name: float(np.mean([one.metrics[name] for one in results])) for name in results[0].metrics}
 
     def _train_folds(
@@ -223,12 +273,13 @@ class Objective:
         """Trains once for each fold, but for those that are done."""
         results: list[FoldResult] = []
         for fold, data in enumerate(parts):
-            path = self.folder.trial_folder(trial.number) / f"fold-{fold}.npz"
+            path = self.artifacts.folder.trial_folder(trial.number) / f"fold-{fold}.npz"
             result = FoldResult.load(path)  # of a trial that was taken up again
             callbacks.begin_fold(fold)
             if result is None:
                 result = self._train_split(trial, callbacks, recipe, entry, data, f"-{fold}")
                 result.save(path)
+                self.artifacts.upload(path)
             results.append(result)
             callbacks.end_fold([one.metrics[self.setup.metric] for one in results])
         return results
@@ -268,9 +319,10 @@ class Objective:
                 data,
                 weights=weights,
                 device=self.device,
-                checkpoint=self.folder.trial_folder(trial.number) / f"checkpoint{part}.pt",
+                checkpoint=self.artifacts.folder.trial_folder(trial.number) / f"checkpoint{part}.pt",
                 # on another split, what it validates on would be known to the network
                 last_checkpoint=partial(self._keep_checkpoint, trial) if compared else lambda _: None,
+                on_checkpoint=self.artifacts.upload,
                 on_evaluation=callbacks.on_evaluation,
                 on_step=callbacks.on_step,
                 on_out_of_memory=callbacks.on_out_of_memory,
@@ -291,7 +343,7 @@ class Objective:
         sign = metric_sign(self.setup.metric)
         if best is not None and best.value is not None and sign * best.value >= sign * value:
             return None
-        return last_checkpoint(self.folder, trial.number)
+        return last_checkpoint(self.artifacts.folder, trial.number)
 
 
 class TrialCallbacks:

@@ -70,6 +70,8 @@ class TrialRecord:
     """How often it was taken up again."""
     device_lost: int = 0
     """How often it left its worker with a device that cannot be used any more."""
+    too_small_bytes: int | None = None
+    """The largest memory budget of a machine that it did not fit, where that is less than the study's."""
     error: str = ""
     """Why it failed."""
     reason: str = ""
@@ -89,13 +91,19 @@ class StudyRecord:
     screening: str | None = None
     """JSON of the rows of the screening, in the pool's order; None: there was none."""
     samples: str = ""
-    """The digest of the samples, which are in the study's folder."""
+    """The digest of the samples, which are in the study's folder and in its storage."""
+    files: str = ""
+    """The digest of what their files hold; empty of a study that an earlier version began."""
+    artifacts: str = ""
+    """The folder of the study among the artifacts; empty where there are none."""
     dataset: str = "{}"
     """JSON of the data set without its samples."""
     metric: str = ""
     cache_size: int = 0
     memory_bytes: int | None = None
     trial_seconds: float | None = None
+    deadline: float | None = None
+    """When the search that was called last ends, in seconds since 1970; None: when its trials are done."""
     stopped: str | None = None
     """Why the study ended before its budget."""
     checks: list[str] | None = None

@@ -26,7 +26,8 @@ from automl.files import write_atomically
 from automl.spec import StudySpec
 from automl.study.pool import PoolEntry
 from automl.study.screening import describe_input
-from automl.study.setup import StudySetup, StudyViews, list_views
+from automl.study.setup import StudySetup, StudyViews
+from automl.study.spaces import list_views, usual_image_size
 
 _CLUSTERS = 4
 """As many clusters as validation splits would fit in, times this: a split is made of several kinds."""
@@ -155,6 +156,5 @@ def _cluster(setup: StudySetup, entry: PoolEntry, device: str, clusters: int, se
     """Clusters the samples in this process."""
     view = list_views(setup.space)[0]
     data = StudyViews(setup, device).open_view(view)
-    sizes = setup.space.image_sizes()
-    recipe = describe_input(entry, view, sizes[len(sizes) // 2])
+    recipe = describe_input(entry, view, usual_image_size(setup.space))
     return cluster_samples(recipe, entry.locate_weights(), data, device, clusters, seed=seed)

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -19,6 +20,7 @@ from automl.devices import LEAKED, POISONED, DeviceLost, DeviceProcess, open_dev
 from automl.errors import DiskFull, StudyError, is_disk_full
 from automl.files import cache_dir
 from automl.gpu.probe import read_context_bytes
+from automl.study.artifacts import Artifacts, open_artifacts
 from automl.study.continuation import (
     choose_continuation,
     hand_over_checkpoint,
@@ -26,6 +28,7 @@ from automl.study.continuation import (
     make_continuation,
 )
 from automl.study.folder import StudyFolder
+from automl.study.left_out import is_left_to_others, restrict_sampler
 from automl.study.membership import Membership
 from automl.study.samplers import make_pruner, make_sampler
 from automl.study.setup import StudySetup, StudyViews, load_setup
@@ -83,35 +86,40 @@ def run_worker(
         SystemExit: With `LEAKED` or `POISONED`, if a new worker must continue.
     """
     patience_of(study).should_stop = stop
+    artifacts = open_artifacts(study, folder, partial(print, flush=True))
+    artifacts.upload_missing()
     try:
         with Membership(study, label or device) as member:
-            _train_trials(study, folder, device, stop, member, process or open_device(device), on_end)
+            _train_trials(study, artifacts, device, stop, member, process or open_device(device), on_end)
     except StorageLost:
         if not stop():
             raise
+    finally:
+        artifacts.flush(stop)
 
 
 def _train_trials(
     study: optuna.Study,
-    folder: StudyFolder,
+    artifacts: Artifacts,
     device: str,
     stop: Stop,
     member: Membership,
     process: DeviceProcess,
     on_end: Callable[[int], None],
 ) -> None:
-    spec, setup = read_spec(study), load_setup(study, folder)
+    spec, setup = read_spec(study), load_setup(study, artifacts.folder)
     limit_bytes = process.limit_memory(setup.memory_bytes, read_context_bytes(device))
     study.pruner = make_pruner(spec)
     stop.must_abandon = lambda: member.has_lost
-    objective = Objective(setup, spec, StudyViews(setup, device), folder, device, process, stop, member.note_progress)
+    views = StudyViews(setup, device)
+    objective = Objective(setup, spec, views, artifacts, device, process, stop, member.note_progress)
     baseline_bytes = process.release_memory()
     # What is left at the end of a time budget is not worth a trial that would be cut to a fraction.
     shortest = (setup.trial_seconds or 0) / 8 if stop.deadline else 0
     while not stop() and stop.seconds_left() > shortest:
-        with _take_trial(study, folder, member, setup, stop.seconds_left()) as taken:
+        with _take_trial(study, artifacts, member, setup, stop.seconds_left()) as taken:
             if taken is None:
-                if not _has_unknown_workers(study, member):
+                if not _has_unknown_workers(study, member, setup):
                     break  # others are busy with the last trials; nobody's is left behind
                 stop.soon.wait(_LOOK_SECONDS)
                 continue
@@ -119,20 +127,26 @@ def _train_trials(
             try:
                 result = objective(trial, frozen)
             except Parked:
-                if not member.has_lost:
+                artifacts.flush(stop)  # before another machine may take it
+                if member.has_lost:
+                    _print_line(f"trial {trial.number}: {_LOST}")
+                elif is_left_to_others(study._storage.get_trial(trial._trial_id), setup):
+                    _print_line(f"trial {trial.number}: does not fit this machine's card; left to others")
+                else:
                     break
-                _print_line(f"trial {trial.number}: {_LOST}")
                 continue
             except DiskFull as exc:
-                _wait_for_room(folder.path, exc, stop)
+                _wait_for_room(artifacts.folder.path, exc, stop)
                 continue  # it is taken up again from its checkpoint
             except DeviceLost as exc:
-                _record_lost_device(study, folder, trial, str(exc))
+                _record_lost_device(study, artifacts, trial, str(exc))
+                artifacts.flush(stop)
                 process.exit_process(POISONED)
             if not member.still_has(trial._trial_id):
                 _print_line(f"trial {trial.number}: {_LOST}")
                 continue
-            _end_trial(study, folder, trial, result)
+            _end_trial(study, artifacts, trial, result)
+            artifacts.upload_log(member.row.label)
             on_end(trial.number)
         _check_failures(study)
         above_bytes = process.release_memory() - baseline_bytes
@@ -149,22 +163,23 @@ def _train_trials(
 @contextmanager
 def _take_trial(
     study: optuna.Study,
-    folder: StudyFolder,
+    artifacts: Artifacts,
     member: Membership,
     setup: StudySetup | None = None,
     seconds_left: float = float("inf"),
 ) -> Iterator[tuple[Trial, FrozenTrial] | None]:
     """Takes a trial: one that a dead worker left behind, one that waits, the best one for longer, or a new one.
 
-    None when the study has enough. Without its setup the best one is not continued.
+    None when the study has enough. Without its setup the best one is not continued. Of trials that this machine cannot
+    train, none is taken.
     """
     study._thread_local.cached_all_trials = None  # Optuna's `ask` does so, too: the sampler shall see what is new
     limit = read_spec(study).budget.trials
     member.look()
-    taken = _adopt_trial(study, folder, member) or _begin_waiting_trial(study, member, limit)
+    taken = _adopt_trial(study, artifacts, member, setup) or _begin_waiting_trial(study, member, limit, setup)
     if taken is None:
-        longer = _continue_trial(study, setup, folder, member, seconds_left) if setup else None
-        taken = longer or _begin_new_trial(study, member, limit)
+        longer = _continue_trial(study, setup, artifacts, member, seconds_left) if setup else None
+        taken = longer or _begin_new_trial(study, member, limit, setup)
     if taken is None:
         yield None
         return
@@ -172,47 +187,53 @@ def _take_trial(
         yield taken
 
 
-def _adopt_trial(study: optuna.Study, folder: StudyFolder, member: Membership) -> tuple[Trial, FrozenTrial] | None:
+def _adopt_trial(
+    study: optuna.Study, artifacts: Artifacts, member: Membership, setup: StudySetup | None
+) -> tuple[Trial, FrozenTrial] | None:
     """Takes a running trial whose worker is dead."""
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not member.take_trial(frozen._trial_id):
+        if is_left_to_others(frozen, setup) or not member.take_trial(frozen._trial_id):
             continue
         # Its worker may have gone on, or ended it, between the two looks.
         frozen = study._storage.get_trial(frozen._trial_id)
         if not frozen.state.is_finished():
-            trial = _open_trial(study, frozen)
+            trial = _open_trial(study, frozen, setup)
             taken_up = read_trial_record(frozen).taken_up + 1
             if taken_up <= _MAX_TAKEN:
                 write_trial_record(trial, taken_up=taken_up)
                 return trial, frozen
             reason = f"its worker died {taken_up} times"
-            _end_trial(study, folder, trial, TrialResult(TrialState.FAIL, reason=reason))
+            _end_trial(study, artifacts, trial, TrialResult(TrialState.FAIL, reason=reason))
         member.drop_trial(frozen._trial_id)
     return None
 
 
-def _begin_waiting_trial(study: optuna.Study, member: Membership, limit: int) -> tuple[Trial, FrozenTrial] | None:
+def _begin_waiting_trial(
+    study: optuna.Study, member: Membership, limit: int, setup: StudySetup | None
+) -> tuple[Trial, FrozenTrial] | None:
     """Takes a trial that was enqueued; the study's trials are those that are numbered below its limit."""
     for frozen in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        if frozen.number < limit and member.take_trial(frozen._trial_id):
+        if frozen.number >= limit or is_left_to_others(frozen, setup):
+            continue
+        if member.take_trial(frozen._trial_id):
             if study._storage.get_trial(frozen._trial_id).state == TrialState.WAITING:
                 study._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
                 frozen = study._storage.get_trial(frozen._trial_id)
-                return _open_trial(study, frozen), frozen
+                return _open_trial(study, frozen, setup), frozen
             member.drop_trial(frozen._trial_id)
     return None
 
 
 def _continue_trial(
-    study: optuna.Study, setup: StudySetup, folder: StudyFolder, member: Membership, seconds_left: float
+    study: optuna.Study, setup: StudySetup, artifacts: Artifacts, member: Membership, seconds_left: float
 ) -> tuple[Trial, FrozenTrial] | None:
     """Takes the best trial for longer, where that is the best use of the time."""
-    continued = choose_continuation(study, setup, folder, seconds_left)
+    continued = choose_continuation(study, setup, artifacts, seconds_left)
     if continued is None or not member.take_trial(continued.trial._trial_id):
         return None  # another worker continues it right now
     try:
         # Another one may have done so before the trial was ours.
-        if (continued := choose_continuation(study, setup, folder, seconds_left)) is None:
+        if (continued := choose_continuation(study, setup, artifacts, seconds_left)) is None:
             return None
         template = make_continuation(setup, continued, socket.gethostname())
         trial_id = member.begin_trial(read_spec(study).budget.trials, template)
@@ -222,44 +243,51 @@ def _continue_trial(
         if continued is not None:
             member.drop_trial(continued.trial._trial_id)
     frozen = study._storage.get_trial(trial_id)
-    hand_over_checkpoint(folder, continued.trial.number, frozen.number)
-    return _open_trial(study, frozen), frozen
+    hand_over_checkpoint(artifacts, continued.trial.number, frozen.number)
+    return _open_trial(study, frozen, setup), frozen
 
 
-def _begin_new_trial(study: optuna.Study, member: Membership, limit: int) -> tuple[Trial, FrozenTrial] | None:
+def _begin_new_trial(
+    study: optuna.Study, member: Membership, limit: int, setup: StudySetup | None
+) -> tuple[Trial, FrozenTrial] | None:
     """Takes a new trial."""
     trial_id = member.begin_trial(limit)
     if trial_id is None:
         return None
     frozen = study._storage.get_trial(trial_id)
-    return _open_trial(study, frozen), frozen
+    return _open_trial(study, frozen, setup), frozen
 
 
-def _open_trial(study: optuna.Study, frozen: FrozenTrial) -> Trial:
+def _open_trial(study: optuna.Study, frozen: FrozenTrial, setup: StudySetup | None) -> Trial:
     """Opens a trial with its sampler, which is the same one when it is taken up again."""
     known_good = sum(bool(read_trial_record(trial).known_good) for trial in study.get_trials(deepcopy=False))
-    study.sampler = make_sampler(read_spec(study), frozen.number, known_good)
+    sampler = make_sampler(read_spec(study), frozen.number, known_good)
+    study.sampler = restrict_sampler(sampler, setup) if setup else sampler
     return Trial(study, frozen._trial_id)
 
 
-def _has_unknown_workers(study: optuna.Study, member: Membership) -> bool:
+def _has_unknown_workers(study: optuna.Study, member: Membership, setup: StudySetup) -> bool:
     """Returns whether a trial is running of which it is not known yet whether its worker lives."""
     owners = member.look().claims
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    running = [trial for trial in running if not is_left_to_others(trial, setup)]
     return any(not member.watch.is_alive(owners.get(trial._trial_id, "")) for trial in running)
 
 
-def _end_trial(study: optuna.Study, folder: StudyFolder, trial: Trial, result: TrialResult) -> None:
+def _end_trial(study: optuna.Study, artifacts: Artifacts, trial: Trial, result: TrialResult) -> None:
     """Ends a trial in the storage, and drops its checkpoint."""
+    folder = artifacts.folder
     if result.reason:
         write_trial_record(trial, **{"error" if result.state == TrialState.FAIL else "reason": result.reason})
     study.tell(trial, result.value, state=result.state)
     _print_line(f"trial {trial.number}: {result.state.name.lower()} {result.value or result.reason}")
     path = folder.trial_folder(trial.number)
     (path / "checkpoint.pt").unlink(missing_ok=True)
+    artifacts.delete_state(trial.number, read_spec(study).folds)
     best = best_trial(study)
     kept = {t.number for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
     kept |= {best.number} if best is not None else set()
+    artifacts.keep_last(kept, trial.number)
     for last in folder.path.glob("trials/*/last.pt"):
         number = int(last.parent.name)
         if number not in kept:
@@ -270,7 +298,7 @@ def _end_trial(study: optuna.Study, folder: StudyFolder, trial: Trial, result: T
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _record_lost_device(study: optuna.Study, folder: StudyFolder, trial: Trial, error: str) -> None:
+def _record_lost_device(study: optuna.Study, artifacts: Artifacts, trial: Trial, error: str) -> None:
     """Records that a trial cost its worker the device; too often, and the trial fails, else the next worker goes on."""
     times = read_trial_record(trial).device_lost + 1
     write_trial_record(trial, device_lost=times)
@@ -278,7 +306,7 @@ def _record_lost_device(study: optuna.Study, folder: StudyFolder, trial: Trial, 
         _print_line(f"trial {trial.number}: this process lost its device ({error}); a new one continues")
         return
     reason = f"left the device unusable {times} times, the last time with {error}"
-    _end_trial(study, folder, trial, TrialResult(TrialState.FAIL, reason=reason))
+    _end_trial(study, artifacts, trial, TrialResult(TrialState.FAIL, reason=reason))
     _check_failures(study)
 
 

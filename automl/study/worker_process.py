@@ -1,4 +1,4 @@
-"""The process of a worker, as the supervisor sees it: one of this machine, or one that something else has started."""
+"""The process of a worker, as the supervisor sees it, and where workers are: on this machine, or elsewhere."""
 
 import os
 import subprocess
@@ -6,10 +6,13 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from automl.devices import label_workers
 from automl.processes import worker_environment
 from automl.study.folder import StudyFolder
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -88,3 +91,60 @@ class LocalProcess:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+
+
+class Workplace(Protocol):
+    """Where the workers of a search are."""
+
+    starts_early: bool
+    """Whether workers are started while the study is prepared."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The device of each worker, by its name there."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The name of each worker."""
+
+    def start_worker(self, job: WorkerJob) -> WorkerProcess:
+        """Starts a worker."""
+
+    def call(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Calls a function where a worker's device is; after `args` it is given a function that prints a line."""
+
+    def check_storage(self, storage: str) -> None:
+        """Refuses a storage that the workers do not reach."""
+
+    def look(self) -> None:
+        """Looks after the place; called about twice a second while workers train."""
+
+    def close(self) -> None:
+        """Leaves it; no worker is left there."""
+
+
+class Machine:
+    """This machine."""
+
+    starts_early = True
+
+    def __init__(self, devices: tuple[str, ...], print_line: Callable[[str], None]) -> None:
+        self.devices, self.labels = devices, label_workers(devices)
+        self._print_line = print_line
+
+    def start_worker(self, job: WorkerJob) -> WorkerProcess:
+        """Starts a worker."""
+        return LocalProcess(job)
+
+    def call(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Calls a function with `args` and a function that prints a line."""
+        return function(*args, self._print_line)
+
+    def check_storage(self, storage: str) -> None:
+        """Refuses none."""
+
+    def look(self) -> None:
+        """Has nothing to look after."""
+
+    def close(self) -> None:
+        """Has nothing to leave: the supervisor ends the workers."""

@@ -32,6 +32,7 @@ from automl.training.optimizer import make_optimizer
 from automl.training.out_of_memory import BufferBackup, MicroBatches, OutOfMemory
 from automl.training.precision import autocast
 from automl.training.schedule import EIGHTHS, eighth_steps, evaluation_steps, lr_factor, set_learning_rates
+from automl.training.thread_count import ThreadCount
 from automl.training.types import Data, Diverged, Evaluation, Fit, Parked, Snapshot, expected_input
 
 _LARGE_SPLIT = 200
@@ -46,6 +47,7 @@ def fit(
     device: str = "cpu",
     checkpoint: Path | None = None,
     last_checkpoint: Callable[[Evaluation], Path | None] = lambda _: None,
+    on_checkpoint: Callable[[Path], None] = lambda _: None,
     evaluate: str | None = "validation",
     on_evaluation: Callable[[Evaluation], None] = lambda _: None,
     on_step: Callable[[int, int], None] = lambda _step, _total: None,
@@ -66,6 +68,7 @@ def fit(
         checkpoint: File to resume from, if it is there, and to write to.
         last_checkpoint: Called with the last validation; returns the file to write the finished run's state to, from
             which a longer run can go on. None: it is not kept.
+        on_checkpoint: Called with each of these files when it is written.
         evaluate: The split to validate on; None: no validation, and the data need no other split than `train`.
         on_evaluation: Called after each validation, and for each that a resumed run has behind it. What it raises
             ends the run (a pruned trial).
@@ -95,6 +98,11 @@ def fit(
     eighths = run.plan_eighths()
     per_epoch = data.steps_per_epoch(recipe)
 
+    def save(path: Path) -> None:
+        run.save_checkpoint(path)
+        if run.group.is_first:
+            on_checkpoint(path)
+
     def after_step() -> None:
         """Validates, saves, reports and parks the run, where it is time to."""
         if run.group.is_first:
@@ -108,21 +116,24 @@ def fit(
         if run.group.size > 1:  # they agree at checkpoints alone, because it waits for a GPU
             stop = at_checkpoint and run.group.any_process(stop, run.device)
         if checkpoint is not None and run.step < run.total and (at_checkpoint or stop):
-            run.save_checkpoint(checkpoint)
+            save(checkpoint)
         if snapshot and snapshot.evaluation and run.step not in reported:
             reported.add(run.step)
             on_evaluation(snapshot.evaluation)
             if run.step == run.total and (last := last_checkpoint(snapshot.evaluation)) is not None:
-                run.save_checkpoint(last)
+                save(last)
         if stop and run.step < run.total:
             raise Parked
 
-    while run.step < run.total:
-        for batch, labels in run.load_batches():
-            if not run.train_step(batch, labels):
-                run.go_back(checkpoint)
-                break
-            after_step()
+    try:
+        while run.step < run.total:
+            for batch, labels in run.load_batches():
+                if not run.train_step(batch, labels):
+                    run.go_back(checkpoint)
+                    break
+                after_step()
+    finally:
+        run.threads.restore()
     return Fit(run.evaluated_model, run.preprocessing, run.probabilities, run.history)
 
 
@@ -152,6 +163,7 @@ class _Run:
         self.mix = make_mixing(recipe.mixing, data.classes, recipe.seed)
         self.total = total_steps(recipe, data)
         self.frozen_steps = min(self.total, round(recipe.freeze_epochs * data.steps_per_epoch(recipe)))
+        self.threads = ThreadCount(self.device)
         self.make_state()
         shares = self.batch_size // self.group.size, -(-self.batch_size // self.group.size)
         callback = on_out_of_memory if self.group.size == 1 else None
@@ -225,7 +237,9 @@ class _Run:
         # Reading the loss waits for the GPU: not at every step.
         if self.loss_steps % 10 == 0:
             self._check_loss()
-        self.train_seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self.train_seconds += seconds
+        self.threads.note_step(seconds)
         return True
 
     def _accumulate_gradients(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -341,7 +355,8 @@ class _Run:
         self.loss_sum.fill_(loss_sum)
         self._load_kept(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # of a run in fp16 alone, and a run may go on with another precision on another card
+            self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self._load_kept(self.ema.module, state["ema"])
         self.history = [Evaluation(**values) for values in state["history"]]

@@ -107,6 +107,11 @@ def is_timed(recipe: Recipe, device: str) -> bool:
     return known is not None and known[1]
 
 
+def is_native(precision: str, device: str) -> bool:
+    """Returns whether a device computes in a precision without emulating it."""
+    return precision in {native for native, _ in _list_candidates(torch.device(device))}
+
+
 def _parse_timing(values: dict[str, Any]) -> tuple[Timing, bool]:
     """Reads a timing from the disk, and whether it was steady; one of an earlier version is taken again once."""
     return Timing(**{name: value for name, value in values.items() if name != "steady"}), bool(values.get("steady"))

@@ -2,11 +2,11 @@
 
     python studies/benchmarks/busy_machine.py [--backbone resnet18] [--variants plain automl threads=1 …]
 
-Each variant of the environment trains in a process of its own: `plain` with the defaults of PyTorch's OpenMP, `automl`
-as a study's only worker; `active`, `passive`, `spin=N` and `threads=N` set OMP_WAIT_POLICY, GOMP_SPINCOUNT and
-OMP_NUM_THREADS; `+` joins several. The processes take turns of a few seconds beside 0, then 2, then 4 busy processes,
-in an order that turns from round to round; one that has no turn sleeps. A ratio is the median over rounds of two turns
-that stand next to each other in time.
+Each variant trains in a process of its own: `plain` with the defaults of PyTorch's OpenMP, as before 2026-11-28;
+`automl` as a study's only worker, which has some seconds to find its number of threads; `active`, `passive`, `spin=N`
+and `threads=N` set OMP_WAIT_POLICY, GOMP_SPINCOUNT and OMP_NUM_THREADS; `+` joins several. The processes take turns
+beside 0, then 2, then 4 busy processes, in an order that turns from round to round; without a turn, one sleeps. A ratio
+is the median over rounds of two turns that stand close to each other in time.
 
 A busy process is an endless loop in Python, in a session of its own. Linux shares the cores out by session first
 (`autogroup`): started so, each counts as much as another user's program, and as much as all threads of a training.
@@ -31,6 +31,8 @@ _WARMUP_STEPS = 5
 _MOST_OTHERS = 0.1
 _NAMES = {"spin": "GOMP_SPINCOUNT", "threads": "OMP_NUM_THREADS"}
 _REMOVED = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+_REMOVED += ("AUTOML_WORKERS", "AUTOML_CHOSEN")
+_SETTLE_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def read_variant(text: str) -> dict[str, str]:
 
 def _train(args: argparse.Namespace) -> None:
     """Trains without end: for each number of seconds on the standard input, prints the images of a second."""
+    import torch
+
     from automl.data.cache import build_cache
     from automl.data.dataset import open_dataset
     from automl.data.loader import ImageData
@@ -73,6 +77,8 @@ def _train(args: argparse.Namespace) -> None:
     from automl.spec import DataSpec
     from automl.training.fit import fit
 
+    if "AUTOML_WORKERS" not in os.environ:  # then `fit` leaves the number of threads as it is
+        os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     keep_freed_memory()  # as a search's worker does
     dataset = open_dataset(DataSpec(), 0)
     data = ImageData(dataset, build_cache(dataset, 256))
@@ -111,16 +117,22 @@ class _Training:
         )
         stack.callback(_end_process, self._process)
         self._read_speed()  # it is warm
+        self._settle_seconds = _SETTLE_SECONDS if "automl" in variant else 0
 
     def take_turn(self, seconds: float, busy: Sequence[int]) -> Turn:
-        """Trains for some seconds beside busy processes of these ids."""
-        assert self._process.stdin is not None
+        """Trains for some seconds beside busy processes of these ids, once it has settled beside them."""
         ours = (self._process.pid, *busy)
+        if self._settle_seconds:
+            self._train_for(self._settle_seconds)
         before, began = _others_seconds(ours), time.perf_counter()
-        self._process.stdin.write(f"{seconds}\n")
-        speed = self._read_speed()
+        speed = self._train_for(seconds)
         took = (time.perf_counter() - began) * (os.cpu_count() or 1)
         return Turn(speed, (_others_seconds(ours) - before) / took)
+
+    def _train_for(self, seconds: float) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{seconds}\n")
+        return self._read_speed()
 
     def _read_speed(self) -> float:
         assert self._process.stdout is not None

@@ -6,8 +6,8 @@
 The first starts `automl search` in a fresh process with an empty cache and stops it when the first trial has done a
 training step; `--reach N` puts N backbones within reach, the smallest of the leaderboard beside those of the folder, by
 links to its first file: their weights do not load, but all are looked at. The second times so many backbones, families
-in turn, and fits what activations cost against multiplications (`automl.study.pool._MACTS_PER_GMAC`): it prints timed
-over predicted seconds of each, with one factor for the machine from the smallest, as a search has it.
+in turn, and fits what activations cost against multiplications (`automl.study.candidates._MACTS_PER_GMAC`): it prints
+timed over predicted seconds of each, with one factor for the machine from the smallest, as a search has it.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def compare_predictions(count: int) -> list[str]:
     from automl.backbones.table import load_table
     from automl.devices import keep_freed_memory
     from automl.recipe import Recipe
-    from automl.study.pool import _step_cost
+    from automl.study.candidates import step_cost
     from automl.training.precision import best_numerics
 
     keep_freed_memory()
@@ -122,9 +122,9 @@ def compare_predictions(count: int) -> list[str]:
     seconds = np.array([timed for _, timed in rows])
     weights = sizes / seconds[:, None]  # relative errors count
     (per_gmac, per_mact), *_ = np.linalg.lstsq(weights, np.ones(len(rows)), rcond=None)
-    smallest = min(range(len(rows)), key=lambda index: _step_cost(rows[index][0], 192))
-    factor = seconds[smallest] / _step_cost(rows[smallest][0], 192)
-    ratios = [timed / (factor * _step_cost(row, 192)) for row, timed in rows]
+    smallest = min(range(len(rows)), key=lambda index: step_cost(rows[index][0], 192))
+    factor = seconds[smallest] / step_cost(rows[smallest][0], 192)
+    ratios = [timed / (factor * step_cost(row, 192)) for row, timed in rows]
     lines = [
         f"{row['model']:45} {timed:.4f} s, timed / predicted {ratio:.2f}"
         for (row, timed), ratio in zip(rows, ratios, strict=True)

@@ -175,3 +175,8 @@ def test_mistakes_are_one_line(folder, weights, tmp_path, study_of):
     np.savez(place.predictions / "0001.npz", rows=np.array([99]), probabilities=np.ones((1, 2)))
     with pytest.raises(StudyError, match="is not of this study, which has 48 samples of 2 classes"):
         run("--check-labels", "--study", "tones", *runs)
+
+
+def test_a_folder_of_weights_that_is_none_is_refused_before_the_data_are_read():
+    with pytest.raises(WeightsError, match="--weights-dir nosuch is not a folder"):
+        run("nowhere", "--check-labels", "--weights-dir", "nosuch")

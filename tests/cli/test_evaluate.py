@@ -48,6 +48,8 @@ def test_it_prints_tables_and_writes_three_files(faces):
         (["model", "--data", "labels.csv", "--by", "kind"], "--by 'kind' is not one of its columns"),
         (["model", "--data", "labels.csv", "--fpr", "2"], "--fpr 2.0: a false-positive rate is between 0 and 1"),
         (["model", "--data", "labels.csv", "--out", "model"], "model is not empty and holds no evaluation"),
+        (["nowhere", "--data", "nowhere", "--degrade", "nosuch"], "no degradation is named 'nosuch'"),
+        (["nowhere", "--data", "nowhere", "--weights-dir", "nosuch"], "--weights-dir nosuch is not a folder"),
         (["labels.csv", "--data", "labels.csv"], "labels.csv is a file; give the folder that automl train wrote"),
     ],
 )

@@ -20,6 +20,7 @@ from automl.recipe import Recipe
 from automl.study.claims import Snapshot, open_claims
 from automl.study.folder import StudyFolder
 from automl.study.storage import open_study
+from automl.study.trial import Objective, TrialResult
 from tests.fixtures.json_objects import check_lines
 from tests.fixtures.studies import SPACE
 
@@ -187,6 +188,67 @@ def test_two_workers_of_which_one_and_the_supervisor_are_killed(command, surroun
     assert open_claims(open_study(StudyFolder(folder))).read() == Snapshot({}, {})
 
 
+def descendants_of(process):
+    """The process ids of what a process has started, and so on."""
+    found = [process.pid]
+    for parent in found:
+        found += children_of(parent)
+    return found[1:]
+
+
+def children_of(pid):
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_two_workers_on_ray_of_which_one_is_killed_with_its_actor(command, surroundings, tmp_path):
+    """One story again: nothing outlives the search, which goes on without Ray."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    runs, folder = tmp_path / "runs", tmp_path / "runs" / "tones"
+    surroundings["RAY_ADDRESS"] = "local"  # whatever runs on this machine
+    line = command("--trials", 4, epochs=40)
+    process = start([*line, "--on", "ray", "--worker-cpus", "1", "--workers", "2"], surroundings)
+    try:
+        wait_for(lambda: len([*runs.glob("*/trials/*/checkpoint.pt")]) == 2, process, "two checkpoints")
+        first = workers_of(runs)
+        (actor,) = (pid for pid in descendants_of(process) if first[0] in children_of(pid))
+        os.kill(actor, signal.SIGKILL)
+        wait_for(
+            lambda: any(trial.user_attrs.get("taken_up") for trial in trials_of(runs)),
+            process,
+            "the trial's next worker",
+        )
+        second, started = workers_of(runs), descendants_of(process)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, printed
+    assert "(raylet)" not in printed
+    assert len(first) == len(second) == 2
+    assert len({*first, *second}) == 3
+    assert {*second} < {*started}
+    assert not [pid for pid in started if is_alive(pid)]
+    parked = sum(trial.state == TrialState.RUNNING for trial in trials_of(runs))
+    taken_up = sum(trial.user_attrs.get("taken_up", 0) for trial in trials_of(runs))
+    done = subprocess.run(line, env=surroundings, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = trials_of(runs)
+    assert [(trial.number, trial.state) for trial in trials] == [(k, TrialState.COMPLETE) for k in range(4)]
+    assert all(trial.user_attrs["spent"]["epochs_done"] == 40 for trial in trials)
+    assert sum(trial.user_attrs.get("taken_up", 0) for trial in trials) == taken_up + parked
+    logs = "".join(path.read_text() for path in (folder / "workers").glob("*.log"))
+    assert sorted(re.findall(r"trial (\d): complete", logs)) == ["0", "1", "2", "3"]
+    assert open_claims(open_study(StudyFolder(folder))).read() == Snapshot({}, {})
+
+
 def test_json_of_a_search_that_is_stopped_and_continued(command, surroundings, tmp_path):
     """Standard output is JSON alone; the events are those of this call."""
     runs = tmp_path / "runs"
@@ -244,7 +306,7 @@ def test_a_timeout_ends_the_search(command, surroundings, tmp_path, monkeypatch)
     done = CliRunner().invoke(app, line[3:])
     assert time.monotonic() - began < 60  # 8 and, at worst, the grace for a checkpoint
     if (tmp_path / "runs" / "tones" / "trials.csv").exists():
-        assert done.exit_code == 0, done.output
+        assert done.exit_code == (0 if (tmp_path / "runs" / "tones" / "best.yaml").exists() else 1), done.output
     else:
         assert "no backbone" in str(done.exception)  # where 8 seconds are too short to time one
 
@@ -260,6 +322,23 @@ def test_how_many_recipes_are_confirmed(monkeypatch, given, wanted):
     monkeypatch.setattr("automl.study.search.search", search)
     CliRunner().invoke(app, ["search", *given])
     assert asked["confirm"] == wanted
+
+
+@pytest.mark.usefixtures("one_process")
+def test_a_search_without_a_complete_trial_has_exit_code_1_and_says_why(command, surroundings, monkeypatch, capfd):
+    monkeypatch.setenv("AUTOML_CACHE", surroundings["AUTOML_CACHE"])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    ended = TrialResult(TrialState.PRUNED, reason="behind")
+    monkeypatch.setattr(Objective, "__call__", lambda *_: ended)
+    with pytest.raises(SystemExit) as caught:
+        run([*command("--trials", 2)[3:], "--json"])
+    assert caught.value.code == 1
+    printed = capfd.readouterr()
+    last = check_lines(printed.out, "search")[-1]
+    assert (last["event"], last["best"], last["trials_by_state"]) == ("finished", None, {"pruned": 2})
+    assert (
+        "no trial is complete, and all 2 have ended; 2 pruned: behind; mend that, and give more --trials" in printed.err
+    )
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------------

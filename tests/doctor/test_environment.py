@@ -81,7 +81,7 @@ def weights(monkeypatch, tmp_path):
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
 
     def check(folder=None, hub=True):
-        monkeypatch.setattr("automl.backbones.weights.hub_reachable", lambda: hub)
+        monkeypatch.setattr("automl.doctor.environment.hub_reachable", lambda: hub)
         report = make_report(check_weights(Options(tmp_path, folder)))
         return {fact.name: fact.text for fact in report.findings}, [problem.text for problem in report.problems]
 

@@ -3,6 +3,7 @@ import torch
 from optuna.trial import TrialState
 
 from automl.recipe import Recipe
+from automl.study.artifacts import Artifacts
 from automl.study.continuation import choose_continuation, last_checkpoint
 from automl.study.setup import load_setup
 from automl.study.trial import Stop
@@ -47,19 +48,21 @@ def test_the_best_trial_is_trained_for_longer_before_another_one_begins(short_st
 def test_it_needs_its_checkpoint_time_and_something_to_add(short_study):
     study, folder = short_study
     setup = load_setup(study, folder)
-    chosen = choose_continuation(study, setup, folder, float("inf"))
+    chosen = choose_continuation(study, setup, Artifacts(folder), float("inf"))
     assert chosen is not None
     assert chosen.recipe.epochs == 6
-    assert choose_continuation(study, setup, folder, 1e-6) is None
+    assert choose_continuation(study, setup, Artifacts(folder), 1e-6) is None
     seconds = read_trial_record(study.get_trials()[0]).spent["fit_seconds"]
-    cut = choose_continuation(study, setup, folder, 1.2 * seconds)
+    cut = choose_continuation(study, setup, Artifacts(folder), 1.2 * seconds)
     assert cut is not None
     assert 2 * 1.3 <= cut.recipe.epochs < 2 + 2 * 1.2
     study.enqueue_trial({"epochs": 1}, user_attrs={"known_good": "long"})
-    assert choose_continuation(study, setup, folder, float("inf")) is None  # what is known to be good comes first
+    assert (
+        choose_continuation(study, setup, Artifacts(folder), float("inf")) is None
+    )  # what is known to be good comes first
     study.ask()
     last_checkpoint(folder, 0).unlink()
-    assert choose_continuation(study, setup, folder, float("inf")) is None
+    assert choose_continuation(study, setup, Artifacts(folder), float("inf")) is None
 
 
 def test_a_continued_run_is_the_run_of_its_recipe(tmp_path):

@@ -13,6 +13,7 @@ from automl.gpu.probe import CannotProbe, Measurement, StepMemory
 from automl.memory.estimate import CONTEXT_BYTES
 from automl.memory.estimate import estimate_training as real_estimate
 from automl.spec import StudySpec
+from automl.study import candidates as candidates_module
 from automl.study import pool as pool_module
 from automl.study.pool import (
     Pool,
@@ -75,14 +76,14 @@ def leaderboard(monkeypatch):
         seconds = BACKBONES[recipe.backbone][4]
         return Timing("fp32", "contiguous", seconds, seconds / 3, recipe.image_size)
 
-    monkeypatch.setattr(pool_module, "load_table", lambda: pd.DataFrame(rows))
-    monkeypatch.setattr(pool_module, "load_encoders", lambda: load_encoders().head(0))
+    monkeypatch.setattr(candidates_module, "load_table", lambda: pd.DataFrame(rows))
+    monkeypatch.setattr(candidates_module, "load_encoders", lambda: load_encoders().head(0))
     monkeypatch.setattr(pool_module, "find_capabilities", lambda name, _: can(name))
     monkeypatch.setattr(pool_module, "estimate_training", estimate_training)
     monkeypatch.setattr(pool_module, "best_numerics", time)
-    monkeypatch.setattr(pool_module, "hub_reachable", lambda: True)
+    monkeypatch.setattr(candidates_module, "hub_reachable", lambda: True)
     monkeypatch.setattr(
-        pool_module, "find_weights", lambda name, _, *, hub: Weights("hub") if name in reach and hub else None
+        candidates_module, "find_weights", lambda name, _, *, hub: Weights("hub") if name in reach and hub else None
     )
     return reach
 
@@ -145,8 +146,8 @@ def test_time_leaves_out_what_cannot_finish_the_shortest_trial():
 
 
 def test_a_backbone_hopelessly_slow_on_a_cpu_is_not_built(monkeypatch):
-    table = pool_module.load_table().assign(gmacs=1e6)
-    monkeypatch.setattr(pool_module, "load_table", lambda: table)
+    table = candidates_module.load_table().assign(gmacs=1e6)
+    monkeypatch.setattr(candidates_module, "load_table", lambda: table)
     monkeypatch.setattr(pool_module, "best_numerics", lambda *_: pytest.fail("built"))
     with pytest.raises(PoolError, match="no backbone is fast enough"):
         build(trial_seconds=10)
@@ -167,7 +168,7 @@ def encoders(leaderboard, monkeypatch):
         | {"licence": "dinov3-license"}
         for name, (family, params, gmacs) in ENCODERS.items()
     ]
-    monkeypatch.setattr(pool_module, "load_encoders", lambda: pd.DataFrame(rows))
+    monkeypatch.setattr(candidates_module, "load_encoders", lambda: pd.DataFrame(rows))
     for name, (family, params, _) in ENCODERS.items():
         monkeypatch.setitem(BACKBONES, name, (family, params, 4 * GB, GB, 0.01))
     places = dict.fromkeys(ENCODERS, "hub")
@@ -176,7 +177,7 @@ def encoders(leaderboard, monkeypatch):
         source = places.get(name, "hub" if name in leaderboard else None)
         return Weights(source) if source and (hub or source != "hub") else None
 
-    monkeypatch.setattr(pool_module, "find_weights", find_weights)
+    monkeypatch.setattr(candidates_module, "find_weights", find_weights)
     return places
 
 
@@ -246,25 +247,25 @@ def test_a_pool_without_rows_says_why(encoders, values, says):
 
 def test_from_scratch_encoders_are_trained_only_if_somebody_named_them(encoders, monkeypatch):
     encoders.clear()
-    monkeypatch.setattr(pool_module, "hub_reachable", lambda: False)
+    monkeypatch.setattr(candidates_module, "hub_reachable", lambda: False)
     assert names(build(spec_of(pretrained="never"))) == ["deep.a", "small.a", "tiny.a"]
     assert names(build(spec_of(pretrained="never", pool={"names": ["dino_s.lvd"]}))) == ["dino_s.lvd"]
-    monkeypatch.setattr(pool_module, "_explain_where", lambda name: f"put {name} there")
+    monkeypatch.setattr(candidates_module, "_explain_where", lambda name: f"put {name} there")
     with pytest.raises(PoolError, match=r"dino_\*: no weights in the hub's cache"):
         pool_of(names=["dino_*"])
 
 
 def test_an_encoder_without_a_classifier_is_no_candidate(encoders, monkeypatch):
-    table = pool_module.load_encoders()
+    table = candidates_module.load_encoders()
     table.loc[table["model"] == "dino_s.lvd", ["params_m", "gmacs"]] = float("nan")
-    monkeypatch.setattr(pool_module, "load_encoders", lambda: table)
+    monkeypatch.setattr(candidates_module, "load_encoders", lambda: table)
     assert names(pool_of(encoders="only")) == ["dino_b.lvd", "dino_l.lvd"]
 
 
 def test_the_shipped_tables_make_a_pool_of_encoders_by_prediction(monkeypatch):
     """Times and needs come from the tables alone, but for the smallest, which is timed."""
-    monkeypatch.setattr(pool_module, "load_encoders", load_encoders)
-    monkeypatch.setattr(pool_module, "find_weights", lambda *_, **__: Weights("hub"))
+    monkeypatch.setattr(candidates_module, "load_encoders", load_encoders)
+    monkeypatch.setattr(candidates_module, "find_weights", lambda *_, **__: Weights("hub"))
     monkeypatch.setattr(
         pool_module, "best_numerics", lambda recipe, *_: Timing("fp32", "contiguous", 0.01, 0.003, recipe.image_size)
     )
@@ -295,7 +296,7 @@ def test_only_backbones_with_weights_in_reach(leaderboard):
 
 
 def test_without_any_weights_small_ones_train_from_scratch_and_it_is_said_loudly(leaderboard, monkeypatch):
-    monkeypatch.setattr(pool_module, "hub_reachable", lambda: False)
+    monkeypatch.setattr(candidates_module, "hub_reachable", lambda: False)
     pool = build()
     assert names(pool) == ["deep.a", "small.a", "tiny.a"]
     assert all(entry.locate_weights() is None for entry in pool.entries)
@@ -306,8 +307,8 @@ def test_without_any_weights_small_ones_train_from_scratch_and_it_is_said_loudly
 
 
 def test_never_asks_nobody_for_weights(monkeypatch):
-    monkeypatch.setattr(pool_module, "hub_reachable", lambda: pytest.fail("asked"))
-    monkeypatch.setattr(pool_module, "find_weights", lambda *_, **__: pytest.fail("looked"))
+    monkeypatch.setattr(candidates_module, "hub_reachable", lambda: pytest.fail("asked"))
+    monkeypatch.setattr(candidates_module, "find_weights", lambda *_, **__: pytest.fail("looked"))
     pool = build(spec_of(pretrained="never"))
     assert names(pool) == ["deep.a", "small.a", "tiny.a"]
     assert not pool.notes
@@ -378,8 +379,8 @@ def test_a_backbone_that_runs_at_no_size_says_why(monkeypatch):
 def test_weights_of_named_backbones_that_are_out_of_reach_say_what_to_put_where(leaderboard, monkeypatch):
     leaderboard.clear()
     named = ["resnet50.a1_in1k", "vit_base_patch16_224.augreg_in21k"]
-    rows = pool_module.load_table().iloc[:2].assign(model=named, image_size=224, params_m=25.0)
-    monkeypatch.setattr(pool_module, "load_table", lambda: rows)
+    rows = candidates_module.load_table().iloc[:2].assign(model=named, image_size=224, params_m=25.0)
+    monkeypatch.setattr(candidates_module, "load_table", lambda: rows)
     with pytest.raises(PoolError) as caught:
         build(spec_of(pool={"names": named}))
     assert str(caught.value).splitlines() == [
@@ -415,7 +416,7 @@ def test_a_name_that_matches_nothing_among_others_is_told():
 
 def test_a_pool_survives_being_stored(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        pool_module, "find_weights", lambda name, *_, **__: Weights("file", tmp_path / f"{name}.safetensors")
+        candidates_module, "find_weights", lambda name, *_, **__: Weights("file", tmp_path / f"{name}.safetensors")
     )
     pool = build(memory_bytes=4 * GB)
     again = Pool.from_json(json.loads(json.dumps(pool.to_json())))
@@ -627,10 +628,10 @@ def counted(monkeypatch):
     """The leaderboard's figures of the made-up backbones: their seconds are as predicted, but for the tiny one's."""
     timed = []
     before = pool_module.best_numerics
-    table = pool_module.load_table()
+    table = candidates_module.load_table()
     table["gmacs"] = [BACKBONES[name][4] for name in table["model"]]
     table["macts"] = 1e-9
-    monkeypatch.setattr(pool_module, "load_table", lambda: table)
+    monkeypatch.setattr(candidates_module, "load_table", lambda: table)
     monkeypatch.setattr(pool_module, "best_numerics", lambda r, *given: timed.append(r.backbone) or before(r, *given))
     return timed
 

@@ -16,7 +16,8 @@ from automl.study.robustness import (
     plan_samples,
     score_robustness,
 )
-from automl.study.setup import StudyViews, list_views, load_setup
+from automl.study.setup import StudyViews, load_setup
+from automl.study.spaces import list_views
 from automl.study.trial import Stop
 from automl.study.trial_record import recipe_of
 from automl.study.worker import run_worker

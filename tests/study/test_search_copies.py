@@ -1,10 +1,9 @@
-import time
-
 import pytest
 
 from automl.data.cache import build_cache
 from automl.spec import StudySpec
-from automl.study.search import _Search
+from automl.study.preparation import Preparation
+from automl.study.readiness import read_start
 from tests.fixtures.photos import make_photo, save_photos
 from tests.fixtures.reporter import RecordingReporter
 
@@ -26,10 +25,10 @@ def folder(tmp_path):
 def warn(folder, **data):
     """What a search prints about copies, the samples that it has, and what it keeps for the study."""
     spec, reporter = StudySpec(data={"path": folder, "holdout_fraction": 0, **data}), RecordingReporter()
-    search = _Search(spec, folder / "runs", reporter, time.time(), 0)
-    dataset = search._open_samples()
-    search._warn_of_copies(dataset, build_cache(dataset, 96))
-    return reporter.lines, len(dataset.samples), search.checks
+    preparation = Preparation(read_start(spec, folder / "runs", reporter.print_line), reporter)
+    dataset = preparation._drop_copies()
+    preparation._warn_of_copies(dataset, build_cache(dataset, 96))
+    return reporter.lines, len(dataset.samples), preparation.checks
 
 
 def test_a_search_warns_of_copies_in_one_line(folder):
@@ -38,4 +37,7 @@ def test_a_search_warns_of_copies_in_one_line(folder):
 
 def test_a_search_without_copies_warns_of_none(folder):
     kept = "copies: near copies of training samples were left out (--drop-copies)"
-    assert warn(folder, drop_copies=True) == ([], 16, [kept])
+    taken = "read: taken out, as copies or near copies of training samples: 2 of validation (--drop-copies)"
+    (line,), samples, checks = warn(folder, drop_copies=True)
+    assert line.startswith(taken)
+    assert (samples, checks) == (16, [kept])

@@ -1,19 +1,17 @@
-import time
-
 import numpy as np
 from PIL import Image
 
-from automl.data.dataset import open_dataset
-from automl.spec import DataSpec, StudySpec
-from automl.study.search import _Search
+from automl.spec import StudySpec
+from automl.study.preparation import Preparation
+from automl.study.readiness import read_start
 from tests.fixtures.reporter import RecordingReporter
 
 
 def warn(folder, tmp_path):
     reporter = RecordingReporter()
-    search = _Search(StudySpec(), tmp_path, reporter, time.time(), 0)
-    search._warn_of_shortcuts(open_dataset(DataSpec(path=folder), 0))
-    return reporter.lines, search.checks
+    preparation = Preparation(read_start(StudySpec(data={"path": folder}), tmp_path, reporter.print_line), reporter)
+    preparation._warn_of_shortcuts(preparation.start.dataset)
+    return reporter.lines, preparation.checks
 
 
 def write_images(folder, quality_of):

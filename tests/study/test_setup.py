@@ -14,16 +14,8 @@ from automl.space.space import load_space, parse_space
 from automl.spec import DataSpec, StudySpec, list_shipped_specs
 from automl.study import setup as study_setup
 from automl.study.pool import Pool
-from automl.study.setup import (
-    SPACES,
-    StudyViews,
-    create_study,
-    describe_view,
-    list_views,
-    load_setup,
-    make_setup,
-    open_space,
-)
+from automl.study.setup import StudyViews, create_study, load_setup, make_setup
+from automl.study.spaces import SPACES, describe_view, list_views, open_space
 from automl.study.trial_record import read_spec, read_study_record
 from automl.views.face import Face
 from automl.views.frame import Frame
@@ -104,7 +96,12 @@ def test_what_is_stored_has_the_names_of_earlier_versions(tmp_path):
     study = create_study(folder_of(tmp_path), spec_without_files(), setup_without_files())
     names = ("spec", "space", "pool", "samples", "dataset", "metric", "cache_size", "memory_bytes", "trial_seconds")
     system = study._storage.get_study_system_attrs(study._study_id)
-    assert system.keys() == {"study:metric_names", "automl:stopped", *(f"automl:{name}" for name in names)}
+    assert system.keys() == {
+        "study:metric_names",
+        "automl:stopped",
+        "automl:files",
+        *(f"automl:{name}" for name in names),
+    }
     assert study.user_attrs == {}  # what programs that show studies would print
     assert list(json.loads(read_study_record(study).dataset)) == [
         *("root", "format", "classes", "real_class", "positive", "problems", "name", "media"),

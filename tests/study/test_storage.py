@@ -21,6 +21,7 @@ from automl.spec import StudySpec
 from automl.study import search as api
 from automl.study import storage as storage_module
 from automl.study import worker
+from automl.study.artifacts import Artifacts
 from automl.study.folder import StudyFolder, list_studies
 from automl.study.setup import create_study
 from automl.study.storage import (
@@ -33,6 +34,7 @@ from automl.study.storage import (
     open_study,
     patience_of,
     read_storage_url,
+    read_trials_once,
 )
 from automl.study.trial import Stop, TrialResult
 from automl.study.trial_record import read_spec
@@ -191,7 +193,7 @@ def test_a_study_goes_on_from_any_folder(tmp_path, monkeypatch):
     study = create_study(StudyFolder(Path("../runs/tones")), spec, SETUP)
     assert read_spec(study).data.path == tmp_path / "tones"
     other = StudySpec.from_mapping({"data": {"path": "tones"}})
-    with pytest.raises(StudyError, match=f"data.path was {tmp_path}/tones, is {tmp_path}/there/tones"):
+    with pytest.raises(StudyError, match=f"weights_dir was {tmp_path}/weights, is None"):
         create_study(StudyFolder(Path("../runs/tones")), other, SETUP)
 
 
@@ -363,7 +365,7 @@ def one_trial(study, folder):
         trial.suggest_float("x", 0, 1)
         trial.report(0.4, 1)
         trial.set_user_attr("epochs_done", 1)
-        worker._end_trial(study, folder, trial, TrialResult(TrialState.COMPLETE, 0.5))
+        worker._end_trial(study, Artifacts(folder), trial, TrialResult(TrialState.COMPLETE, 0.5))
     worker._check_failures(study)
 
 
@@ -586,8 +588,25 @@ def test_a_search_that_is_stopping_needs_no_storage_to_come_to_its_end(tmp_path)
         raise StorageLost("gone")
 
     reporter = SimpleNamespace(show_study=gone, print_line=print)
-    search = api._Search(spec_without_files(), tmp_path, reporter, 0.0, 0)
+    search = api._Search(spec_without_files(), tmp_path, reporter, 0.0, 0, None, None, None)
     with pytest.raises(StorageLost):
         search._show_progress(None, None)
     search.stopping = True
     search._show_progress(None, None)
+
+
+def test_trials_are_read_once_while_a_recipe_is_drawn(tmp_path):
+    folder = folder_of(tmp_path)
+    study = create_study(folder, spec_without_files(), setup_without_files())
+    other, statements = open_study(folder), []
+    event.listen(study._storage.engine, "before_cursor_execute", lambda *_: statements.append(1))
+    study.ask()
+    with read_trials_once(study):
+        assert len(study.get_trials()) == 1
+        other.ask()
+        statements.clear()
+        assert len(study.get_trials()) == 1
+        assert not statements
+    assert len(study.get_trials()) == 2
+    with read_trials_once(study):
+        assert len(study.get_trials()) == 2

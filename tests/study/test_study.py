@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 from automl.errors import StudyError
 from automl.space.space import parse_space
 from automl.study import worker
+from automl.study.artifacts import Artifacts
 from automl.study.folder import StudyFolder, find_study, hold_lock, list_studies, study_name
 from automl.study.membership import Membership
 from automl.study.samplers import make_pruner
@@ -60,7 +61,7 @@ def train(study, folder, rank=0):
             if trial.should_prune():
                 outcome = TrialResult(TrialState.PRUNED, reason="behind")
                 break
-        worker._end_trial(study, folder, trial, outcome or TrialResult(TrialState.COMPLETE, value))
+        worker._end_trial(study, Artifacts(folder), trial, outcome or TrialResult(TrialState.COMPLETE, value))
         return trial.number
 
 
@@ -247,8 +248,8 @@ def test_the_best_trial_of_a_metric_to_be_small(tmp_path):
     study = create_study(folder, spec_without_files(), setup_without_files(metric="log_loss"))
     assert best_trial(study) is None
     for value in (0.7, 0.0, 0.3, 0.0):
-        worker._end_trial(study, folder, study.ask(), TrialResult(TrialState.COMPLETE, value))
-    worker._end_trial(study, folder, study.ask(), TrialResult(TrialState.PRUNED, reason="behind"))
+        worker._end_trial(study, Artifacts(folder), study.ask(), TrialResult(TrialState.COMPLETE, value))
+    worker._end_trial(study, Artifacts(folder), study.ask(), TrialResult(TrialState.PRUNED, reason="behind"))
     assert best_trial(study).number == 1
     assert [trial.number for trial in list_finished(study)] == [0, 1, 2, 3, 4]
     with pytest.raises(StudyError, match="trial 1 has no recipe"):
@@ -296,9 +297,9 @@ def test_a_trial_that_ended_between_two_looks_is_not_taken_up(tmp_path, monkeypa
         slow = open_study(folder)
         stale = slow.get_trials(deepcopy=True)
         monkeypatch.setattr(slow, "get_trials", lambda **_: stale)
-        worker._end_trial(study, folder, trial, TrialResult(TrialState.COMPLETE, 0.5))
+        worker._end_trial(study, Artifacts(folder), trial, TrialResult(TrialState.COMPLETE, 0.5))
     with Membership(slow, "cpu") as member:
-        assert worker._adopt_trial(slow, folder, member) is None
+        assert worker._adopt_trial(slow, Artifacts(folder), member, None) is None
     assert study.trials[0].value == 0.5
 
 
@@ -347,7 +348,7 @@ def test_what_a_trial_leaves_behind(tmp_path):
             (folder.trial_folder(number) / "checkpoint.pt").write_bytes(b"large")
             if kept:
                 (folder.trial_folder(number) / "error.txt").write_text("traceback")
-            worker._end_trial(study, folder, trial, TrialResult(TrialState.FAIL, reason="broken"))
+            worker._end_trial(study, Artifacts(folder), trial, TrialResult(TrialState.FAIL, reason="broken"))
         assert not (folder.trial_folder(number) / "checkpoint.pt").exists()
         assert (folder.trial_folder(number) / "error.txt").exists() is kept
     assert [trial.user_attrs["error"] for trial in study.trials] == ["broken", "broken"]
@@ -358,7 +359,7 @@ def test_five_failures_in_a_row_stop_the_study(tmp_path):
     study = create_study(folder, spec_without_files(sampler="random", budget={"trials": 20}), SETUP)
 
     def end(state, **values):
-        worker._end_trial(study, folder, study.ask(), TrialResult(state, **values))
+        worker._end_trial(study, Artifacts(folder), study.ask(), TrialResult(state, **values))
         worker._check_failures(study)
 
     for _ in range(4):

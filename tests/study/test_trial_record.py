@@ -1,6 +1,7 @@
 from optuna.trial import TrialState, create_trial
 
 from automl.space.space import parse_space
+from automl.study.artifacts import Artifacts
 from automl.study.setup import create_study
 from automl.study.trial import TrialResult
 from automl.study.trial_record import read_trial_record, trial_rows, trials_table
@@ -53,7 +54,7 @@ def test_the_table_has_parameters_as_recipes_have_them(tmp_path):
         trial = study.ask()
         space.suggest_recipe(trial, backbones=3, self_blend=False)
         trial.set_user_attr("metrics", {"auc": 0.6, "f1": 0.5})
-        _end_trial(study, folder, trial, TrialResult(TrialState.COMPLETE, 0.6))
+        _end_trial(study, Artifacts(folder), trial, TrialResult(TrialState.COMPLETE, 0.6))
     table = trials_table(study, space)
     assert list(table["number"]) == [0, 1, 2, 3]
     assert set(table["param.ema_decay"]) <= {0.0, 0.9}

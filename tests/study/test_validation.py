@@ -10,8 +10,10 @@ from automl.data.dataset import draw_split
 from automl.errors import SpecError
 from automl.recipe import Recipe
 from automl.study import worker
+from automl.study.membership import Membership
 from automl.study.samplers import Halving
-from automl.study.setup import StudyViews, list_views, load_setup
+from automl.study.setup import StudyViews, load_setup
+from automl.study.spaces import list_views
 from automl.study.storage import open_study
 from automl.study.trial import Stop, TrialCallbacks
 from automl.study.validation import FoldResult, hold_out_clusters, read_predictions, split_for_trial, take_splits
@@ -61,19 +63,19 @@ def test_a_trial_on_one_split_keeps_what_it_predicted(new_study):
 def test_a_worker_that_dies_in_the_second_fold_repeats_none(new_study, whole, monkeypatch):
     study, folder = new_study("killed", trials=2, seed=3, folds=3, pruner="none")
 
-    def die(progress):
+    def die(_, progress):
         if progress["doing"] == "fold 2 of 3" and progress["step"] == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(worker, "_ProgressFile", lambda _: die)
+        patched.setattr(Membership, "note_progress", die)
         with pytest.raises(KeyboardInterrupt):
             run_worker(study, folder, "cpu", Stop())
     first = FoldResult.load(folder.trial_folder(0) / "fold-0.npz")
     assert first.metrics["auc"] == study.trials[0].intermediate_values[8]
     assert FoldResult.load(folder.trial_folder(0) / "fold-1.npz") is None
     seen = []
-    monkeypatch.setattr(worker, "_ProgressFile", lambda _: lambda progress: seen.append(progress["doing"]))
+    monkeypatch.setattr(Membership, "note_progress", lambda _, progress: seen.append(progress["doing"]))
     run_worker(open_study(folder), folder, "cpu", Stop())
     assert seen[0] == "fold 2 of 3"
     assert results_of(study) == whole["results"]

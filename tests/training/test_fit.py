@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from automl.backbones.weights import Weights, make_model
 from automl.errors import WeightsError
 from automl.recipe.learning import CrossEntropy, CutMix, Focal, Mixup, Sgd
 from automl.recipe.tuning import CosineHead, TuneHead, TuneLora, TuneNorms
+from automl.training import thread_count
 from automl.training.fit import fit, total_steps
 from automl.training.types import Diverged, Parked
 from tests.fixtures.trainings import DATA, Tones, assert_same, recipe_of, without_clock
@@ -257,3 +260,17 @@ def test_a_run_is_shown_at_its_eighths_before_the_checkpoint(tmp_path, evaluate)
     assert shown[-1].model is result.model
     assert all(snapshot.train_loss > 0 for snapshot in shown)
     assert [snapshot.evaluation for snapshot in shown] == (result.history or [None] * 8)
+
+
+def test_threads_that_wait_for_a_core_are_fewer_until_the_end_of_the_run(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    waited, before, seen = itertools.count(1), torch.get_num_threads(), []
+    monkeypatch.setattr(thread_count, "_WINDOW_SECONDS", 0.0)
+    monkeypatch.setattr(thread_count, "read_thread_times", lambda: (float(number := next(waited)), 9.0 * number))
+    torch.set_num_threads(4)
+    try:
+        fit(recipe_of(epochs=1), DATA, on_step=lambda *_: seen.append(torch.get_num_threads()))
+        assert seen[0] == 2
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
