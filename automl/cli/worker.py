@@ -53,6 +53,7 @@ def worker(
     from automl.errors import SpecError
     from automl.reporter import STOPS_AT_CHECKPOINT, catch_interrupts
     from automl.study.folder import StudyFolder
+    from automl.study.joined_worker import join_as_begun
     from automl.study.storage import Patience, open_study
     from automl.study.trial import Stop
     from automl.study.trial_record import trial_rows
@@ -72,6 +73,8 @@ def worker(
         raise SpecError(_NO_STORAGE)
     device = find_devices(device)[0]
     opened, ended = open_study(folder, storage, Patience(should_stop=stop)), list[int]()
+    if not folder.samples.exists():  # it was started on a machine that has not joined
+        join_as_begun(opened, folder, device)
     maximize = opened.direction.name == "MAXIMIZE"
 
     def report_end(number: int) -> None:

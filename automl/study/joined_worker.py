@@ -138,6 +138,27 @@ def _list_other_versions(record: StudyRecord) -> Iterator[str]:
             yield f"the study began with {name} {began}, here is {here[name]}: scores may differ"
 
 
+def join_as_begun(study: optuna.Study, folder: StudyFolder, device: str) -> None:
+    """Joins a study, for one worker, on a machine that has data and weights under the paths of the one it began on.
+
+    Raises:
+        AutomlError: If they are not there or other ones, or the device can train nothing.
+    """
+    spec = read_spec(study)
+    dataset = open_dataset(spec.data.model_copy(update={"drop_copies": False}), spec.seed)
+    folder.make_folders()
+    join_study(
+        study,
+        folder,
+        dataset,
+        measure=partial(measure_memory, spec.budget.gpu_mem, (device,), print),
+        weights_dir=spec.weights_dir,
+        face_model=spec.data.face_model,
+        may_have_more=True,
+    )
+    open_artifacts(study, folder).check()
+
+
 def _open_study(folder: StudyFolder, storage: str, reporter: Reporter) -> optuna.Study:
     """Opens the study in the storage; refuses a folder that is another study's."""
     if folder.has_study and not is_same_storage(read_storage_url(folder), storage):

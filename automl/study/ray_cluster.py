@@ -9,21 +9,24 @@ import importlib
 import logging
 import math
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from automl.errors import AutomlError, SpecError, StudyError
 from automl.study.environment import find_version
+from automl.study.folder import StudyFolder
 from automl.study.ray_actor import WorkerActor, call_with_lines, describe_cluster
 from automl.study.worker_process import WorkerJob
 from automl.units import format_count
@@ -135,6 +138,7 @@ class RayCluster:
     """A worker that waits would have the GPU that the study is prepared with."""
     is_enough: bool = field(init=False, default=False)
     """Whether a worker has left because there is no more to do: those that wait for a node are not needed."""
+    _search: str = field(init=False, default_factory=lambda: uuid.uuid4().hex)
     _running: list[RayWorker] = field(init=False, default_factory=list)
     _look_at: float = field(init=False, default=0.0)
     """When to look how many workers wait; 0: no worker was started."""
@@ -152,7 +156,9 @@ class RayCluster:
     def start_worker(self, job: WorkerJob) -> RayWorker:
         """Asks the cluster for an actor, which starts the worker as soon as there is room."""
         actor = self.ray.remote(WorkerActor).options(max_concurrency=4, **self._resources)
-        worker = RayWorker(self, actor.remote(job.command[1:], self.worker_cpus), job.folder.log_file(job.label))
+        log = job.folder.log_file(job.label)
+        job = replace(job, folder=StudyFolder(job.folder.path.absolute()))  # a node has another working folder
+        worker = RayWorker(self, actor.remote(job, self.worker_cpus, self._search), log)
         self.is_enough = False
         self._running.append(worker)
         return worker
@@ -398,5 +404,5 @@ def _join_lines(error: BaseException) -> str:
 
 def _find_missing_package(error: BaseException) -> str:
     """Returns the package or module that a node lacks, by the message of an exception; "" for any other message."""
-    _, _, rest = str(error).rpartition("No module named '")
-    return rest.partition("'")[0]
+    found = re.search(r"No module named '([^']+)'", str(error))
+    return found[1] if found else ""
