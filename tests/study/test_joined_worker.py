@@ -87,9 +87,8 @@ def test_a_folder_of_another_storage_is_refused(begun, tmp_path):
     _, storage = begun
     folder = StudyFolder(tmp_path / "mine" / "tones")
     folder.make_folders()
-    folder.storage_note.write_text(f"{tmp_path}/tones.log
-")
-    with pytest.raises(AutomlError, match=r"holds a study of the storage .*tones\.log; give another folder with --runs"):
+    folder.storage_note.write_text(f"{tmp_path}/tones.log\n")
+    with pytest.raises(AutomlError, match=r"holds a study of the storage .*tones\.log; give another folder"):
         join_and_train(folder, storage, OwnPaths(tmp_path / "copy"), "cpu", RecordingReporter())
 
 
