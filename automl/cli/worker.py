@@ -111,7 +111,10 @@ def _join_study(folder: Path, storage: str | None, device: str, deadline: float 
     answer = "stopping: nothing is trained now; the same command goes on"
     with SearchProgress(answer) as progress:
         result, ended = join_and_train(StudyFolder(folder), storage, OwnPaths(**paths), device, progress, deadline)
-    print_line(f"{format_count(len(ended), 'trial')} ended on this machine; the study goes on where others work on it")
+    if not result.interrupted:
+        print_line(
+            f"nothing is left to train here; {format_count(len(ended), 'trial')} ended on this machine meanwhile"
+        )
     if wants_json():
         write_result(WorkerFinished(study=folder.name, device=device, trials=ended))
     if result.interrupted:

@@ -37,7 +37,7 @@ from automl.study.storage import (
 from automl.study.supervisor import Supervisor
 from automl.study.trial_record import StudyRecord, list_finished, read_spec, read_study_record, read_trial_record
 from automl.study.worker_process import Machine
-from automl.units import format_seconds
+from automl.units import format_count, format_seconds
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,11 @@ def join_and_train(
     open_artifacts(study, folder, reporter.print_line).check()
     write_text(folder.storage_note, absolute_storage(storage) + "\n", mode=0o600)  # it may hold a password
     result = SearchResult(study, folder, setup)
+    count = len(setup.pool.entries)
+    usable = count - len(setup.local.unusable if setup.local else {})
     reporter.print_line(
-        f"joined study {folder.name}: {len(dataset.samples)} samples in {dataset.root} are as they were, "
-        f"{len(setup.pool.entries) - len(setup.local.unusable if setup.local else {})} of {len(setup.pool.entries)} "
-        f"backbones fit {' and '.join(dict.fromkeys(devices))}"
+        f"joined study {folder.name}: its {len(setup.dataset.samples)} samples are the same in {dataset.root}; "
+        f"{usable} of {format_count(count, 'backbone')} can be trained here, on {', '.join(devices)}"
     )
     before = {trial.number for trial in list_finished(study)}
     _watch(result, supervisor, reporter, deadline)
