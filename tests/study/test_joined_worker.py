@@ -40,9 +40,7 @@ def test_a_machine_joins_with_its_own_copy_and_trains_what_is_left(begun, tmp_pa
     monkeypatch.setenv("AUTOML_STORAGE", storage)
     result = work("--data", tmp_path / "copy", "--runs", tmp_path / "mine", "--device", "cpu")
     assert result.exit_code == 0, result.output
-    assert (
-        f"joined study tones: 48 samples in {tmp_path}/copy are as they were, 1 of 1 backbones fit cpu" in result.output
-    )
+    assert f"joined study tones: its 48 samples are the same in {tmp_path}/copy; 1 of 1 backbone" in result.output
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
     folder = StudyFolder(tmp_path / "mine" / "tones")
     assert open_study(folder).best_trial.number == study.best_trial.number  # commands on this machine find it
