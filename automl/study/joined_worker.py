@@ -6,6 +6,7 @@ is all that it shares with the others.
 
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from automl.files import check_weights_dir, write_text
 from automl.reporter import Reporter, catch_interrupts
 from automl.spec import DataSpec
 from automl.study.artifacts import open_artifacts
+from automl.study.environment import describe_environment
 from automl.study.folder import StudyFolder
 from automl.study.joining import join_study, measure_memory
 from automl.study.search import STOPPING, SearchResult
@@ -33,7 +35,7 @@ from automl.study.storage import (
     read_storage_url,
 )
 from automl.study.supervisor import Supervisor
-from automl.study.trial_record import list_finished, read_spec, read_study_record, read_trial_record
+from automl.study.trial_record import StudyRecord, list_finished, read_spec, read_study_record, read_trial_record
 from automl.study.worker_process import Machine
 from automl.units import format_seconds
 
@@ -89,6 +91,8 @@ def join_and_train(
         raise StudyError(
             f"an earlier version of automl began study {folder.name!r}: only its own machine goes on with it"
         )
+    for line in _list_other_versions(record):
+        reporter.print_line(f"warning: {line}")
     if deadline is None and record.deadline is not None and record.deadline > time.time():
         deadline = record.deadline
         reporter.print_line(f"the study ends in {format_seconds(deadline - time.time())}, as its search does")
@@ -108,10 +112,10 @@ def join_and_train(
             may_have_more=True,
             print_line=reporter.print_line,
         )
-        open_artifacts(study, folder, reporter.print_line).check()
     except BaseException:
         folder.remove_unused()
         raise
+    open_artifacts(study, folder, reporter.print_line).check()
     write_text(folder.storage_note, absolute_storage(storage) + "\n", mode=0o600)  # it may hold a password
     result = SearchResult(study, folder, setup)
     reporter.print_line(
@@ -123,6 +127,14 @@ def join_and_train(
     _watch(result, supervisor, reporter, deadline)
     ended = [trial.number for trial in list_finished(study) if trial.number not in before and _is_own(trial)]
     return replace(result, interrupted=supervisor.stopping), sorted(ended)
+
+
+def _list_other_versions(record: StudyRecord) -> Iterator[str]:
+    """Lists libraries of which this machine has another version than the one that the study began with."""
+    here = describe_environment(())
+    for name in ("automl", "torch", "timm", "optuna"):
+        if (began := record.environment.get(name, here[name])) != here[name]:
+            yield f"the study began with {name} {began}, here is {here[name]}: scores may differ"
 
 
 def join_as_begun(study: optuna.Study, folder: StudyFolder, device: str) -> None:

@@ -188,7 +188,7 @@ def test_an_image_size_that_the_backbone_refuses_is_told(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("image size 50 must be divisible by 32\nmore")
 
-    monkeypatch.setattr(model_module, "create_model", refuse)
+    monkeypatch.setattr("automl.backbones.timm_model.create_model", refuse)
     with pytest.raises(RecipeError, match=r"cannot build test_vit at 50 px: image size 50 must be divisible by 32$"):
         make_model(recipe_of("test_vit", 50), 2)
 
