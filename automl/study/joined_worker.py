@@ -15,7 +15,7 @@ import optuna
 
 from automl.data.dataset import open_dataset
 from automl.doctor.checks import find_usable_devices, refuse_machine
-from automl.errors import SpecError, StudyError
+from automl.errors import AutomlError, SpecError, StudyError
 from automl.files import check_weights_dir, write_text
 from automl.reporter import Reporter, catch_interrupts
 from automl.spec import DataSpec
@@ -142,21 +142,24 @@ def join_as_begun(study: optuna.Study, folder: StudyFolder, device: str) -> None
     """Joins a study, for one worker, on a machine that has data and weights under the paths of the one it began on.
 
     Raises:
-        AutomlError: If they are not there or other ones, or the device can train nothing.
+        StudyError: If they are not there or other ones, or the device can train nothing; it names the machine.
     """
     spec = read_spec(study)
-    dataset = open_dataset(spec.data.model_copy(update={"drop_copies": False}), spec.seed)
-    folder.make_folders()
-    join_study(
-        study,
-        folder,
-        dataset,
-        measure=partial(measure_memory, spec.budget.gpu_mem, (device,), print),
-        weights_dir=spec.weights_dir,
-        face_model=spec.data.face_model,
-        may_have_more=True,
-    )
-    open_artifacts(study, folder).check()
+    try:
+        dataset = open_dataset(spec.data.model_copy(update={"drop_copies": False}), spec.seed)
+        folder.make_folders()
+        join_study(
+            study,
+            folder,
+            dataset,
+            measure=partial(measure_memory, spec.budget.gpu_mem, (device,), print),
+            weights_dir=spec.weights_dir,
+            face_model=spec.data.face_model,
+            may_have_more=True,
+        )
+        open_artifacts(study, folder).check()
+    except AutomlError as exc:  # on the machine of the search, everything is there
+        raise StudyError(f"{socket.gethostname()} cannot join the study: {exc}") from exc
 
 
 def _open_study(folder: StudyFolder, storage: str, reporter: Reporter) -> optuna.Study:

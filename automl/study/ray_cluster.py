@@ -7,7 +7,6 @@ that ends.
 
 import importlib
 import logging
-import math
 import os
 import re
 import signal
@@ -140,8 +139,10 @@ class RayCluster:
     """Whether a worker has left because there is no more to do: those that wait for a node are not needed."""
     _search: str = field(init=False, default_factory=lambda: uuid.uuid4().hex)
     _running: list[RayWorker] = field(init=False, default_factory=list)
-    _look_at: float = field(init=False, default=0.0)
-    """When to look how many workers wait; 0: no worker was started."""
+    _silent_until: float = field(init=False, default=0.0)
+    """Until when it is not printed that workers wait."""
+    _shown: int = field(init=False, default=sys.maxsize)
+    """How many had a node when that was printed last, or when all had one."""
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -194,13 +195,14 @@ class RayCluster:
             )
 
     def look(self) -> None:
-        """Prints, once, how many workers still wait for a node some seconds after they were started."""
-        self._look_at = self._look_at or time.monotonic() + _PATIENCE_SECONDS
-        if time.monotonic() < self._look_at:
-            return
-        self._look_at = math.inf
-        placed, wanted = sum(worker.is_placed for worker in self._running), len(self._running)
-        if placed < wanted:
+        """Prints how many workers wait for a node, if they have waited for some seconds, and again where more do."""
+        now, placed, wanted = time.monotonic(), sum(worker.is_placed for worker in self._running), len(self._running)
+        if placed == wanted:
+            self._silent_until, self._shown = now + _PATIENCE_SECONDS, wanted
+        elif self._silent_until == 0.0:
+            self._silent_until = now + _PATIENCE_SECONDS
+        elif placed < self._shown and now > self._silent_until:
+            self._shown = placed
             self.print_line(
                 f"{placed} of {wanted} workers have a node of {self.name}; each of the others begins when there is "
                 f"{self._name_share()} for it ({self._name_free()})"
@@ -404,5 +406,5 @@ def _join_lines(error: BaseException) -> str:
 
 def _find_missing_package(error: BaseException) -> str:
     """Returns the package or module that a node lacks, by the message of an exception; "" for any other message."""
-    found = re.search(r"No module named '([^']+)'", str(error))
-    return found[1] if found else ""
+    match = re.search(r"No module named '([^']+)'", str(error))
+    return match[1] if match else ""

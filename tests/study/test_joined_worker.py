@@ -1,6 +1,7 @@
 """`automl worker --data`: a machine that has nothing of the study but its storage, and a copy of the data."""
 
 import shutil
+import socket
 
 import pytest
 from optuna.trial import TrialState
@@ -8,11 +9,12 @@ from typer.testing import CliRunner
 
 from automl.cli.main import app
 from automl.data.dataset import open_dataset
-from automl.errors import AutomlError
+from automl.errors import AutomlError, StudyError
 from automl.spec import DataSpec
 from automl.study.folder import StudyFolder
-from automl.study.joined_worker import OwnPaths, join_and_train
+from automl.study.joined_worker import OwnPaths, join_and_train, join_as_begun
 from automl.study.local_setup import LocalSetup
+from automl.study.setup import load_setup
 from automl.study.storage import open_study
 from automl.study.trial_record import write_study_record
 from tests.fixtures.reporter import RecordingReporter
@@ -102,3 +104,22 @@ def test_a_study_of_an_earlier_version_is_not_joined(begun, tmp_path):
     write_study_record(study, files="")
     result = work("--storage", storage, "--data", tmp_path / "copy", "--runs", tmp_path / "mine")
     assert "an earlier version of automl began study 'tones'" in str(result.exception)
+
+
+def test_a_machine_with_data_under_the_same_path_joins_with_a_folder_of_its_own(new_study, tmp_path):
+    study, folder = new_study()
+    elsewhere = StudyFolder(tmp_path / "node" / "tones")
+    join_as_begun(study, elsewhere, "cpu")
+    there, here = load_setup(study, elsewhere).dataset.samples, load_setup(study, folder).dataset.samples
+    assert there[["path", "label", "split"]].equals(here[["path", "label", "split"]])
+    assert len(there) == 48
+
+
+def test_a_machine_without_the_data_is_named(new_study, images, tmp_path):
+    study, _ = new_study()
+    away = images.rename(images.with_name("away"))
+    try:
+        with pytest.raises(StudyError, match=f"^{socket.gethostname()} cannot join the study: .*{images}"):
+            join_as_begun(study, StudyFolder(tmp_path / "node" / "tones"), "cpu")
+    finally:
+        away.rename(images)
