@@ -1,12 +1,10 @@
 """A machine joins a study that another one began: two folders that share nothing but the storage and the artifacts."""
 
 import shutil
-import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -27,7 +25,6 @@ from automl.study.pool import MemoryNeed
 from automl.study.samplers import make_sampler
 from automl.study.setup import load_setup
 from automl.study.storage import open_study
-from automl.study.stored_samples import load_samples
 from automl.study.trial import Stop
 from automl.study.trial_record import read_trial_record, recipe_of, write_trial_record
 from automl.study.worker import _take_trial, run_worker
@@ -173,17 +170,6 @@ def test_more_files_than_the_study_has_are_left_out(moved):
     with pytest.raises(StudyError, match=r"1 file is new, such as dark/new\.png"):
         join_study(study, there, read_copy(copy))
     assert len(join_study(study, there, read_copy(copy), may_have_more=True).dataset.samples) == 48
-
-
-def test_samples_are_kept_in_every_kind_of_storage(new_study, tmp_path):
-    of_journal, _ = new_study("journal")
-    new_study("database", storage=f"sqlite:///{tmp_path}/study.db")
-    again = open_study(StudyFolder(tmp_path / "x" / "database"), f"sqlite:///{tmp_path}/study.db")
-    assert load_samples(again).equals(load_samples(of_journal))
-    assert "path" not in load_samples(again)
-    assert load_samples(again)["bytes"].min() > 0
-    with warnings.catch_warnings(action="ignore"):
-        assert load_samples(optuna.create_study()) is None
 
 
 def test_a_study_of_an_earlier_version_still_opens(new_study, monkeypatch, images):
