@@ -1,8 +1,9 @@
 """The study spec: data + search space + budgets + sampler + pruner + seed, as YAML and as a checked object.
 
 A setting is one field with its description below it: the flag, its help, the YAML schema and docs/reference.md are made
-from them (`automl.cli.options`). `json_schema_extra` may name the flag, the panel of the help and the kind of value
-(`metavar`). Flags override the file; the resolved spec is stored with the study, so that the same command continues it.
+from them (`automl.cli.options`). `json_schema_extra` may name the flag, the panel of the help, the kind of value
+(`metavar`), and the environment variable that stands for the flag (`envvar`). Flags override the file; the resolved
+spec is stored with the study, so that the same command continues it.
 """
 
 from collections.abc import Callable
@@ -171,7 +172,7 @@ class StudySpec(Section):
     screening: bool | None = None
     """Order the backbones by a linear probe on their frozen features of some training images, in at most 8 % of the
     time. Default: where the pool has encoders that no leaderboard ranks."""
-    storage: str | None = None
+    storage: str | None = Field(None, json_schema_extra={"envvar": "AUTOML_STORAGE"})
     """Optuna storage URL, such as mysql://host/db. Default: a file in RUNS/STUDY/."""
     artifacts: str | None = None
     """Where checkpoints, predictions, the best recipe and logs are copied for other machines: a folder that all of them

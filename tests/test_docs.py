@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 import automl
 from automl.cli.main import app
@@ -165,6 +166,31 @@ def test_the_picture_is_as_its_script_draws_it() -> None:
 )
 def test_the_blocks_that_measurements_fill_are_marked(page: str, name: str) -> None:
     assert re.search(rf"<!-- {name}:begin -->\n.*<!-- {name}:end -->", text(page), flags=re.S)
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_files_to_paste_have_no_mistakes_of_syntax(page: str) -> None:
+    for script in re.findall(r"^```bash\n(.*?)^```", text(page), flags=re.S | re.M):
+        assert script.startswith("#!/bin/bash\n")
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    for document in re.findall(r"^```yaml\n(.*?)^```", text(page), flags=re.S | re.M):
+        assert isinstance(yaml.safe_load(document), dict)
+
+
+@pytest.mark.parametrize("page", ["docs/slurm.md", "docs/kubernetes.md"])
+def test_commands_of_clusters_parse(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOML_STORAGE", "postgresql://host/db")
+    scripts = re.findall(r"^```bash\n(.*?)^```", text(page), flags=re.S | re.M)
+    lines = [re.search(r"exec (automl .*)", script.replace("\\\n", ""))[1] for script in scripts]
+    documents = [yaml.safe_load(one) for one in re.findall(r"^```yaml\n(.*?)^```", text(page), flags=re.S | re.M)]
+    for job in (document for document in documents if document["kind"] == "Job"):
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in job["spec"]["template"]["spec"]["volumes"]}
+        lines.append(shlex.join(["automl", *container["args"]]))
+    assert len(lines) == 2
+    for line in lines:
+        parse(line)
 
 
 def test_ci_can_be_run() -> None:

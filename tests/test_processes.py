@@ -49,9 +49,12 @@ def container(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
 
+    counted = cpu_threads, usable_cores
+    for function in counted:  # by the tests before
+        function.cache_clear()
     yield write
-    cpu_threads.cache_clear()
-    usable_cores.cache_clear()
+    for function in counted:
+        function.cache_clear()
 
 
 def limit_v1(folder, quota):

@@ -80,7 +80,8 @@ class SettingsCommand:
     def _make_flag(self, name: str, setting: Setting) -> inspect.Parameter:
         default = self._default if setting.panel in (None, "Options") else ""
         text, metavar = describe_field(setting.field, default), _extra(setting.field, "metavar") or None
-        option = typer.Option(help=text, metavar=metavar, rich_help_panel=setting.panel)
+        variable = _extra(setting.field, "envvar") or None
+        option = typer.Option(help=text, metavar=metavar, envvar=variable, rich_help_panel=setting.panel)
         kind: Any = value_type(setting.field.annotation)
         annotation: Any = Annotated[kind | None, option]
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -53,6 +53,7 @@ def worker(
     from automl.errors import SpecError
     from automl.reporter import STOPS_AT_CHECKPOINT, catch_interrupts
     from automl.study.folder import StudyFolder
+    from automl.study.joined_worker import join_as_begun
     from automl.study.storage import Patience, open_study
     from automl.study.trial import Stop
     from automl.study.trial_record import trial_rows
@@ -72,6 +73,8 @@ def worker(
         raise SpecError(_NO_STORAGE)
     device = find_devices(device)[0]
     opened, ended = open_study(folder, storage, Patience(should_stop=stop)), list[int]()
+    if not folder.samples.exists():  # it was started on a machine that has not joined
+        join_as_begun(opened, folder, device)
     maximize = opened.direction.name == "MAXIMIZE"
 
     def report_end(number: int) -> None:
@@ -108,7 +111,10 @@ def _join_study(folder: Path, storage: str | None, device: str, deadline: float 
     answer = "stopping: nothing is trained now; the same command goes on"
     with SearchProgress(answer) as progress:
         result, ended = join_and_train(StudyFolder(folder), storage, OwnPaths(**paths), device, progress, deadline)
-    print_line(f"{format_count(len(ended), 'trial')} ended on this machine; the study goes on where others work on it")
+    if not result.interrupted:
+        print_line(
+            f"nothing is left to train here; {format_count(len(ended), 'trial')} ended on this machine meanwhile"
+        )
     if wants_json():
         write_result(WorkerFinished(study=folder.name, device=device, trials=ended))
     if result.interrupted:

@@ -13,9 +13,10 @@ from automl.dashboard.description import Describer
 from automl.dashboard.pictures import Pictures
 from automl.dashboard.shown_storage import PictureStore, ShownStorage
 from automl.errors import StudyError, first_line
+from automl.study.artifacts import fetch_predictions
 from automl.study.folder import StudyFolder
 from automl.study.setup import load_setup
-from automl.study.trial_record import read_spec
+from automl.study.trial_record import best_first, read_spec
 
 _REFUSED = "automl dashboard only looks at a study, and keeps the notes that you write"
 
@@ -46,6 +47,7 @@ def make_dashboard(study: optuna.Study, folder: StudyFolder, port: int) -> Dashb
     from optuna_dashboard import wsgi
 
     setup = load_setup(study, folder)
+    fetch_predictions(study, folder, [trial.number for trial in best_first(study)])
     pictures = Pictures(setup, folder)
     storage = ShownStorage(study, Describer(setup, read_spec(study), folder), pictures)
     app = wsgi(storage, artifact_store=PictureStore(storage, study, pictures))

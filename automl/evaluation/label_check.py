@@ -24,6 +24,7 @@ from automl.pages.thumbnails import make_thumbnails
 from automl.recipe import Recipe
 from automl.reporter import Reporter
 from automl.spec import StudySpec
+from automl.study.artifacts import fetch_predictions
 from automl.study.folder import StudyFolder
 from automl.study.setup import load_setup
 from automl.study.spaces import describe_view, list_views, open_space
@@ -120,6 +121,7 @@ def check_by_study(dataset: Dataset, folder: StudyFolder) -> LabelCheck:
         raise StudyError(f"study {folder.name} has no complete trial; continue it with automl search")
     number = trials[0].number
     path = folder.predictions_file(number)
+    fetch_predictions(study, folder, [number])
     if not path.is_file():
         raise StudyError(
             f"study {folder.name} has no predictions of its best trial, {number}: of an earlier version or another "

@@ -15,6 +15,7 @@ from automl.errors import AutomlError, RecipeError, StudyError, first_line
 from automl.recipe import Recipe
 from automl.reports.peak_memory import predict_peak
 from automl.spec import StudySpec, describe_validation
+from automl.study.artifacts import fetch_predictions
 from automl.study.confirm import Confirmation
 from automl.study.folder import StudyFolder
 from automl.study.search import SearchResult
@@ -22,6 +23,7 @@ from automl.study.setup import StudySetup
 from automl.study.trial_record import (
     StudyRecord,
     TrialRow,
+    best_first,
     read_spec,
     read_study_record,
     read_trial_record,
@@ -214,6 +216,7 @@ def value_of(trial: TrialSummary) -> float:
 def summarise_study(result: SearchResult) -> StudySummary:
     """Reads a study; what is damaged and not needed becomes a problem of the summary."""
     study, setup, problems = result.study, result.setup, list[str]()
+    fetch_predictions(study, result.folder, [trial.number for trial in best_first(study)[:1]])
     maximize = study.direction == StudyDirection.MAXIMIZE
     frozen = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
     try:

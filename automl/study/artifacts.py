@@ -101,7 +101,7 @@ class Artifacts:
         try:
             with tempfile.NamedTemporaryFile() as file:
                 self._write(name, file.name)
-            self._remove(self._path(name))
+            self._system.rm_file(self._path(name))  # not an empty folder: it may be the one that was given
         except Exception as exc:  # each file system raises its own types
             raise StudyError(
                 f"--artifacts {self.shown} cannot be written: {self._describe(exc)}; give a folder that is there, or a "
@@ -295,9 +295,10 @@ class Artifacts:
         assert self._system is not None  # noqa: S101
         with suppress(FileNotFoundError):
             self._system.rm_file(path)
-        if _has_folders(self._system):
+        folder = path.rpartition("/")[0]
+        if _has_folders(self._system) and folder != self._root:
             with suppress(Exception):  # it holds something
-                self._system.rmdir(path.rpartition("/")[0])
+                self._system.rmdir(folder)
 
     # --- answers and failures ---------------------------------------------------------------------------------------
 

@@ -23,8 +23,8 @@ _BUDGETS = {"trials", "timeout", "log"}
 _PATHS = {"path", "files_folder", "groups", "face_model", "weights_dir"}
 """What is a path, in a spec and in its data."""
 
-_MOVABLE = {"path", "files_folder", "groups", "artifacts"}
-"""What may change as well, where the samples and what is in their files stay the same."""
+_MOVABLE = {"path", "files_folder", "groups", "artifacts", "space"}
+"""What may have another name as well: the files are compared themselves, and the text of the space."""
 
 
 def check_storage(folder: StudyFolder, wanted: str | None) -> str:

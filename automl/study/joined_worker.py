@@ -15,7 +15,7 @@ import optuna
 
 from automl.data.dataset import open_dataset
 from automl.doctor.checks import find_usable_devices, refuse_machine
-from automl.errors import SpecError, StudyError
+from automl.errors import AutomlError, SpecError, StudyError
 from automl.files import check_weights_dir, write_text
 from automl.reporter import Reporter, catch_interrupts
 from automl.spec import DataSpec
@@ -37,7 +37,7 @@ from automl.study.storage import (
 from automl.study.supervisor import Supervisor
 from automl.study.trial_record import StudyRecord, list_finished, read_spec, read_study_record, read_trial_record
 from automl.study.worker_process import Machine
-from automl.units import format_seconds
+from automl.units import format_count, format_seconds
 
 
 @dataclass(frozen=True)
@@ -112,16 +112,17 @@ def join_and_train(
             may_have_more=True,
             print_line=reporter.print_line,
         )
-        open_artifacts(study, folder, reporter.print_line).check()
     except BaseException:
         folder.remove_unused()
         raise
+    open_artifacts(study, folder, reporter.print_line).check()
     write_text(folder.storage_note, absolute_storage(storage) + "\n", mode=0o600)  # it may hold a password
     result = SearchResult(study, folder, setup)
+    count = len(setup.pool.entries)
+    usable = count - len(setup.local.unusable if setup.local else {})
     reporter.print_line(
-        f"joined study {folder.name}: {len(dataset.samples)} samples in {dataset.root} are as they were, "
-        f"{len(setup.pool.entries) - len(setup.local.unusable if setup.local else {})} of {len(setup.pool.entries)} "
-        f"backbones fit {' and '.join(dict.fromkeys(devices))}"
+        f"joined study {folder.name}: its {len(setup.dataset.samples)} samples are the same in {dataset.root}; "
+        f"{usable} of {format_count(count, 'backbone')} can be trained here, on {', '.join(devices)}"
     )
     before = {trial.number for trial in list_finished(study)}
     _watch(result, supervisor, reporter, deadline)
@@ -135,6 +136,30 @@ def _list_other_versions(record: StudyRecord) -> Iterator[str]:
     for name in ("automl", "torch", "timm", "optuna"):
         if (began := record.environment.get(name, here[name])) != here[name]:
             yield f"the study began with {name} {began}, here is {here[name]}: scores may differ"
+
+
+def join_as_begun(study: optuna.Study, folder: StudyFolder, device: str) -> None:
+    """Joins a study, for one worker, on a machine that has data and weights under the paths of the one it began on.
+
+    Raises:
+        StudyError: If they are not there or other ones, or the device can train nothing; it names the machine.
+    """
+    spec = read_spec(study)
+    try:
+        dataset = open_dataset(spec.data.model_copy(update={"drop_copies": False}), spec.seed)
+        folder.make_folders()
+        join_study(
+            study,
+            folder,
+            dataset,
+            measure=partial(measure_memory, spec.budget.gpu_mem, (device,), print),
+            weights_dir=spec.weights_dir,
+            face_model=spec.data.face_model,
+            may_have_more=True,
+        )
+        open_artifacts(study, folder).check()
+    except AutomlError as exc:  # on the machine of the search, everything is there
+        raise StudyError(f"{socket.gethostname()} cannot join the study: {exc}") from exc
 
 
 def _open_study(folder: StudyFolder, storage: str, reporter: Reporter) -> optuna.Study:

@@ -7,7 +7,7 @@ machine cannot train of it is left to the others.
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import optuna
 
@@ -98,25 +98,39 @@ def join_study(
     known = LocalSetup.load(folder)
     joined = known.joined if known else not folder.samples.exists()
     dataset = check_copy(study, dataset, may_have_more=may_have_more)
+    own = LocalSetup(
+        root=str(dataset.root),
+        face_model=str(face_model.expanduser().absolute()) if face_model else None,
+        artifacts=absolute_artifacts(artifacts) if artifacts else known and known.artifacts,
+        joined=joined,
+    )
     _keep_samples(folder, dataset)
-    own: dict[str, Any] = {
-        "root": str(dataset.root),
-        "face_model": str(face_model.expanduser().absolute()) if face_model else None,
-        "artifacts": absolute_artifacts(artifacts) if artifacts else known and known.artifacts,
-    }
-    LocalSetup(**own, joined=joined).save(folder)
-    setup = load_setup(study, folder)
+    own.save(folder)
     if not joined:
-        return setup
-    memory_bytes = measure()
+        return load_setup(study, folder)
+    setup = load_setup(study, folder)
+    try:
+        own = _measure_machine(own, setup, weights_dir, measure())
+        _print_unusable(setup.pool, own.unusable, print_line)
+    except BaseException:
+        if known is None:  # it has not joined: the next try begins anew
+            folder.samples.unlink()
+            folder.local.unlink()
+        raise
+    own.save(folder)
+    return load_setup(study, folder)
+
+
+def _measure_machine(
+    own: LocalSetup, setup: StudySetup, weights_dir: Path | None, memory_bytes: int | None
+) -> LocalSetup:
+    """Adds what this machine can train of a study that was begun elsewhere."""
     if setup.memory_bytes is not None and memory_bytes is not None and memory_bytes >= setup.memory_bytes:
         memory_bytes = None  # the study's is what it keeps to
     limit = setup.memory_bytes if memory_bytes is None else memory_bytes
     weights, missing = find_own_weights(setup.pool, weights_dir)
-    unusable = missing | _find_too_large(setup.pool, setup.space, len(dataset.classes), limit)
-    LocalSetup(**own, joined=True, memory_bytes=memory_bytes, weights=weights, unusable=unusable).save(folder)
-    _print_unusable(setup.pool, unusable, print_line)
-    return load_setup(study, folder)
+    unusable = missing | _find_too_large(setup.pool, setup.space, len(setup.dataset.classes), limit)
+    return own.model_copy(update={"memory_bytes": memory_bytes, "weights": weights, "unusable": unusable})
 
 
 def _keep_samples(folder: StudyFolder, dataset: Dataset) -> None:

@@ -8,13 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from automl.processes import usable_cores, worker_environment
 from automl.study.environment import find_version
+from automl.study.folder import StudyFolder
+from automl.study.worker_process import WorkerJob
 
 Result = TypeVar("Result")
 
@@ -35,13 +40,22 @@ class WorkerActor:
     output and its exit code. When the actor ends, however it ends, so does the process.
     """
 
-    def __init__(self, arguments: list[str], cpus: int | None) -> None:
-        """Starts this node's Python with these arguments, and so many CPU cores; None: those that belong to a GPU."""
+    def __init__(self, job: WorkerJob, cpus: int | None, search: str) -> None:
+        """Starts the worker.
+
+        Args:
+            job: What it is for.
+            cpus: Its CPU cores; None: those that belong to a GPU.
+            search: A name of the search that is nobody else's.
+        """
+        if not job.folder.samples.exists():  # it is another machine's: this one has a folder of its own
+            own = Path(tempfile.gettempdir()) / f"automl-ray-{search}"
+            job = replace(job, folder=StudyFolder(own / job.folder.name))
         self._output: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         # Ray's own reaper of children is off by default, and an orphan would train on a GPU that Ray gives to others.
         libc = ctypes.CDLL(None) if sys.platform == "linux" else None
         self._process = subprocess.Popen(
-            [sys.executable, *arguments],
+            job.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -7,23 +7,25 @@ that ends.
 
 import importlib
 import logging
-import math
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from automl.errors import AutomlError, SpecError, StudyError
 from automl.study.environment import find_version
+from automl.study.folder import StudyFolder
 from automl.study.ray_actor import WorkerActor, call_with_lines, describe_cluster
 from automl.study.worker_process import WorkerJob
 from automl.units import format_count
@@ -135,9 +137,12 @@ class RayCluster:
     """A worker that waits would have the GPU that the study is prepared with."""
     is_enough: bool = field(init=False, default=False)
     """Whether a worker has left because there is no more to do: those that wait for a node are not needed."""
+    _search: str = field(init=False, default_factory=lambda: uuid.uuid4().hex)
     _running: list[RayWorker] = field(init=False, default_factory=list)
-    _look_at: float = field(init=False, default=0.0)
-    """When to look how many workers wait; 0: no worker was started."""
+    _silent_until: float = field(init=False, default=0.0)
+    """Until when it is not printed that workers wait."""
+    _shown: int = field(init=False, default=sys.maxsize)
+    """How many had a node when that was printed last, or when all had one."""
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -152,7 +157,9 @@ class RayCluster:
     def start_worker(self, job: WorkerJob) -> RayWorker:
         """Asks the cluster for an actor, which starts the worker as soon as there is room."""
         actor = self.ray.remote(WorkerActor).options(max_concurrency=4, **self._resources)
-        worker = RayWorker(self, actor.remote(job.command[1:], self.worker_cpus), job.folder.log_file(job.label))
+        log = job.folder.log_file(job.label)
+        job = replace(job, folder=StudyFolder(job.folder.path.absolute()))  # a node has another working folder
+        worker = RayWorker(self, actor.remote(job, self.worker_cpus, self._search), log)
         self.is_enough = False
         self._running.append(worker)
         return worker
@@ -188,13 +195,14 @@ class RayCluster:
             )
 
     def look(self) -> None:
-        """Prints, once, how many workers still wait for a node some seconds after they were started."""
-        self._look_at = self._look_at or time.monotonic() + _PATIENCE_SECONDS
-        if time.monotonic() < self._look_at:
-            return
-        self._look_at = math.inf
-        placed, wanted = sum(worker.is_placed for worker in self._running), len(self._running)
-        if placed < wanted:
+        """Prints how many workers wait for a node, if they have waited for some seconds, and again where more do."""
+        now, placed, wanted = time.monotonic(), sum(worker.is_placed for worker in self._running), len(self._running)
+        if placed == wanted:
+            self._silent_until, self._shown = now + _PATIENCE_SECONDS, wanted
+        elif self._silent_until == 0.0:
+            self._silent_until = now + _PATIENCE_SECONDS
+        elif placed < self._shown and now > self._silent_until:
+            self._shown = placed
             self.print_line(
                 f"{placed} of {wanted} workers have a node of {self.name}; each of the others begins when there is "
                 f"{self._name_share()} for it ({self._name_free()})"
@@ -398,5 +406,5 @@ def _join_lines(error: BaseException) -> str:
 
 def _find_missing_package(error: BaseException) -> str:
     """Returns the package or module that a node lacks, by the message of an exception; "" for any other message."""
-    _, _, rest = str(error).rpartition("No module named '")
-    return rest.partition("'")[0]
+    match = re.search(r"No module named '([^']+)'", str(error))
+    return match[1] if match else ""

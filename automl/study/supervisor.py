@@ -62,8 +62,8 @@ class Supervisor:
     """Bytes of each worker's log when it was started."""
     _watch: Watch | None = None
     _looked: float = 0.0
-    _rescued: set[str] = field(default_factory=set)
-    """Dead workers of other machines, for each of which one was started here."""
+    _rescued: set[tuple[int, str]] = field(default_factory=set)
+    """Trials that were left behind, with their dead workers, for each of which a worker was started here."""
 
     def start_workers(self) -> None:
         """Starts the processes, which import what they need and wait: that takes as long as preparing the study."""
@@ -139,12 +139,13 @@ class Supervisor:
         ):
             return False
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        owners = {self._watch.snapshot.claims.get(trial._trial_id, "") for trial in running}
-        dead = {owner for owner in owners if self._watch.is_dead(owner)} - self._rescued
-        if dead:
+        # Nobody has one that did not fit a smaller card.
+        owners = {(trial._trial_id, self._watch.snapshot.claims.get(trial._trial_id, "")) for trial in running}
+        dead = {(trial_id, owner) for trial_id, owner in owners if self._watch.is_dead(owner)}
+        if dead - self._rescued:
             self._rescued |= dead
             self._start(self._list_jobs()[0])
-        return bool(self.workers) or any(not self._watch.is_dead(owner) for owner in owners)
+        return bool(self.workers) or owners > dead
 
     def _check_workers(self) -> None:
         for worker in list(self.workers):

@@ -4,6 +4,7 @@
 the data. A worker that dies leaves its trial running; the next one takes it up from its checkpoint.
 """
 
+import copy
 import shutil
 import socket
 import tempfile
@@ -183,8 +184,9 @@ def _take_trial(
     if taken is None:
         yield None
         return
-    with member.hold(taken[1]._trial_id):
-        yield taken
+    trial, frozen = taken
+    with member.hold(frozen._trial_id):
+        yield trial, copy.deepcopy(frozen)  # of a journal, Optuna's `Trial` would change it
 
 
 def _adopt_trial(

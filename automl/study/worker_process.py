@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from automl.devices import label_workers
-from automl.processes import worker_environment
+from automl.devices import is_gpu, label_workers
+from automl.processes import has_user_set, worker_environment
 from automl.study.folder import StudyFolder
 
 Result = TypeVar("Result")
@@ -137,8 +137,17 @@ class Machine:
         return LocalProcess(job)
 
     def call(self, function: Callable[..., Result], *args: Any) -> Result:
-        """Calls a function with `args` and a function that prints a line."""
-        return function(*args, self._print_line)
+        """Calls a function with `args` and a function that prints a line; with a worker's threads, as it may time."""
+        if is_gpu(self.devices[0]) or len(self.devices) == 1 or has_user_set("OMP_NUM_THREADS"):
+            return function(*args, self._print_line)
+        import torch  # late
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // len(self.devices)))
+        try:
+            return function(*args, self._print_line)
+        finally:
+            torch.set_num_threads(threads)
 
     def check_storage(self, storage: str) -> None:
         """Refuses none."""

@@ -11,7 +11,14 @@ import torch
 
 from automl.errors import StudyError
 from automl.study import artifacts as artifacts_module
-from automl.study.artifacts import Artifacts, absolute_artifacts, hide_credentials, name_folder, open_artifacts
+from automl.study.artifacts import (
+    Artifacts,
+    absolute_artifacts,
+    check_artifacts,
+    hide_credentials,
+    name_folder,
+    open_artifacts,
+)
 from automl.study.folder import StudyFolder
 from automl.study.setup import create_study
 from automl.study.trial_record import write_study_record
@@ -273,6 +280,13 @@ def test_a_wrong_url_is_one_clear_line(tmp_path, url, message):
     with pytest.raises(StudyError, match=message) as caught:
         Artifacts(StudyFolder(tmp_path / "tones"), url).check()
     assert "secret" not in str(caught.value)
+
+
+def test_a_folder_for_artifacts_is_made_where_its_disk_is(tmp_path):
+    check_artifacts(str(tmp_path / "new"), StudyFolder(tmp_path / "runs"))
+    assert [*(tmp_path / "new").iterdir()] == []
+    with pytest.raises(StudyError, match="there is no folder"):
+        check_artifacts(str(tmp_path / "not" / "mounted"), StudyFolder(tmp_path / "runs"))
 
 
 def test_a_bucket_that_is_not_there_is_one_clear_line(tmp_path, s3_server):

@@ -3,6 +3,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -76,14 +77,16 @@ def cluster(two_cores):
 
 
 @pytest.fixture
-def start(cluster, tmp_path, monkeypatch):
+def start(cluster, tmp_path):
     """Starts a worker that is a Python script; returns it and a function that reads its log."""
     folder = StudyFolder(tmp_path / "runs" / "tones")
     folder.make_folders()
 
     def begin(script, label="ray-0"):
-        monkeypatch.setattr(WorkerJob, "command", [sys.executable, "-u", "-c", script])
-        worker = cluster.start_worker(WorkerJob(folder, "cpu", label, 2, None))
+        class ScriptJob(WorkerJob):  # defined here, it is taken along to the node
+            command = property(lambda job: [sys.executable, "-u", "-c", script, str(job.folder.path)])
+
+        worker = cluster.start_worker(ScriptJob(folder, "cpu", label, 2, None))
         return worker, lambda: worker.log.read_text() if worker.log.exists() else ""
 
     return begin
@@ -120,6 +123,22 @@ def test_a_worker_has_its_input_its_output_its_code_and_its_share_of_the_cores(s
     assert wait_for(worker.poll) == 7
     assert log().splitlines()[1:] == [f"sqlite:///a.db {usable_cores()}", "True"]
     assert log().startswith(f"worker on {socket.gethostname()}, pid ")
+
+
+def test_a_node_without_the_folder_of_the_study_has_one_of_its_own(start, tmp_path):
+    script = "import sys; print('folder', sys.argv[1])"
+    worker, log = start(script)
+    wait_for(lambda: worker.poll() is not None)
+    folder = Path(log().partition("folder ")[2].strip())
+    assert (folder.name, folder.parent.parent) == ("tones", Path(tempfile.gettempdir()))
+    again, log = start(script, "ray-1")  # of the same search
+    wait_for(lambda: again.poll() is not None)
+    assert log().endswith(f"folder {folder}\n")
+    samples = tmp_path / "runs" / "tones" / "samples.csv"
+    samples.touch()
+    here, log = start(script, "ray-2")
+    wait_for(lambda: here.poll() is not None)
+    assert log().endswith(f"folder {samples.parent}\n")
 
 
 def test_a_worker_that_is_killed_shows_its_signal_and_the_cores_are_free_again(start, two_cores):

@@ -9,9 +9,9 @@ from automl.devices import LEAKED, POISONED
 from automl.errors import StudyError
 from automl.study import supervisor as supervisor_module
 from automl.study import worker_process
-from automl.study.claims import Snapshot, WorkerRow
+from automl.study.claims import Snapshot, WorkerRow, open_claims
 from automl.study.folder import StudyFolder
-from automl.study.membership import Watch
+from automl.study.membership import Membership, Watch
 from automl.study.storage import open_storage
 from automl.study.supervisor import Supervisor
 from automl.study.worker_process import LocalProcess, WorkerJob
@@ -26,12 +26,17 @@ def supervised(tmp_path, monkeypatch):
         folder.make_folders()
         left = list(scripts)
 
+        started = []
+
         def start(job):
+            started.append(job.label)
             script = left.pop(0) if len(left) > 1 else left[0]
             monkeypatch.setattr(WorkerJob, "command", ["sh", "-c", script])
             return LocalProcess(job)
 
-        return Supervisor(folder, ("cpu",), start_worker=start, **values)
+        supervisor = Supervisor(folder, ("cpu",), start_worker=start, **values)
+        supervisor.started = started
+        return supervisor
 
     return make
 
@@ -44,7 +49,8 @@ def watch(supervisor, at_tick=lambda _: None):
         at_tick(len(ticks))
         assert len(ticks) < 2000, "the study does not end"
 
-    study = optuna.create_study(storage=open_storage(supervisor.folder.storage_url))
+    url = supervisor.folder.storage_url
+    study = optuna.create_study(study_name="tones", storage=open_storage(url), load_if_exists=True)
     supervisor.watch_workers(study, supervisor.folder.storage_url, tick, period_seconds=0.01)
     return len(ticks)
 
@@ -144,3 +150,38 @@ def test_the_worker_is_this_program_in_a_session_of_its_own(tmp_path, monkeypatc
     assert seen["env"]["AUTOML_WORKERS"] == "2"
     assert seen["env"]["PATH"] == os.environ["PATH"]
     assert folder.log_file("cuda:1-0").exists()
+
+
+# --- workers elsewhere --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trial_elsewhere(supervised, monkeypatch):
+    """A supervisor without work for its own worker, and a trial that another machine's trains."""
+    monkeypatch.setattr(supervisor_module, "_LOOK_SECONDS", 0)
+    supervisor = supervised("exit 0")
+    study = optuna.create_study(study_name="tones", storage=open_storage(supervisor.folder.storage_url))
+    return supervisor, study, study.ask()
+
+
+def test_trials_of_other_machines_are_waited_for(trial_elsewhere):
+    supervisor, study, trial = trial_elsewhere
+    with Membership(study, "far") as member, member.hold(trial._trial_id):
+        assert member.take_trial(trial._trial_id)
+        ticks = watch(supervisor, lambda n: study.tell(trial, 0.5) if n == 60 else None)
+    assert ticks >= 60
+    assert len(supervisor.started) == 1
+
+
+def test_the_trial_of_a_machine_that_died_gets_one_worker_here(trial_elsewhere):
+    supervisor, study, trial = trial_elsewhere
+    open_claims(study).take(trial._trial_id, "gone", None)
+    assert watch(supervisor) < 1000
+    assert len(supervisor.started) == 2  # its own, and one for the trial; no third one where that could not take it
+
+
+def test_who_is_asked_to_stop_does_not_wait_for_others(trial_elsewhere):
+    supervisor, study, trial = trial_elsewhere
+    with Membership(study, "far") as member, member.hold(trial._trial_id):
+        member.take_trial(trial._trial_id)
+        assert watch(supervisor, lambda n: supervisor.stop() if n == 20 else None) < 100
