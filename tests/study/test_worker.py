@@ -116,6 +116,26 @@ def test_a_worker_that_dies_loses_no_trial(new_study, whole, monkeypatch, when):
     assert results_of(study) == first
 
 
+def test_a_trial_that_another_worker_ends_after_all_is_left_to_it(new_study, whole, monkeypatch, capsys):
+    first = undisturbed(new_study, whole)
+    study, folder = new_study("ended", trials=2, seed=3)
+    other, note = open_study(folder), Membership.note_progress
+
+    def end(member, progress):
+        if (progress["trial"], progress.get("step")) == (0, 2):
+            other.tell(0, 0.25)
+        note(member, progress)
+
+    monkeypatch.setattr(Membership, "note_progress", end)
+    run_worker(study, folder, "cpu", Stop())
+    assert [(trial.state, trial.value) for trial in study.trials] == [
+        (TrialState.COMPLETE, 0.25),
+        (TrialState.COMPLETE, first[1][2]),
+    ]
+    assert "trial 0: its first worker was cut off, and has ended it now" in capsys.readouterr().out
+    assert open_claims(study).read() == Snapshot({}, {})
+
+
 def test_a_full_disk_is_waited_for(new_study, whole, monkeypatch, capsys):
     first = undisturbed(new_study, whole)
     study, folder = new_study("full", trials=2, seed=3)
