@@ -122,6 +122,7 @@ def test_two_hosts(tmp_path, network, artifacts):
     try:
         server.start()
         url = server.url(server.create_database())
+        (tmp_path / "store").mkdir()
         store = str(tmp_path / "store") if artifacts else None
         campaign = Campaign(tmp_path, 120, url, pause=0.1, artifacts=store)
         (tmp_path / "hook").mkdir()
