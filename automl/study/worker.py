@@ -138,7 +138,7 @@ def _train_trials(
                     break
                 continue
             except UpdateFinishedTrialError:
-                _print_line(f"trial {trial.number}: its first worker was cut off, and has ended it now")
+                _print_line(f"trial {trial.number}: another worker has ended it meanwhile")
                 continue
             except DiskFull as exc:
                 _wait_for_room(artifacts.folder.path, exc, stop)

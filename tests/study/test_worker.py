@@ -132,7 +132,7 @@ def test_a_trial_that_another_worker_ends_after_all_is_left_to_it(new_study, who
         (TrialState.COMPLETE, 0.25),
         (TrialState.COMPLETE, first[1][2]),
     ]
-    assert "trial 0: its first worker was cut off, and has ended it now" in capsys.readouterr().out
+    assert "trial 0: another worker has ended it meanwhile" in capsys.readouterr().out
     assert open_claims(study).read() == Snapshot({}, {})
 
 
