@@ -136,42 +136,46 @@ def test_two_hosts(tmp_path, network, artifacts):
         for host in hosts:
             host.start_workers(campaign, url)
 
-        def trained_by(host):
-            """What the workers of a host that live have trained: (moment, process, trial, words)."""
-            return [note for note in campaign.read_notes() if note[1] in host.processes and note[3][0] == "step"]
+        def list_unfinished(processes):
+            """The trials that processes have begun and nobody has ended, each with its last step."""
+            steps = {}
+            for _, process, trial, words in campaign.read_notes():
+                if words[0] == "end":
+                    steps.pop(trial, None)
+                elif process in processes:
+                    steps[trial] = int(words[1]) if words[0] == "step" else 0
+            return steps
 
-        def trials_now(host):
-            last = {}
-            for _, process, trial, _ in trained_by(host):
-                last[process] = trial
-            return set(last.values())
+        def trained_by(host):
+            processes = host.processes
+            return {trial for _, process, trial, _ in campaign.read_notes() if process in processes}
+
+        def is_in_the_middle(host):
+            steps = list_unfinished(host.processes)
+            return len(steps) == 2 and all(4 <= step <= 20 for step in steps.values())
 
         for host in hosts:
-            wait_until(lambda host=host: len(trials_now(host)) == 2, 180, f"{host.name} trains two trials")
-        time.sleep(5)
-        cut = trials_now(one)
+            wait_until(lambda host=host: len(trained_by(host)) >= 2, 180, f"{host.name} trains")
+        wait_until(lambda: is_in_the_middle(one), 60, "two trials in their middle")
         one.cut_off()
         campaign.injected += 1
         time.sleep(CUT_SECONDS)
-        by_two = {trial for _, _, trial, _ in trained_by(two)}
+        cut = set(list_unfinished(one.processes))
+        before = trained_by(one)
+        taken = before & trained_by(two)
         one.mend()
-        wait_until(lambda: trials_now(one) - cut, 120, "the host that is back takes other trials")
-        back = trials_now(one)
-        print(
-            f"\ncut off with trials {sorted(cut)}; the other host took {sorted(cut & by_two)} of them; "
-            f"back with {sorted(back)}"
-        )
-        assert cut <= by_two
-        time.sleep(5)
+        wait_until(lambda: trained_by(one) - before, 120, "the host that is back takes other trials")
+        print(f"\ncut off: the other host took over {sorted(taken)}, and left {sorted(cut)}")
+        assert taken
+        assert not cut
+        wait_until(lambda: is_in_the_middle(one), 60, "two trials in their middle")
         its_own = one.processes
         one.die()
-        begun = {note[1]: note[2] for note in campaign.read_notes() if note[1] in its_own}
-        ended = {note[2] for note in campaign.read_notes() if note[3][0] == "end"}
-        died = set(begun.values()) - ended
         campaign.injected += 1
-        wait_until(
-            lambda: died <= {trial for _, _, trial, _ in trained_by(two)}, 200, f"the other one takes over {died}"
-        )
+        died = set(list_unfinished(its_own))
+        assert died
+        wait_until(lambda: died <= trained_by(two), 200, f"the other one takes over {died}")
+        print(f"killed: the other host took over {sorted(died)}")
         one.start_workers(campaign, url)  # and is back, from nothing
         for host in hosts:
             host.process.wait(500)
