@@ -155,6 +155,14 @@ def test_a_header_ends_with_the_first_line_that_is_none(tmp_path):
     assert read_header(path) == {"source": "timm: results", "date": "2026"}
 
 
+@pytest.mark.parametrize(("number", "full"), [(28, True), (122, True), (5, False)])  # no space, quota, input or output
+def test_a_full_disk_is_known_through_what_it_caused(number, full):
+    with pytest.raises(RecipeError) as caught:
+        raise RecipeError("cannot write it") from OSError(number, "of the system")
+    assert is_disk_full(caught.value) is full
+    assert not is_disk_full(RecipeError("cannot write it"))
+
+
 @pytest.mark.parametrize("full", [False, True])
 def test_a_file_that_cannot_be_written_is_one_line_with_the_flag(tmp_path, full):
     cause = OSError(28, "No space left on device") if full else IsADirectoryError(21, "Is a directory")

@@ -315,7 +315,7 @@ class _Search:
         except StorageLost:
             if not self.stopping:  # else the workers end without it
                 raise
-        except OSError as exc:
+        except (OSError, AutomlError) as exc:
             if not is_disk_full(exc):
                 raise
             if not self.warned_of_disk:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from automl.backbones.capabilities import correct_tuning
@@ -101,13 +102,14 @@ class Objective:
         Raises:
             Parked: If it was asked to stop; the trial stays running, to be taken up again.
             StorageLost: If its storage does not answer any more; the trial stays running as well.
+            UpdateFinishedTrialError: If another worker, which was taken for dead, has ended it after all.
             DiskFull: If there is no room for what it writes; the trial stays running as well.
             DeviceLost: If this process cannot use its device any more; the trial stays running as well.
         """
         try:
             recipe, entry, data = self._prepare(trial, frozen)
             metrics = self._train_all(trial, frozen, recipe, entry, data)
-        except (Parked, StorageLost, KeyboardInterrupt):
+        except (Parked, StorageLost, UpdateFinishedTrialError, KeyboardInterrupt):
             raise
         except (optuna.TrialPruned, MemoryBudgetError) as exc:
             return TrialResult(TrialState.PRUNED, reason=str(exc))

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from automl.devices import LEAKED, POISONED, DeviceLost, DeviceProcess, open_device
@@ -135,6 +136,9 @@ def _train_trials(
                     _print_line(f"trial {trial.number}: does not fit this machine's card; left to others")
                 else:
                     break
+                continue
+            except UpdateFinishedTrialError:
+                _print_line(f"trial {trial.number}: another worker has ended it meanwhile")
                 continue
             except DiskFull as exc:
                 _wait_for_room(artifacts.folder.path, exc, stop)
@@ -283,7 +287,8 @@ def _end_trial(study: optuna.Study, artifacts: Artifacts, trial: Trial, result: 
     folder = artifacts.folder
     if result.reason:
         write_trial_record(trial, **{"error" if result.state == TrialState.FAIL else "reason": result.reason})
-    study.tell(trial, result.value, state=result.state)
+    # Cut off for minutes right here, another worker may have ended it.
+    study.tell(trial, result.value, state=result.state, skip_if_finished=True)
     _print_line(f"trial {trial.number}: {result.state.name.lower()} {result.value or result.reason}")
     path = folder.trial_folder(trial.number)
     (path / "checkpoint.pt").unlink(missing_ok=True)

@@ -84,6 +84,7 @@ class Campaign:
     """None: the embedded one."""
     pause: float = 0.02
     """Seconds that each step takes in addition."""
+    artifacts: str | None = None
     runs: Path = None
     logs: Path = None
     """Where what workers print is written."""
@@ -111,7 +112,7 @@ class Campaign:
 
     def create_study(self):
         budget = {"trials": self.trials}
-        spec = spec_of(self.images, budget=budget, storage=self.storage, seed=1)
+        spec = spec_of(self.images, budget=budget, storage=self.storage, seed=1, artifacts=self.artifacts)
         dataset = open_dataset(spec.data, spec.seed)
         build_cache(dataset, 32)
         space = parse_space(SPACE.replace("epochs: 2", f"epochs: {EPOCHS}"))
@@ -186,7 +187,7 @@ class Campaign:
 
     def read_notes(self):
         """What all noted, in the order of time."""
-        paths = sorted((self.folder / "notes").glob("[0-9]" * 4))
+        paths = [path for path in sorted((self.folder / "notes").iterdir()) if not path.suffix]
         return sorted(note for path in paths for note in self.notes_of(Worker(None, path, path)))
 
     def read_logs(self):

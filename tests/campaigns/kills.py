@@ -5,6 +5,7 @@
 
 Half of the kills hit a worker at a random time, the others while it starts, takes, trains, writes a checkpoint or ends
 a trial. Every tenth successor is a process from nothing, the others are forked (`campaign.py`).
+`AUTOML_CAMPAIGN_STORAGE` is the URL of an empty database to try instead.
 """
 
 import os
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.campaign
 
 KILLS = int(os.environ.get("AUTOML_CAMPAIGN_KILLS", "200"))
 SEED = int(os.environ.get("AUTOML_CAMPAIGN_SEED", "0"))
+STORAGE = os.environ.get("AUTOML_CAMPAIGN_STORAGE")
 WORKERS = 4
 CALM = 20
 """Trials whose results are compared with those of a study that nobody disturbed."""
@@ -40,9 +42,9 @@ def choose_victim(campaign, rng):
     return rng.choice(campaign.workers)
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", ["given"] if STORAGE else ["sqlite", "postgresql"])
 def test_kills(tmp_path, request, database):
-    url = request.getfixturevalue("postgres") if database == "postgresql" else None
+    url = request.getfixturevalue("postgres") if database == "postgresql" else STORAGE
     (tmp_path / "calm").mkdir()
     calm = Campaign(tmp_path / "calm", CALM, pause=0)
     calm.start_worker()

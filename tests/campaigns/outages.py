@@ -75,7 +75,7 @@ def test_one_worker_is_cut_off_for_longer_than_its_claim_lasts(tmp_path, postgre
     """Its trial is taken over by the other one; when it is back, it leaves that trial alone and takes others."""
     proxy = Proxy(("127.0.0.1", postgres_server.port))
     away = postgres.replace(f":{postgres_server.port}/", f":{proxy.port}/")
-    campaign = Campaign(tmp_path, 200, postgres, pause=0.05)
+    campaign = Campaign(tmp_path, 80, postgres, pause=0.05)
     # Hosts of their own: no lock file of the other one says that it lives.
     one, _ = campaign.start_worker(away, env=host(tmp_path, "one")), campaign.start_worker(env=host(tmp_path, "two"))
     try:

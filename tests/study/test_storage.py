@@ -40,6 +40,7 @@ from automl.study.trial import Stop, TrialResult
 from automl.study.trial_record import read_spec
 from automl.study.worker import run_worker
 from tests.fixtures.postgres import PASSWORD, free_port
+from tests.fixtures.reporter import RecordingReporter
 from tests.fixtures.studies import folder_of, setup_without_files, spec_without_files, take_trial
 
 SETUP = setup_without_files()
@@ -593,6 +594,34 @@ def test_a_search_that_is_stopping_needs_no_storage_to_come_to_its_end(tmp_path)
         search._show_progress(None, None)
     search.stopping = True
     search._show_progress(None, None)
+
+
+def test_a_search_goes_on_while_its_results_cannot_be_written(tmp_path, monkeypatch):
+    reporter = RecordingReporter()
+    search = api._Search(spec_without_files(), tmp_path, reporter, 0.0, 0, None, None, None)
+    search.log = SimpleNamespace(update=lambda: None)
+    result, errors = (
+        SimpleNamespace(study=study_at(tmp_path / "study.log")),
+        [OSError(28, "No space left on device")] * 2,
+    )
+
+    def write(_):
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr(api, "_write_results", write)
+    monkeypatch.setattr(api._Search, "_copy_results", lambda *_: None)
+    for still_full in (True, True, False):
+        search.look_at = 0.0
+        search._show_progress(result, None)
+        assert (search.written == -1) is still_full
+    assert reporter.lines == [
+        "warning: the disk is full: best.yaml and trials.csv are behind ([Errno 28] No space left on device)"
+    ]
+    errors.append(OSError(13, "Permission denied"))
+    search.look_at, search.written, search.write_at = 0.0, -1, 0.0
+    with pytest.raises(OSError, match="Permission"):
+        search._show_progress(result, None)
 
 
 def test_trials_are_read_once_while_a_recipe_is_drawn(tmp_path):

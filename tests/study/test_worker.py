@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from automl.errors import StudyError
 from automl.recipe import Recipe
-from automl.study import pool
+from automl.study import pool, worker
 from automl.study.claims import Snapshot, open_claims
 from automl.study.continuation import last_checkpoint
 from automl.study.membership import Membership
@@ -18,6 +18,7 @@ from automl.study.storage import open_study
 from automl.study.trial import Stop
 from automl.study.trial_record import best_trial, recipe_of
 from automl.study.worker import run_worker
+from automl.training import checkpoint
 from tests.fixtures.studies import SPACE, entry
 
 
@@ -113,6 +114,69 @@ def test_a_worker_that_dies_loses_no_trial(new_study, whole, monkeypatch, when):
     assert study.trials[0].state == TrialState.RUNNING
     run_worker(open_study(folder), folder, "cpu", Stop())
     assert results_of(study) == first
+
+
+def test_a_trial_that_another_worker_ends_after_all_is_left_to_it(new_study, whole, monkeypatch, capsys):
+    first = undisturbed(new_study, whole)
+    study, folder = new_study("ended", trials=2, seed=3)
+    other, note = open_study(folder), Membership.note_progress
+
+    def end(member, progress):
+        if (progress["trial"], progress.get("step")) == (0, 2):
+            other.tell(0, 0.25)
+        note(member, progress)
+
+    monkeypatch.setattr(Membership, "note_progress", end)
+    run_worker(study, folder, "cpu", Stop())
+    assert [(trial.state, trial.value) for trial in study.trials] == [
+        (TrialState.COMPLETE, 0.25),
+        (TrialState.COMPLETE, first[1][2]),
+    ]
+    assert "trial 0: another worker has ended it meanwhile" in capsys.readouterr().out
+    assert open_claims(study).read() == Snapshot({}, {})
+
+
+def test_a_full_disk_is_waited_for(new_study, whole, monkeypatch, capsys):
+    first = undisturbed(new_study, whole)
+    study, folder = new_study("full", trials=2, seed=3)
+    full, save = [OSError(28, "No space left on device")] * 3, checkpoint.write_atomically
+
+    def write(path, **how):
+        if full and path.name == "checkpoint.pt":
+            raise full.pop()
+        return save(path, **how)
+
+    def open_temporary(**_):
+        if full:
+            raise full.pop()
+        return io.BytesIO()
+
+    monkeypatch.setattr(checkpoint, "write_atomically", write)
+    monkeypatch.setattr(worker.tempfile, "TemporaryFile", open_temporary)
+    run_worker(study, folder, "cpu", Stop())
+    assert not full
+    assert results_of(study) == first
+    assert study.trials[0].user_attrs["taken_up"] == 1
+    away, back = [line for line in capsys.readouterr().out.splitlines() if line.startswith("there ")]
+    assert "no room on the disk (cannot write the checkpoint" in away
+    assert "waiting up to 10m00s until some is free" in away
+    assert back.startswith("there is room on the disk again after ")
+
+
+def test_a_disk_that_stays_full_ends_the_worker_and_leaves_the_trial(new_study, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    study, folder = new_study("full", trials=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "WAIT_SECONDS", 0.1)
+        patched.setattr(checkpoint, "write_atomically", full)
+        patched.setattr(worker.tempfile, "TemporaryFile", full)
+        with pytest.raises(StudyError, match=r"no room on the disk for 0\.1s .*; free some: the same command goes on"):
+            run_worker(study, folder, "cpu", Stop())
+    assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
+    run_worker(open_study(folder), folder, "cpu", Stop())
+    assert [trial.state for trial in open_study(folder).trials] == [TrialState.COMPLETE]
 
 
 def test_a_deadline_that_has_passed_starts_nothing(new_study):

@@ -53,7 +53,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     save_checkpoint(path, {"step": 1})
 
     def full(state, file):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise RuntimeError("PytorchStreamWriter failed writing file")
 
     monkeypatch.setattr(torch, "save", full)
