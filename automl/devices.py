@@ -39,6 +39,8 @@ def find_devices(wanted: str) -> tuple[str, ...]:
     import torch
 
     if "," in wanted:
+        if not all(name.strip() for name in wanted.split(",")):
+            raise StudyError(f"--device {wanted} names an empty device; give names with commas between: cuda:0,cuda:1")
         return tuple(device for name in wanted.split(",") for device in find_devices(name.strip()))
 
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
@@ -11,6 +12,8 @@ Progress = Callable[[int, int], None]
 
 ShowProgress = Callable[[str], AbstractContextManager[Progress]]
 """As `Reporter.show_progress`."""
+
+_AGAIN_SECONDS = 60.0
 
 STOPS_AT_CHECKPOINT = "stopping at the next checkpoint; Ctrl-C again stops now; the same command continues"
 """What follows from Ctrl-C in a training."""
@@ -60,6 +63,20 @@ class SilentReporter(ConsoleReporter):
 
     def print_line(self, line: str) -> None:
         """Shows nothing."""
+
+
+class OncePrinter:
+    """Prints lines, but none again that was printed within the last minute: several workers meet the same fault."""
+
+    def __init__(self, print_line: Callable[[str], None]) -> None:
+        self._print_line, self._printed = print_line, dict[str, float]()
+
+    def print_line(self, line: str) -> None:
+        """Prints a line, if it is new."""
+        text, now = line.removeprefix("warning: "), time.monotonic()
+        if now - self._printed.get(text, -_AGAIN_SECONDS) >= _AGAIN_SECONDS:
+            self._printed[text] = now
+            self._print_line(line)
 
 
 def show_nothing(label: str) -> AbstractContextManager[Progress]:

@@ -166,7 +166,7 @@ class StudySpec(Section):
     resplit: bool = False
     """Draw another validation split for each trial, so that the search does not fit one."""
     device: str = "auto"
-    """auto, cpu, cuda (every GPU) or cuda:1."""
+    """auto, cpu, cuda (every GPU), cuda:1, or several: cuda:0,cuda:1. One that is named twice has two workers."""
     warm_start: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     """Earlier study, beside this one, whose three best recipes are tried before the known-good ones. Default: none."""
     screening: bool | None = None

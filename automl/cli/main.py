@@ -1,7 +1,9 @@
 """The command line: parses, calls the library, prints. Nothing heavy is imported before a command needs it."""
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Any
@@ -118,6 +120,8 @@ def _run_app(words: Sequence[str] | None) -> int | str | None:
             raise exc.__context__ from None
     if code == _INTERRUPTED:
         print("stopped", file=sys.stderr)  # Typer makes an exit code of Ctrl-C, and prints nothing
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # another Ctrl-C while libraries end: at once, no traceback
     sys.stdout.flush()
     return code if isinstance(code, int | str) else 0
 

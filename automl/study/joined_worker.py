@@ -17,7 +17,7 @@ from automl.data.dataset import open_dataset
 from automl.doctor.checks import find_usable_devices, refuse_machine
 from automl.errors import AutomlError, SpecError, StudyError
 from automl.files import check_weights_dir, write_text
-from automl.reporter import Reporter, catch_interrupts
+from automl.reporter import OncePrinter, Reporter, catch_interrupts
 from automl.spec import DataSpec
 from automl.study.artifacts import open_artifacts
 from automl.study.environment import describe_environment
@@ -35,7 +35,7 @@ from automl.study.storage import (
     read_storage_url,
 )
 from automl.study.supervisor import Supervisor
-from automl.study.trial_record import StudyRecord, list_finished, read_spec, read_study_record, read_trial_record
+from automl.study.trial_record import StudyRecord, read_spec, read_study_record
 from automl.study.worker_process import Machine
 from automl.units import format_count, format_seconds
 
@@ -124,10 +124,8 @@ def join_and_train(
         f"joined study {folder.name}: its {len(setup.dataset.samples)} samples are the same in {dataset.root}; "
         f"{usable} of {format_count(count, 'backbone')} can be trained here, on {', '.join(devices)}"
     )
-    before = {trial.number for trial in list_finished(study)}
     _watch(result, supervisor, reporter, deadline)
-    ended = [trial.number for trial in list_finished(study) if trial.number not in before and _is_own(trial)]
-    return replace(result, interrupted=supervisor.stopping), sorted(ended)
+    return replace(result, interrupted=supervisor.stopping), sorted(supervisor.ended)
 
 
 def _list_other_versions(record: StudyRecord) -> Iterator[str]:
@@ -173,7 +171,8 @@ def _open_study(folder: StudyFolder, storage: str, reporter: Reporter) -> optuna
 def _watch(result: SearchResult, supervisor: Supervisor, reporter: Reporter, deadline: float | None) -> None:
     """Trains until no trial is left, and shows it."""
     patience = patience_of(result.study)
-    patience.print_line, patience.should_stop = reporter.print_line, lambda: supervisor.stopping
+    patience.should_stop = lambda: supervisor.stopping
+    patience.print_line = supervisor.print_line = OncePrinter(reporter.print_line).print_line
 
     def stop() -> None:
         supervisor.stop()
@@ -189,7 +188,3 @@ def _watch(result: SearchResult, supervisor: Supervisor, reporter: Reporter, dea
     with catch_interrupts(stop):
         supervisor.watch_workers(result.study, read_storage_url(result.folder), tick)
         tick(last=True)
-
-
-def _is_own(trial: optuna.trial.FrozenTrial) -> bool:
-    return read_trial_record(trial).host == socket.gethostname()

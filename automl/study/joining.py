@@ -55,7 +55,7 @@ def check_copy(study: optuna.Study, dataset: Dataset, *, may_have_more: bool = F
     except DataError as exc:
         raise StudyError(
             f"the data in {dataset.root} are not those with which study {study.study_name!r} began: {exc}; restore "
-            "them, or begin a new study under another name (--name)"
+            "them, or let a search begin a new study with these"
         ) from exc
     return matched
 

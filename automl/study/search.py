@@ -18,7 +18,7 @@ from automl.doctor.checks import find_usable_devices
 from automl.errors import AutomlError, SpecError, StudyError, is_disk_full
 from automl.files import write_atomically
 from automl.recipe import Recipe
-from automl.reporter import ConsoleReporter, Reporter, catch_interrupts
+from automl.reporter import ConsoleReporter, OncePrinter, Reporter, catch_interrupts
 from automl.spec import StudySpec, merge
 from automl.study.artifacts import Artifacts, fetch_predictions, open_artifacts
 from automl.study.claims import Claims, open_claims
@@ -254,7 +254,8 @@ class _Search:
             raise
         self._print_pool(result.setup, workplace.devices)
         patience = patience_of(result.study)
-        patience.print_line, patience.should_stop = self.print_line, lambda: self.stopping
+        patience.should_stop = lambda: self.stopping
+        patience.print_line = supervisor.print_line = OncePrinter(self.print_line).print_line
         self.log = StudyLog(self.spec.log, result.study, folder, result.setup, self.print_line)
         self.artifacts = open_artifacts(result.study, folder, self.print_line)
         self.artifacts.upload_missing()

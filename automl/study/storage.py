@@ -7,6 +7,7 @@ values are written over, and a trial that was created twice is taken up as one t
 
 import json
 import logging
+import re
 import shlex
 import shutil
 import sys
@@ -25,7 +26,14 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStor
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
 from sqlalchemy import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    PendingRollbackError,
+)
 
 from automl.errors import StudyError, first_line, suggest_name
 from automl.files import write_atomically
@@ -264,6 +272,12 @@ def _is_gone(error: Exception) -> bool:
     return isinstance(cause, OSError)
 
 
+def _is_refused(error: Exception) -> bool:
+    """Returns whether a server has answered, and will not let this user in: a password, a database, a host."""
+    text = str(_find_cause(error))
+    return bool(re.search(r"\((1044|1045|1049)\b|FATAL: .*(authentication failed|does not exist|pg_hba)", text))
+
+
 def _describe_error(error: Exception) -> str:
     cause = _find_cause(error)
     return first_line(getattr(cause, "orig", None) or cause)
@@ -290,7 +304,7 @@ def open_storage(url: str, patience: Patience | None = None) -> BaseStorage:
         except StudyError:
             raise
         except Exception as exc:  # SQLAlchemy and the drivers raise many types
-            if wait and _is_gone(exc):
+            if wait and _is_gone(exc) and not _is_refused(exc):
                 patience.wait(exc)
                 continue
             raise StudyError(f"cannot open the {patience.storage}: {_describe_error(exc)}") from exc
@@ -351,6 +365,8 @@ def _connect(url: str) -> Database | Journal:
         arguments |= {"pool_size": 1, "max_overflow": 9}
     try:
         return Database(_Backend(parsed.render_as_string(hide_password=False), engine_kwargs=arguments))
+    except NoSuchModuleError as exc:
+        raise StudyError(f"not a storage: {hide_password(url)!r}; databases are sqlite, postgresql and mysql") from exc
     except ImportError as exc:
         how = _INSTALL.get(backend, "install it")
         reason = first_line(exc.__cause__ or exc)
@@ -367,6 +383,14 @@ def _name_driver(url: URL) -> URL:
     if not driver and known:
         driver = next((name for name, module in known.items() if find_spec(module)), next(iter(known)))
     return url.set(drivername=f"{backend}+{driver}" if driver else backend)
+
+
+def find_sqlite_file(url: str) -> Path | None:
+    """Finds the file of a SQLite storage; None: it is another one, or in memory."""
+    if not url.startswith("sqlite"):
+        return None
+    path = Path(make_url(absolute_storage(url)).database or "")
+    return path if path.is_absolute() else None
 
 
 def absolute_storage(url: str) -> str:

@@ -5,6 +5,7 @@ own workers have nothing left to do, it waits for the trials of other machines, 
 those dies.
 """
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,7 +19,8 @@ from automl.errors import StudyError
 from automl.study.claims import open_claims
 from automl.study.folder import StudyFolder
 from automl.study.membership import Watch
-from automl.study.worker_process import LocalProcess, StartWorker, WorkerJob, WorkerProcess
+from automl.study.storage import find_sqlite_file
+from automl.study.worker_process import WARNING, LocalProcess, StartWorker, WorkerJob, WorkerProcess
 
 _GRACE_SECONDS = 30.0
 """After the deadline, for the checkpoint of a parked trial to be written."""
@@ -58,8 +60,14 @@ class Supervisor:
     workers: list[_Worker] = field(default_factory=list)
     replaced: int = 0
     stopping: bool = False
+    print_line: Callable[[str], None] = print
+    """Shows a person what a worker warns of, and that one died."""
+    ended: set[int] = field(default_factory=set)
+    """The trials that its workers have ended."""
     _logged: dict[str, int] = field(default_factory=dict)
     """Bytes of each worker's log when it was started."""
+    _read: dict[str, int] = field(default_factory=dict)
+    """Bytes of each worker's log that were read."""
     _watch: Watch | None = None
     _looked: float = 0.0
     _rescued: set[tuple[int, str]] = field(default_factory=set)
@@ -70,6 +78,7 @@ class Supervisor:
         self.folder.make_folders()
         jobs = self._list_jobs()
         self._logged = {job.label: self._log_size(job.label) for job in jobs}
+        self._read = dict(self._logged)
         self.workers = [_Worker(job, self.start_worker(job)) for job in jobs]
 
     def wait_for_imports(self, limit_seconds: float) -> None:
@@ -100,6 +109,7 @@ class Supervisor:
                 time.sleep(period_seconds)
         finally:
             self.kill_workers()
+            self._read_logs()
 
     def stop(self) -> None:
         """Asks every worker to stop after this epoch; none is started from now on."""
@@ -124,6 +134,9 @@ class Supervisor:
         if self._watch is None or time.monotonic() - self._looked < _LOOK_SECONDS:
             return
         self._looked = time.monotonic()
+        self._read_logs()
+        if (file := find_sqlite_file(self.storage)) is not None and not file.exists():
+            raise StudyError(f"{file} was deleted while its study was running, and its trials with it; begin anew")
         with suppress(Exception):  # the storage is away: whoever shows the trials waits for it, with a line
             busy = {row.label for row in self._watch.look().workers.values() if row.doing}
             for worker in self.workers:
@@ -165,6 +178,8 @@ class Supervisor:
             # A worker that asked for a successor will not fail for ever: its trials end, if only by failing.
             if code not in (LEAKED, POISONED):
                 self._count_death(worker, code)
+                how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+                self.print_line(f"note: the worker on {worker.job.label} {how}; another one goes on")
             self.replaced += 1
             self._start(worker.job, worker.deaths)
 
@@ -184,6 +199,20 @@ class Supervisor:
                 f"the worker on {label} {how} {_DEATHS_IN_A_ROW} times in a row; "
                 f"its last lines ({self.folder.log_file(label)}):\n{self._last_lines(label)}"
             )
+
+    def _read_logs(self) -> None:
+        """Shows what workers warn of, and notes which trials they have ended."""
+        for job in self._list_jobs():
+            with suppress(OSError), self.folder.log_file(job.label).open("rb") as log:
+                log.seek(self._read.get(job.label, 0))
+                text = log.read()
+                whole = text[: text.rfind(b"\n") + 1]
+                self._read[job.label] = self._read.get(job.label, 0) + len(whole)
+                for line in whole.decode(errors="replace").splitlines():
+                    if line.startswith(WARNING):
+                        self.print_line(line)
+                    elif ended := re.match(r"trial (\d+): (complete|pruned|fail) ", line):
+                        self.ended.add(int(ended[1]))
 
     def _log_size(self, label: str) -> int:
         log = self.folder.log_file(label)

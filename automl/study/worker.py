@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import optuna
@@ -44,6 +43,7 @@ from automl.study.trial_record import (
     write_study_record,
     write_trial_record,
 )
+from automl.study.worker_process import WARNING
 from automl.training.types import Parked
 from automl.units import format_bytes, format_seconds
 
@@ -87,8 +87,9 @@ def run_worker(
         StorageLost: If the storage has not answered for a minute; the trial stays running, to be taken up again.
         SystemExit: With `LEAKED` or `POISONED`, if a new worker must continue.
     """
-    patience_of(study).should_stop = stop
-    artifacts = open_artifacts(study, folder, partial(print, flush=True))
+    patience = patience_of(study)
+    patience.should_stop, patience.print_line = stop, _print_warning
+    artifacts = open_artifacts(study, folder, _print_warning)
     artifacts.upload_missing()
     try:
         with Membership(study, label or device) as member:
@@ -131,7 +132,7 @@ def _train_trials(
             except Parked:
                 artifacts.flush(stop)  # before another machine may take it
                 if member.has_lost:
-                    _print_line(f"trial {trial.number}: {_LOST}")
+                    _print_warning(f"trial {trial.number}: {_LOST}")
                 elif is_left_to_others(study._storage.get_trial(trial._trial_id), setup):
                     _print_line(f"trial {trial.number}: does not fit this machine's card; left to others")
                 else:
@@ -148,7 +149,7 @@ def _train_trials(
                 artifacts.flush(stop)
                 process.exit_process(POISONED)
             if not member.still_has(trial._trial_id):
-                _print_line(f"trial {trial.number}: {_LOST}")
+                _print_warning(f"trial {trial.number}: {_LOST}")
                 continue
             _end_trial(study, artifacts, trial, result)
             artifacts.upload_log(member.row.label)
@@ -312,7 +313,7 @@ def _record_lost_device(study: optuna.Study, artifacts: Artifacts, trial: Trial,
     times = read_trial_record(trial).device_lost + 1
     write_trial_record(trial, device_lost=times)
     if times < _MAX_LOST:
-        _print_line(f"trial {trial.number}: this process lost its device ({error}); a new one continues")
+        _print_warning(f"trial {trial.number}: this process lost its device ({error}); a new one continues")
         return
     reason = f"left the device unusable {times} times, the last time with {error}"
     _end_trial(study, artifacts, trial, TrialResult(TrialState.FAIL, reason=reason))
@@ -335,14 +336,14 @@ def _check_failures(study: optuna.Study) -> None:
 def _wait_for_room(folder: Path, error: DiskFull, stop: Stop) -> None:
     """Waits until something can be written; raises StudyError when that takes too long."""
     began, limit = time.monotonic(), format_seconds(WAIT_SECONDS)
-    _print_line(f"there is no room on the disk ({error}); waiting up to {limit} until some is free")
+    _print_warning(f"there is no room on the disk ({error}); waiting up to {limit} until some is free")
     pause = 0.5
     while not stop():
         stop.soon.wait(pause)
         pause = min(2 * pause, 10.0)
         seconds = time.monotonic() - began
         if all(_has_room(path) for path in (folder, cache_dir()) if path.is_dir()):
-            _print_line(f"there is room on the disk again after {format_seconds(seconds)}")
+            _print_warning(f"there is room on the disk again after {format_seconds(seconds)}")
             return
         if seconds > WAIT_SECONDS:
             raise StudyError(
@@ -366,3 +367,8 @@ def _has_room(folder: Path) -> bool:
 def _print_line(text: str) -> None:
     with suppress(OSError):  # the log's disk is full: the buffer keeps the line, and it comes with the next one
         print(text, flush=True)
+
+
+def _print_warning(text: str) -> None:
+    """Prints a line that the supervisor shows."""
+    _print_line(f"{WARNING}{text}")

@@ -14,6 +14,9 @@ from automl.study.folder import StudyFolder
 
 Result = TypeVar("Result")
 
+WARNING = "warning: "
+"""What a line of a worker's log begins with if a person should see it at once."""
+
 
 @dataclass(frozen=True)
 class WorkerJob:

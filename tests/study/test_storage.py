@@ -639,3 +639,17 @@ def test_trials_are_read_once_while_a_recipe_is_drawn(tmp_path):
     assert len(study.get_trials()) == 2
     with read_trials_once(study):
         assert len(study.get_trials()) == 2
+
+
+@pytest.mark.parametrize("wrong", [{"password": "wrong"}, {"database": "nowhere"}, {"username": "nobody"}])
+def test_a_server_that_refuses_is_not_waited_for(postgres, wrong):
+    url = make_url(postgres).set(**wrong).render_as_string(hide_password=False)
+    told = []
+    with pytest.raises(StudyError, match=r"cannot open the storage .*(authentication failed|does not exist)"):
+        open_storage(url, Patience(print_line=told.append))
+    assert not told
+
+
+def test_a_database_of_an_unknown_kind_is_no_storage():
+    with pytest.raises(StudyError, match="not a storage: 'foo://x/y'; databases are sqlite, postgresql and mysql"):
+        open_storage("foo://x/y")

@@ -185,3 +185,31 @@ def test_who_is_asked_to_stop_does_not_wait_for_others(trial_elsewhere):
     with Membership(study, "far") as member, member.hold(trial._trial_id):
         member.take_trial(trial._trial_id)
         assert watch(supervisor, lambda n: supervisor.stop() if n == 20 else None) < 100
+
+
+# --- what a person sees -------------------------------------------------------------------------------------------
+
+
+def test_what_a_worker_warns_of_is_shown_and_its_trials_are_counted(supervised):
+    shown = []
+    script = "echo trial 3: complete 0.5; echo warning: the disk is full; echo trial 4: fail no luck; exit 0"
+    supervisor = supervised(script, print_line=shown.append)
+    supervisor.folder.log_file("cpu").write_text("trial 1: complete 0.4\nwarning: of an earlier call\n")
+    supervisor.start_workers()
+    watch(supervisor)
+    assert shown == ["warning: the disk is full"]
+    assert supervisor.ended == {3, 4}
+
+
+def test_a_worker_that_was_killed_is_named(supervised):
+    shown = []
+    watch(supervised("kill -9 $$", "exit 0", print_line=shown.append))
+    assert shown == ["note: the worker on cpu was killed by signal 9; another one goes on"]
+
+
+def test_a_storage_that_was_deleted_ends_the_search(supervised, monkeypatch):
+    monkeypatch.setattr(supervisor_module, "_LOOK_SECONDS", 0)
+    supervisor = supervised("exec sleep 60")
+    with pytest.raises(StudyError, match=r"study\.db was deleted while its study was running"):
+        watch(supervisor, lambda n: supervisor.folder.database.unlink() if n == 3 else None)
+    assert supervisor.workers == []
