@@ -161,6 +161,12 @@ def test_a_full_disk_is_known_through_what_it_caused(number, full):
         raise RecipeError("cannot write it") from OSError(number, "of the system")
     assert is_disk_full(caught.value) is full
     assert not is_disk_full(RecipeError("cannot write it"))
+    with pytest.raises(RecipeError) as caught:
+        try:
+            raise OSError(number, "of the system")
+        finally:
+            raise RecipeError("nor be closed")
+    assert is_disk_full(caught.value) is full
 
 
 @pytest.mark.parametrize("full", [False, True])
