@@ -159,11 +159,13 @@ class Artifacts:
     def flush(self, stop: Stop = lambda: False, seconds: float = _FLUSH_SECONDS) -> bool:
         """Waits until everything is in the store; returns False, with a line for the user, if it is not.
 
-        It gives up after so many seconds without success, or when `stop` returns True while the store is away.
+        It gives up when the store has been away for so many seconds, or is away and `stop` returns True.
         """
         with self._changed:
             until = time.monotonic() + seconds
             while self._pending or self._busy:
+                if self._away is None:  # however long a large file takes
+                    until = time.monotonic() + seconds
                 if time.monotonic() > until or (self._away is not None and stop()):
                     names = ", ".join(sorted(self._pending)) or "a file"
                     self.print_line(

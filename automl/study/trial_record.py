@@ -53,7 +53,7 @@ class TrialRecord:
     continues: int | None = None
     """The trial that it goes on from; None: it began with the pretrained weights."""
     host: str = ""
-    """Where it trains: a trial is taken up again on the same machine only."""
+    """The machine that it trains on, or trained on last."""
     metrics: dict[str, float] = field(default_factory=dict)
     """On the validation split, at the end."""
     degraded: dict[str, float] = field(default_factory=dict)

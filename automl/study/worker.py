@@ -235,7 +235,9 @@ def _continue_trial(
 ) -> tuple[Trial, FrozenTrial] | None:
     """Takes the best trial for longer, where that is the best use of the time."""
     continued = choose_continuation(study, setup, artifacts, seconds_left)
-    if continued is None or not member.take_trial(continued.trial._trial_id):
+    if continued is None or is_left_to_others(continued.trial, setup):
+        return None
+    if not member.take_trial(continued.trial._trial_id):
         return None  # another worker continues it right now
     try:
         # Another one may have done so before the trial was ours.

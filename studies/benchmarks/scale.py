@@ -11,8 +11,9 @@ PostgreSQL give `postgresql+psycopg://…/name`, an empty database.
 `--simulate` lets so many workers run a study in simulated time: each trial takes as long as a real one (log-normal, the
 median by `--seconds`, nine in ten within a factor of four), while taking, drawing, reporting and ending are really
 done, one worker after the other, and their seconds count as the worker's time. Each worker has its own connection and
-its own cache, as a process has. A worker is busy while its trial trains. What is not simulated: that workers wait for
-each other in the database, which `--contend` measures with real processes.
+its own cache, as a process has. A worker is busy while its trial trains. With SQLite the seconds are the processor's,
+so that other programs do no harm; with a server they are the clock's. What is not simulated: that workers wait for
+each other in the database, which `--contend` measures with real processes, and the workers' signs of life.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ from sqlalchemy import event
 
 from automl.space.space import Space, load_space
 from automl.spec import StudySpec
-from automl.study import worker
+from automl.study import membership, worker
+from automl.study.artifacts import Artifacts, open_artifacts
 from automl.study.folder import StudyFolder
 from automl.study.membership import Membership
 from automl.study.samplers import make_pruner
@@ -51,7 +53,8 @@ _BACKBONES = 8
 class Meter:
     """Counts statements and seconds by step."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
         self.statements: dict[str, list[int]] = defaultdict(list)
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self._count = 0
@@ -66,9 +69,9 @@ class Meter:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Counts what is done within as a step."""
-        count, started = self._count, time.perf_counter()
+        count, started = self._count, self.clock()
         yield
-        self.seconds[name].append(time.perf_counter() - started)
+        self.seconds[name].append(self.clock() - started)
         self.statements[name].append(self._count - count)
 
 
@@ -121,11 +124,11 @@ def score_of(values: dict[str, Any], draws: random.Random) -> float:
     return 0.9 - abs(values["learning_rate"] - 1e-3) * 20 + draws.gauss(0, 0.02)
 
 
-def run_trial(study: optuna.Study, folder: StudyFolder, member: Membership, space: Space, meter: Meter) -> bool:
+def run_trial(study: optuna.Study, artifacts: Artifacts, member: Membership, space: Space, meter: Meter) -> bool:
     """Takes, draws, reports and ends a trial as a worker does; False if there is none."""
     draws = random.Random()
     with meter.step("take"):
-        context = worker._take_trial(study, folder, member)
+        context = worker._take_trial(study, artifacts, member)
         taken = context.__enter__()
     if taken is None:
         context.__exit__(None, None, None)
@@ -144,7 +147,7 @@ def run_trial(study: optuna.Study, folder: StudyFolder, member: Membership, spac
         write_trial_record(trial, metrics={"auc": score})
     with meter.step("end"):
         assert member.still_has(trial._trial_id)
-        worker._end_trial(study, folder, trial, TrialResult(TrialState.COMPLETE, score))
+        worker._end_trial(study, artifacts, trial, TrialResult(TrialState.COMPLETE, score))
         context.__exit__(None, None, None)
         worker._check_failures(study)
     return True
@@ -184,7 +187,8 @@ def measure(folder: StudyFolder, storage: str, sizes: list[int], sampler: str, c
         fresh = open_study(folder)
         fresh.pruner = study.pruner
         with Membership(fresh, "cpu") as member:
-            run_trial_quietly(fresh, folder, member, space, Meter())  # reads all trials once, as a new worker does
+            store = open_artifacts(fresh, folder)
+            run_trial_quietly(fresh, store, member, space, Meter())  # reads all trials once, as a new worker does
             meter = Meter()
             meter.watch(fresh)
             looker = Meter()
@@ -192,7 +196,7 @@ def measure(folder: StudyFolder, storage: str, sizes: list[int], sampler: str, c
             looking.get_trials(deepcopy=False)
             looker.watch(looking)
             for _ in range(count):
-                run_trial_quietly(fresh, folder, member, space, meter)
+                run_trial_quietly(fresh, store, member, space, meter)
                 with looker.step("look"):
                     looking.get_trials(deepcopy=False)
         for name, seconds in (meter.seconds | looker.seconds).items():
@@ -216,7 +220,10 @@ def simulate(
     """Prints how busy simulated workers are, and what a trial costs them."""
     space, draws = load_space("image"), random.Random(0)
     new_study(folder, storage, sampler, trials)
-    meter, studies = Meter(), [open_study(folder) for _ in range(workers)]
+    membership._LOCAL_SECONDS = membership._REMOTE_SECONDS = 1e6  # one process would give the signs of life of all
+    meter = Meter(time.process_time if storage.startswith("sqlite") else time.perf_counter)
+    studies = [open_study(folder) for _ in range(workers)]
+    stores = [open_artifacts(study, folder) for study in studies]
     members = [Membership(study, f"cpu-{k}") for k, study in enumerate(studies)]
     for study, member in zip(studies, members, strict=True):
         study.pruner = make_pruner(StudySpec.from_mapping({"name": "x"}, "benchmark"))
@@ -228,10 +235,10 @@ def simulate(
     rows: list[tuple[int, float]] = []
     while queue:
         now, k = heapq.heappop(queue)
-        started = time.perf_counter()
-        if not run_trial_quietly(studies[k], folder, members[k], space, meter):
+        started = meter.clock()
+        if not run_trial_quietly(studies[k], stores[k], members[k], space, meter):
             continue
-        cost = time.perf_counter() - started
+        cost = meter.clock() - started
         seconds = median * draws.lognormvariate(0, 0.84)
         busy += seconds
         clock = max(clock, now + cost + seconds)
@@ -266,6 +273,7 @@ from automl.space.space import load_space
 from automl.study.folder import StudyFolder
 from automl.study.membership import Membership
 from automl.study.samplers import make_pruner
+from automl.study.artifacts import open_artifacts
 from automl.study.storage import open_study
 from automl.study.trial_record import read_spec
 folder = StudyFolder(Path(sys.argv[1]))
@@ -275,7 +283,7 @@ kept, sys.stdout = sys.stdout, sys.stderr
 with Membership(study, "cpu") as member:
     print("ready", file=kept, flush=True)
     sys.stdin.readline()
-    while run_trial(study, folder, member, space, meter):
+    while run_trial(study, open_artifacts(study, folder), member, space, meter):
         time.sleep(float(sys.argv[2]))
 print(*meter.seconds["take"], file=kept)
 """

@@ -1,33 +1,34 @@
 """A machine joins a study that another one began: two folders that share nothing but the storage and the artifacts."""
 
 import shutil
-import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import optuna
 import pytest
 from optuna.trial import TrialState
 
 from automl.data.dataset import open_dataset
 from automl.errors import PoolError, StudyError
+from automl.recipe import Numerics, Recipe
+from automl.space.space import parse_space
 from automl.spec import DataSpec
 from automl.study import joining
 from automl.study.artifacts import Artifacts, fetch_predictions, open_artifacts
+from automl.study.continuation import choose_continuation, last_checkpoint
 from automl.study.folder import StudyFolder
 from automl.study.joining import join_study, measure_memory
 from automl.study.left_out import is_left_to_others, restrict_sampler
 from automl.study.local_setup import LocalSetup
+from automl.study.membership import Membership
 from automl.study.pool import MemoryNeed
 from automl.study.samplers import make_sampler
 from automl.study.setup import load_setup
 from automl.study.storage import open_study
-from automl.study.stored_samples import load_samples
 from automl.study.trial import Stop
-from automl.study.trial_record import read_trial_record
-from automl.study.worker import run_worker
-from tests.fixtures.studies import entry, spec_of
+from automl.study.trial_record import read_trial_record, recipe_of, write_trial_record
+from automl.study.worker import _take_trial, run_worker
+from tests.fixtures.studies import SPACE, entry, spec_of
 
 
 @pytest.fixture
@@ -171,17 +172,6 @@ def test_more_files_than_the_study_has_are_left_out(moved):
     assert len(join_study(study, there, read_copy(copy), may_have_more=True).dataset.samples) == 48
 
 
-def test_samples_are_kept_in_every_kind_of_storage(new_study, tmp_path):
-    of_journal, _ = new_study("journal")
-    new_study("database", storage=f"sqlite:///{tmp_path}/study.db")
-    again = open_study(StudyFolder(tmp_path / "x" / "database"), f"sqlite:///{tmp_path}/study.db")
-    assert load_samples(again).equals(load_samples(of_journal))
-    assert "path" not in load_samples(again)
-    assert load_samples(again)["bytes"].min() > 0
-    with warnings.catch_warnings(action="ignore"):
-        assert load_samples(optuna.create_study()) is None
-
-
 def test_a_study_of_an_earlier_version_still_opens(new_study, monkeypatch, images):
     monkeypatch.setattr("automl.study.setup.store_samples", lambda *_: None)
     monkeypatch.setattr("automl.study.setup.digest_files", lambda _: "")
@@ -257,6 +247,46 @@ def test_a_recipe_that_does_not_fit_is_left_to_others_and_not_lost(moved, monkey
     monkeypatch.undo()
     run_worker(study, here, "cpu", Stop())  # the larger card
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+
+
+def test_a_card_without_the_precision_of_a_trial_goes_on_in_its_own(moved, monkeypatch, tmp_path):
+    study, here, there, copy = moved(trials=1)
+    run_worker(study, here, "cpu", AfterEpoch(study))
+    begun = study.trials[0]
+    recipe = recipe_of(begun)
+    with_bf16 = recipe.model_copy(update={"numerics": Numerics(precision="bf16")})
+    study._storage.set_trial_user_attr(begun._trial_id, "recipe", with_bf16.model_dump_json())
+    study._storage.set_trial_user_attr(begun._trial_id, "host", "another")
+    join_study(study, there, read_copy(copy))
+    monkeypatch.setattr("automl.study.trial.is_native", lambda precision, _: precision == "fp32")
+    monkeypatch.setattr("automl.study.trial.best_numerics", lambda *_: entry().timing)
+    run_worker(study, there, "cpu", Stop())
+    assert study.trials[0].state == TrialState.COMPLETE
+    assert recipe_of(study.trials[0]) == recipe  # in fp32, and else the same
+    assert read_trial_record(study.trials[0]).resumed_at == [1]
+    assert read_trial_record(study.trials[0]).host != "another"
+
+
+def test_the_best_trial_is_not_continued_where_it_cannot_be_trained(moved, tmp_path):
+    study, here, _, _ = moved(pool=big_and_small()[::-1], trials=2, setup={"memory_bytes": 10**10})
+    study.enqueue_trial({"backbone": 1})
+    space = SPACE.replace("epochs: 2", "epochs: {float: [1, 9]}")
+    setup = replace(load_setup(study, here), space=parse_space(space))
+    local = LocalSetup(root="", joined=True, unusable={"test_vit.r160_in1k": "too large"})
+    with Membership(study, "cpu") as member, _take_trial(study, Artifacts(here), member, setup) as taken:
+        trial, _ = taken
+        trial.suggest_int("backbone", 0, 1)
+        recipe = Recipe(backbone="test_vit.r160_in1k", epochs=2, image_size=32)
+        write_trial_record(trial, recipe=recipe.model_dump_json(), spent={"epochs_done": 2, "fit_seconds": 2})
+        study.tell(trial, 0.9)
+    last_checkpoint(here, 0).parent.mkdir(parents=True)
+    last_checkpoint(here, 0).touch()
+    assert choose_continuation(study, setup, Artifacts(here), float("inf")) is not None
+    with (
+        Membership(study, "cpu") as member,
+        _take_trial(study, Artifacts(here), member, replace(setup, local=local)) as (trial, _),
+    ):
+        assert trial.suggest_int("backbone", 0, 1) == 0
 
 
 def test_weights_are_those_of_this_machine(moved, tmp_path, monkeypatch):
