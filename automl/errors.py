@@ -105,4 +105,5 @@ def is_disk_full(error: BaseException) -> bool:
     """Returns whether an error, or what caused it, means that there is no room left on the disk, or for this user."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return error.__cause__ is not None and is_disk_full(error.__cause__)
+    earlier = error.__cause__ or error.__context__  # torch closes its file, and that fails as well
+    return earlier is not None and is_disk_full(earlier)

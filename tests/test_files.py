@@ -161,6 +161,9 @@ def test_a_full_disk_is_known_through_what_it_caused(number, full):
         raise RecipeError("cannot write it") from OSError(number, "of the system")
     assert is_disk_full(caught.value) is full
     assert not is_disk_full(RecipeError("cannot write it"))
+    closing = RecipeError("nor be closed")
+    closing.__context__ = OSError(number, "of the system")  # it was raised while that one was handled
+    assert is_disk_full(closing) is full
 
 
 @pytest.mark.parametrize("full", [False, True])

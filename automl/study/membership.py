@@ -120,11 +120,14 @@ class Membership:
         self._ended.set()
         self._wake.set()
         self._thread.join(_REMOTE_SECONDS)
+        left = False
         with suppress(StorageLost):  # it has been waited for already
             if kind is None or not issubclass(kind, StorageLost):
                 self._claims.leave(self.worker)
+                left = True
         self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        if left:  # else the file says to others of this machine that this worker is dead
+            Path(self._lock.lock_file).unlink(missing_ok=True)
 
     @repeat_until_answered
     def look(self) -> Snapshot:

@@ -245,6 +245,14 @@ class Campaign:
         if self.deaths:
             rows["died by themselves"] = dict(self.deaths)
         print("\n" + "\n".join(f"{name:>34}  {value}" for name, value in rows.items()))
+        for trial in trials:
+            if trial.state != TrialState.COMPLETE:
+                told = {name: trial.user_attrs.get(name) for name in ("error", "reason", "taken_up")}
+                error = self.study_folder.trial_folder(trial.number) / "error.txt"
+                text = error.read_text()[-3000:] if error.exists() else ""
+                print(
+                    f"trial {trial.number}: {trial.state.name} {told} {len(trial.intermediate_values)} reports\n{text}"
+                )
         tracebacks = re.findall(r"^[\w.]*(?:Error|Exception|Warning)\b.*", self.read_logs(), re.MULTILINE)
         assert not tracebacks, tracebacks[:5]
         assert (lost, len(trials), sorted(doubled), reports, different) == (0, self.trials, [], [], [])

@@ -167,7 +167,7 @@ def test_two_hosts(tmp_path, network, artifacts):
         wait_until(lambda: trained_by(one) - before, 120, "the host that is back takes other trials")
         print(f"\ncut off: the other host took over {sorted(taken)}, and left {sorted(cut)}")
         assert taken
-        assert not cut
+        assert cut <= taken
         wait_until(lambda: is_in_the_middle(one), 60, "two trials in their middle")
         its_own = one.processes
         one.die()
