@@ -126,7 +126,7 @@ def test_what_is_given_wins_over_a_spec(tmp_path):
         ({"spec": "nonesuch"}, SpecError, "nonesuch"),
         ({"sampler": "tp"}, SpecError, "sampler"),
         ({"pool": {"names": ["nonesuch*"]}}, AutomlError, "nonesuch"),
-        ({"gpu_mem": "100MB"}, PoolError, "the smallest need is"),
+        ({"gpu_mem": "100MB"}, PoolError, "no backbone fits --gpu-mem 100MB: the smallest"),
         ({"weights_dir": "/no/such/weights"}, AutomlError, "/no/such/weights"),
     ],
     ids=str,

@@ -32,11 +32,13 @@ def worker(
     files_folder: Annotated[Path | None, typer.Option(help="Label file: this machine's folder of the files.")] = None,
     groups: Annotated[Path | None, typer.Option(help="This machine's table of groups, if the study has one.")] = None,
     face_model: Annotated[Path | None, typer.Option(help="This machine's YuNet file, if the study has one.")] = None,
-    label: Annotated[str, typer.Option(help="Names the worker where it is shown; by default its device.")] = "",
     deadline: Annotated[float | None, typer.Option(help="When to stop, in seconds since 1970.")] = None,
     supervised: Annotated[
-        bool, typer.Option("--supervised", help="Begin at the first line of standard input, stop when it ends.")
-    ] = False,
+        str,
+        typer.Option(
+            metavar="NAME", help="Begin at the first line of standard input, stop when it ends, and be shown as NAME."
+        ),
+    ] = "",
 ) -> None:
     """Joins a study that a search has begun, from any machine, and trains trials until none is left.
 
@@ -57,7 +59,7 @@ def worker(
     from automl.study.storage import Patience, open_study
     from automl.study.trial import Stop
     from automl.study.trial_record import trial_rows
-    from automl.study.worker import run_worker
+    from automl.study.worker import print_warning, run_worker
 
     folder = StudyFolder(runs / study)
     stop = Stop(deadline)
@@ -72,7 +74,7 @@ def worker(
     if storage is None:
         raise SpecError(_NO_STORAGE)
     device = find_devices(device)[0]
-    opened, ended = open_study(folder, storage, Patience(should_stop=stop)), list[int]()
+    opened, ended = open_study(folder, storage, Patience(print_line=print_warning, should_stop=stop)), list[int]()
     if not folder.samples.exists():  # it was started on a machine that has not joined
         join_as_begun(opened, folder, device)
     maximize = opened.direction.name == "MAXIMIZE"
@@ -89,7 +91,7 @@ def worker(
 
     start_events("worker")
     with nullcontext() if supervised else catch_interrupts(stop_soon):
-        run_worker(opened, folder, device, stop, on_end=report_end, label=label)
+        run_worker(opened, folder, device, stop, on_end=report_end, label=supervised)
     write_result(WorkerFinished(study=study, device=device, trials=ended))
 
 

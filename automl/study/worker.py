@@ -87,9 +87,8 @@ def run_worker(
         StorageLost: If the storage has not answered for a minute; the trial stays running, to be taken up again.
         SystemExit: With `LEAKED` or `POISONED`, if a new worker must continue.
     """
-    patience = patience_of(study)
-    patience.should_stop, patience.print_line = stop, _print_warning
-    artifacts = open_artifacts(study, folder, _print_warning)
+    patience_of(study).should_stop = stop
+    artifacts = open_artifacts(study, folder, print_warning)
     artifacts.upload_missing()
     try:
         with Membership(study, label or device) as member:
@@ -132,7 +131,7 @@ def _train_trials(
             except Parked:
                 artifacts.flush(stop)  # before another machine may take it
                 if member.has_lost:
-                    _print_warning(f"trial {trial.number}: {_LOST}")
+                    print_warning(f"trial {trial.number}: {_LOST}")
                 elif is_left_to_others(study._storage.get_trial(trial._trial_id), setup):
                     _print_line(f"trial {trial.number}: does not fit this machine's card; left to others")
                 else:
@@ -149,7 +148,7 @@ def _train_trials(
                 artifacts.flush(stop)
                 process.exit_process(POISONED)
             if not member.still_has(trial._trial_id):
-                _print_warning(f"trial {trial.number}: {_LOST}")
+                print_warning(f"trial {trial.number}: {_LOST}")
                 continue
             _end_trial(study, artifacts, trial, result)
             artifacts.upload_log(member.row.label)
@@ -313,7 +312,7 @@ def _record_lost_device(study: optuna.Study, artifacts: Artifacts, trial: Trial,
     times = read_trial_record(trial).device_lost + 1
     write_trial_record(trial, device_lost=times)
     if times < _MAX_LOST:
-        _print_warning(f"trial {trial.number}: this process lost its device ({error}); a new one continues")
+        print_warning(f"trial {trial.number}: this process lost its device ({error}); a new one continues")
         return
     reason = f"left the device unusable {times} times, the last time with {error}"
     _end_trial(study, artifacts, trial, TrialResult(TrialState.FAIL, reason=reason))
@@ -336,14 +335,14 @@ def _check_failures(study: optuna.Study) -> None:
 def _wait_for_room(folder: Path, error: DiskFull, stop: Stop) -> None:
     """Waits until something can be written; raises StudyError when that takes too long."""
     began, limit = time.monotonic(), format_seconds(WAIT_SECONDS)
-    _print_warning(f"there is no room on the disk ({error}); waiting up to {limit} until some is free")
+    print_warning(f"there is no room on the disk ({error}); waiting up to {limit} until some is free")
     pause = 0.5
     while not stop():
         stop.soon.wait(pause)
         pause = min(2 * pause, 10.0)
         seconds = time.monotonic() - began
         if all(_has_room(path) for path in (folder, cache_dir()) if path.is_dir()):
-            _print_warning(f"there is room on the disk again after {format_seconds(seconds)}")
+            print_warning(f"there is room on the disk again after {format_seconds(seconds)}")
             return
         if seconds > WAIT_SECONDS:
             raise StudyError(
@@ -369,6 +368,6 @@ def _print_line(text: str) -> None:
         print(text, flush=True)
 
 
-def _print_warning(text: str) -> None:
+def print_warning(text: str) -> None:
     """Prints a line that the supervisor shows."""
     _print_line(f"{WARNING}{text}")

@@ -37,7 +37,7 @@ class WorkerJob:
         """The command, without the storage: its URL may hold a password, and everybody could read it."""
         runs = str(self.folder.path.parent.absolute())
         command = [sys.executable, "-m", "automl", "worker", "--study", self.folder.name, "--runs", runs]
-        command += ["--device", self.device, "--label", self.label, "--supervised"]
+        command += ["--device", self.device, "--supervised", self.label]
         return command if self.deadline is None else [*command, "--deadline", str(self.deadline)]
 
 

@@ -648,8 +648,3 @@ def test_a_server_that_refuses_is_not_waited_for(postgres, wrong):
     with pytest.raises(StudyError, match=r"cannot open the storage .*(authentication failed|does not exist)"):
         open_storage(url, Patience(print_line=told.append))
     assert not told
-
-
-def test_a_database_of_an_unknown_kind_is_no_storage():
-    with pytest.raises(StudyError, match="not a storage: 'foo://x/y'; databases are sqlite, postgresql and mysql"):
-        open_storage("foo://x/y")

@@ -188,7 +188,7 @@ def test_a_study_does_not_change_its_storage_unnoticed(tmp_path, first, then):
     ("url", "message"),
     [
         ("study.db", "not a storage: 'study.db'; give a URL"),
-        ("nosuchdb://x/y", "cannot open the storage nosuchdb://x/y"),
+        ("nosuchdb://x/y", "not a storage: 'nosuchdb://x/y'; databases are sqlite, postgresql and mysql"),
         ("sqlite:////no/such/folder/study.db", "cannot open the storage sqlite"),
         ("/no/such/folder/study.log", "cannot open the storage /no"),
         ("postgresql://127.0.0.1:1/none", "cannot open the storage postgresql"),

@@ -143,8 +143,7 @@ def test_the_worker_is_this_program_in_a_session_of_its_own(tmp_path, monkeypatc
     folder.make_folders()
     LocalProcess(WorkerJob(folder, "cuda:1", "cuda:1-0", 2, 5.0))
     assert seen["command"][:4] == [sys.executable, "-m", "automl", "worker"]
-    assert "--supervised" in seen["command"]
-    assert seen["command"][seen["command"].index("--label") + 1] == "cuda:1-0"
+    assert seen["command"][seen["command"].index("--supervised") + 1] == "cuda:1-0"
     assert seen["command"][seen["command"].index("--deadline") + 1] == "5.0"
     assert seen["start_new_session"]
     assert seen["env"]["AUTOML_WORKERS"] == "2"

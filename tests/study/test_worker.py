@@ -157,10 +157,10 @@ def test_a_full_disk_is_waited_for(new_study, whole, monkeypatch, capsys):
     assert not full
     assert results_of(study) == first
     assert study.trials[0].user_attrs["taken_up"] == 1
-    away, back = [line for line in capsys.readouterr().out.splitlines() if line.startswith("there ")]
+    away, back = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
     assert "no room on the disk (cannot write the checkpoint" in away
     assert "waiting up to 10m00s until some is free" in away
-    assert back.startswith("there is room on the disk again after ")
+    assert back.startswith("warning: there is room on the disk again after ")
 
 
 def test_a_disk_that_stays_full_ends_the_worker_and_leaves_the_trial(new_study, monkeypatch):
