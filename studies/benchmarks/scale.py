@@ -215,11 +215,18 @@ def run_trial_quietly(*arguments: Any) -> bool:
 
 
 def simulate(
-    folder: StudyFolder, storage: str, trials: int, workers: int, sampler: str, median: float, budget: float
+    folder: StudyFolder,
+    storage: str,
+    trials: int,
+    workers: int,
+    sampler: str,
+    median: float,
+    budget: float,
+    filled: int,
 ) -> None:
     """Prints how busy simulated workers are, and what a trial costs them."""
     space, draws = load_space("image"), random.Random(0)
-    new_study(folder, storage, sampler, trials)
+    fill(new_study(folder, storage, sampler, trials), make_finished(space, filled))
     membership._LOCAL_SECONDS = membership._REMOTE_SECONDS = 1e6  # one process would give the signs of life of all
     meter = Meter(time.process_time if storage.startswith("sqlite") else time.perf_counter)
     studies = [open_study(folder) for _ in range(workers)]
@@ -327,13 +334,14 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.0, help="seconds between two trials, for --contend")
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=120.0, help="the median of a trial")
+    parser.add_argument("--filled", type=int, default=0, help="trials that had ended before the simulation begins")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds after which the simulation ends")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = StudyFolder(Path(temporary) / f"scale-{os.getpid()}")
         storage = given.storage or f"sqlite:///{temporary}/study.db"
         if given.simulate:
-            args = (given.simulate, given.workers, given.sampler, given.seconds, given.budget)
+            args = (given.simulate, given.workers, given.sampler, given.seconds, given.budget, given.filled)
             simulate(folder, storage, *args)
         elif given.contend:
             contend(folder, storage, given.contend, given.workers, given.pause)
