@@ -58,7 +58,11 @@ def test_a_study_of_an_earlier_version_has_none(study):
     assert load_samples(study) is None
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"name,label\na,0\n"), gzip.compress(b"x" * 999)[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [b"no gzip", gzip.compress(b"name,label\na,0\n"), gzip.compress(b"x" * 999)[:-9]],
+    ids=["no gzip", "other columns", "cut short"],  # the contents hold the time
+)
 def test_damaged_ones_are_an_error(study, tmp_path, content):
     store_samples(study, table_of(5))
     if isinstance(study._storage, Database):
