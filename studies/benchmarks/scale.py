@@ -234,6 +234,7 @@ def simulate(
     members = [Membership(study, f"cpu-{k}") for k, study in enumerate(studies)]
     for study, member in zip(studies, members, strict=True):
         study.pruner = make_pruner(StudySpec.from_mapping({"name": "x"}, "benchmark"))
+        study.get_trials(deepcopy=False)  # what a worker has read that was there from the begin
         meter.watch(study)
         member.__enter__()
     queue = [(draws.random() * median, k) for k in range(workers)]

@@ -29,7 +29,8 @@ from tests.fixtures.studies import folder_of, setup_without_files, spec_without_
 def s3_server():
     """A server that speaks S3; its credentials are in the environment, as a user's are."""
     pytest.importorskip("s3fs", reason="needs the extra s3")
-    server = pytest.importorskip("moto.server", reason="needs moto").ThreadedMotoServer(port=0, verbose=False)
+    moto = pytest.importorskip("moto.server", reason="needs moto")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:
@@ -39,6 +40,8 @@ def s3_server():
         patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         import s3fs
 
+        # Tests of a module do not all run in a row in one process: an earlier server of it may be remembered.
+        s3fs.S3FileSystem.clear_instance_cache()
         s3fs.S3FileSystem().mkdir("bucket")
         yield
     server.stop()
