@@ -10,13 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from automl.errors import StudyError
 from automl.files import write_text
@@ -139,10 +138,7 @@ class _TableClaims(Claims):
 
     @repeat_until_answered
     def _make_tables(self) -> None:
-        try:
-            _TABLES.create_all(self._engine)
-        except DBAPIError:  # another worker made them at the same moment
-            _TABLES.create_all(self._engine)
+        self._storage.make_tables(_TABLES)
 
     @repeat_until_answered
     def leave(self, worker: str) -> None:
@@ -231,7 +227,7 @@ class _FileClaims(Claims):
     def __init__(self, study: Study, storage: Journal) -> None:
         super().__init__(study)
         self._storage = storage
-        self._folder = Path(f"{storage.path}.workers") / str(self._study_id)
+        self._folder = storage.folder_of(self._study_id)
         self._lock = self._folder / "claims"  # whoever waits for the lock looks whether this file changes: never
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock.touch()

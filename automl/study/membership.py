@@ -83,7 +83,7 @@ class Membership:
     def __init__(self, study: Study, label: str) -> None:
         self._claims = open_claims(study)
         self.row = WorkerRow(uuid.uuid4().hex, 0, socket.gethostname(), label)
-        self.watch = Watch(open_claims(study))
+        self.watch = Watch(self._claims)
         self._lock = FileLock(_lock_file(self.worker, make=True))
         self._wake, self._ended = threading.Event(), threading.Event()
         self._mutex = threading.Lock()

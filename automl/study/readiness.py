@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from sqlalchemy import make_url
 
 from automl.data.dataset import Dataset, open_dataset
 from automl.doctor.checks import refuse_machine, refuse_unusable
@@ -31,7 +30,7 @@ from automl.study.identity import check_same, check_storage
 from automl.study.known_good import list_earlier
 from automl.study.samplers import make_pruner
 from automl.study.spaces import open_space, usual_image_size
-from automl.study.storage import Patience, StorageLost, absolute_storage, open_storage, open_study
+from automl.study.storage import Patience, StorageLost, absolute_storage, find_sqlite_file, open_storage, open_study
 from automl.study.trial_record import has_study_record, read_study_record
 from automl.trackers.registry import check_trackers
 from automl.units import format_bytes
@@ -129,10 +128,8 @@ def _find_storage_folder(storage: str | None) -> Path | None:
     """Finds the folder of a storage that is a file; None: it is a database elsewhere, or the study's own."""
     if storage is None:
         return None
-    whole = absolute_storage(storage)
-    database = make_url(whole).database if whole.startswith("sqlite:") else None
-    path = Path(whole if "://" not in whole else database or "")
-    return path.parent if path.is_absolute() else None
+    file = find_sqlite_file(storage) if "://" in storage else Path(absolute_storage(storage))
+    return file.parent if file is not None else None
 
 
 def _open_existing(folder: StudyFolder, spec: StudySpec, print_line: Printer) -> optuna.Study | None:

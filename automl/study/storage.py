@@ -25,7 +25,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial
-from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy import URL, Connection, Engine, MetaData, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -223,6 +223,13 @@ class Database(_CachedStorage):
             super()._read_trials_from_remote_storage(study_id)
             self._trials_read.add(study_id)
 
+    def make_tables(self, tables: MetaData) -> None:
+        """Makes tables of our own beside Optuna's, where they are not there."""
+        try:
+            tables.create_all(self.engine)
+        except DBAPIError:  # another worker made them at the same moment
+            tables.create_all(self.engine)
+
     @contextmanager
     def guard_creation(self, guard: Guard) -> Generator[None, None, None]:
         """Has a say in the trials that are created meanwhile; for one thread."""
@@ -250,6 +257,10 @@ class Journal(JournalStorage):
         """Opens a journal, or makes one."""
         super().__init__(_JournalFile(path))
         self.path = path
+
+    def folder_of(self, study_id: int) -> Path:
+        """Returns the folder beside the journal for what is ours of a study."""
+        return Path(f"{self.path}.workers") / str(study_id)
 
 
 def _find_cause(error: BaseException) -> BaseException:

@@ -12,7 +12,6 @@ from pathlib import Path
 import optuna
 import pandas as pd
 from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, delete, insert, inspect, select
-from sqlalchemy.exc import DBAPIError
 
 from automl.errors import StudyError
 from automl.files import write_atomically
@@ -78,10 +77,7 @@ def load_samples(study: optuna.Study) -> pd.DataFrame | None:
 def _write_rows(storage: Database, study_id: int, content: bytes) -> None:
     """Writes the rows of a study over those of a deleted one that had its number."""
     engine = storage.engine
-    try:
-        _TABLE.create(engine, checkfirst=True)
-    except DBAPIError:  # another machine has just made it
-        _TABLE.create(engine, checkfirst=True)
+    storage.make_tables(_TABLE.metadata)
     parts = range(0, len(content), _CHUNK_BYTES)
     rows = [
         {"study_id": study_id, "part": number, "content": content[start : start + _CHUNK_BYTES]}
@@ -106,4 +102,4 @@ def _read_rows(storage: Database, study_id: int) -> bytes:
 
 def _file_beside(study: optuna.Study, storage: Journal) -> Path:
     """Returns the file beside a journal."""
-    return Path(f"{storage.path}.workers") / str(study._study_id) / "samples.csv.gz"
+    return storage.folder_of(study._study_id) / "samples.csv.gz"

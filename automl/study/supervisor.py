@@ -64,10 +64,8 @@ class Supervisor:
     """Shows a person what a worker warns of, and that one died."""
     ended: set[int] = field(default_factory=set)
     """The trials that its workers have ended."""
-    _logged: dict[str, int] = field(default_factory=dict)
-    """Bytes of each worker's log when it was started."""
     _read: dict[str, int] = field(default_factory=dict)
-    """Bytes of each worker's log that were read."""
+    """Bytes of each worker's log that were read, or stood there before it was started."""
     _watch: Watch | None = None
     _looked: float = 0.0
     _rescued: set[tuple[int, str]] = field(default_factory=set)
@@ -77,8 +75,7 @@ class Supervisor:
         """Starts the processes, which import what they need and wait: that takes as long as preparing the study."""
         self.folder.make_folders()
         jobs = self._list_jobs()
-        self._logged = {job.label: self._log_size(job.label) for job in jobs}
-        self._read = dict(self._logged)
+        self._read = {job.label: self._log_size(job.label) for job in jobs}
         self.workers = [_Worker(job, self.start_worker(job)) for job in jobs]
 
     def wait_for_imports(self, limit_seconds: float) -> None:
@@ -86,7 +83,7 @@ class Supervisor:
         until = time.monotonic() + limit_seconds
         while time.monotonic() < until:
             busy = [w for w in self.workers if w.process.poll() is None]
-            if all(self._log_size(worker.job.label) > self._logged.get(worker.job.label, 0) for worker in busy):
+            if all(self._log_size(worker.job.label) > self._read.get(worker.job.label, 0) for worker in busy):
                 return
             time.sleep(0.05)
 
@@ -177,8 +174,8 @@ class Supervisor:
                 continue
             # A worker that asked for a successor will not fail for ever: its trials end, if only by failing.
             if code not in (LEAKED, POISONED):
-                self._count_death(worker, code)
                 how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+                self._count_death(worker, how)
                 self.print_line(f"note: the worker on {worker.job.label} {how}; another one goes on")
             self.replaced += 1
             self._start(worker.job, worker.deaths)
@@ -189,11 +186,10 @@ class Supervisor:
         process.send_storage(self.storage)
         self.workers.append(_Worker(job, process, deaths))
 
-    def _count_death(self, worker: _Worker, code: int) -> None:
+    def _count_death(self, worker: _Worker, how: str) -> None:
         worker.deaths = 1 if worker.progressed else worker.deaths + 1
         worker.progressed = False
         if worker.deaths >= _DEATHS_IN_A_ROW:
-            how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
             label = worker.job.label
             raise StudyError(
                 f"the worker on {label} {how} {_DEATHS_IN_A_ROW} times in a row; "

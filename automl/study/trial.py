@@ -259,7 +259,10 @@ class Objective:
         self, trial: Trial, frozen: FrozenTrial, recipe: Recipe, entry: PoolEntry, parts: list[ImageData]
     ) -> dict[str, float]:
         """Trains once for each fold, and reports to storage and pruner; returns the means of the metrics."""
-        callbacks = TrialCallbacks(trial, frozen, recipe, self.setup.metric, self.on_progress, len(parts))
+        self.process.reset_peak()
+        callbacks = TrialCallbacks(
+            trial, frozen, recipe, self.setup.metric, self.on_progress, len(parts), self.process.read_peak
+        )
         if len(parts) == 1:
             results = [self._train_split(trial, callbacks, recipe, entry, parts[0], "")]
         else:

@@ -84,7 +84,7 @@ def run_worker(
 
     Raises:
         StudyError: After several failed trials in a row, with the message of the last.
-        StorageLost: If the storage has not answered for a minute; the trial stays running, to be taken up again.
+        StorageLost: If the storage has not answered for `WAIT_SECONDS`; the trial stays running, to be taken up again.
         SystemExit: With `LEAKED` or `POISONED`, if a new worker must continue.
     """
     patience_of(study).should_stop = stop

@@ -146,6 +146,19 @@ def test_a_search_whose_worker_is_killed_and_that_is_stopped_goes_on_to_the_best
     assert "Traceback" not in printed + done.stdout + done.stderr
 
 
+def check_continued(line, surroundings, runs, trials, epochs, taken_up):
+    """Runs the same command to its end: each trial is complete, was ended once and has no worker any more."""
+    done = subprocess.run(line, env=surroundings, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ended, folder = trials_of(runs), runs / "tones"
+    assert [(trial.number, trial.state) for trial in ended] == [(k, TrialState.COMPLETE) for k in range(trials)]
+    assert all(trial.user_attrs["spent"]["epochs_done"] == epochs for trial in ended)
+    assert sum(trial.user_attrs.get("taken_up", 0) for trial in ended) == taken_up
+    logs = "".join(path.read_text() for path in (folder / "workers").glob("*.log"))
+    assert sorted(re.findall(r"trial (\d): complete", logs)) == [str(k) for k in range(trials)]
+    assert open_claims(open_study(StudyFolder(folder))).read() == Snapshot({}, {})
+
+
 def test_two_workers_of_which_one_and_the_supervisor_are_killed(command, surroundings, tmp_path):
     """One story again: four trials in all, none twice, none lost, and no worker outlives its supervisor."""
     runs, folder = tmp_path / "runs", tmp_path / "runs" / "tones"
@@ -177,15 +190,7 @@ def test_two_workers_of_which_one_and_the_supervisor_are_killed(command, surroun
     assert len(first) == len(second) == 2
     assert len({*first, *second}) == 3
     assert (folder / "workers" / "cpu-0.log").exists()
-    done = subprocess.run(line, env=surroundings, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    trials = trials_of(runs)
-    assert [(trial.number, trial.state) for trial in trials] == [(k, TrialState.COMPLETE) for k in range(4)]
-    assert all(trial.user_attrs["spent"]["epochs_done"] == 40 for trial in trials)
-    assert sum(trial.user_attrs.get("taken_up", 0) for trial in trials) == taken_up + parked
-    logs = "".join(path.read_text() for path in (folder / "workers").glob("*.log"))
-    assert sorted(re.findall(r"trial (\d): complete", logs)) == ["0", "1", "2", "3"]
-    assert open_claims(open_study(StudyFolder(folder))).read() == Snapshot({}, {})
+    check_continued(line, surroundings, runs, trials=4, epochs=40, taken_up=taken_up + parked)
 
 
 def descendants_of(process):
@@ -210,7 +215,7 @@ def is_alive(pid):
 def test_two_workers_on_ray_of_which_one_is_killed_with_its_actor(command, surroundings, tmp_path):
     """One story again: nothing outlives the search, which goes on without Ray."""
     pytest.importorskip("ray", reason="Ray is not installed")
-    runs, folder = tmp_path / "runs", tmp_path / "runs" / "tones"
+    runs = tmp_path / "runs"
     surroundings["RAY_ADDRESS"] = "local"  # whatever runs on this machine
     line = command("--trials", 3, epochs=30)
     process = start([*line, "--on", "ray", "--worker-cpus", "1", "--workers", "2"], surroundings)
@@ -238,15 +243,7 @@ def test_two_workers_on_ray_of_which_one_is_killed_with_its_actor(command, surro
     assert not [pid for pid in started if is_alive(pid)]
     parked = sum(trial.state == TrialState.RUNNING for trial in trials_of(runs))
     taken_up = sum(trial.user_attrs.get("taken_up", 0) for trial in trials_of(runs))
-    done = subprocess.run(line, env=surroundings, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    trials = trials_of(runs)
-    assert [(trial.number, trial.state) for trial in trials] == [(k, TrialState.COMPLETE) for k in range(3)]
-    assert all(trial.user_attrs["spent"]["epochs_done"] == 30 for trial in trials)
-    assert sum(trial.user_attrs.get("taken_up", 0) for trial in trials) == taken_up + parked
-    logs = "".join(path.read_text() for path in (folder / "workers").glob("*.log"))
-    assert sorted(re.findall(r"trial (\d): complete", logs)) == ["0", "1", "2"]
-    assert open_claims(open_study(StudyFolder(folder))).read() == Snapshot({}, {})
+    check_continued(line, surroundings, runs, trials=3, epochs=30, taken_up=taken_up + parked)
 
 
 def test_json_of_a_search_that_is_stopped_and_continued(command, surroundings, tmp_path):

@@ -7,6 +7,7 @@ import timm
 from optuna.trial import TrialState
 from safetensors.torch import save_file
 
+from automl.devices import DeviceProcess
 from automl.errors import StudyError
 from automl.recipe import Recipe
 from automl.study import pool, worker
@@ -284,6 +285,21 @@ def test_the_recipe_of_a_trial_trains_alone(new_study):
     recipe = recipe_of(study.trials[0])
     again = Recipe.from_mapping(json.loads(recipe.model_dump_json()))
     assert again == recipe
+
+
+def test_what_a_trial_took_of_the_device_is_kept(new_study):
+    resets = []
+
+    class Counting(DeviceProcess):
+        def reset_peak(self):
+            resets.append(None)
+
+        def read_peak(self):
+            return 10**9 * len(resets)
+
+    study, folder = new_study(trials=2)
+    run_worker(study, folder, "cpu", Stop(), Counting())
+    assert [trial.user_attrs["spent"]["peak_bytes"] for trial in study.trials] == [10**9, 2 * 10**9]
 
 
 def test_a_worker_stops_when_its_supervisor_is_gone():
