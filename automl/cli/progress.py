@@ -76,8 +76,10 @@ class SearchProgress:
         if self._live is None:
             with suppress(RuntimeError):  # the signal came in the middle of a write
                 print(line, file=self._console.file, flush=True)  # rich would write again what it is writing
-        elif not self._busy:  # else the signal came while rich was writing: the next drawing has it
+        elif not self._busy:
             self._draw_view()
+        else:  # the signal came while rich was writing: the next look draws, however soon it comes
+            self._drawn = 0.0
 
     def show_progress(self, label: str) -> AbstractContextManager[Progress]:
         """Shows a progress bar on a terminal, instead of the live view; prints a line a minute in a log."""

@@ -73,7 +73,7 @@ class Artifacts:
     _root: str = field(default="", init=False)
     _pending: dict[str, Action] = field(default_factory=dict, init=False)
     _changed: threading.Condition = field(default_factory=threading.Condition, init=False)
-    _busy: bool = field(default=False, init=False)
+    _copying: str = field(default="", init=False)
     _away: float | None = field(default=None, init=False)
     _sources: dict[str, Path] = field(default_factory=dict, init=False)
     _kept: frozenset[int] = field(default=frozenset(), init=False)
@@ -163,11 +163,11 @@ class Artifacts:
         """
         with self._changed:
             until = time.monotonic() + seconds
-            while self._pending or self._busy:
+            while self._pending or self._copying:
                 if self._away is None:  # however long a large file takes
                     until = time.monotonic() + seconds
                 if time.monotonic() > until or (self._away is not None and stop()):
-                    names = ", ".join(sorted(self._pending)) or "a file"
+                    names = ", ".join(sorted({*self._pending, self._copying} - {""}))
                     self.print_line(
                         f"artifacts: not in {self.shown}: {names}; it is in {self.folder.path}, and is copied when "
                         "this machine goes on with the study"
@@ -231,15 +231,15 @@ class Artifacts:
             with self._changed:
                 while not self._pending:
                     self._changed.wait()
-                name = next(iter(self._pending))
-                action, self._busy = self._pending.pop(name), True
+                name = self._copying = next(iter(self._pending))
+                action = self._pending.pop(name)
             try:
                 self._do(name, action)
             except Exception as exc:  # each file system raises its own types
                 self._note_failure(exc)
                 with self._changed:
                     self._pending = {name: action} | self._pending  # what was asked for meanwhile counts
-                    self._busy = False
+                    self._copying = ""
                     self._changed.notify_all()
                 time.sleep(pause)
                 pause = min(2 * pause, _PAUSES[1])
@@ -247,7 +247,7 @@ class Artifacts:
             pause = _PAUSES[0]
             self._note_answer()
             with self._changed:
-                self._busy = False
+                self._copying = ""
                 self._changed.notify_all()
 
     def _do(self, name: str, action: Action) -> None:

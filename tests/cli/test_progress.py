@@ -11,10 +11,11 @@ import pytest
 from tests.fixtures.screen import TerminalProcess
 
 STUDY = """
-import socket, sys, time
+import os, signal, socket, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 import optuna
+from automl.cli import progress
 from automl.cli.progress import SearchProgress
 from automl.reporter import catch_interrupts
 from automl.study.claims import WorkerRow, open_claims
@@ -36,10 +37,21 @@ def begin_trial():
     return trial
 
 
+tick, stopped = 0, []
+
+
+def draw_and_stop(*args, draw=progress.draw_study):
+    lines = draw(*args)
+    if tick > 10 and not stopped:
+        os.kill(os.getpid(), signal.SIGINT)
+    return lines
+
+
+if sys.argv[3:] == ["stop-in-drawing"]:
+    progress.draw_study = draw_and_stop
 with SearchProgress("stopping; the same command begins again") as reporter:
     reporter.print_line("a line before the search")
     reporter.show_study(result, None, False)  # with what an earlier call has left
-    stopped = []
     for number in range(4):
         study.tell(begin_trial(), (0.6, 0.8, 0.7, 0.9)[number])
     running = begin_trial()
@@ -48,7 +60,7 @@ with SearchProgress("stopping; the same command begins again") as reporter:
         for tick in range(int(sys.argv[2])):
             state = {"trial": running.number, "epoch": min(8.0, tick / 10)}
             claims.beat(WorkerRow("a", tick, socket.gethostname(), "cpu", state))
-            answered = bool(stopped)  # a signal during a drawing is answered by the next one
+            answered = bool(stopped)  # a signal during a drawing is answered by the next look
             reporter.show_study(result, None, bool(stopped))
             if answered and tick > 10:
                 break
@@ -92,6 +104,12 @@ def test_a_live_view_on_a_terminal_that_is_resized(program):
         assert terminal.wait_for(lambda _: "stopping after this epoch" in terminal.printed) < 5
         terminal.wait_for(lambda screen: "stopped" in screen.text.split())
         assert "trials  ━" not in terminal.screen.text  # what is left is for the result
+
+
+def test_a_signal_in_the_middle_of_a_drawing_is_answered_by_the_next_look(program):
+    with TerminalProcess([*program, "400", "stop-in-drawing"]) as terminal:
+        terminal.wait_for(lambda screen: "stopped" in screen.text.split())
+        assert "stopping after this epoch" in terminal.printed
 
 
 def test_a_log_has_each_trial_and_the_answer_to_ctrl_c(program):

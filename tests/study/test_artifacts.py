@@ -254,6 +254,17 @@ def test_a_store_that_is_away_is_waited_for_and_nothing_is_lost(tmp_path, quick)
     assert lines[2].startswith(f"the artifacts {shared}/study are back after ")
 
 
+def test_the_file_that_is_being_copied_when_time_is_up_is_named(tmp_path, monkeypatch):
+    begun, go_on, lines = threading.Event(), threading.Event(), []
+    a = Artifacts(StudyFolder(tmp_path / "a" / "tones"), str(tmp_path / "study"), lines.append)
+    monkeypatch.setattr(a, "_do", lambda *_: (begun.set(), go_on.wait()))
+    a.upload(write_checkpoint(a.folder, step=1))
+    begun.wait()
+    assert not a.flush(seconds=-1)
+    go_on.set()
+    assert lines[0].startswith(f"artifacts: not in {tmp_path}/study: trials/0000/checkpoint.pt; it is in ")
+
+
 def test_who_waits_for_a_checkpoint_hears_a_wish_to_stop(tmp_path, quick):
     lines = []
     a = Artifacts(StudyFolder(tmp_path / "a" / "tones"), str(tmp_path / "away" / "study"), lines.append)
