@@ -11,6 +11,7 @@ from automl.errors import AutomlError, DataError, PoolError, SpecError, StudyErr
 from automl.recipe import Recipe
 from automl.spec import StudySpec
 from automl.study.search import open_result, search
+from automl.study.supervisor import Supervisor
 from tests.fixtures.studies import SPACE
 
 CLASSES = ["AutomlError", "Model", "Recipe", "StudySpec"]
@@ -72,6 +73,7 @@ def test_importing_automl_is_quick():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_predicting_needs_no_optuna():
     model, image = (ROOT / "tests" / "fixtures" / "made_by_5aab889" / name for name in ("models/tones", "tones"))
     code = (
@@ -81,7 +83,7 @@ def test_predicting_needs_no_optuna():
     assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "40 False\n"
 
 
-def test_a_search_gives_the_best_recipe_continues_and_confirms_it(quick, capsys):
+def test_a_search_gives_the_best_recipe_continues_and_confirms_it(quick, capsys, monkeypatch):
     result = automl.search(trials=2, **quick)
     assert isinstance(result.best, Recipe)
     assert result.metric == "auc"
@@ -99,8 +101,10 @@ def test_a_search_gives_the_best_recipe_continues_and_confirms_it(quick, capsys)
     assert more.confirmation.holdout is not None
     best = more.confirmation.best.trial
     assert f"of 3: trial {best}, test_byobnet.r160_in1k, seed 1: validation auc" in printed
-    again = open_result(result.folder)
-    assert again.best == more.best
+    monkeypatch.setattr(Supervisor, "watch_workers", lambda *_: pytest.fail("a worker for nothing"))
+    again = automl.search(trials=2, **quick)
+    assert "continuing study tones: 3 trials done; none is left to train: give more" in capsys.readouterr().out
+    assert again.best == open_result(result.folder).best == more.best
     with pytest.raises(StudyError, match="seed was 0, is 1"):
         automl.search(trials=3, seed=1, **quick)
     with pytest.raises(SpecError, match="confirm"):

@@ -232,6 +232,7 @@ def test_joined_views_are_read():
 # --- models -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 # The same libraries give the same digits. Others may draw a spectrogram in which a pixel is one of 255 brighter.
 @pytest.mark.parametrize(("name", "tolerance"), [("tones", 1e-5), ("beeps", 1e-3)])
 def test_a_model_predicts_the_same(name, tolerance):

@@ -103,15 +103,15 @@ def match_samples(
     wanted = np.array(classes, dtype=object)[stored["label"].to_numpy(int)]
     relabelled = ~missing & (named != wanted) & (not any_label)
     names = stored["name"].to_numpy()
+    new = dataset.samples["name"][~dataset.samples["name"].isin(stored["name"])].tolist()
     lines = []
     if missing.any():
-        lines.append(f"{_count(missing.sum())} missing, such as {names[missing][0]}")
+        lines.append(f"{_count(missing.sum())} missing, such as {_point_to_moved(names[missing].tolist(), new)}")
     if relabelled.any():
         row = np.flatnonzero(relabelled)[0]
         text = f"{names[row]}: {named[row]} here, {wanted[row]} in the study"
         lines.append(f"{_count(relabelled.sum())} labelled otherwise, such as {text}")
-    new = [] if may_have_more else dataset.samples["name"][~dataset.samples["name"].isin(stored["name"])].tolist()
-    if new:
+    if new and not may_have_more:
         lines.append(f"{_count(len(new))} new, such as {new[0]}")
     if lines:
         raise DataError("; ".join(lines))
@@ -148,6 +148,15 @@ def compare_files(measured: pd.DataFrame, stored: pd.DataFrame) -> list[str]:
         text = f"(of {read:,} that were read), such as {names[changed][0]}"
         lines.append(f"{_count(changed.sum())} of other content {text}")
     return lines
+
+
+def _point_to_moved(missing: Sequence[str], new: Sequence[str]) -> str:
+    """Names one of the missing samples, if possible one of which a new sample elsewhere has the file's name."""
+    elsewhere = {name.rpartition("/")[2]: name for name in new}
+    for name in missing:
+        if moved := elsewhere.get(name.rpartition("/")[2]):
+            return f"{name} (moved to {moved}?)"
+    return missing[0]
 
 
 def _count(number: int) -> str:

@@ -119,8 +119,10 @@ def check_disks(options: Options) -> Iterator[Fact | Problem]:
         if not disk.writable:
             yield Problem(f"{folder} cannot be written, and the {content} would go there: {instead}", fatal=True)
         elif disk.free_bytes < little:
-            text = f"only {free} of disk is free at {where}: delete something, or {instead}"
-            yield Problem(text, fatal=disk.free_bytes < least)
+            fatal = disk.free_bytes < least
+            needed = f"at least {format_bytes(least)} are needed" if fatal else f"{format_bytes(little)} are advised"
+            text = f"only {free} of disk is free at {where}; {needed}: delete something, or {instead}"
+            yield Problem(text, fatal=fatal)
 
 
 @dataclass(frozen=True)

@@ -26,17 +26,19 @@ import optuna
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from automl.errors import StudyError, WeightsError, first_line
+from automl.errors import StudyError, WeightsError, first_line, shorten
 from automl.files import write_atomically
 from automl.study.folder import StudyFolder
 from automl.study.local_setup import LocalSetup
 from automl.study.trial_record import read_spec, read_study_record
 from automl.training.checkpoint import load_checkpoint
-from automl.units import format_seconds
+from automl.units import format_count, format_seconds
 
 _PAUSES = (0.5, 30.0)
 """Seconds between two tries while the store is away: of the first, and at most; each is twice the one before."""
 
+_TELL_SECONDS = 5.0
+"""Who waits for copies longer than this is told how many are left."""
 _FLUSH_SECONDS = 60.0
 """How long the last files are waited for when a worker ends and the store is away."""
 
@@ -162,15 +164,18 @@ class Artifacts:
         It gives up when the store has been away for so many seconds, or is away and `stop` returns True.
         """
         with self._changed:
-            until = time.monotonic() + seconds
-            while self._pending or self._copying:
+            until, tell_at = time.monotonic() + seconds, time.monotonic() + _TELL_SECONDS
+            while names := sorted({*self._pending, self._copying} - {""}):
+                if self._away is None and time.monotonic() > tell_at:
+                    tell_at = time.monotonic() + 60
+                    left = format_count(len(names), "file")
+                    self.print_line(f"artifacts: copying to {self.shown}: {left} left, such as {names[0]}")
                 if self._away is None:  # however long a large file takes
                     until = time.monotonic() + seconds
                 if time.monotonic() > until or (self._away is not None and stop()):
-                    names = ", ".join(sorted({*self._pending, self._copying} - {""}))
                     self.print_line(
-                        f"artifacts: not in {self.shown}: {names}; it is in {self.folder.path}, and is copied when "
-                        "this machine goes on with the study"
+                        f"artifacts: not in {self.shown}: {shorten(names)}; here they are in {self.folder.path}, and "
+                        "are copied when this machine goes on with the study"
                     )
                     return False
                 self._changed.wait(0.1)

@@ -332,10 +332,8 @@ def connect_to_ray(
         SpecError: If Ray is not installed, or the arguments cannot be used.
         StudyError: If there is no such cluster, it cannot be used from here, or has no room.
     """
-    for flag, count in (("--workers", workers), ("--worker-cpus", worker_cpus)):
-        if count is not None and count < 1:
-            raise SpecError(f"{flag} is {count}; give 1 or more")
-    address = _read_address(on)
+    check_request(on, workers, worker_cpus)
+    address = _find_address(on)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -356,8 +354,20 @@ def connect_to_ray(
     return cluster
 
 
-def _read_address(on: str) -> str | None:
-    """Reads `--on`: the address of a cluster elsewhere, or None for Ray's own choice."""
+def check_request(on: str, workers: int | None, worker_cpus: int | None) -> None:
+    """Refuses what `connect_to_ray` could not read, without looking for a cluster.
+
+    Raises:
+        SpecError: If an argument cannot be used.
+    """
+    _read_address(on)
+    for flag, count in (("--workers", workers), ("--worker-cpus", worker_cpus)):
+        if count is not None and count < 1:
+            raise SpecError(f"{flag} is {count}; give 1 or more")
+
+
+def _read_address(on: str) -> tuple[str, int] | None:
+    """Reads `--on`: host and port of a cluster elsewhere, or None for Ray's own choice."""
     if on == "ray":
         return None
     url = urlsplit(on)
@@ -367,6 +377,15 @@ def _read_address(on: str) -> str | None:
         host, port = None, 0
     if url.scheme != "ray" or not host:
         raise SpecError(f"--on {on} is not known; give ray, or ray://HOST:{_CLIENT_PORT}, the head of a Ray cluster")
+    return host, port
+
+
+def _find_address(on: str) -> str | None:
+    """Makes sure that something listens where `--on` names a cluster; returns Ray's address of it."""
+    host_and_port = _read_address(on)
+    if host_and_port is None:
+        return None
+    host, port = host_and_port
     try:
         socket.create_connection((host, port), _CONNECT_SECONDS).close()
     except OSError as exc:

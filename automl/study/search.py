@@ -23,7 +23,7 @@ from automl.spec import StudySpec, merge
 from automl.study.artifacts import Artifacts, fetch_predictions, open_artifacts
 from automl.study.claims import Claims, open_claims
 from automl.study.folder import StudyFolder
-from automl.study.ray_cluster import connect_to_ray
+from automl.study.ray_cluster import check_request, connect_to_ray
 from automl.study.readiness import Start, plan_pool, read_start
 from automl.study.storage import StorageLost, open_study, patience_of, read_storage_url
 from automl.study.supervisor import Supervisor
@@ -31,6 +31,7 @@ from automl.study.tracking import StudyLog
 from automl.study.trial_record import (
     best_first,
     best_trial,
+    list_finished,
     read_spec,
     read_study_record,
     recipe_of,
@@ -154,6 +155,8 @@ def search(
         raise SpecError(
             "--workers and --worker-cpus are for --on ray; two workers on this machine are --device cuda:0,cuda:1"
         )
+    if on is not None:
+        check_request(on, workers, worker_cpus)
     if confirm < 0:
         raise SpecError(f"confirm is how many recipes are trained again, 0 or more; got {confirm}")
     budget = {"gpu_mem": gpu_mem, "trials": trials, "timeout": timeout}
@@ -240,8 +243,9 @@ class _Search:
         )
         plan = None if start.study else workplace.call(plan_pool, start.spec, start.space, workplace.devices)
         supervisor = Supervisor(folder, workplace.devices, deadline, workplace.start_worker, workplace.labels)
+        is_done = start.study is not None and len(list_finished(start.study)) >= self.spec.budget.trials
         try:
-            if workplace.starts_early:
+            if workplace.starts_early and not is_done:
                 supervisor.start_workers()
             from automl.study.preparation import Preparation  # beside the workers' own imports
 
@@ -268,7 +272,8 @@ class _Search:
         write_study_record(study, deadline=deadline)  # other machines keep to it as well
         with catch_interrupts(partial(self._stop, supervisor)):
             try:
-                supervisor.watch_workers(result.study, read_storage_url(folder), tick)
+                if not is_done:
+                    supervisor.watch_workers(result.study, read_storage_url(folder), tick)
             except AutomlError:
                 self.log.close()
                 raise
@@ -306,7 +311,7 @@ class _Search:
                 return
             self.look_at = time.monotonic() + _LOOK_SECONDS
             self.log.update()
-            ended = sum(trial.state.is_finished() for trial in result.study.get_trials(deepcopy=False))
+            ended = len(list_finished(result.study))
             if ended != self.written and time.monotonic() >= self.write_at:
                 self.written, started = ended, time.monotonic()
                 _write_results(result)

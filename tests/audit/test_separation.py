@@ -92,6 +92,7 @@ def test_too_few_to_divide():
     assert len(divide_samples(np.array([0, 0, 1, 1]), ["a", "b", "c", "d"], 2).parts) == 2
 
 
+@pytest.mark.slow
 def test_permuted_labels_give_no_more_findings_than_promised():
     """Of 40 permutations with 9 properties each, one in 40 may have a bound above .5: 4 or more have 2 %."""
     random, clear = np.random.default_rng(1), 0

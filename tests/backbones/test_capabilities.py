@@ -189,6 +189,7 @@ def test_the_shipped_table_has_the_whole_leaderboard():
     assert all(row.weights_size in row.loads for row in rows)  # every backbone loads its weights at their own size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["levit_128s.fb_dist_in1k", "resnet50.a1_in1k", "volo_d1_224.sail_in1k"])
 def test_the_shipped_table_says_what_is_found_out_now(backbone):
     shipped = shipped_capabilities(backbone)

@@ -142,6 +142,7 @@ def test_attention_is_every_layer_where_there_is_none():
     assert trained_names(of_attention) == trained_names(of_all)
 
 
+@pytest.mark.slow
 def test_a_network_without_norms_says_so():
     with pytest.raises(RecipeError, match="nothing for tune norms"):
         make_model(recipe_of({"name": "norms"}, "vgg11"), 2)

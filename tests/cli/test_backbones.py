@@ -41,6 +41,7 @@ def test_the_best_twenty_and_the_source_are_shown():
     assert "Apache-2.0" in output
 
 
+@pytest.mark.slow
 def test_piped_output_is_plain_and_whole():
     output = call("--limit", "0", "--board", "a,r,sketch,v2,real").stdout
     assert "\x1b" not in output
@@ -227,6 +228,7 @@ def processor_seconds(program, *arguments):
     return min(spent), made.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("convnext*",), ("--encoders",)], ids=["ranked", "encoders"])
 def test_it_costs_little_more_than_importing_pandas_and_never_torch(arguments):
     # Measured alone: 0.65 s with the start of the process, of which pandas 0.4 s. A ratio holds on a busy machine too.
@@ -248,6 +250,7 @@ def test_of_a_few_backbones_it_is_said_what_they_can_do():
     assert "image sizes:" not in call("resnet*").output
 
 
+@pytest.mark.slow
 def test_a_check_examines_with_the_installed_timm_and_names_the_differences(monkeypatch):
     output = call("--check", "resnet10t.c3_in1k", "vgg11.tv_in1k").output
     assert "2 backbones examined, 0 cannot be built, 0 differences" in output

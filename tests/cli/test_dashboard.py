@@ -7,7 +7,10 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_dashboard_is_on_loopback_until_ctrl_c(new_study):
     study, folder = new_study("faces")
     port = 18000 + os.getpid() % 10000

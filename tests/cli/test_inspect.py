@@ -18,6 +18,7 @@ APP = typer.Typer()
 APP.command()(inspect)
 
 
+@pytest.mark.slow
 def test_it_writes_beside_the_name_of_the_clip_and_says_where(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_clip(tmp_path / "a.mkv", [background()] * 2, tone(0.3))

@@ -134,6 +134,7 @@ def test_without_the_flag_there_is_no_object(words, capsys):
     assert capsys.readouterr() == ("for people\n", "")
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error():
     command = [sys.executable, "-m", "automl", "backbones", "--limit", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -77,6 +77,7 @@ def program(tmp_path):
     return [sys.executable, str(path), str(tmp_path / "study")]
 
 
+@pytest.mark.slow
 def test_a_live_view_on_a_terminal_that_is_resized(program):
     with TerminalProcess([*program, "400"]) as terminal:
         terminal.wait_for(lambda screen: "epoch" in screen.text)
@@ -112,6 +113,7 @@ def test_a_signal_in_the_middle_of_a_drawing_is_answered_by_the_next_look(progra
         assert "stopping after this epoch" in terminal.printed
 
 
+@pytest.mark.slow
 def test_a_log_has_each_trial_and_the_answer_to_ctrl_c(program):
     with subprocess.Popen([*program, "400"], stdout=subprocess.PIPE, text=True) as process:
         lines = []
@@ -125,6 +127,7 @@ def test_a_log_has_each_trial_and_the_answer_to_ctrl_c(program):
     assert any(line.startswith("4 of 9 trials · best auc 0.9000 (trial 3, resnet10t.c3_in1k)") for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_command_without_checkpoints_says_what_follows_and_ends(number):
     code = """

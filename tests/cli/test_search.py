@@ -94,6 +94,18 @@ def workers_of(runs):
     return workers
 
 
+def wait_for_next_worker(process, runs, killed):
+    """Waits until two workers train again, and a trial was taken up: the other worker may have been the first to."""
+    wait_for(
+        lambda: (
+            len({*workers_of(runs)} - {killed}) == 2
+            and any(trial.user_attrs.get("taken_up") for trial in trials_of(runs))
+        ),
+        process,
+        "the next worker, and one that takes the trial up",
+    )
+
+
 def checkpoint(runs):
     return next(iter(runs.glob("*/trials/*/checkpoint.pt")), None)
 
@@ -102,6 +114,7 @@ def trials_of(runs):
     return optuna.load_study(study_name="tones", storage=f"sqlite:///{runs / 'tones' / 'study.db'}").trials
 
 
+@pytest.mark.slow
 def test_a_search_whose_worker_is_killed_and_that_is_stopped_goes_on_to_the_best_recipe(
     command, surroundings, tmp_path
 ):
@@ -159,6 +172,7 @@ def check_continued(line, surroundings, runs, trials, epochs, taken_up):
     assert open_claims(open_study(StudyFolder(folder))).read() == Snapshot({}, {})
 
 
+@pytest.mark.slow
 def test_two_workers_of_which_one_and_the_supervisor_are_killed(command, surroundings, tmp_path):
     """One story again: four trials in all, none twice, none lost, and no worker outlives its supervisor."""
     runs, folder = tmp_path / "runs", tmp_path / "runs" / "tones"
@@ -168,11 +182,7 @@ def test_two_workers_of_which_one_and_the_supervisor_are_killed(command, surroun
         wait_for(lambda: len([*runs.glob("*/trials/*/checkpoint.pt")]) == 2, process, "two checkpoints")
         first = workers_of(runs)
         os.kill(first[0], signal.SIGKILL)
-        wait_for(
-            lambda: any(trial.user_attrs.get("taken_up") for trial in trials_of(runs)),
-            process,
-            "the trial's next worker",
-        )
+        wait_for_next_worker(process, runs, first[0])
         second = workers_of(runs)
         process.kill()
         process.communicate()
@@ -212,6 +222,7 @@ def is_alive(pid):
         return False
 
 
+@pytest.mark.slow
 def test_two_workers_on_ray_of_which_one_is_killed_with_its_actor(command, surroundings, tmp_path):
     """One story again: nothing outlives the search, which goes on without Ray."""
     pytest.importorskip("ray", reason="Ray is not installed")
@@ -224,11 +235,7 @@ def test_two_workers_on_ray_of_which_one_is_killed_with_its_actor(command, surro
         first = workers_of(runs)
         (actor,) = (pid for pid in descendants_of(process) if first[0] in children_of(pid))
         os.kill(actor, signal.SIGKILL)
-        wait_for(
-            lambda: any(trial.user_attrs.get("taken_up") for trial in trials_of(runs)),
-            process,
-            "the trial's next worker",
-        )
+        wait_for_next_worker(process, runs, first[0])
         second, started = workers_of(runs), descendants_of(process)
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=PATIENCE)
@@ -246,6 +253,7 @@ def test_two_workers_on_ray_of_which_one_is_killed_with_its_actor(command, surro
     check_continued(line, surroundings, runs, trials=3, epochs=30, taken_up=taken_up + parked)
 
 
+@pytest.mark.slow
 def test_json_of_a_search_that_is_stopped_and_continued(command, surroundings, tmp_path):
     """Standard output is JSON alone; the events are those of this call."""
     runs = tmp_path / "runs"
@@ -278,6 +286,7 @@ def test_json_of_a_search_that_is_stopped_and_continued(command, surroundings, t
     assert f"trial {ended[-1]} complete" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_script_of_the_page_drives_a_search_to_a_model(command, surroundings, tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "agents.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.S | re.M)
@@ -296,6 +305,7 @@ def test_the_script_of_the_page_drives_a_search_to_a_model(command, surroundings
     assert "no result: " in failed.stderr
 
 
+@pytest.mark.slow
 def test_a_timeout_ends_the_search(command, surroundings, tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOML_CACHE", surroundings["AUTOML_CACHE"])
     began = time.monotonic()

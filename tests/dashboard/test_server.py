@@ -178,6 +178,7 @@ def test_a_taken_port_is_a_mistake(served):
         make_dashboard(study, folder, port)
 
 
+@pytest.mark.slow
 def test_a_browser_shows_a_trial_and_fetches_nothing(served, browser):
     study, address, folder = served
     save_predictions(study, folder)

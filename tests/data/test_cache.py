@@ -167,6 +167,7 @@ def start(folder):
     return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_processes_building_at_once_and_killed_ones_leave_a_sound_cache(tmp_path):
     paths = pictures(tmp_path, 300, (100, 80))
     killed = start(tmp_path)
@@ -311,6 +312,7 @@ def test_each_file_has_the_images_its_view_makes(clips):
         cache.image(2)
 
 
+@pytest.mark.slow
 def test_views_have_caches_of_their_own_and_normalisation_has_none(clips):
     data = clip_dataset(clips, ["long.mkv"])
     folders = set()

@@ -78,6 +78,16 @@ def test_a_missing_file_and_another_label_are_named(tmp_path):
         match_samples(copy, stored(original), CLASSES, any_label=True)
 
 
+@pytest.mark.parametrize("may_have_more", [False, True])
+def test_a_moved_file_is_named_with_its_new_folder(tmp_path, may_have_more):
+    original = write_copy(tmp_path / "a")
+    write_copy(tmp_path / "b")
+    (tmp_path / "b" / "dark" / "000.png").unlink()
+    (tmp_path / "b" / "dark" / "002.png").rename(tmp_path / "b" / "light" / "002.png")
+    with pytest.raises(DataError, match=r"^2 files are missing, such as dark/002\.png \(moved to light/002\.png\?\)"):
+        match_samples(open_copy(tmp_path / "b"), stored(original), CLASSES, may_have_more=may_have_more)
+
+
 def test_labels_are_compared_by_the_names_of_their_classes(tmp_path):
     original, copy = write_copy(tmp_path / "a"), write_copy(tmp_path / "b")
     swapped = copy.samples.assign(label=1 - copy.samples["label"])

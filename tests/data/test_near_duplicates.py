@@ -182,6 +182,7 @@ def test_progress_is_told_while_clips_are_decoded(videos):
 # --- sounds -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_mp3_of_a_sound_is_found_and_nothing_else(sounds, tmp_path):
     copy = write_mp3(tmp_path / "copy.mp3", 0.4 * babble(3))
     (found,) = near_copies(dataset_of("sound", train=[*sounds[:3], sounds[3]], validation=[copy, *sounds[4:]]))

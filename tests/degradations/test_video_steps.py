@@ -153,6 +153,7 @@ def test_views_read_a_copy(clip, degrade):
     assert [number_of(pixels) for pixels in images.pixels] == sorted({number_of(pixels) for pixels in images.pixels})
 
 
+@pytest.mark.slow
 def test_a_real_clip(shared, tmp_path, degrade):
     source = shared / "data" / "ffdv_videos" / "trainset" / "ffpp_004.mp4"
     copy = degrade("size-quarter", source)

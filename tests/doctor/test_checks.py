@@ -98,7 +98,7 @@ def test_a_search_begins_where_something_can_be_trained(disks, tmp_path):
     [
         (lambda folder: Disk(1, 100 * GB, folder.name != "runs"), r"runs cannot be written, and the studies .*--runs"),
         (lambda folder: Disk(1, 100 * GB, folder.name != "storage"), r"storage cannot be written.* another --storage"),
-        (lambda _: Disk(1, 100 * 10**6, True), "only 100MB of disk is free"),
+        (lambda _: Disk(1, 100 * 10**6, True), r"only 100MB of disk is free at .*; at least 500MB are needed: "),
     ],
 )
 def test_a_search_does_not_begin_where_nothing_can_be_written(disks, disk, message, tmp_path):

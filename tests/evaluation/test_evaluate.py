@@ -148,6 +148,7 @@ def test_the_page_is_whole(result):
     assert len(text) < 2_500_000  # Plotly, compressed, is most of it
 
 
+@pytest.mark.slow
 def test_a_browser_draws_the_page(result, browser):
     with browser(result[0].folder / "index.html", width=390) as opened:
         opened.wait_for_figures()
@@ -261,6 +262,7 @@ def test_names_on_the_page_are_escaped(tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
 
 
+@pytest.mark.slow
 def test_degraded_copies(models, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     monkeypatch.setenv("AUTOML_CACHE", str(cache))
@@ -294,6 +296,7 @@ def test_degraded_copies(models, tmp_path, monkeypatch):
     assert "Degraded copies" in (tmp_path / "out/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_clips_that_show_nothing_have_the_prior(tmp_path):
     model = write(tmp_path / "model", view=Mel(count=2)).path
     for k in range(4):

@@ -135,6 +135,7 @@ def test_timms_options_name_a_folder_only_if_it_is_split_as_train_py_wants_it(
     assert options.get("data_dir") == (str(tmp_path / "data") if named else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format", "name"), [("onnx", "model.onnx"), ("torch", "model.pt2")])
 def test_a_network_goes_into_its_folder_or_where_it_is_told(model, tmp_path, format, name):
     found = export(model.path, format=format)

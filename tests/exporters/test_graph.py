@@ -57,6 +57,7 @@ def test_onnx_gives_the_models_probabilities_at_any_batch_size(written, tmp_path
         assert np.allclose(out.sum(1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_onnx_of_attention_in_five_dimensions(tmp_path):
     """torch translates the fused attention in four dimensions alone, and said so in three coloured paragraphs."""
     model = write(tmp_path / "m", "nest_tiny_jx")
@@ -71,6 +72,7 @@ TUNED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TUNED)
 def test_what_was_tuned_in_part_is_exported_whole(tmp_path, name):
     model = write(tmp_path / "m", "test_vit", **TUNED[name])

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,7 @@ def samples_of(folder, train=40, validation=20):
 # --- the text ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(recipe=RECIPES, real_class=st.sampled_from([0, None]))
 def test_every_recipes_script_compiles_and_imports_nothing_of_automl(recipe, real_class):
@@ -142,14 +144,15 @@ def test_every_recipes_script_compiles_and_imports_nothing_of_automl(recipe, rea
     assert imported <= IMPORTS
 
 
-@pytest.mark.parametrize("recipe", [PLAIN, RICH, BALANCED, WHOLE], ids=["plain", "rich", "balanced", "whole"])
-@pytest.mark.parametrize("blend", [0, 0.5])
-@pytest.mark.parametrize("kind", [Cosine(), OneCycle(), StepLR(), Wsd()], ids=lambda k: k.name)
-def test_ruff_finds_nothing(tmp_path, recipe, blend, kind):
-    augmentation = recipe.augmentation.model_copy(update={"self_blend": blend})
-    text = text_of(recipe.model_copy(update={"augmentation": augmentation, "schedule": kind}))
+def test_ruff_finds_nothing(tmp_path):
+    recipes = {"plain": PLAIN, "rich": RICH, "balanced": BALANCED, "whole": WHOLE}
+    for (name, recipe), blend, kind in product(recipes.items(), (0, 0.5), (Cosine(), OneCycle(), StepLR(), Wsd())):
+        augmentation = recipe.augmentation.model_copy(update={"self_blend": blend})
+        text = text_of(recipe.model_copy(update={"augmentation": augmentation, "schedule": kind}))
+        (tmp_path / f"{name}_{blend}_{kind.name}.py").write_text(text)
+    assert len([*tmp_path.glob("*.py")]) == 32
     ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--line-length=120"]
-    checked = subprocess.run([*ruff, "--select=E,F,W,I,B,UP", "-"], input=text, text=True, capture_output=True)
+    checked = subprocess.run([*ruff, "--select=E,F,W,I,B,UP", tmp_path], text=True, capture_output=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
@@ -359,6 +362,7 @@ def test_the_script_trains_what_fit_trains(tmp_path, monkeypatch, capsys, recipe
     torch.testing.assert_close(state, wanted.model.state_dict(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_script_runs_alone(tmp_path):
     """In a process of its own, with self-blending, a file that is broken, and weights from a file."""
     samples_of(tmp_path, train=12, validation=6)

@@ -83,6 +83,7 @@ def not_carried_over(text):
     return missing, off
 
 
+@pytest.mark.slow
 @MANY
 @given(recipe=RECIPES)
 def test_every_option_is_train_pys_and_every_value_of_the_recipe_is_named(recipe):
@@ -93,6 +94,7 @@ def test_every_option_is_train_pys_and_every_value_of_the_recipe_is_named(recipe
         assert name in comments, name
 
 
+@pytest.mark.slow
 @MANY
 @given(one=RECIPES, other=RECIPES, data=st.data())
 def test_no_value_can_change_without_the_text_changing(one, other, data):
@@ -372,6 +374,7 @@ def test_the_scaled_classifier_gives_equal_probabilities():
     assert not model(torch.rand(2, 3, 160, 160)).any()
 
 
+@pytest.mark.slow
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(recipe=RECIPES)
 def test_timm_makes_optimizer_schedule_augmentation_and_mixing_of_it(recipe):

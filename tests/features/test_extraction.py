@@ -146,6 +146,7 @@ def test_a_batch_does_not_change_what_an_image_gives():
     assert torch.allclose(features[3], extractor.extract_batch(images[3:4])[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_tried_with_half_the_images():
     _, extractor = make_extractor("test_vit", 32, Numerics(micro_batch_size=4))
     images = noise(4, 32)

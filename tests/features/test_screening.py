@@ -44,6 +44,7 @@ class Clock:
         monkeypatch.setattr(screening.time, "monotonic", lambda: seconds * next(ticks))
 
 
+@pytest.mark.slow
 def test_with_time_enough_every_backbone_sees_all_images(data, weights):
     lines = []
     rows = screen_backbones(
@@ -62,6 +63,7 @@ def test_with_time_enough_every_backbone_sees_all_images(data, weights):
     assert len(lines) == 4
 
 
+@pytest.mark.slow
 def test_the_less_promising_half_sees_fewer_images(data, weights, few, monkeypatch):
     monkeypatch.setattr(screening._Screening, "can_see_all", lambda *_: False)
     monkeypatch.setattr(screening._Screening, "plan_images", lambda *_: 40)
@@ -70,6 +72,7 @@ def test_the_less_promising_half_sees_fewer_images(data, weights, few, monkeypat
     assert [row.cut_early for row in rows] == [False, False, True, True]
 
 
+@pytest.mark.slow
 def test_the_same_images_give_the_same_score_whatever_the_rounds(data, weights, few, monkeypatch):
     monkeypatch.setattr(screening, "_FEWEST", 40)
     (once,) = screen_backbones([candidate("test_vit", weights["test_vit"])], data, "cpu", 600, most_images=40)
@@ -168,6 +171,7 @@ def test_first_images_have_every_class_and_are_drawn_by_the_seed():
     assert (order != screening._order_images(labels, 1)).any()
 
 
+@pytest.mark.slow
 def test_real_weights_tell_real_faces_better_than_random_ones(shared, tmp_path):
     """Of 120 faces and fakes: the mean of the two shared networks of mobile phones against random weights."""
     from automl.data.cache import build_cache

@@ -113,6 +113,7 @@ def test_videos_without_sound_have_no_part_for_it(tmp_path):
     assert [line.split(":")[0] for line in made.lines if "mel" in line] == ["view mel is not shown"]
 
 
+@pytest.mark.slow
 def test_sounds_have_a_part_for_each_view_with_masks(tmp_path):
     for label, hertz in (("a", 300), ("b", 900)):
         (tmp_path / "sounds" / label).mkdir(parents=True)

@@ -105,6 +105,7 @@ def peaks():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("guess", "fits"), [(12, 3), (2, 6)])
 def test_the_largest_micro_batch_is_the_true_largest_however_good_the_prediction(predicted, peaks, guess, fits):
     predicted(guess)
@@ -122,6 +123,7 @@ def test_where_nothing_fits_the_answer_is_zero(predicted, peaks):
     assert (found.micro_batch, found.accumulation, found.steps, found.largest) == (0, 0, (), None)
 
 
+@pytest.mark.slow
 def test_a_context_that_grew_with_the_kernels_leaves_less(predicted, peaks, monkeypatch):
     asked = []
 
@@ -152,11 +154,13 @@ def test_what_libraries_keep_in_the_allocator_leaves_less_for_tensors_and_is_no_
     assert memory.budgets == [PLENTY - CONTEXT_BYTES] * 2
 
 
+@pytest.mark.slow
 def test_a_neighbour_that_leaves_less_than_the_budget_is_noted(predicted):
     assert measured(PLENTY, SMALL, free=PLENTY // 2)[0].shared
     assert not measured(PLENTY, SMALL, free=PLENTY)[0].shared
 
 
+@pytest.mark.slow
 def test_the_optimizers_state_is_there(predicted):
     def peak(optimizer):
         return measured(PLENTY, SMALL.model_copy(update={"optimizer": optimizer}))[0].steps[0].allocated
@@ -173,12 +177,14 @@ def test_an_error_that_only_speaks_of_memory_is_no_lack_of_memory(predicted, mon
         measured(PLENTY)
 
 
+@pytest.mark.slow
 def test_memory_freed_after_a_refusal_is_free_again(predicted, peaks):
     _, memory = measured(peaks[3] + CONTEXT_BYTES)
     gc.collect()
     assert memory.limited.live_bytes < peaks[2] / 10
 
 
+@pytest.mark.slow
 def test_numerics_are_chosen_where_they_are_asked_for(predicted, monkeypatch):
     asked = []
 

@@ -63,6 +63,7 @@ def test_members_that_see_the_same_picture_share_a_map(tmp_path, photo):
     assert view.pictures[0].probability == pytest.approx(0.75 * alone[0].probability + 0.25 * alone[1].probability)
 
 
+@pytest.mark.slow
 def test_views_of_a_clip_are_apart_and_one_that_sees_nothing_says_why(tmp_path, talk):
     views = {"f": Frame(count=4), "m": Mel(count=2, seconds=0.5), "n": Face(count=2, which="all", when_none="refuse")}
     for name, view in views.items():

@@ -50,6 +50,7 @@ def test_the_page_of_a_folder(tmp_path, photos, browser):
     check_page(browser, done.page, 0, 6)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_clip_has_maps_of_its_frames_and_its_sound(tmp_path, talk, browser):
     write(tmp_path / "both" / "f", view=Frame(count=2))
     write(tmp_path / "both" / "m", view=Mel(count=2, seconds=0.5))

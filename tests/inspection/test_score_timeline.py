@@ -139,6 +139,7 @@ def test_outputs_that_are_not_finite_are_an_error(tmp_path, empty):
         score_clip(model, empty, 2)
 
 
+@pytest.mark.slow
 def test_a_fusion_joins_as_in_predict(tmp_path, talk):
     """What `automl ensemble` wrote is not averaged."""
     views = {"frame": Frame(count=2), "mel": Mel(count=1, seconds=0.5)}

@@ -13,6 +13,7 @@ from tests.fixtures.recipes import RECIPES
 FIXTURE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 
 
+@pytest.mark.slow
 @FIXTURE
 @given(recipe=RECIPES, header=st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126), max_size=50))
 def test_a_saved_recipe_loads_equal(tmp_path, recipe, header):

@@ -31,6 +31,9 @@ from tests.fixtures.replicates import RECIPE, add_trial
 from tests.fixtures.reporter import RecordingReporter
 from tests.fixtures.studies import entry
 
+pytestmark = pytest.mark.slow
+"""One study of two views, trained and joined, takes half a minute."""
+
 
 def join(folder, told=None, **given):
     return join_members(folder, device="cpu", reporter=told or RecordingReporter(), **given)

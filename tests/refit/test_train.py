@@ -485,6 +485,7 @@ def test_killed_and_resumed_is_the_same_as_never_killed(tmp_path, images, train_
     assert without_clock(resumed.metrics) == without_clock(whole.metrics)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path, images, train_tiny):
     # SGD, whose steps are as large as the gradients; no BatchNorm, which sees its own process's share on a CPU
     recipe = recipe_of(

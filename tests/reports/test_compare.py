@@ -57,6 +57,7 @@ def test_the_function_checks_and_writes(new_study, tmp_path):
         automl.compare(["one", "nonesuch"], runs=runs)
 
 
+@pytest.mark.slow
 def test_a_browser_draws_the_comparison(tmp_path, two, browser):
     path = tmp_path / "compare.html"
     path.write_text(render_comparison(two))

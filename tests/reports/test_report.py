@@ -106,6 +106,7 @@ def test_a_study_of_clips_and_of_sounds(tmp_path):
     assert "video files" in clips
 
 
+@pytest.mark.slow
 def test_thousands_of_trials_fit_a_page(tmp_path):
     page = page_of(tmp_path, trials=1200)
     assert len(page.encode()) < 4e6
@@ -125,6 +126,7 @@ def test_the_function_writes_into_the_study(new_study, tmp_path, monkeypatch):
         automl.report("nonesuch", runs=tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_a_browser_draws_the_report(tmp_path, browser):
     path = tmp_path / "report.html"
     path.write_text(page_of(tmp_path, trials=40))

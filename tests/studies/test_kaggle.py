@@ -153,6 +153,7 @@ def test_settings_fit_two_t4_and_a_session():
     assert hours <= SESSION_HOURS - 0.5
 
 
+@pytest.mark.slow
 def test_submission_has_a_probability_for_each_test_image(executed):
     _, folder = executed
     submission = pd.read_csv(folder / "work" / "submission.csv")
@@ -162,6 +163,7 @@ def test_submission_has_a_probability_for_each_test_image(executed):
     assert submission["y_pred"].nunique() == SETS["testset"]
 
 
+@pytest.mark.slow
 def test_every_step_did_its_work(executed):
     notebook, folder = executed
     work = folder / "work"
@@ -180,6 +182,7 @@ def test_every_step_did_its_work(executed):
     assert printed(notebook, "extremes").split("\n") == ["most real", "most doubtful", "most fake", ""]
 
 
+@pytest.mark.slow
 def test_progress_is_readable_in_a_notebook(executed):
     notebook, _ = executed
     progress = printed(notebook, "search")
@@ -188,6 +191,7 @@ def test_progress_is_readable_in_a_notebook(executed):
     assert "\r" not in progress
 
 
+@pytest.mark.slow
 def test_pictures_and_figures_are_shown(executed):
     notebook, _ = executed
     assert len(shown(notebook, "images", "image/png")) == 2
@@ -199,6 +203,7 @@ def test_pictures_and_figures_are_shown(executed):
     assert histogram["data"][0]["type"] == "histogram"
 
 
+@pytest.mark.slow
 def test_another_session_finds_the_study_and_an_error_stops_the_notebook(executed):
     notebook, folder = executed
     assert (folder / "later" / "runs" / "ffdi" / "best.yaml").is_file()

@@ -50,6 +50,7 @@ def test_tiny_architectures_learn_freeze_and_take_the_predicted_memory(backbone)
     assert 0 < found.figures["activations"] < found.figures["predicted"]
 
 
+@pytest.mark.slow
 def test_a_whole_row(monkeypatch):
     own = learning.exports
     other = learning.Found(True, {"onnx_difference": 1e-7})  # tests/exporters/test_graph.py exports this one to ONNX
@@ -196,6 +197,7 @@ def test_whatever_a_check_raises_is_its_no_and_the_others_are_made(monkeypatch):
     assert (row.memory, row.why) == ("no", "memory: KeyError: 'no such kernel'")
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_or_fails_is_a_row():
     assert learning.check_apart("test_vit", seconds=0.2).why == "the start: not done within 0.2 s"
     row = learning.check_apart("no_such_backbone")

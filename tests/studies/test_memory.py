@@ -108,6 +108,7 @@ def test_an_interruption_keeps_what_was_done(tmp_path, predicted):
     assert len(predicted) == 5
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_same_rows(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(STUDIES / "leaderboard")  # as for the script itself; other processes import it
     keys = [("test_vit", 64), ("test_byobnet", 64), ("mixer_s32_224", 16)]

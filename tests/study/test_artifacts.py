@@ -242,8 +242,8 @@ def test_a_store_that_is_away_is_waited_for_and_nothing_is_lost(tmp_path, quick)
     assert not a.flush(seconds=0.3)
     assert lines == [
         f"the artifacts {shared}/study do not answer (there is no folder {shared}); trying again",
-        f"artifacts: not in {shared}/study: trials/0000/checkpoint.pt; it is in {a.folder.path}, and is copied when "
-        "this machine goes on with the study",
+        f"artifacts: not in {shared}/study: trials/0000/checkpoint.pt; here they are in {a.folder.path}, "
+        "and are copied when this machine goes on with the study",
     ]
     assert not shared.exists()  # what is not mounted is not made
     write_checkpoint(a.folder, step=2)
@@ -262,7 +262,18 @@ def test_the_file_that_is_being_copied_when_time_is_up_is_named(tmp_path, monkey
     begun.wait()
     assert not a.flush(seconds=-1)
     go_on.set()
-    assert lines[0].startswith(f"artifacts: not in {tmp_path}/study: trials/0000/checkpoint.pt; it is in ")
+    assert lines[0].startswith(f"artifacts: not in {tmp_path}/study: trials/0000/checkpoint.pt; here they are in ")
+
+
+def test_who_waits_for_copies_is_told_how_many_are_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts_module, "_TELL_SECONDS", 0.0)
+    lines, shown = [], threading.Event()
+    folder, store = StudyFolder(tmp_path / "a" / "tones"), str(tmp_path / "study")
+    a = Artifacts(folder, store, lambda line: shown.set() or lines.append(line))
+    monkeypatch.setattr(a, "_do", lambda *_: shown.wait())
+    a.upload(write_checkpoint(a.folder, step=1))
+    assert a.flush()
+    assert lines == [f"artifacts: copying to {tmp_path}/study: 1 file left, such as trials/0000/checkpoint.pt"]
 
 
 def test_who_waits_for_a_checkpoint_hears_a_wish_to_stop(tmp_path, quick):

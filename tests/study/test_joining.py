@@ -190,6 +190,7 @@ def big_and_small(**values):
     return [big, entry()]
 
 
+@pytest.mark.slow
 def test_a_smaller_card_takes_what_fits_and_leaves_the_rest(moved):
     study, here, there, copy = moved(pool=big_and_small(), setup={"memory_bytes": 10**10})
     lines = []

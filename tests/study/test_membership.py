@@ -119,6 +119,7 @@ def test_a_worker_of_this_machine_is_dead_as_soon_as_its_process_is(study, tmp_p
             assert [*snapshot.workers] == [member.worker]
 
 
+@pytest.mark.slow
 def test_a_worker_learns_that_its_trial_was_taken_from_it(study, monkeypatch):
     monkeypatch.setattr(membership, "_LOCAL_SECONDS", 0.05)
     with Membership(study, "cpu") as member:

@@ -54,6 +54,7 @@ def test_evaluation_with_fewer_images_leaves_the_recipe_and_the_result_as_they_w
     assert study.trials[0].value == pytest.approx(undisturbed.trials[0].value, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_third_time_prunes_the_trial_and_says_why(new_study):
     study, folder = new_study(trials=1)
     with Faults(*[(FORWARD, call) for call in range(20, 99)]):
@@ -75,6 +76,7 @@ def test_a_network_that_does_not_fit_by_itself_prunes_the_trial(new_study):
     assert study.trials[0].user_attrs["reason"] == "the network itself does not fit: no memory left"
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_taken_up_again_goes_on_with_its_micro_batch(new_study, monkeypatch):
     def trained(name, interrupted):
         study, folder = new_study(name, trials=1)

@@ -14,6 +14,7 @@ from automl.processes import usable_cores
 from automl.study import ray_cluster
 from automl.study.folder import StudyFolder
 from automl.study.ray_cluster import connect_to_ray
+from automl.study.search import search
 from automl.study.worker_process import WorkerJob
 
 PATIENCE = 120
@@ -27,6 +28,11 @@ PATIENCE = 120
 def test_what_is_no_address_is_refused_with_those_that_are(on):
     with pytest.raises(SpecError, match=r"give ray, or ray://HOST:10001"):
         connect_to_ray(on, None, None, 8, print)
+
+
+def test_what_is_no_address_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(SpecError, match="--on spark is not known"):
+        search(tmp_path / "nosuch", on="spark", runs=tmp_path)
 
 
 def test_a_head_that_is_not_there_is_named_at_once():
@@ -125,6 +131,7 @@ def test_a_worker_has_its_input_its_output_its_code_and_its_share_of_the_cores(s
     assert log().startswith(f"worker on {socket.gethostname()}, pid ")
 
 
+@pytest.mark.slow
 def test_a_node_without_the_folder_of_the_study_has_one_of_its_own(start, tmp_path):
     script = "import sys; print('folder', sys.argv[1])"
     worker, log = start(script)
@@ -166,6 +173,7 @@ def test_an_actor_that_is_killed_takes_its_worker_along(start):
     assert "the Ray actor has ended" in log()
 
 
+@pytest.mark.slow
 def test_workers_that_wait_for_room_are_counted_and_are_not_needed_when_one_has_nothing_left(
     start, cluster, monkeypatch
 ):

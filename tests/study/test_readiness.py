@@ -79,6 +79,7 @@ print([name for name in ("torch", "timm", "sklearn") if name in sys.modules])
 """
 
 
+@pytest.mark.slow
 def test_a_mistake_is_refused_before_torch_is_imported(photos, tmp_path):
     (photos / "real" / "0.png").touch()
     done = subprocess.run(
@@ -105,9 +106,13 @@ def test_a_mistake_is_refused_before_torch_is_imported(photos, tmp_path):
 @pytest.mark.parametrize(
     ("full", "storage", "message"),
     [
-        ("runs", None, r"only 100MB of disk is free at .*runs, where the studies would go: .*--runs"),
-        ("cache", None, "where the cache would go: .*AUTOML_CACHE"),
-        ("elsewhere", "sqlite:///{}/study.db", "where the storage would go: .*another --storage"),
+        (
+            "runs",
+            None,
+            r"only 100MB of disk is free at .*runs, where the studies would go; at least 500MB are needed: .*--runs",
+        ),
+        ("cache", None, "where the cache would go; .*AUTOML_CACHE"),
+        ("elsewhere", "sqlite:///{}/study.db", "where the storage would go; at least 5MB .*another --storage"),
         ("elsewhere", "{}/study.log", "where the storage would go"),
     ],
 )

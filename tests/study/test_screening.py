@@ -44,6 +44,7 @@ def test_backbones_without_weights_are_not_screened():
     assert plan_screening(spec(screening=True), pool(1.0, 0.5, weights=None)) == 0
 
 
+@pytest.mark.slow
 def test_the_pool_is_in_the_order_of_the_rows(new_study, tmp_path):
     names = ("test_resnet", "test_vit", "test_efficientnet")
     entries = tuple(
@@ -83,6 +84,7 @@ def test_lines_for_a_person():
     ]
 
 
+@pytest.mark.slow
 def test_beside_a_gpu_another_process_screens(new_study, tmp_path, monkeypatch):
     monkeypatch.setattr(screening, "is_gpu", lambda _: True)
     names = ("test_resnet", "test_vit")

@@ -525,6 +525,7 @@ def test_a_server_that_crashes_and_comes_back_while_it_is_used(postgres, postgre
     assert not any(PASSWORD in line or "sesame" in line for line in told)
 
 
+@pytest.mark.slow
 def test_a_connection_may_end_before_any_statement(postgres, postgres_server, tmp_path, monkeypatch):
     monkeypatch.setattr(storage_module, "_PAUSES", (0.01, 0.1))
     folder, seen, ends_at = folder_of(tmp_path), [], [-1]

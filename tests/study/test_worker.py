@@ -137,6 +137,7 @@ def test_a_trial_that_another_worker_ends_after_all_is_left_to_it(new_study, who
     assert open_claims(study).read() == Snapshot({}, {})
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_waited_for(new_study, whole, monkeypatch, capsys):
     first = undisturbed(new_study, whole)
     study, folder = new_study("full", trials=2, seed=3)

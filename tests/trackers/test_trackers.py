@@ -45,6 +45,7 @@ def log_three_trials(name, folder):
     return runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", "given"])
 def test_mlflow_has_a_run_for_each_trial(tmp_path, monkeypatch, store):
     mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
@@ -77,6 +78,7 @@ def test_mlflow_has_a_run_for_each_trial(tmp_path, monkeypatch, store):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere.db"] * (store == "given") + ["runs"]
 
 
+@pytest.mark.slow
 def test_wandb_writes_a_run_for_each_trial_offline(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb", reason="needs the extra wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -35,6 +35,7 @@ def make_predictor(network, size=None, largest=None, **given):
     return Predictor(network, INPUT, Numerics(), "cpu", batch_size=size, largest=largest, **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "size"), [(1, 64), (7, 64), (64, 64), (100, 64), (3, 5), (20, None)])
 def test_the_batch_shrinks_until_it_fits(limit, size):
     network, images = Network(limit), make_images(300)
@@ -55,6 +56,7 @@ def test_the_batch_grows_only_as_far_as_it_may(largest, sizes):
     assert network.sizes == sizes
 
 
+@pytest.mark.slow
 def test_each_smaller_batch_is_reported():
     reported = []
     predictor = make_predictor(Network(3), on_smaller=lambda *counts: reported.append(counts))
@@ -62,6 +64,7 @@ def test_each_smaller_batch_is_reported():
     assert reported == [(13, 7), (7, 4), (4, 2)]
 
 
+@pytest.mark.slow
 def test_one_image_that_does_not_fit_is_an_error_and_other_errors_are_not_hidden():
     with pytest.raises(MemoryBudgetError, match="does not hold the network and one image"):
         make_predictor(Network(0), 8).predict_batch(make_images(3))

@@ -136,6 +136,7 @@ def test_the_method_is_named():
     assert "95%" in describe_method()
 
 
+@pytest.mark.slow
 def test_few_groups_are_left_out_in_turn():
     """Of groups that differ, as photographs do, the bootstrap holds the true value far too rarely."""
     covered = {"auc": 0, "bootstrap": 0}

@@ -36,6 +36,7 @@ def test_binary_metrics_are_scikit_learns(seed, positive):
     assert found["log_loss"] == pytest.approx(sk.log_loss(labels, p))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(seed=st.integers(0, 10_000), classes=st.integers(3, 6))
 def test_multi_class_metrics_are_scikit_learns(seed, classes):

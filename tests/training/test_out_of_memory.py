@@ -161,6 +161,7 @@ REPEATABLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", REPEATABLE)
 def test_a_step_is_repeated_as_if_it_had_begun_with_the_smaller_micro_batch(tmp_path, place):
     name, micro, call = REPEATABLE[place]
@@ -181,6 +182,7 @@ def test_the_scaler_of_fp16_forgets_that_it_has_unscaled():
     same_weights(survived, in_two_parts("fp16", None, 1, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", ["aten._fused_adamw_", "aten._foreach_lerp_"], ids=["weights", "average"])
 def test_half_changed_weights_send_the_run_back_to_its_checkpoint(tmp_path, operator):
     recipe, told, steps, looked = RECIPES["vit"], [], [], []
@@ -202,6 +204,7 @@ def test_half_changed_weights_send_the_run_back_to_its_checkpoint(tmp_path, oper
     same_weights(survived, in_two_parts("vit", None, 4, 6))
 
 
+@pytest.mark.slow
 def test_half_changed_weights_without_a_checkpoint_send_the_run_back_to_its_beginning():
     recipe, told, looked = RECIPES["vit"], [], []
     with Faults(("aten._fused_adamw_", 4 * 4 + 3)):  # after the first evaluation
@@ -266,6 +269,7 @@ def test_who_does_not_want_to_hear_of_it_gets_the_error(operator):
         fit(RECIPES["vit"], DATA)
 
 
+@pytest.mark.slow
 def test_the_third_time_ends_the_run_also_when_it_was_resumed_between(tmp_path):
     recipe, checkpoint, told = RECIPES["vit"], tmp_path / "run.pt", []
     with Faults(("aten.native_layer_norm", 20)), pytest.raises(Parked):
@@ -286,6 +290,7 @@ def test_a_micro_batch_that_cannot_be_halved_ends_the_run():
     assert told == [OutOfMemory(0, "training", 1, None)]
 
 
+@pytest.mark.slow
 def test_one_image_that_does_not_fit_in_evaluation_ends_the_run():
     with (
         Faults(*[("aten.linear", call) for call in range(1, 99)]),
@@ -294,6 +299,7 @@ def test_one_image_that_does_not_fit_in_evaluation_ends_the_run():
         fit(recipe_of(epochs=1), DATA)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_with_the_micro_batch_it_had(tmp_path):
     recipe, told, again = RECIPES["vit"], [], []
 
@@ -320,6 +326,7 @@ def peak_bytes(recipe):
     return memory.peak_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit", "byobnet"])
 def test_the_memory_is_back_before_the_step_is_repeated(name):
     batch_bytes = 12 * 3 * 32 * 32 + 12 * 8
@@ -342,6 +349,7 @@ def test_the_memory_is_back_before_the_step_is_repeated(name):
     assert live[3:] == live[3:4] * 5
 
 
+@pytest.mark.slow
 def test_a_neighbour_that_takes_memory_away_halves_the_micro_batch_and_costs_no_step():
     recipe, told = RECIPES["byobnet"], []
     whole, half = peak_bytes(recipe), peak_bytes(split(recipe, 6))
