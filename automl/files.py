@@ -16,6 +16,9 @@ from automl.errors import AutomlError, DataError, SpecError, WeightsError, is_di
 
 Value = TypeVar("Value")
 
+_PIECE_BYTES = 2**18
+"""Of a file of more than three such pieces its beginning, its middle and its end are read."""
+
 
 def check_weights_dir(weights_dir: Path | None) -> None:
     """Raises WeightsError if a folder of weights is given and is none."""
@@ -113,6 +116,23 @@ def find_line(path: Path, keys: Sequence[str]) -> int | None:
         name, node = entries[key]
         line = name.start_mark.line + 1
     return line
+
+
+def digest_pieces(path: str | Path, size: int) -> str:
+    """Computes a digest of a file's bytes, of a large file of three pieces of it; "" of one that cannot be read.
+
+    `size` is that of the file in bytes.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    starts = (0, size // 2, size - _PIECE_BYTES) if size > 3 * _PIECE_BYTES else range(0, size, _PIECE_BYTES)
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - of a path that may be no valid text
+            for start in starts:
+                file.seek(start)
+                digest.update(file.read(_PIECE_BYTES))
+    except OSError:
+        return ""
+    return digest.hexdigest()
 
 
 def read_header(path: Path) -> dict[str, str]:

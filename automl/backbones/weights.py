@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from automl.backbones.encoders import load_backbones
 from automl.errors import RecipeError, WeightsError
-from automl.files import check_weights_dir
+from automl.files import check_weights_dir, digest_pieces
 from automl.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -148,11 +148,22 @@ def locate_file(backbone: str, weights: Weights) -> Path | None:
     if weights.path is not None:
         return weights.path
     from huggingface_hub import try_to_load_from_cache
-    from timm.models import get_pretrained_cfg
+    from timm.models import get_pretrained_cfg, is_model, split_model_name_tag
 
+    if not is_model(split_model_name_tag(backbone)[0]):
+        return None
     cfg = get_pretrained_cfg(backbone, allow_unregistered=False)
     path = try_to_load_from_cache(cfg.hf_hub_id, HUB_FILE) if cfg is not None and cfg.hf_hub_id else None
     return Path(path) if isinstance(path, str) else None
+
+
+def digest_weights(backbone: str, weights: Weights) -> str:
+    """Returns a digest of weights, by their file's size and three pieces of it; "" where the file is not here yet."""
+    path = locate_file(backbone, weights) if weights.source != "hub" else None
+    if path is None or not path.is_file():
+        return ""
+    size = path.stat().st_size
+    return f"{size}:{digest_pieces(path, size)}"
 
 
 def digest_file(path: Path) -> str:

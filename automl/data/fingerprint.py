@@ -16,15 +16,13 @@ import pandas as pd
 
 from automl.data.dataset import Dataset
 from automl.errors import DataError
+from automl.files import digest_pieces
 
 CONTENTS = 256
 """Files that are read."""
 
 ABSENT = -1
 """The size of a file that is not there."""
-
-_PIECE_BYTES = 2**18
-"""Of a file of more than three such pieces its beginning, its middle and its end are read."""
 
 _THREADS = 16
 """A network folder answers many questions at once; a local disk is no slower for it."""
@@ -50,7 +48,7 @@ def measure_files(samples: pd.DataFrame, contents: int = CONTENTS) -> pd.DataFra
     with ThreadPoolExecutor(_THREADS) as threads:
         parts = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
         sizes = [size for part in threads.map(_read_sizes, parts) for size in part]
-        digests = threads.map(_digest_content, [paths[row] for row in chosen], [sizes[row] for row in chosen])
+        digests = threads.map(digest_pieces, [paths[row] for row in chosen], [sizes[row] for row in chosen])
         for row, digest in zip(chosen, digests, strict=True):
             content[row] = digest
     return samples.assign(bytes=np.array(sizes, np.int64), content=content)
@@ -174,20 +172,6 @@ def _read_size(path: str) -> int:
         return os.stat(path).st_size  # noqa: PTH116 - twice as fast as Path.stat
     except OSError:
         return ABSENT
-
-
-def _digest_content(path: str, size: int) -> str:
-    """Computes a digest of a file's bytes, of a large file of three pieces; "" of one that cannot be read."""
-    digest = hashlib.blake2b(digest_size=8)
-    starts = (0, size // 2, size - _PIECE_BYTES) if size > 3 * _PIECE_BYTES else range(0, size, _PIECE_BYTES)
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - of a path that may be no valid text
-            for start in starts:
-                file.seek(start)
-                digest.update(file.read(_PIECE_BYTES))
-    except OSError:
-        return ""
-    return digest.hexdigest()
 
 
 def _encode(text: str) -> bytes:

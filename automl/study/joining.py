@@ -11,6 +11,7 @@ from typing import Literal
 
 import optuna
 
+from automl.backbones.weights import locate_file
 from automl.data.dataset import Dataset
 from automl.data.fingerprint import compare_files, digest_files, match_samples, measure_files
 from automl.devices import is_gpu
@@ -20,7 +21,7 @@ from automl.memory.estimate import estimate_training
 from automl.space.space import Space
 from automl.study.artifacts import absolute_artifacts
 from automl.study.folder import StudyFolder
-from automl.study.local_setup import LocalSetup, find_own_weights
+from automl.study.local_setup import LocalSetup, find_own_weights, has_weights_of
 from automl.study.pool import Pool, PoolEntry, PoolLimits, smallest_step
 from automl.study.setup import StudySetup, load_setup, write_samples
 from automl.study.stored_samples import load_samples
@@ -106,9 +107,10 @@ def join_study(
     )
     _keep_samples(folder, dataset)
     own.save(folder)
-    if not joined:
-        return load_setup(study, folder)
     setup = load_setup(study, folder)
+    if not joined:
+        _check_weights(study, setup.pool)
+        return setup
     try:
         own = _measure_machine(own, setup, weights_dir, measure())
         _print_unusable(setup.pool, own.unusable, print_line)
@@ -119,6 +121,17 @@ def join_study(
         raise
     own.save(folder)
     return load_setup(study, folder)
+
+
+def _check_weights(study: optuna.Study, pool: Pool) -> None:
+    """Refuses to go on where a file of weights was replaced since the study began."""
+    for entry in pool.entries:
+        weights = entry.locate_weights()
+        if weights is not None and not has_weights_of(entry, weights):
+            raise StudyError(
+                f"the weights of {entry.backbone} in {locate_file(entry.backbone, weights)} are not those with which "
+                f"study {study.study_name!r} began: restore them, or give --name for a new study"
+            )
 
 
 def _measure_machine(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationError
 
-from automl.backbones.weights import find_weights, hub_reachable
+from automl.backbones.weights import Weights, digest_weights, find_weights, hub_reachable, locate_file
 from automl.errors import StudyError
 from automl.files import write_text
 from automl.schema import Part
@@ -102,6 +102,14 @@ def find_own_weights(pool: "Pool", weights_dir: Path | None) -> tuple[dict[str, 
         if own is None:
             where = f"in {weights_dir}" if weights_dir else "on this machine (--weights-dir)"
             missing[entry.backbone] = f"no weights {where}"
+        elif not has_weights_of(entry, own):
+            missing[entry.backbone] = f"other weights than the study's: {locate_file(entry.backbone, own)}"
         else:
             weights[entry.backbone] = OwnWeights(source=own.source, path=str(own.path.absolute()) if own.path else None)
     return weights, missing
+
+
+def has_weights_of(entry: "PoolEntry", own: Weights) -> bool:
+    """Returns whether weights of this machine are those of an entry, as far as their files are here and known."""
+    digest = digest_weights(entry.backbone, own) if entry.weights_digest else ""
+    return not digest or digest == entry.weights_digest

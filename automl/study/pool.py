@@ -16,7 +16,7 @@ from typing import Any
 from automl.backbones.capabilities import find_capabilities
 from automl.backbones.capability_table import Capabilities
 from automl.backbones.tuning import has_attention
-from automl.backbones.weights import Weights
+from automl.backbones.weights import Weights, digest_weights
 from automl.devices import give_freed_memory_back, is_gpu, keep_freed_memory
 from automl.errors import MemoryBudgetError, PoolError, RecipeError, WeightsError, shorten
 from automl.gpu.probe import CannotProbe, memory_factor, probe_backbone
@@ -137,6 +137,8 @@ class PoolEntry:
     """Whether it has stochastic depth."""
     tunes: tuple[str, ...] = ()
     """The only parts of it that can be trained within the memory budget; none: all of the space's."""
+    weights_digest: str = ""
+    """Of the file of its weights; "": it was not on the machine that began the study."""
 
     @property
     def restriction(self) -> Restriction:
@@ -497,6 +499,7 @@ class _Chooser:
             params_m=float(row["params_m"]),
             weights=weights.source if weights else None,
             weights_path=str(weights.path.absolute()) if weights and weights.path else None,
+            weights_digest=digest_weights(backbone, weights) if weights else "",
             memory=memory,
             timing=timing,
             image_sizes=() if sizes == self.limits.image_sizes else sizes,

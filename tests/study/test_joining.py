@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from optuna.trial import TrialState
+from safetensors.numpy import save_file
 
+from automl.backbones.weights import Weights, digest_weights
 from automl.data.dataset import open_dataset
 from automl.errors import PoolError, StudyError
 from automl.recipe import Numerics, Recipe
@@ -299,6 +301,29 @@ def test_weights_are_those_of_this_machine(moved, tmp_path, monkeypatch):
     monkeypatch.setattr("automl.study.local_setup.find_weights", lambda *_, **__: found)
     setup = join_study(study, there, read_copy(copy), weights_dir=tmp_path)
     assert setup.pool.entries[0].locate_weights().path == tmp_path / "mine.safetensors"
+
+
+def test_other_weights_under_the_same_name_are_left_to_others_who_have_the_studys(moved, tmp_path):
+    for folder, last in (("here", 0.0), ("same", 0.0), ("other", 1.0)):
+        (tmp_path / folder).mkdir()
+        weight = np.append(np.zeros(2**18, np.float32), np.float32(last))
+        save_file({"weight": weight}, tmp_path / folder / "test_byobnet.safetensors")
+    own = tmp_path / "here" / "test_byobnet.safetensors"
+    digest = digest_weights(entry().backbone, Weights("file", own))
+    pool = [entry(weights="file", weights_path=str(own), weights_digest=digest)]
+    study, here, there, copy = moved(pool=pool)
+    with pytest.raises(PoolError, match=f"other weights than the study's: {tmp_path}/other/test_byobnet.safetensors"):
+        join_study(study, there, read_copy(copy), weights_dir=tmp_path / "other")
+    setup = join_study(study, there, read_copy(copy), weights_dir=tmp_path / "same")
+    assert setup.pool.entries[0].locate_weights().path == tmp_path / "same" / "test_byobnet.safetensors"
+    # On the machine that began the study, a file that was replaced is no other machine's matter.
+    data = open_dataset(DataSpec(path=load_setup(study, here).dataset.root), 0)
+    join_study(study, here, data)
+    own.write_bytes(b"v" + own.read_bytes()[1:])
+    with pytest.raises(StudyError, match=f"the weights of test_byobnet.r160_in1k in {own} are not those with which"):
+        join_study(study, here, data)
+    own.unlink()
+    join_study(study, here, data)  # that it is missing is said where it is needed
 
 
 def test_memory_is_measured_where_there_is_a_gpu(monkeypatch):

@@ -538,7 +538,7 @@ def test_a_stored_pool_is_one_flat_row_an_entry(probed):
     assert set(row) == {
         *("backbone", "family", "score", "params_m", "weights", "weights_path", "peak_bytes", "fits_all", "timing"),
         *("measured", "predicted_bytes", "micro_batch", "accumulation", "memory_factor", "context_bytes"),
-        *("image_sizes", "drop_path", "tunes"),
+        *("image_sizes", "drop_path", "tunes", "weights_digest"),
     }
 
 
