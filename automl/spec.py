@@ -25,6 +25,15 @@ Log = Literal["mlflow", "wandb", "tensorboard"]
 METRICS: tuple[str, ...] = get_args(Metric)
 
 
+def _split_at_commas(value: Any) -> Any:
+    """Splits words that are joined by commas, as `--device cpu,cuda:0` has them."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+        return value
+    return [part.strip() for word in value for part in word.split(",") if part.strip()] or value
+
+
 def _validate_by(parse: Callable[[Any], Any]) -> BeforeValidator:
     """Makes a validator whose SpecError pydantic lists among the other mistakes, instead of stopping at it."""
 
@@ -120,8 +129,10 @@ class Budget(Section):
 class PoolSpec(Section):
     """Which backbones may enter the pool."""
 
-    names: tuple[str, ...] = Field(("*",), json_schema_extra={"flag": "--backbones"})
-    """Only these backbones, by name or wildcard, such as 'convnext*'; may be repeated. Default: all."""
+    names: Annotated[tuple[str, ...], BeforeValidator(_split_at_commas)] = Field(
+        ("*",), json_schema_extra={"flag": "--backbones"}
+    )
+    """Only these backbones, by name or wildcard, such as 'convnext*,vit*'; may be repeated. Default: all."""
     size: int = Field(8, ge=1, json_schema_extra={"flag": "--pool-size"})
     """Backbones in the pool."""
     per_family: int = Field(2, ge=1)
@@ -177,8 +188,8 @@ class StudySpec(Section):
     artifacts: str | None = None
     """Where checkpoints, predictions, the best recipe and logs are copied for other machines: a folder that all of them
     reach, or a URL of fsspec such as s3://bucket/studies. Default: none; they stay in RUNS/STUDY/."""
-    log: tuple[Log, ...] = ()
-    """Log each trial as a run to mlflow, wandb or tensorboard; may be repeated. Default: none."""
+    log: Annotated[tuple[Log, ...], BeforeValidator(_split_at_commas)] = ()
+    """Log each trial as a run to mlflow, wandb or tensorboard, or to several: mlflow,wandb. Default: none."""
     weights_dir: Path | None = Field(None, json_schema_extra=_POOL)
     """Folder of safetensors files named by timm architecture, or of folders as the hub has them. Default: the hub."""
     pretrained: Literal["auto", "require", "never"] = Field("auto", json_schema_extra=_POOL)

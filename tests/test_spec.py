@@ -156,6 +156,18 @@ def test_an_unknown_name_is_compared_with_those_that_may_stand_there(tmp_path, t
     assert str(caught.value) == f"{path} {mistake}"
 
 
+@pytest.mark.parametrize("given", [["convnext*,vit*"], ["convnext*", "vit*"], "convnext*, vit*,"])
+def test_names_may_be_joined_by_commas(given):
+    assert StudySpec.from_mapping({"pool": {"names": given}}, "test").pool.names == ("convnext*", "vit*")
+    assert StudySpec.from_mapping({"log": "wandb,mlflow"}, "test").log == ("wandb", "mlflow")
+
+
+@pytest.mark.parametrize("given", [3, [3], {"a": 1}])
+def test_what_are_no_names_is_refused(given):
+    with pytest.raises(SpecError, match=r"pool\.names"):
+        StudySpec.from_mapping({"pool": {"names": given}}, "test")
+
+
 def test_every_metric_can_be_asked_for():
     assert get_args(StudySpec.model_fields["metric"].annotation) == ("auto", *METRICS, "robust_auc")
 

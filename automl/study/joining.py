@@ -205,6 +205,7 @@ def _print_unusable(pool: Pool, unusable: dict[str, str], print_line: Callable[[
         )
     if reasons:
         print_line(
-            f"{len(reasons)} of the study's {len(pool.entries)} backbones are left to other machines: "
+            f"{len(reasons)} of the study's {len(pool.entries)} backbones {'is' if len(reasons) == 1 else 'are'} left to "
+            "other machines: "
             f"{shorten(reasons, 3, '; ')}"
         )
