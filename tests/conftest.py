@@ -26,6 +26,12 @@ pytest_plugins = [
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+def pytest_configure(config):
+    """Plain `pytest` leaves the slow tests out; who names a path gets all that is there."""
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.markexpr:
+        config.option.markexpr = "not slow"
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     """No test reads or writes the user's cache."""

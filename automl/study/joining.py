@@ -204,8 +204,6 @@ def _print_unusable(pool: Pool, unusable: dict[str, str], print_line: Callable[[
             f"none of the study's {len(reasons)} backbones can be trained here: {shorten(reasons, 3, '; ')}"
         )
     if reasons:
-        print_line(
-            f"{len(reasons)} of the study's {len(pool.entries)} backbones {'is' if len(reasons) == 1 else 'are'} left to "
-            "other machines: "
-            f"{shorten(reasons, 3, '; ')}"
-        )
+        be = "is" if len(reasons) == 1 else "are"
+        of = f"{len(reasons)} of the study's {len(pool.entries)} backbones {be} left to other machines"
+        print_line(f"{of}: {shorten(reasons, 3, '; ')}")

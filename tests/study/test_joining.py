@@ -197,7 +197,7 @@ def test_a_smaller_card_takes_what_fits_and_leaves_the_rest(moved):
     study, here, there, copy = moved(pool=big_and_small(), setup={"memory_bytes": 10**10})
     lines = []
     setup = join_study(study, there, read_copy(copy), measure=lambda: 4 * 10**9, print_line=lines.append)
-    assert lines == ["1 of the study's 2 backbones are left to other machines: test_vit.r160_in1k needs 9GB of 4GB"]
+    assert lines == ["1 of the study's 2 backbones is left to other machines: test_vit.r160_in1k needs 9GB of 4GB"]
     assert setup.memory_bytes == 4 * 10**9
     assert [e.backbone for e in setup.pool.entries] == [e.backbone for e in load_setup(study, here).pool.entries]
     assert not any(e.timing.measured for e in setup.pool.entries)  # a card has times of its own
