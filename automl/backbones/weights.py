@@ -14,6 +14,7 @@ from automl.files import check_weights_dir, digest_pieces
 from automl.recipe import Recipe
 
 if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
     from torch import Tensor, nn
 
 
@@ -47,10 +48,7 @@ def find_weights(backbone: str, weights_dir: Path | None, *, hub: bool) -> Weigh
     Raises:
         WeightsError: If a file in `weights_dir` is there but is no safetensors file, or is a pickle.
     """
-    from timm.models import get_pretrained_cfg, is_model, split_model_name_tag
-
-    architecture = split_model_name_tag(backbone)[0]
-    cfg = get_pretrained_cfg(backbone, allow_unregistered=False) if is_model(architecture) else None
+    cfg = _find_cfg(backbone)
     check_weights_dir(weights_dir)
     if weights_dir is not None and (path := _find_file(backbone, weights_dir)) is not None:
         return Weights("file", path)
@@ -104,10 +102,18 @@ def list_places(backbone: str) -> list[str]:
     is_default = not tag or (default is not None and default.tag == tag)
     full = backbone if tag or default is None or not default.tag else f"{architecture}.{default.tag}"
     names = dict.fromkeys((backbone, architecture) if is_default else (backbone,))
-    cfg = get_pretrained_cfg(full, allow_unregistered=False) if is_model(architecture) else None
+    cfg = _find_cfg(full)
     repository = (cfg.hf_hub_id if cfg is not None else None) or f"timm/{full}"
     cached = f"models--{repository.replace('/', '--')}/snapshots/*/{HUB_FILE}"
     return [*(f"{name}.safetensors" for name in names), f"{full}/{HUB_FILE}", cached]
+
+
+def _find_cfg(backbone: str) -> "PretrainedCfg | None":
+    """Finds what timm knows of a backbone's weights; None where it has no such architecture or tag."""
+    from timm.models import get_pretrained_cfg, is_model, split_model_name_tag
+
+    known = is_model(split_model_name_tag(backbone)[0])
+    return get_pretrained_cfg(backbone, allow_unregistered=False) if known else None
 
 
 def _find_file(backbone: str, weights_dir: Path) -> Path | None:
@@ -148,11 +154,8 @@ def locate_file(backbone: str, weights: Weights) -> Path | None:
     if weights.path is not None:
         return weights.path
     from huggingface_hub import try_to_load_from_cache
-    from timm.models import get_pretrained_cfg, is_model, split_model_name_tag
 
-    if not is_model(split_model_name_tag(backbone)[0]):
-        return None
-    cfg = get_pretrained_cfg(backbone, allow_unregistered=False)
+    cfg = _find_cfg(backbone)
     path = try_to_load_from_cache(cfg.hf_hub_id, HUB_FILE) if cfg is not None and cfg.hf_hub_id else None
     return Path(path) if isinstance(path, str) else None
 

@@ -39,6 +39,7 @@ _PAUSES = (0.5, 30.0)
 
 _TELL_SECONDS = 5.0
 """Who waits for copies longer than this is told how many are left."""
+
 _FLUSH_SECONDS = 60.0
 """How long the last files are waited for when a worker ends and the store is away."""
 

@@ -32,7 +32,7 @@ from automl.study.robustness import degrade_validation, plan_samples
 from automl.study.screening import describe_rows, plan_screening, screen_pool, store_rows
 from automl.study.setup import StudySetup, StudyViews, create_study, make_setup
 from automl.study.spaces import describe_view, list_views
-from automl.study.trial_record import list_finished, read_study_record, write_study_record
+from automl.study.trial_record import count_finished, read_study_record, write_study_record
 from automl.study.validation import hold_out_clusters, take_splits
 from automl.study.worker_process import Workplace
 from automl.training.metrics import default_metric
@@ -100,7 +100,7 @@ class Preparation:
         if spec.validation == "hard":  # its split is the study's own
             dataset = take_splits(dataset, setup.dataset)
         study = create_study(folder, spec, replace(setup, space=self.start.space, dataset=dataset))
-        ended = len(list_finished(study))
+        ended = count_finished(study)
         wanted = spec.budget.trials
         left = "" if ended < wanted else f"; none is left to train: give more than --trials {wanted} to go on"
         self.print_line(f"continuing study {folder.name}: {format_share(ended, wanted, 'trial')} done{left}")

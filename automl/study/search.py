@@ -31,7 +31,7 @@ from automl.study.tracking import StudyLog
 from automl.study.trial_record import (
     best_first,
     best_trial,
-    list_finished,
+    count_finished,
     read_spec,
     read_study_record,
     recipe_of,
@@ -243,7 +243,7 @@ class _Search:
         )
         plan = None if start.study else workplace.call(plan_pool, start.spec, start.space, workplace.devices)
         supervisor = Supervisor(folder, workplace.devices, deadline, workplace.start_worker, workplace.labels)
-        is_done = start.study is not None and len(list_finished(start.study)) >= self.spec.budget.trials
+        is_done = start.study is not None and count_finished(start.study) >= self.spec.budget.trials
         try:
             if workplace.starts_early and not is_done:
                 supervisor.start_workers()
@@ -311,7 +311,7 @@ class _Search:
                 return
             self.look_at = time.monotonic() + _LOOK_SECONDS
             self.log.update()
-            ended = len(list_finished(result.study))
+            ended = count_finished(result.study)
             if ended != self.written and time.monotonic() >= self.write_at:
                 self.written, started = ended, time.monotonic()
                 _write_results(result)

@@ -192,6 +192,11 @@ def list_finished(study: optuna.Study) -> list[FrozenTrial]:
     return sorted(ended, key=lambda trial: (trial.datetime_complete is None, trial.datetime_complete, trial.number))
 
 
+def count_finished(study: optuna.Study) -> int:
+    """Counts the trials that have ended."""
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+
+
 def best_first(study: optuna.Study) -> list[FrozenTrial]:
     """Lists the complete trials, the best first; of equal ones the earlier."""
     sign = -1 if study.direction == StudyDirection.MAXIMIZE else 1
